@@ -1,0 +1,1 @@
+"""One runnable module per question; `python -m experiments` lists them."""

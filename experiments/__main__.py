@@ -1,0 +1,53 @@
+"""Lists the experiments, one line each."""
+
+import argparse
+import ast
+import pathlib
+
+
+def summaries(directory: pathlib.Path) -> dict[str, str]:
+    """Name → first docstring line of every public module in `directory`, read without importing any."""
+    found = {}
+    for path in sorted(directory.glob("*.py")):
+        if path.stem.startswith("_"):
+            continue
+        try:
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        except SyntaxError as error:
+            docstring = f"(line {error.lineno} is not valid Python)"
+        found[path.stem] = (docstring or "(no docstring)").splitlines()[0]
+    return found
+
+
+def listing(experiments: dict[str, str]) -> str:
+    width = max(map(len, experiments), default=0)
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in experiments.items()]
+    return "\n".join(
+        [
+            "Experiments:",
+            "",
+            *(lines or ["  (none)"]),
+            "",
+            "Run one:          python -m experiments.NAME",
+            "See its options:  python -m experiments.NAME --help",
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None, directory: pathlib.Path = pathlib.Path(__file__).parent) -> None:
+    experiments = summaries(directory)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments",
+        description=listing(experiments),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _, unknown = parser.parse_known_args(arguments)
+    if unknown and unknown[0] in experiments:
+        parser.error(f"to run {unknown[0]}, join the names: python -m experiments.{' '.join(unknown)}")
+    if unknown:
+        parser.error(f"no options are taken here, got: {' '.join(unknown)}")
+    print(listing(experiments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""The house style of figures: the finding as title, colours for every eye, names at the lines, intervals.
+
+Figures are made without pyplot, so nothing opens a window and no setting of the caller's matplotlib changes.
+"""
+
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from pgjax.diagnostics import bootstrap_interval
+
+# Okabe & Ito 2008 (Color universal design), without its yellow, which is too light for a line.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+INK, GREY = "#222222", "#666666"
+STYLE = {
+    "figure.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+}
+SMALL_TEXT = {"color": INK, "fontsize": 9, "textcoords": "offset points"}
+LABEL_POINTS = 12.0  # the least distance of two labels, one above the other
+
+
+def figure(
+    title: str, caption: str = "", *, rows: int = 1, columns: int = 1, width: float = 7.0, height: float = 4.2
+) -> tuple[Figure, Any]:
+    """A figure with the finding as its title and what a reader must know about the data as its caption.
+
+    Args:
+        title: the finding, a sentence; broken into lines.
+        caption: how many seeds, what the bands are; small, below the axes.
+        rows, columns: the grid of axes.
+        width, height: inches, of the whole figure.
+
+    Returns:
+        (figure, axes): one `Axes`, or an array `[rows, columns]` of them without its axes of length 1.
+    """
+    with matplotlib.rc_context(STYLE):
+        made = Figure(figsize=(width, height))
+        wrapped = textwrap.fill(title, int(width * 9.5))
+        made.suptitle(wrapped, x=0.012, ha="left", fontsize=12, fontweight="bold")
+        if caption:
+            wrapped = textwrap.fill(caption, int(width * 15))
+            made.supxlabel(wrapped, x=0.012, ha="left", fontsize=8, color=GREY)
+        return made, made.subplots(rows, columns)
+
+
+def colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each name, in order; pass the result on and a variant keeps its colour in every figure."""
+    return {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
+
+
+def learning_curves(
+    axes: Axes,
+    x: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    *,
+    statistic: Callable[..., np.ndarray] = np.mean,
+    confidence: float = 0.95,
+    colour_of: Mapping[str, str] | None = None,
+) -> None:
+    """One line per variant, `statistic` over its runs, in a band: the bootstrap interval over the runs.
+
+    The names stand at the ends of the lines, so set logarithmic scales, limits and reference lines before.
+    Where a run is NaN the line ends, and its name says how many runs diverged.
+
+    Args:
+        x: `[N]`, for example the number of episodes.
+        curves: name → `[S, N]`, one row per run.
+        statistic: `np.mean`, or `pgjax.diagnostics.interquartile_mean`.
+        confidence: of the band.
+        colour_of: name → colour; by default in the order of `curves`.
+    """
+    x = np.asarray(x)
+    colour_of = colour_of or colours(curves)
+    ends = {}
+    for index, (name, runs) in enumerate(curves.items()):
+        runs = np.asarray(runs, float)
+        line = statistic(runs, axis=0)
+        low, high = bootstrap_interval(runs, statistic, confidence=confidence, resamples=1000)
+        dashed = index >= len(PALETTE)
+        axes.plot(x, line, "--" if dashed else "-", color=colour_of[name], linewidth=2, label=name)
+        axes.fill_between(x, low, high, color=colour_of[name], alpha=0.18, linewidth=0)
+        diverged = int(np.isnan(runs).any(axis=1).sum())
+        text = name + " (dashed)" * dashed + f" ({diverged} of {len(runs)} diverged)" * bool(diverged)
+        if np.isfinite(line).any():
+            last = np.flatnonzero(np.isfinite(line))[-1]
+            ends[text] = (x[last], line[last], colour_of[name])
+    axes.margins(x=0)
+    if np.max(np.abs(x)) >= 1e4 and axes.get_xscale() == "linear":
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    _label_ends(axes, ends)
+
+
+def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
+    """Writes each name beside its point, moved up or down until no two overlap."""
+    if not ends:
+        return
+    axes.figure.draw_without_rendering()
+    points_per_pixel = 72 / axes.figure.dpi
+    heights = np.array([axes.transData.transform((x, y))[1] for x, y, _ in ends.values()]) * points_per_pixel
+    shifts = _spread(heights, LABEL_POINTS) - heights
+    for (text, (x, y, colour)), shift in zip(ends.items(), shifts, strict=True):
+        style = SMALL_TEXT | {"color": colour, "va": "center", "fontweight": "bold"}
+        axes.annotate(text, (x, y), (6, shift), annotation_clip=False, **style)
+
+
+def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
+    """Heights `[K]` of labels, moved until all are `gap` apart; those that touch spread about their mean."""
+    order = np.argsort(heights, kind="stable")
+    groups: list[list] = []  # of labels that touch: [mean height, number]
+    for height in heights[order]:
+        groups.append([height, 1])
+        while len(groups) > 1 and groups[-1][0] - groups[-2][0] < gap * (groups[-1][1] + groups[-2][1]) / 2:
+            (a, m), (b, n) = groups[-2:]
+            groups[-2:] = [[(a * m + b * n) / (m + n), m + n]]
+    spread = np.empty_like(heights)
+    spread[order] = np.concatenate([c + gap * (np.arange(n) - (n - 1) / 2) for c, n in groups])
+    return spread
+
+
+def bars_with_intervals(
+    axes: Axes,
+    values: Mapping[str, tuple[float, float, float]],
+    *,
+    scale: str = "linear",
+    colour_of: Mapping[str, str] | None = None,
+) -> None:
+    """One horizontal bar per name with its interval and its number; on a logarithmic scale, dots.
+
+    Args:
+        values: name → (value, low, high), from top to bottom.
+        scale: "linear" or "log".
+        colour_of: name → colour; by default in the order of `values`.
+
+    Raises:
+        ValueError: another scale.
+    """
+    if scale not in ("linear", "log"):
+        raise ValueError(f'scale: must be "linear" or "log", got {scale!r}')
+    colour_of = colour_of or colours(values)
+    axes.set_xscale(scale)
+    for height, (name, (value, low, high)) in enumerate(values.items()):
+        if scale == "linear":
+            axes.barh(height, value, height=0.62, color=colour_of[name], alpha=0.85)
+        else:
+            axes.plot(value, height, "o", color=colour_of[name], markersize=7)
+        interval = INK if scale == "linear" else colour_of[name]
+        # About its own middle: a bootstrap interval need not contain the value.
+        axes.errorbar((low + high) / 2, height, xerr=(high - low) / 2, color=interval, capsize=4)
+        right = high if np.isfinite(high) else value
+        axes.annotate(f"{value:.3g}", (right, height), (7, 0), va="center", **SMALL_TEXT)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.14)
+    if scale == "linear" and all(value >= 0 for value, _, _ in values.values()):
+        axes.set_xlim(left=0)
+
+
+def reference_line(axes: Axes, value: float, label: str, *, axis: str = "y") -> None:
+    """A dashed line at y = `value`, or at x with `axis="x"`, for example the exact optimum, and its name."""
+    place = SMALL_TEXT | {"color": GREY}
+    if axis == "y":
+        axes.axhline(value, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1.5)
+        axes.annotate(label, (0, value), (4, 3), xycoords=("axes fraction", "data"), va="bottom", **place)
+    else:
+        axes.axvline(value, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1.5)
+        axes.annotate(label, (value, 1), (0, 3), xycoords=("data", "axes fraction"), ha="center", **place)

@@ -1,0 +1,131 @@
+"""How an experiment becomes a command: options, refusals, the run's directory, exit codes.
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        episodes: int = 100
+        \"\"\"Episodes per batch.\"\"\"
+
+        def validate(self):
+            runner.require(self.episodes >= 2, "--episodes", self.episodes, "at least 2")
+
+    def run(config, recorder): ...       # returns what plot needs
+    def plot(results, recorder): ...
+
+    if __name__ == "__main__":
+        runner.main(__file__, __doc__, Config, run, plot)
+
+Exit codes: 0 done, 1 failed (with a traceback), 2 refused (one line, nothing left behind), 130 and 143
+interrupted. Nothing here imports jax before the options have been accepted.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
+
+from experiments._recorder import Recorder, UsageError
+from experiments._reports import format_number, verdict
+
+__all__ = ["Recorder", "UsageError", "execute", "format_number", "main", "require", "usage_errors", "verdict"]
+
+
+def require(condition: bool, option: str, value: Any, allowed: str) -> None:
+    """Refuses an option: `--episodes 1: must be at least 2`. Write conditions so that NaN fails them.
+
+    Raises:
+        UsageError: the condition is false.
+    """
+    if not condition:
+        raise UsageError(f"{option} {value}: must be {allowed}")
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Around calls that check what the user chose, such as `environments.make`: ValueError → UsageError."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def execute(
+    experiment: str,
+    config: Any,
+    run: Callable[[Any, Recorder], Any],
+    plot: Callable[[Any, Recorder], None] | None = None,
+    *,
+    output_dir: str | os.PathLike = "results",
+    run_name: str | None = None,
+) -> pathlib.Path:
+    """Validates `config`, runs and plots, and returns the directory of the run.
+
+    Raises:
+        UsageError: the configuration, the run's name or the output directory is refused.
+    """
+    with usage_errors():
+        getattr(config, "validate", lambda: None)()
+    with Recorder(experiment, config, output_dir=output_dir, run_name=run_name) as recorder:
+        results = run(config, recorder)
+        if plot is not None:
+            plot(results, recorder)
+    return recorder.directory
+
+
+def main(
+    file: str,
+    description: str,
+    config_type: type,
+    run: Callable[[Any, Recorder], Any],
+    plot: Callable[[Any, Recorder], None] | None = None,
+    *,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """The command line of the experiment in `file`: every field of `config_type` is an option.
+
+    Raises:
+        SystemExit: with the exit codes above, unless all went well or an exception explains itself.
+    """
+    name = pathlib.Path(file).stem
+    program = f"python -m experiments.{name}"
+    options = _parse(program, description, config_type, arguments)
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        execute(name, options.config, run, plot, output_dir=options.output_dir, run_name=options.run_name)
+    except UsageError as error:
+        _leave(2, [f"{program}: error: {' '.join(str(error).split())}", *getattr(error, "__notes__", [])])
+    except KeyboardInterrupt as error:
+        _leave(130, ["interrupted", *getattr(error, "__notes__", [])])
+    except SystemExit as error:
+        _leave(error.code, ["terminated", *getattr(error, "__notes__", [])])
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _parse(program: str, description: str, config_type: type, arguments: Sequence[str] | None) -> Any:
+    import tyro
+
+    place = tyro.conf.arg(help="Results go to OUTPUT_DIR/EXPERIMENT/RUN_NAME.")
+    label = tyro.conf.arg(help="The run's name; None: date, time and a short id.")
+    options = dataclasses.make_dataclass(
+        "Options",
+        [
+            ("config", tyro.conf.OmitArgPrefixes[config_type], config_type()),
+            ("output_dir", Annotated[pathlib.Path, place], pathlib.Path("results")),
+            ("run_name", Annotated[str | None, label], None),
+        ],
+    )
+    return tyro.cli(options, prog=program, description=description.strip(), args=arguments)
+
+
+def _terminate(signal_number: int, frame: Any) -> None:
+    """SIGTERM, what a cluster sends before it kills: unwinds, so that the run is closed as incomplete."""
+    raise SystemExit(128 + signal_number)
+
+
+def _leave(code: int | str | None, lines: Sequence[str]) -> None:
+    print("\n".join(lines), file=sys.stderr)
+    raise SystemExit(code) from None

@@ -1,0 +1,59 @@
+"""pgjax: a laboratory for policy gradients in JAX.
+
+    environments ─► rollouts ─► rewards ─► returns ─► baselines ─► losses ─► estimators ─► training ─► experiments
+     X_t, A_t, R_t+1  Trajectory   relabel    G_t       b(X_t)       surrogate   ∇̂ρ           optax, scan   tables, figures
+
+One idea carries it: the estimator that is measured is the estimator that trains. A user declares an estimator once
+(`estimators.make_estimator`); the same object is checked against an exact gradient (`exact`), has its variance
+measured (`diagnostics`), and trains a policy across thousands of parallel episodes (`training`).
+
+The modules are loaded when they are first used: `import pgjax` costs little beyond jax, and nothing here imports gymnax
+or matplotlib before it is needed.
+"""
+
+import importlib
+
+_MODULES = (
+    "baselines",
+    "checkpoints",
+    "diagnostics",
+    "distributions",
+    "environments",
+    "estimators",
+    "evaluation",
+    "exact",
+    "losses",
+    "networks",
+    "pieces",
+    "returns",
+    "rewards",
+    "rollouts",
+    "training",
+    "types",
+)
+_TYPES = (
+    "Baseline",
+    "Box",
+    "Discrete",
+    "Distribution",
+    "Environment",
+    "Estimator",
+    "Policy",
+    "Step",
+    "TrainState",
+    "Trajectory",
+)
+
+__all__ = [*_MODULES, *_TYPES]  # noqa: PLE0604
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f"pgjax.{name}")
+    if name in _TYPES:
+        return getattr(importlib.import_module("pgjax.types"), name)
+    raise AttributeError(f"module 'pgjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

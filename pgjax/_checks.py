@@ -1,0 +1,69 @@
+"""Checks of arguments: a ValueError names the argument, what is allowed, and the value that was given.
+
+A traced value has no number yet, so the checks on values let tracers pass: the same function then serves one
+hyper-parameter and a batch of them under `jit` and `vmap`.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def _allowed(low: float | None, high: float | None) -> str:
+    number = lambda bound: f"{bound:g}" if isinstance(bound, float) else str(bound)
+    if low is not None and high is not None:
+        return f"in [{number(low)}, {number(high)}]"
+    return f"at least {number(low)}" if high is None else f"at most {number(high)}"
+
+
+def require_in_range(name: str, value: Any, low: float | None, high: float | None) -> None:
+    """low ≤ value ≤ high for a number or every entry of an array; None leaves that side open.
+
+    Raises:
+        ValueError: if a value is out of range or NaN ("discount must be in [0, 1], got -0.5"), or is not a
+            number.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    numbers = np.asarray(value)
+    if not jnp.issubdtype(numbers.dtype, jnp.number):
+        raise ValueError(f"{name} must be a number {_allowed(low, high)}, got {value!r}")
+    # Written so that NaN, which compares false with everything, is outside.
+    inside = np.ones(numbers.shape, bool)
+    if low is not None:
+        inside &= numbers >= low
+    if high is not None:
+        inside &= numbers <= high
+    if not inside.all():
+        raise ValueError(f"{name} must be {_allowed(low, high)}, got {numbers[~inside][0]}")
+
+
+def require_integer(name: str, value: Any, low: int | None, high: int | None) -> None:
+    """One whole number with low ≤ value ≤ high; a float is refused even if it is whole, and so is a bool.
+
+    Raises:
+        ValueError: if the value is not an integer, or is out of range.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be an integer {_allowed(low, high)}, got {value!r}")
+    require_in_range(name, number, low, high)
+
+
+def require_one_of(name: str, value: Any, options: Sequence[str]) -> None:
+    """value ∈ options, for conventions that are chosen by a word.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")

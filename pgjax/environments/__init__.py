@@ -1,0 +1,64 @@
+"""The problems: each a record of pure functions, made by its name.
+
+`make("CartPole-v1")` and the other problems written here need jax alone. Every other id of gymnax goes
+through `adapters.from_gymnax`, and gymnax is imported at that moment. `check` is the conformance suite that
+any `Environment`, shipped or one's own, should pass.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+from typing import Any
+
+from pgjax.environments.adapters import from_gymnax, refuse_unknown, to_gymnax
+from pgjax.environments.checking import CheckReport, ConformanceError, check
+from pgjax.types import Environment
+
+__all__ = ["CheckReport", "ConformanceError", "available", "check", "from_gymnax", "make", "to_gymnax"]
+
+_NATIVE = {
+    "CartPole-v1": ("cartpole", "make_cartpole"),
+    "corridor": ("corridor", "make_corridor"),
+    "maze": ("maze", "make_maze"),
+}
+_PREFIX = "gymnax:"
+# Made only by downloading data.
+_LEFT_OUT = ("MNISTBandit-bsuite",)
+
+
+def available() -> tuple[str, ...]:
+    """Return every name that `make` knows: the problems written here, then gymnax's.
+
+    "gymnax:NAME" also asks for gymnax's version of a name that is written here, such as "gymnax:CartPole-v1".
+    """
+    import gymnax
+
+    others = (name for name in gymnax.registered_envs if name not in _NATIVE and name not in _LEFT_OUT)
+    return (*_NATIVE, *others)
+
+
+def make(name: str, **options: Any) -> Environment:
+    """Make the environment of that name.
+
+    Args:
+        name: one of `available()`, or "gymnax:NAME" for gymnax's version of NAME.
+        **options: of the environment's own `make_*` function; for gymnax's, those of its constructor, and
+            `params` and `horizon` as in `from_gymnax`.
+
+    Raises:
+        ValueError: on an unknown name, with those that are close, or an unknown option, with those allowed.
+    """
+    if name in _NATIVE:
+        module, function = _NATIVE[name]
+        factory = getattr(importlib.import_module(f"pgjax.environments.{module}"), function)
+        refuse_unknown(name, options, list(inspect.signature(factory).parameters))
+        return factory(**options)
+
+    import gymnax
+
+    if name.removeprefix(_PREFIX) not in gymnax.registered_envs:
+        close = difflib.get_close_matches(name.removeprefix(_PREFIX), available(), n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        raise ValueError(f"no environment is called {name!r}; {hint}available() lists all of them")
+    return dataclasses.replace(from_gymnax(name.removeprefix(_PREFIX), **options), name=name)

@@ -1,0 +1,266 @@
+"""gymnax environments as `Environment` records, and back. gymnax itself is imported at the first call.
+
+Both directions speak gymnax's raw hooks, `reset_env` and `step_env`: no auto-reset, and a `terminated` that
+knows nothing of the time limit.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax.environments import rendering
+from pgjax.types import Box, Discrete, Environment, PyTree, Step
+
+# Observations of these leave the bounds that gymnax 1.0 declares for them.
+_WRONG_BOUNDS = ("MemoryChain-bsuite", "MetaMaze-misc", "GaussianBandit-misc")
+
+
+def from_gymnax(
+    env_or_id: Any, params: PyTree = None, *, horizon: int | None = None, **options: Any
+) -> Environment:
+    """Turn a gymnax environment into an `Environment`.
+
+    What gymnax leaves loose is tightened, so that the transition can be the body of a scan: state and
+    observation keep the dtypes of `reset`, made strong; rewards and floating observations are float32. The
+    observation space has the shape and dtype that `reset` shows, whatever is declared, and infinite bounds
+    where the declared ones are wrong. A continuous action is clipped into the action space before gymnax sees
+    it; its log-probability stays that of the unclipped one. MountainCarContinuous stops at its left wall, as
+    Gymnasium's does and gymnax's does not.
+
+    Args:
+        env_or_id: a gymnax environment, or an id from `gymnax.registered_envs`.
+        params: gymnax's `EnvParams`; default `env.default_params`.
+        horizon: T; default `params.max_steps_in_episode`.
+        **options: for gymnax's constructor, when an id is given.
+
+    Raises:
+        ValueError: on an unknown id or option, an environment that downloads data, a gymnax wrapper, a
+            structured action space, or a `horizon` that is not positive.
+        ImportError: if gymnax is older than 1.0, where `done` mixes the end with the time limit.
+    """
+    env = _gymnax_environment(env_or_id, options)
+    params = env.default_params if params is None else params
+    horizon = int(params.max_steps_in_episode if horizon is None else horizon)
+    if horizon < 1:
+        raise ValueError(f"horizon must be positive, got {horizon}")
+    like = jax.tree.map(_observed_as, jax.eval_shape(env.reset_env, jax.random.key(0), params)[0])
+    action_space = _action_space(env.action_space(params))
+    repair = _repair_of(env)
+
+    def reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
+        obs, state = env.reset_env(key, params)
+        return jax.tree.map(_strong, state), jax.tree.map(_cast_like, obs, like)
+
+    def step(key: jax.Array, state: PyTree, action: jax.Array, params: PyTree) -> tuple[PyTree, Step]:
+        action = jnp.asarray(action, action_space.dtype)
+        if isinstance(action_space, Box):
+            bounds = env.action_space(params)
+            action = jnp.clip(action, bounds.low, bounds.high)
+        obs, new_state, reward, terminated, _ = env.step_env(key, state, action, params)
+        obs, new_state = repair(obs, new_state, params)
+        seen = Step(
+            obs=jax.tree.map(_cast_like, obs, like),
+            reward=jnp.asarray(reward, jnp.float32),
+            terminated=jnp.asarray(terminated, bool),
+        )
+        return jax.tree.map(_cast_like, new_state, state), seen
+
+    return Environment(
+        name=env_or_id if isinstance(env_or_id, str) else env.name,
+        reset=reset,
+        step=step,
+        params=params,
+        observation_space=_observation_space(env, params, like),
+        action_space=action_space,
+        horizon=horizon,
+        render=_render_of(env.name),
+    )
+
+
+def to_gymnax(environment: Environment) -> Any:
+    """Turn an `Environment` into an instance of gymnax's `Environment`, for other people's learners.
+
+    Its `step` resets automatically and truncates at `max_steps_in_episode`, T by default. `EnvState` holds
+    `time`, our `state`, and the last `obs` and `terminated`, which answer gymnax's `observe` and
+    `is_terminated`; `EnvParams` holds `max_steps_in_episode` and our `params`. `from_gymnax` of the result
+    equals `environment` step by step. Build it once: gymnax compiles for each instance.
+
+    Raises:
+        ValueError: if a space is neither discrete nor a box, nor a dict or tuple of such.
+    """
+    gymnax_environment, params_class, state_class = _gymnax_classes()
+    shown, chosen = (_to_gymnax_space(s) for s in (environment.observation_space, environment.action_space))
+
+    class Adapted(gymnax_environment):
+        name = environment.name
+        num_actions = chosen.n if hasattr(chosen, "n") else math.prod(chosen.shape)
+
+        @property
+        def default_params(self):
+            return params_class(max_steps_in_episode=environment.horizon, params=environment.params)
+
+        def reset_env(self, key, params):
+            state, obs = environment.reset(key, params.params)
+            start = {"time": jnp.zeros((), jnp.int32), "terminated": jnp.zeros((), bool)}
+            return obs, state_class(state=state, obs=obs, **start)
+
+        def step_env(self, key, state, action, params):
+            inner, seen = environment.step(key, state.state, action, params.params)
+            time = state.time + jnp.ones((), jnp.int32)
+            state = state_class(time=time, state=inner, obs=seen.obs, terminated=seen.terminated)
+            info = {"discount": self.discount(state, params)}
+            return seen.obs, state, seen.reward, seen.terminated, info
+
+        def get_obs(self, state, params=None, key=None):
+            return state.obs
+
+        def is_terminated(self, state, params):
+            return state.terminated
+
+        def observation_space(self, params=None):
+            return shown
+
+        def action_space(self, params=None):
+            return chosen
+
+    return Adapted()
+
+
+@functools.cache
+def _gymnax_classes() -> tuple[type, type, type]:
+    """gymnax's `Environment`, and the classes of params and state of an adapted environment."""
+    from flax import struct
+    from gymnax.environments import environment
+
+    @struct.dataclass
+    class EnvParams(environment.EnvParams):
+        params: Any = ()
+
+    @struct.dataclass
+    class EnvState(environment.EnvState):
+        state: Any
+        obs: Any
+        terminated: jax.Array
+
+    return environment.Environment, EnvParams, EnvState
+
+
+def _gymnax_environment(env_or_id: Any, options: Mapping[str, Any]) -> Any:
+    import gymnax
+    from gymnax.environments.environment import Environment as GymnaxEnvironment
+
+    if not hasattr(GymnaxEnvironment, "is_truncated"):
+        raise ImportError("gymnax 1.0 or later is needed: before, `done` mixed the end with the time limit")
+    if isinstance(env_or_id, str):
+        if env_or_id not in gymnax.registered_envs:
+            raise ValueError(f"env_or_id must be one of {sorted(gymnax.registered_envs)}, got {env_or_id!r}")
+        if env_or_id == "MNISTBandit-bsuite":
+            raise ValueError("MNISTBandit-bsuite downloads its images when made, and pgjax downloads nothing")
+        if options:
+            allowed = list(inspect.signature(type(gymnax.make(env_or_id)[0])).parameters)
+            refuse_unknown(env_or_id, options, [*allowed, "params", "horizon"])
+        return gymnax.make(env_or_id, **options)[0]
+    if options:
+        raise ValueError(f"options {sorted(options)} go with an id, but the environment is made already")
+    if not isinstance(env_or_id, GymnaxEnvironment):
+        raise ValueError(
+            f"env_or_id must be an id or a gymnax Environment, got {type(env_or_id).__name__}; a wrapper "
+            "changes only the step that resets by itself: hand over the environment inside it"
+        )
+    return env_or_id
+
+
+def refuse_unknown(name: str, options: Mapping[str, Any], allowed: list[str]) -> None:
+    """Raise a ValueError that names the first of `options` that `name` does not have, and those it has."""
+    for option in options:
+        if option not in allowed:
+            raise ValueError(f"{name} has no option {option!r}; it has {sorted(allowed)}")
+
+
+def _strong(leaf: Any) -> jax.Array:
+    leaf = jnp.asarray(leaf)
+    return _cast_like(leaf, leaf)
+
+
+def _cast_like(leaf: Any, like: Any) -> jax.Array:
+    """The leaf with the dtype of `like`, strongly typed."""
+    is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
+    return leaf if is_key else jnp.asarray(leaf, like.dtype)
+
+
+def _observed_as(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if floating else leaf.dtype)
+
+
+def _action_space(space: Any) -> Discrete | Box:
+    if hasattr(space, "n"):
+        return Discrete(int(space.n), dtype=space.dtype)
+    if hasattr(space, "low"):
+        return _box(space.low, space.high, space.shape, space.dtype)
+    raise ValueError(f"the action space must be discrete or a box, got {type(space).__name__}")
+
+
+def _observation_space(env: Any, params: PyTree, like: PyTree) -> PyTree:
+    """The declared space with the shape and dtype of `like`; unbounded boxes for structured observations."""
+    declared = env.observation_space(params)
+    is_array = isinstance(like, jax.ShapeDtypeStruct)
+    if is_array and like.shape == () and hasattr(declared, "n"):
+        return Discrete(int(declared.n), dtype=like.dtype)
+    trusted = is_array and hasattr(declared, "low") and env.name not in _WRONG_BOUNDS
+    low, high = (declared.low, declared.high) if trusted else (-math.inf, math.inf)
+    return jax.tree.map(lambda leaf: _box(low, high, leaf.shape, leaf.dtype), like)
+
+
+def _box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any) -> Box:
+    low, high = _bound(low, shape, -math.inf), _bound(high, shape, math.inf)
+    return Box(low=low, high=high, shape=tuple(shape), dtype=dtype)
+
+
+def _bound(bound: Any, shape: tuple[int, ...], infinity: float) -> Any:
+    """A bound as one number or nested tuples; float32's greatest number stands for infinity."""
+    bound = np.broadcast_to(np.asarray(bound, np.float64), shape)
+    bound = np.where(np.abs(bound) >= np.finfo(np.float32).max, infinity, bound)
+    as_tuple = lambda x: tuple(as_tuple(y) for y in x) if isinstance(x, list) else x
+    return float(bound.flat[0]) if (bound == bound.flat[0]).all() else as_tuple(bound.tolist())
+
+
+def _to_gymnax_space(space: Any) -> Any:
+    from gymnax.environments import spaces
+
+    if hasattr(space, "n"):
+        return spaces.Discrete(int(space.n), dtype=space.dtype)
+    if hasattr(space, "low"):
+        low, high = (jnp.full(space.shape, jnp.asarray(b, jnp.float32)) for b in (space.low, space.high))
+        return spaces.Box(low, high, space.shape, space.dtype)
+    if isinstance(space, dict):
+        return spaces.Dict({name: _to_gymnax_space(part) for name, part in space.items()})
+    if isinstance(space, tuple):
+        return spaces.Tuple([_to_gymnax_space(part) for part in space])
+    raise ValueError(f"a space must be a Discrete, a Box, or a dict or tuple of them, got {space!r}")
+
+
+def _repair_of(env: Any) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
+    """What is to be done to (obs, state) after gymnax's transition, where that is known to be wrong."""
+    from gymnax.environments.classic_control import ContinuousMountainCar
+
+    def stop_at_the_left_wall(obs: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+        stopped = (state.position <= params.min_position) & (state.velocity < 0)
+        state = state.replace(velocity=jnp.where(stopped, 0.0, state.velocity))
+        return env.get_obs(state), state
+
+    if isinstance(env, ContinuousMountainCar):
+        return stop_at_the_left_wall
+    return lambda obs, state, params: (obs, state)
+
+
+def _render_of(name: str) -> Callable[[PyTree], np.ndarray] | None:
+    if name.endswith("-MinAtar"):
+        return rendering.minatar
+    return rendering.cartpole if name == "CartPole-v1" else None

@@ -1,0 +1,171 @@
+"""The reward stage: pure transforms of a collected trajectory, before any return is computed.
+
+A learned reward model, a KL penalty towards a reference policy and shaping all enter here, so that learning
+from preferences is the same pipeline as CartPole. Each function takes a `Trajectory` and gives it back with
+other rewards, zero where not `alive`; whatever stands in rows of padding, NaN too, stays out. Axes: T time, B
+episodes.
+
+Rewards are data: no gradient flows through them.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from pgjax._checks import require_in_range
+from pgjax.types import Trajectory
+
+
+def relabel(trajectory: Trajectory, rewards: jax.Array) -> Trajectory:
+    """The trajectory with other rewards.
+
+    R_{t+1} ← rewards[t] where alive, else 0
+
+    Args:
+        trajectory: T steps of B episodes.
+        rewards: the new R_{t+1} `[T, B]`, such as a reward model's.
+
+    Returns:
+        The trajectory, rewards `[T, B]`.
+    """
+    chex.assert_rank(rewards, 2)
+    chex.assert_equal_shape([rewards, trajectory.alive])
+    return trajectory._replace(rewards=jax.lax.stop_gradient(jnp.where(trajectory.alive, rewards, 0.0)))
+
+
+def scale(trajectory: Trajectory, factor: jax.typing.ArrayLike) -> Trajectory:
+    """Rewards in another unit: the objective and its gradient are multiplied by the factor.
+
+    R ← c R
+
+    Args:
+        trajectory: T steps of B episodes.
+        factor: c `[]`, of either sign; a negative one turns rewards into costs.
+
+    Returns:
+        The trajectory, rewards `[T, B]`.
+    """
+    return relabel(trajectory, jnp.asarray(factor, trajectory.rewards.dtype) * trajectory.rewards)
+
+
+def _moments(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance (divisor N) of the rewards of the N live steps; zeros if there is none."""
+    alive = trajectory.alive
+    count = jnp.maximum(jnp.sum(alive), 1).astype(trajectory.rewards.dtype)
+    mean = jnp.sum(jnp.where(alive, trajectory.rewards, 0.0)) / count
+    variance = jnp.sum(jnp.where(alive, jnp.square(trajectory.rewards - mean), 0.0)) / count
+    return mean, variance
+
+
+def centre(trajectory: Trajectory) -> Trajectory:
+    """Rewards minus their mean m over the live steps of the batch.
+
+    R ← R − m
+
+    Changes the objective where the policy decides how long an episode lasts: Σ_t R loses m times the length.
+    And m depends on the actions it judges, so the gradient is biased even where the length is fixed.
+
+    Args:
+        trajectory: T steps of B episodes.
+
+    Returns:
+        The trajectory, rewards `[T, B]`.
+    """
+    mean, _ = _moments(trajectory)
+    return relabel(trajectory, trajectory.rewards - mean)
+
+
+def whiten(trajectory: Trajectory, *, epsilon: jax.typing.ArrayLike = 1e-8) -> Trajectory:
+    """Rewards with mean 0 and variance 1 over the N live steps of the batch.
+
+    R ← (R − m) / (s + ε),    m = (1/N) Σ R,    s² = (1/N) Σ (R − m)²  (the population's: divisor N)
+
+    Changes the objective, by the shift as `centre` does and by a scale that is drawn anew with every batch.
+
+    Args:
+        trajectory: T steps of B episodes.
+        epsilon: ε ≥ 0, in units of reward: differences well below it are not blown up.
+
+    Returns:
+        The trajectory, rewards `[T, B]`; all zero if all live rewards are equal and ε > 0.
+
+    Raises:
+        ValueError: if epsilon is negative.
+    """
+    require_in_range("epsilon", epsilon, 0.0, None)
+    mean, variance = _moments(trajectory)
+    epsilon = jnp.asarray(epsilon, trajectory.rewards.dtype)
+    return relabel(trajectory, (trajectory.rewards - mean) / (jnp.sqrt(variance) + epsilon))
+
+
+def potential_shaping(
+    trajectory: Trajectory,
+    potentials: jax.Array,
+    next_potentials: jax.Array,
+    discount: jax.typing.ArrayLike,
+) -> Trajectory:
+    """A hint in the rewards that leaves the order of the policies as it was.
+
+    R_{t+1} ← R_{t+1} + γ Φ(X_{t+1}) − Φ(X_t),    Φ = 0 where terminated
+
+    The sum telescopes: a discounted return from X_1 changes by −Φ(X_1) alone, whatever the policy does,
+    provided that nothing is left at the end. So Φ counts as 0 in terminal states, whatever stands there. At a
+    truncation Φ(X_{t+1}) is kept, which is right where the returns bootstrap from values of the shaped
+    problem, v(x) − Φ(x). Where the horizon is itself the end of the problem, pass next potentials that are 0
+    at truncated steps, or γᵀ Φ(X_{T+1}) remains in the objective.
+
+    Args:
+        trajectory: T steps of B episodes.
+        potentials: Φ(X_t) `[T, B]`, in units of reward.
+        next_potentials: Φ(X_{t+1}) `[T, B]`, before any reset.
+        discount: γ in [0, 1], the one of the returns.
+
+    Returns:
+        The trajectory, rewards `[T, B]`.
+
+    Raises:
+        ValueError: if the discount is outside [0, 1].
+
+    Source: Ng, Harada & Russell 1999, theorem 1.
+    """
+    chex.assert_equal_shape([trajectory.rewards, potentials, next_potentials])
+    require_in_range("discount", discount, 0.0, 1.0)
+    discount = jnp.asarray(discount, trajectory.rewards.dtype)
+    following = jnp.where(trajectory.terminated, 0.0, next_potentials)
+    return relabel(trajectory, trajectory.rewards + discount * following - potentials)
+
+
+def kl_regularised(
+    trajectory: Trajectory,
+    log_probs: jax.Array,
+    reference_log_probs: jax.Array,
+    *,
+    kl_coef: jax.typing.ArrayLike,
+) -> Trajectory:
+    """Each step pays for leaving the reference policy.
+
+    R_{t+1} ← R_{t+1} − β [ln π(A_t | X_t) − ln π_ref(A_t | X_t)]
+
+    The sign: E ln(π/π_ref) is the divergence, never negative, so it is *subtracted*; a larger β keeps the
+    policy closer to the reference. The objective becomes E[Σ R] − β KL(π ‖ π_ref) over trajectories. The
+    dependence of ln π on θ adds nothing to its gradient, since E_π ∇ ln π = 0: the log-probabilities are
+    numbers, and the score function with these rewards is the exact gradient.
+
+    Args:
+        trajectory: T steps of B episodes, drawn from π.
+        log_probs: ln π(A_t | X_t) `[T, B]`.
+        reference_log_probs: ln π_ref(A_t | X_t) `[T, B]`.
+        kl_coef: β ≥ 0, in units of reward per nat.
+
+    Returns:
+        The trajectory, rewards `[T, B]`.
+
+    Raises:
+        ValueError: if kl_coef is negative.
+
+    Source: Ziegler et al. 2019, eq. 2.
+    """
+    chex.assert_equal_shape([trajectory.rewards, log_probs, reference_log_probs])
+    require_in_range("kl_coef", kl_coef, 0.0, None)
+    kl_coef = jnp.asarray(kl_coef, trajectory.rewards.dtype)
+    return relabel(trajectory, trajectory.rewards - kl_coef * (log_probs - reference_log_probs))

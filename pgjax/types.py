@@ -1,0 +1,194 @@
+"""The contracts of pgjax: the records that every other module takes and returns.
+
+Row t of every time-major array holds X_t, A_t and R_{t+1}, the reward that A_t caused (t counts from 0 in
+code, from 1 in the mathematics). Axes: T time, B episodes, A actions, D features.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """The actions (or observations) 0, …, n − 1. Has the attributes of gymnax's space of the same name."""
+
+    n: int
+    dtype: Any = jnp.int32
+    shape: tuple[int, ...] = ()
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        return jax.random.randint(key, (), 0, self.n, self.dtype)
+
+    def contains(self, x: jax.Array) -> jax.Array:
+        return (x >= 0) & (x < self.n)
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """Arrays of one shape between `low` and `high` (numbers or nested tuples that broadcast to `shape`)."""
+
+    low: Any
+    high: Any
+    shape: tuple[int, ...]
+    dtype: Any = jnp.float32
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Uniform where both bounds are finite; a bound at infinity is replaced by ±1."""
+        low, high = (np.broadcast_to(np.asarray(bound, np.float32), self.shape) for bound in (self.low, self.high))
+        low, high = np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
+        return (low + (high - low) * jax.random.uniform(key, self.shape)).astype(self.dtype)
+
+    def contains(self, x: jax.Array) -> jax.Array:
+        return jnp.all((x >= jnp.asarray(self.low)) & (x <= jnp.asarray(self.high)))
+
+
+class Step(NamedTuple):
+    """What one transition shows: X_{t+1}, R_{t+1}, and whether the problem itself ended there."""
+
+    obs: PyTree
+    reward: jax.Array
+    terminated: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Environment:
+    """A problem as a record of pure functions, (X_{t+1}, R_{t+1}) ~ p(X_t, A_t).
+
+    `reset(key, params) → (state, obs)` draws X_1 ~ d_0. `step(key, state, action, params) → (state, Step)` is
+    the raw transition: no auto-reset and no time limit inside. The rollout alone produces `truncated`, at
+    `horizon`. State, observation and reward have the same structure, shape and dtype from `reset` and `step`.
+
+    Attributes:
+        name: what `pgjax.environments.make` calls it.
+        reset, step: pure functions of one episode; batch them with `jax.vmap`.
+        params: the default parameters, a pytree whose leaves may be vmapped (domain randomisation).
+        observation_space, action_space: `Discrete`, `Box`, or anything with their attributes.
+        horizon: T, the greatest number of steps of an episode.
+        render: `obs → uint8 [H, W, 3]`, a picture of one observation drawn on the host, or None.
+    """
+
+    name: str
+    reset: Callable[..., tuple[PyTree, PyTree]]
+    step: Callable[..., tuple[PyTree, Step]]
+    params: PyTree
+    observation_space: Any
+    action_space: Any
+    horizon: int
+    render: Callable[[PyTree], np.ndarray] | None = None
+
+
+class Distribution(NamedTuple):
+    """A family of action distributions as pure functions of its parameters, for one observation.
+
+    `sample(key, parameters)`, `log_prob(parameters, action)`, `entropy(parameters)`, `kl(p, q)` and
+    `mode(parameters)`; `parameters` is what a policy's `apply` returns.
+    """
+
+    sample: Callable[[jax.Array, PyTree], jax.Array]
+    log_prob: Callable[[PyTree, jax.Array], jax.Array]
+    entropy: Callable[[PyTree], jax.Array]
+    kl: Callable[[PyTree, PyTree], jax.Array]
+    mode: Callable[[PyTree], jax.Array]
+
+
+class Policy(NamedTuple):
+    """f(x, θ): `init(key, obs) → params` and `apply(params, obs) → parameters` of `distribution`.
+
+    Both see one observation; vmap outside. Plain functions, so linen, nnx and raw JAX all fit.
+    """
+
+    init: Callable[[jax.Array, PyTree], PyTree]
+    apply: Callable[[PyTree, PyTree], PyTree]
+    distribution: Distribution
+
+
+class Trajectory(NamedTuple):
+    """B streams of T transitions, time-major.
+
+    Attributes:
+        obs: X_t, leaves `[T, B, ...]`.
+        actions: A_t, `[T, B, ...]`.
+        rewards: R_{t+1}, `[T, B]`, zero where not `alive`.
+        alive: bool `[T, B]`, true while the episode runs; every other row is padding.
+        terminated: bool `[T, B]`, the problem ended at this step: nothing is left to bootstrap.
+        truncated: bool `[T, B]`, the horizon cut the episode here: v(`next_obs`) may be bootstrapped.
+        final_obs: the observation after each lane's last live step, before any reset, leaves `[B, ...]`.
+        next_obs: X_{t+1} before any reset, `[T, B, ...]`; only in windows, where lanes reset inside.
+        returns: G_t `[T, B]`, filled in by an estimator before its baseline sees the trajectory.
+        behaviour_log_probs: ln f(X_t, θ_old)_{A_t} `[T, B]` where the data come from older parameters.
+    """
+
+    obs: PyTree
+    actions: jax.Array
+    rewards: jax.Array
+    alive: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    final_obs: PyTree
+    next_obs: PyTree | None = None
+    returns: jax.Array | None = None
+    behaviour_log_probs: jax.Array | None = None
+
+
+class Baseline(NamedTuple):
+    """b(X_t), what an estimator subtracts from the return. *Use, then update.*
+
+    `init(key, sample) → state`, `predict(state, trajectory) → b [T, B]` and
+    `update(state, trajectory, returns) → (state, metrics)`. `predict` runs before `update` sees the same
+    episodes, so b never depends on the action that it weighs, or its docstring says by which factor it fails.
+
+    Attributes:
+        of_observation: true if row t of `predict` is a function of row t of `obs` alone, a v(X_t): such a
+            baseline can also be asked about X_{t+1}, which bootstrapped returns need.
+    """
+
+    init: Callable[[jax.Array, Trajectory], PyTree]
+    predict: Callable[[PyTree, Trajectory], jax.Array]
+    update: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, dict[str, jax.Array]]]
+    of_observation: bool = False
+
+
+class Estimator(NamedTuple):
+    """An estimate of ∇ρ(θ) from a batch of episodes; the laboratory measures this object and training uses it.
+
+    Attributes:
+        init: `(key, sample) → state`.
+        weights: `(state, trajectory) → (w [T, B], targets [T, B])`, the number that multiplies ∇ ln f(X_t, θ)_{A_t},
+            sign and scale included, and what the baseline is to be fitted to.
+        gradient: `(params, state, trajectory) → (∇̂ρ, state, metrics)`: the estimate weighs with the old state;
+            the new state has seen the batch.
+        episode_gradients: `(params, state, trajectory)` → the summand of each episode, leaves `[B, ...]`; their
+            mean is `gradient`.
+    """
+
+    init: Callable[[jax.Array, Trajectory], PyTree]
+    weights: Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]]
+    gradient: Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, PyTree, dict[str, jax.Array]]]
+    episode_gradients: Callable[[PyTree, PyTree, Trajectory], PyTree]
+
+
+class TrainState(NamedTuple):
+    """Everything that is needed to go on; one pytree, saved and restored whole.
+
+    Attributes:
+        params: θ.
+        optimizer_state: optax's.
+        estimator_state: the baseline's.
+        lanes: running episodes of auto-reset windows, or `()` when every update collects complete episodes.
+        key: the run's key; update u uses `fold_in(key, u)`, so a resumed run continues bit for bit.
+        update: int32, the number of updates done.
+    """
+
+    params: PyTree
+    optimizer_state: PyTree
+    estimator_state: PyTree
+    lanes: PyTree
+    key: jax.Array
+    update: jax.Array

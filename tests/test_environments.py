@@ -1,0 +1,338 @@
+"""Names, the conformance suite and its wrong twins, and the pictures."""
+
+import dataclasses
+import itertools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from pgjax import environments
+from pgjax.environments import ConformanceError, check, make, rendering
+from pgjax.types import Box, Discrete, Environment, Step
+
+
+def toy_reset(key, params):
+    position = (jax.random.key_data(key) % 1000).astype(jnp.float32) / 1000 - 0.5
+    return {"position": position, "time": jnp.int32(0), "key": key}, position
+
+
+def toy_step(key, state, action, params):
+    position = jnp.clip(state["position"] + params * (action.astype(jnp.float32) - 1.0), -1.0, 1.0)
+    new_state = {"position": position, "time": state["time"] + jnp.int32(1), "key": state["key"]}
+    return new_state, Step(obs=position, reward=position[0], terminated=position[0] >= 1.0)
+
+
+TOY = Environment(
+    name="toy",
+    reset=toy_reset,
+    step=toy_step,
+    params=0.25,
+    observation_space=Box(low=-1.0, high=1.0, shape=(2,)),
+    action_space=Discrete(3),
+    horizon=20,
+)
+
+
+def quick_check(env):
+    return check(env, num_steps=30, num_lanes=4)
+
+
+def seen_otherwise(**changes):
+    """The toy whose `step` shows something else: each change is a function of (state, Step)."""
+
+    def step(key, state, action, params):
+        new_state, seen = toy_step(key, state, action, params)
+        return new_state, seen._replace(**{name: change(new_state, seen) for name, change in changes.items()})
+
+    return dataclasses.replace(TOY, step=step)
+
+
+def state_otherwise(change):
+    def step(key, state, action, params):
+        new_state, seen = toy_step(key, state, action, params)
+        return change(new_state), seen
+
+    return dataclasses.replace(TOY, step=step)
+
+
+def unpaid_at_once():
+    nothing, end = (lambda state, seen: 0.0 * seen.reward), (lambda state, seen: seen.reward < 9.0)
+    return seen_otherwise(reward=nothing, terminated=end)
+
+
+def counted():
+    calls = itertools.count()
+    return seen_otherwise(reward=lambda state, seen: seen.reward + 0.001 * next(calls))
+
+
+def called_back():
+    calls = itertools.count()
+    draw = lambda x: np.float32(next(calls))
+    shape = jax.ShapeDtypeStruct((), jnp.float32)
+    noise = lambda x: jax.pure_callback(draw, shape, x, vmap_method="sequential")
+    return seen_otherwise(reward=lambda state, seen: noise(seen.reward))
+
+
+def faster_when_traced():
+    gain = lambda x: 1.01 if isinstance(x, jax.core.Tracer) else 1.0
+    return seen_otherwise(reward=lambda state, seen: gain(seen.reward) * seen.reward)
+
+
+def wrong_when_batched():
+    @jax.custom_batching.custom_vmap
+    def reward(x):
+        return x
+
+    @reward.def_vmap
+    def wrong_rule(axis_size, in_batched, x):
+        return x[::-1], in_batched[0]
+
+    return seen_otherwise(reward=lambda state, seen: reward(seen.reward))
+
+
+def weak_start():
+    def reset(key, params):
+        state, obs = toy_reset(key, params)
+        return state | {"time": 0}, obs
+
+    return dataclasses.replace(TOY, reset=reset)
+
+
+def hidden_nan():
+    def reset(key, params):
+        state, obs = toy_reset(key, params)
+        return state | {"hidden": jnp.float32(jnp.inf)}, obs
+
+    def step(key, state, action, params):
+        new_state, seen = toy_step(key, state, action, params)
+        return new_state | {"hidden": state["hidden"] * 0.0}, seen
+
+    return dataclasses.replace(TOY, reset=reset, step=step)
+
+
+def branching(state, seen):
+    return seen.reward if seen.reward > 0 else -seen.reward
+
+
+class OneTooMany(Discrete):
+    def sample(self, key):
+        return jax.random.randint(key, (), 0, self.n + 1, self.dtype)
+
+
+def nan_sometimes(x):
+    return jnp.where(x > 0.6, jnp.nan, x)
+
+
+TWINS = {
+    "horizon of zero": (dataclasses.replace(TOY, horizon=0), r"horizon: saw 0, wanted a positive int"),
+    "horizon in floats": (dataclasses.replace(TOY, horizon=20.0), r"horizon: saw 20\.0"),
+    "reset of one value": (
+        dataclasses.replace(TOY, reset=lambda key, params: toy_reset(key, params)[1]),
+        r"reset: saw .*, wanted a pair \(state, obs\)",
+    ),
+    "weak state": (weak_start(), r"state of reset\['time'\]: saw weak int32 \[\], wanted a strong int32"),
+    "state dtype drifts": (
+        state_otherwise(lambda state: state | {"time": state["time"] + 1.0}),
+        r"state as a scan carry\['time'\]: saw weak float32 \[\] from step, wanted int32 \[\] as from reset",
+    ),
+    "state grows": (
+        state_otherwise(lambda state: state | {"position": jnp.append(state["position"], 0.0)}),
+        r"state as a scan carry\['position'\]: saw float32 \[3\]",
+    ),
+    "state loses a part": (
+        state_otherwise(lambda state: {"position": state["position"]}),
+        r"state as a scan carry: saw PyTreeDef",
+    ),
+    "observation dtype drifts": (
+        seen_otherwise(obs=lambda state, seen: seen.obs.astype(jnp.float16)),
+        r"observation as a scan carry: saw float16 \[2\] from step",
+    ),
+    "space of another dtype": (
+        dataclasses.replace(TOY, observation_space=Box(low=-1, high=1, shape=(2,), dtype=jnp.int32)),
+        r"observation space: saw float32 \[2\], wanted int32 \[2\] as declared",
+    ),
+    "space of another shape": (
+        dataclasses.replace(TOY, observation_space=Box(low=-1, high=1, shape=(3,))),
+        r"observation space: saw float32 \[2\], wanted float32 \[3\] as declared",
+    ),
+    "no space": (
+        dataclasses.replace(TOY, observation_space="anything"),
+        r"observation space: saw 'anything', wanted a Discrete or a Box for each of 1 arrays",
+    ),
+    "step of five values": (
+        dataclasses.replace(TOY, step=lambda *a: (*toy_step(*a)[1], 0, 0)),
+        r"step: saw tuple, wanted a pair \(state, Step\)",
+    ),
+    "Python branch": (seen_otherwise(reward=branching), r"step can be traced: saw TracerBoolConversionError"),
+    "reward of shape [1]": (
+        seen_otherwise(reward=lambda state, seen: seen.reward[None]),
+        r"reward: saw float32 \[1\], wanted a floating scalar",
+    ),
+    "integer reward": (
+        seen_otherwise(reward=lambda state, seen: seen.reward.astype(jnp.int32)),
+        r"reward: saw int32 \[\], wanted a floating scalar",
+    ),
+    "terminated as a float": (
+        seen_otherwise(terminated=lambda state, seen: seen.terminated.astype(jnp.float32)),
+        r"terminated: saw float32 \[\], wanted a boolean scalar",
+    ),
+    "observation out of bounds": (
+        seen_otherwise(obs=lambda state, seen: seen.obs + 1.5),
+        r"observation in its space: saw [\d.]+ at step \d+ of lane \d, element \[\d\], wanted from -1",
+    ),
+    "action out of bounds": (
+        dataclasses.replace(TOY, action_space=OneTooMany(3)),
+        r"action in its space: saw 3 at step \d+ of lane \d, wanted from 0 to 2",
+    ),
+    "NaN in the observation": (
+        seen_otherwise(obs=lambda state, seen: nan_sometimes(seen.obs)),
+        r"finite observation: saw nan at step \d+ of lane \d",
+    ),
+    "infinite reward": (
+        seen_otherwise(reward=lambda state, seen: jnp.where(seen.reward > 0.6, jnp.inf, seen.reward)),
+        r"finite reward: saw inf at step \d+ of lane \d",
+    ),
+    "NaN in the state": (
+        hidden_nan(),
+        r"finite state\['hidden'\]: saw nan at step 0 of lane 0, wanted no NaN",
+    ),
+    "over before it starts": (unpaid_at_once(), r"not over before it starts: saw every episode ending"),
+    "state kept in Python": (counted(), r"same key, same step\[1\]\.reward: saw"),
+    "state kept on the host": (called_back(), r"same key, same trajectory\.seen\.reward: saw"),
+    "other under jit": (faster_when_traced(), r"jit = no jit of step\[1\]\.reward: saw"),
+    "other under vmap": (wrong_when_batched(), r"vmap = loop of step\[1\]\.reward: saw"),
+    "picture in floats": (
+        dataclasses.replace(TOY, render=lambda obs: np.zeros((4, 4, 3))),
+        r"render: saw float64 \[4, 4, 3\], wanted a NumPy array uint8 \[H, W, 3\]",
+    ),
+}
+
+
+def test_the_toy_conforms():
+    report = quick_check(dataclasses.replace(TOY, render=lambda obs: np.zeros((4, 4, 3), np.uint8)))
+    assert report == environments.CheckReport(
+        name="toy", transitions=120, terminations=report.terminations, random_reset=True, random_step=False
+    )
+    assert report.terminations > 0
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_a_wrong_twin_is_refused_with_what_is_wrong(twin):
+    env, message = TWINS[twin]
+    with pytest.raises(ConformanceError, match=message) as caught:
+        quick_check(env)
+    assert str(caught.value).startswith(f"toy: {caught.value.property}")
+
+
+def test_randomness_is_reported():
+    def step(key, state, action, params):
+        noise = 0.01 * jax.random.normal(key, (), jnp.float32)
+        new_state, seen = toy_step(key, state, action, params)
+        return new_state, seen._replace(reward=seen.reward + noise)
+
+    start = lambda key, params: toy_reset(jax.random.key(0), params)
+    report = quick_check(dataclasses.replace(TOY, reset=start, step=step))
+    assert report.random_step and not report.random_reset
+
+
+def test_parameters_are_those_given():
+    def step(key, state, action, params):
+        new_state, seen = toy_step(key, state, action, params)
+        return new_state, seen._replace(reward=seen.reward / params)
+
+    env = dataclasses.replace(TOY, step=step)
+    quick_check(env)
+    with pytest.raises(ConformanceError, match="finite reward"):
+        check(env, params=0.0, num_steps=30, num_lanes=4)
+
+
+@pytest.mark.parametrize("name", ["corridor", "maze"])
+def test_the_other_native_environments_conform(name):
+    assert check(make(name)).name == name
+
+
+def test_available_names_the_native_ones_first_and_nothing_that_downloads():
+    names = environments.available()
+    assert names[:3] == ("CartPole-v1", "corridor", "maze")
+    assert len(set(names)) == len(names) == 27
+    assert "Breakout-MinAtar" in names and "MNISTBandit-bsuite" not in names
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("CartPole", {}, r"no environment is called 'CartPole'; did you mean 'CartPole-v1'"),
+        ("gymnax:Breakout", {}, r"is called 'gymnax:Breakout'; did you mean 'Breakout-MinAtar'"),
+        ("xyzzy", {}, r"no environment is called 'xyzzy'; available\(\) lists all of them"),
+        ("CartPole-v1", {"gravity": 1.0}, r"CartPole-v1 has no option 'gravity'; it has \['horizon'\]"),
+        ("Catch-bsuite", {"rowz": 3}, r"no option 'rowz'; it has \['columns', 'horizon', 'params', 'rows'\]"),
+        ("MNISTBandit-bsuite", {}, "MNISTBandit-bsuite downloads its images when made"),
+    ],
+)
+def test_make_refuses_what_it_does_not_know(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(name, **options)
+
+
+def test_make_passes_options_on():
+    env = make("Catch-bsuite", rows=6, columns=4, horizon=9)
+    assert (env.name, env.horizon, env.observation_space.shape) == ("Catch-bsuite", 9, (6, 4))
+    assert make("gymnax:CartPole-v1").name == "gymnax:CartPole-v1"
+
+
+def test_cartpole_needs_neither_gymnax_nor_matplotlib_nor_pillow():
+    program = (
+        "import sys, jax, pgjax.environments; env = pgjax.environments.make('CartPole-v1');"
+        "env.reset(jax.random.key(0), env.params);"
+        "sys.exit(', '.join({'gymnax', 'gymnasium', 'matplotlib', 'PIL', 'flax'} & set(sys.modules)) or 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_minatar_shows_each_channel_in_its_own_colour_and_the_player_on_top():
+    obs = np.zeros((10, 10, 10))
+    obs[0, np.arange(10), np.arange(10)] = 1
+    obs[9, 4, [0, 3]] = 1
+    picture = rendering.minatar(obs, cell=16)
+    assert picture.shape == (160, 160, 3) and picture.dtype == np.uint8
+    middle = picture[8::16, 8::16]
+    assert len({tuple(colour) for colour in middle[0].tolist()}) == 10
+    np.testing.assert_array_equal(middle[9, 4], middle[0, 0])
+    assert (middle[1:9] == middle[5, 5]).all()
+    with pytest.raises(ValueError, match="at most 10"):
+        rendering.minatar(np.zeros((10, 10, 11)))
+
+
+def test_grid_puts_walls_agent_and_goal_where_they_are():
+    walls = np.zeros((3, 5), bool)
+    walls[0] = True
+    empty = rendering.grid(walls)
+    picture = rendering.grid(walls, agent=(1, 4), goal=(2, 0), path=[(1, 2), (1, 4)])
+    assert picture.shape == (72, 120, 3)
+    changed = {tuple(cell) for cell in (np.argwhere((picture != empty).any(-1)) // 24).tolist()}
+    assert changed == {(1, 4), (2, 0), (1, 2), (1, 3)}
+    assert (picture[:24] == picture[0, 0]).all()
+    for name, outside in {"agent": (3, 0), "goal": (0, 5), "path": [(0, -1)]}.items():
+        with pytest.raises(ValueError, match=f"{name} must lie inside the walls"):
+            rendering.grid(walls, **{name: outside})
+    with pytest.raises(ValueError, match=r"walls must have shape \[h, w\]"):
+        rendering.grid(walls[0])
+
+
+def test_save_gif_writes_every_frame_at_the_asked_rate(tmp_path):
+    frames = [rendering.cartpole([x, 0, 0, 0], width=120) for x in np.linspace(-1, 1, 5)]
+    rendering.save_gif(frames, tmp_path / "cart.gif", fps=25)
+    with Image.open(tmp_path / "cart.gif") as animation:
+        assert (animation.n_frames, animation.size, animation.info["duration"]) == (5, (120, 48), 40)
+        assert animation.info["loop"] == 0
+    for wrong in ([], [np.zeros((4, 4, 3))], [*frames, frames[0][:10]]):
+        with pytest.raises(ValueError, match="frames must"):
+            rendering.save_gif(wrong, tmp_path / "no.gif")
+    with pytest.raises(ValueError, match=r"fps must lie in \(0, 50\]"):
+        rendering.save_gif(frames, tmp_path / "no.gif", fps=100)

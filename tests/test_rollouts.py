@@ -1,0 +1,147 @@
+"""Rollouts: alignment, masks, early exit, auto-reset, and the bias of averaging what happens to finish."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pgjax import environments, evaluation, networks, rollouts
+from pgjax.types import Box, Discrete, Environment, Step
+
+
+def countdown(horizon=10):
+    """Starts at n ~ U{1, …, 6} and counts down; pays the state it leaves; ends at zero. After its end it overflows."""
+
+    def reset(key, params):
+        state = jax.random.randint(key, (), 1, 7).astype(jnp.float32)
+        return state, state[None]
+
+    def step(key, state, action, params):
+        after = jnp.where(state <= 0.0, jnp.inf, state - 1.0)
+        return after, Step(obs=after[None], reward=state, terminated=after <= 0.0)
+
+    return Environment(
+        name="countdown",
+        reset=reset,
+        step=step,
+        params=(),
+        observation_space=Box(low=0.0, high=6.0, shape=(1,)),
+        action_space=Discrete(2),
+        horizon=horizon,
+    )
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return networks.make_policy(countdown(), hidden=())
+
+
+@pytest.fixture(scope="module")
+def params(policy):
+    return policy.init(jax.random.key(0), jnp.zeros(1))
+
+
+@pytest.fixture(scope="module")
+def batch(policy, params):
+    return jax.jit(lambda keys: rollouts.episodes(countdown(), policy, params, keys, chunk=4))(
+        jax.random.split(jax.random.key(1), 64)
+    )
+
+
+def test_row_t_holds_obs_action_and_the_reward_it_caused(batch):
+    alive = np.asarray(batch.alive)
+    np.testing.assert_array_equal(np.asarray(batch.rewards)[alive], np.asarray(batch.obs)[..., 0][alive])
+    np.testing.assert_array_equal(np.diff(np.asarray(batch.obs)[..., 0], axis=0)[alive[1:]], -1.0)
+
+
+def test_an_episode_lives_exactly_until_its_end(batch):
+    start = np.asarray(batch.obs)[0, :, 0]
+    np.testing.assert_array_equal(batch.alive.sum(axis=0), start)
+    np.testing.assert_array_equal(batch.terminated.sum(axis=0), np.ones(64))
+    np.testing.assert_array_equal(batch.rewards.sum(axis=0), start * (start + 1) / 2)
+    assert not batch.truncated.any()
+    np.testing.assert_array_equal(batch.final_obs, np.zeros((64, 1)))
+
+
+def test_padding_is_finite_although_the_environment_overflows(batch):
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(batch._asdict()))
+
+
+def test_the_horizon_alone_truncates(policy, params):
+    batch = rollouts.episodes(countdown(horizon=3), policy, params, jax.random.split(jax.random.key(1), 64))
+    start = np.asarray(batch.obs)[0, :, 0]
+    assert batch.rewards.shape == (3, 64)
+    np.testing.assert_array_equal(batch.alive.sum(axis=0), np.minimum(start, 3))
+    # An episode that ends by itself on the last step is terminated, not truncated.
+    np.testing.assert_array_equal(batch.terminated.any(axis=0), start <= 3)
+    np.testing.assert_array_equal(batch.truncated[-1], start > 3)
+    np.testing.assert_array_equal(batch.final_obs[:, 0], np.maximum(start - 3, 0))
+
+
+def test_the_chunk_changes_nothing(policy, params, batch):
+    keys = jax.random.split(jax.random.key(1), 64)
+    other = rollouts.episodes(countdown(), policy, params, keys, chunk=7)
+    live = np.asarray(batch.alive)
+    np.testing.assert_array_equal(live, other.alive)
+    np.testing.assert_array_equal(np.asarray(batch.actions)[live], np.asarray(other.actions)[live])
+
+
+def test_an_episode_depends_on_its_key_alone(policy, params, batch):
+    keys = jax.random.split(jax.random.key(1), 64)
+    some = rollouts.episodes(countdown(), policy, params, keys[10:20], chunk=4)
+    np.testing.assert_array_equal(some.rewards, batch.rewards[:, 10:20])
+    live = np.asarray(some.alive)
+    np.testing.assert_array_equal(np.asarray(some.actions)[live], np.asarray(batch.actions)[:, 10:20][live])
+
+
+def test_environment_parameters_may_differ_between_lanes():
+    environment = environments.make("CartPole-v1")
+    policy = networks.make_policy(environment, hidden=())
+    params = policy.init(jax.random.key(0), jnp.zeros(4))
+    lanes = jax.tree.map(lambda x: jnp.full(2, x, jnp.float32), environment.params)
+    lanes = lanes._replace(force_mag=jnp.asarray([10.0, 0.0]))
+    key = jnp.stack([jax.random.key(3)] * 2)
+    batch = rollouts.episodes(environment, policy, params, key, env_params=lanes, env_params_axis=0)
+    assert batch.alive[:, 0].sum() != batch.alive[:, 1].sum()
+
+
+@pytest.fixture(scope="module")
+def continuing(policy, params):
+    environment = countdown(horizon=4)
+    lanes = rollouts.start_lanes(environment, jax.random.split(jax.random.key(1), 16))
+    return jax.jit(lambda lanes: rollouts.window(environment, policy, params, lanes, 12))(lanes)
+
+
+def test_a_window_resets_inside_and_keeps_the_observation_before(continuing):
+    _, batch, finished = continuing
+    cut = np.asarray(batch.terminated | batch.truncated)
+    obs, following = np.asarray(batch.obs)[..., 0], np.asarray(batch.next_obs)[..., 0]
+    np.testing.assert_array_equal(following, obs - 1.0)
+    np.testing.assert_array_equal(obs[1:][~cut[:-1]], following[:-1][~cut[:-1]])
+    assert (obs[1:][cut[:-1]] >= 1).all() and batch.alive.all()
+    assert finished.count == cut.sum() and batch.truncated.any() and batch.terminated.any()
+    np.testing.assert_array_equal(batch.final_obs[:, 0], following[-1])
+
+
+def test_finished_episodes_count_rewards_from_earlier_windows(policy, params, continuing):
+    environment = countdown(horizon=4)
+    lanes = rollouts.start_lanes(environment, jax.random.split(jax.random.key(1), 16))
+    total = 0.0
+    for _ in range(4):
+        lanes, _, finished = rollouts.window(environment, policy, params, lanes, 3)
+        total += finished.total_return
+    np.testing.assert_allclose(total, continuing[2].total_return)
+
+
+def test_averaging_what_finishes_inside_a_window_is_biased_short():
+    """Random CartPole lasts 22 steps on average; in a window of 32 the long episodes have not finished."""
+    environment = environments.make("CartPole-v1")
+    policy = networks.make_policy(environment, hidden=())
+    params = jax.tree.map(jnp.zeros_like, policy.init(jax.random.key(0), jnp.zeros(4)))
+    keys = jax.random.split(jax.random.key(1), 4096)
+    exact = evaluation.evaluate(environment, policy, params, jax.random.key(2), num_episodes=4096)
+    lanes = rollouts.start_lanes(environment, keys)
+    _, _, finished = jax.jit(lambda lanes: rollouts.window(environment, policy, params, lanes, 32))(lanes)
+    biased = finished.total_return / finished.count
+    assert 21.5 < exact.mean < 23.0
+    assert biased < exact.mean - 20 * exact.stderr and 16.0 < biased < 18.5
