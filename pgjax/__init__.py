@@ -1,7 +1,7 @@
 """pgjax: a laboratory for policy gradients in JAX.
 
     environments ─► rollouts ─► rewards ─► returns ─► baselines ─► losses ─► estimators ─► training ─► experiments
-     X_t, A_t, R_t+1  Trajectory   relabel    G_t       b(X_t)       surrogate   ∇̂ρ           optax, scan   tables, figures
+     X_t, A_t, R_t+1  Trajectory  relabel     G_t        b(X_t)     surrogate   ∇̂ρ         optax, scan   tables, plots
 
 One idea carries it: the estimator that is measured is the estimator that trains. A user declares an estimator once
 (`estimators.make_estimator`); the same object is checked against an exact gradient (`exact`), has its variance
@@ -44,7 +44,7 @@ _TYPES = (
     "Trajectory",
 )
 
-__all__ = [*_MODULES, *_TYPES]  # noqa: PLE0604
+__all__ = [*_MODULES, *_TYPES]
 
 
 def __getattr__(name: str):

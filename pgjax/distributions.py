@@ -14,8 +14,8 @@ import numpy as np
 
 from pgjax.types import Distribution
 
-LN_2 = float(np.log(2.0))
-LN_2PI = float(np.log(2.0 * np.pi))
+_LN_2 = float(np.log(2.0))
+_LN_2PI = float(np.log(2.0 * np.pi))
 
 
 def _floor(dtype: jnp.dtype) -> float:
@@ -81,7 +81,7 @@ def categorical_quantile(logits: jax.Array, uniform: jax.Array) -> jax.Array:
     """
     chex.assert_rank([logits, uniform], [1, 0])
     chex.assert_type([logits, uniform], float)
-    logits = jnp.maximum(logits, _floor(logits.dtype)).astype(uniform.dtype)
+    logits = jnp.maximum(logits.astype(uniform.dtype), _floor(uniform.dtype))
     unnormalised = jnp.exp(logits - jnp.max(logits))
     possible = unnormalised > 0.0
     cumulative = jnp.cumsum(unnormalised)
@@ -96,7 +96,7 @@ def _categorical_sample(key: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def _categorical_log_prob(logits: jax.Array, action: jax.Array) -> jax.Array:
-    log_probs = _log_softmax(logits)
+    log_probs, action = _log_softmax(logits), jnp.asarray(action)
     chex.assert_rank(action, 0)
     chex.assert_type(action, int)
     actions = jnp.arange(logits.shape[0], dtype=action.dtype)
@@ -116,17 +116,12 @@ def _categorical_kl(p: jax.Array, q: jax.Array) -> jax.Array:
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q))
 
 
-def _categorical_mode(logits: jax.Array) -> jax.Array:
-    chex.assert_rank(logits, 1)
-    return jax.lax.argmax(logits, 0, jnp.int32)
-
-
 categorical = Distribution(
     sample=_categorical_sample,
     log_prob=_categorical_log_prob,
     entropy=_categorical_entropy,
     kl=_categorical_kl,
-    mode=_categorical_mode,
+    mode=lambda logits: jax.lax.argmax(logits, 0, jnp.int32),
 )
 """One of A actions: parameters are logits l `[A]`, an action is an integer `[]`.
 
@@ -162,12 +157,12 @@ def _gaussian_log_prob(parameters: GaussianParameters, action: jax.Array) -> jax
     mean, log_std = parameters
     chex.assert_equal_shape([mean, action])
     standardised = (action - mean) * jnp.exp(-log_std)
-    return -jnp.sum(0.5 * jnp.square(standardised) + log_std + 0.5 * LN_2PI)
+    return -jnp.sum(0.5 * jnp.square(standardised) + log_std + 0.5 * _LN_2PI)
 
 
 def _gaussian_entropy(parameters: GaussianParameters) -> jax.Array:
     _assert_gaussian(parameters)
-    return jnp.sum(parameters.log_std + 0.5 * (1.0 + LN_2PI))
+    return jnp.sum(parameters.log_std + 0.5 * (1.0 + _LN_2PI))
 
 
 def _gaussian_kl(p: GaussianParameters, q: GaussianParameters) -> jax.Array:
@@ -177,16 +172,12 @@ def _gaussian_kl(p: GaussianParameters, q: GaussianParameters) -> jax.Array:
     return jnp.sum(0.5 * jnp.expm1(2.0 * log_ratio) - log_ratio + 0.5 * jnp.square(distance))
 
 
-def _gaussian_mode(parameters: GaussianParameters) -> jax.Array:
-    return parameters.mean
-
-
 diagonal_gaussian = Distribution(
     sample=_gaussian_sample,
     log_prob=_gaussian_log_prob,
     entropy=_gaussian_entropy,
     kl=_gaussian_kl,
-    mode=_gaussian_mode,
+    mode=lambda parameters: parameters.mean,
 )
 """Independent normal dimensions: parameters are `GaussianParameters`, an action is unbounded, `[D]`.
 
@@ -203,7 +194,7 @@ _NODES, _NODE_WEIGHTS = np.polynomial.hermite.hermgauss(32)
 
 def _log_tanh_slope(u: jax.Array) -> jax.Array:
     """ln(1 − tanh² u), which would be ln 0 from |u| ≈ 9 on in float32 if it were written so."""
-    return 2.0 * (LN_2 - u - jax.nn.softplus(-2.0 * u))
+    return 2.0 * (_LN_2 - u - jax.nn.softplus(-2.0 * u))
 
 
 def squashed_gaussian(low: jax.typing.ArrayLike, high: jax.typing.ArrayLike) -> Distribution:
@@ -245,9 +236,6 @@ def squashed_gaussian(low: jax.typing.ArrayLike, high: jax.typing.ArrayLike) -> 
         # Rounding may step over a bound by one unit in the last place.
         return jnp.clip(action, like(low, u), like(high, u))
 
-    def sample(key: jax.Array, parameters: GaussianParameters) -> jax.Array:
-        return squash(_gaussian_sample(key, parameters))
-
     def log_slope(u: jax.Array) -> jax.Array:
         """ln(da/du) `[D]`."""
         return like(log_half_width, u) + _log_tanh_slope(u)
@@ -266,10 +254,13 @@ def squashed_gaussian(low: jax.typing.ArrayLike, high: jax.typing.ArrayLike) -> 
         at_node = lambda node, weight: weight * jnp.sum(log_slope(mean + std * node))
         return _gaussian_entropy(parameters) + jnp.sum(jax.vmap(at_node)(nodes, weights))
 
-    def mode(parameters: GaussianParameters) -> jax.Array:
-        return squash(parameters.mean)
-
-    return Distribution(sample=sample, log_prob=log_prob, entropy=entropy, kl=_gaussian_kl, mode=mode)
+    return Distribution(
+        sample=lambda key, parameters: squash(_gaussian_sample(key, parameters)),
+        log_prob=log_prob,
+        entropy=entropy,
+        kl=_gaussian_kl,
+        mode=lambda parameters: squash(parameters.mean),
+    )
 
 
 def _assert_bernoulli(*logits: jax.Array) -> None:
@@ -303,16 +294,12 @@ def _bernoulli_kl(p: jax.Array, q: jax.Array) -> jax.Array:
     return jnp.sum(jax.nn.sigmoid(p) * if_one + jax.nn.sigmoid(-p) * if_zero)
 
 
-def _bernoulli_mode(logits: jax.Array) -> jax.Array:
-    return (logits > 0.0).astype(jnp.int32)
-
-
 bernoulli = Distribution(
     sample=_bernoulli_sample,
     log_prob=_bernoulli_log_prob,
     entropy=_bernoulli_entropy,
     kl=_bernoulli_kl,
-    mode=_bernoulli_mode,
+    mode=lambda logits: (logits > 0.0).astype(jnp.int32),
 )
 """D independent bits: parameters are logits l `[D]`, an action is 0 or 1, of any number type, `[D]`.
 

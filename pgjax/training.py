@@ -99,7 +99,8 @@ def make_trainer(
         params_key, baseline_key, lanes_key, run_key = jax.random.split(key, 4)
         _, obs = environment.reset(params_key, environment.params)
         params = policy.init(params_key, obs)
-        lanes = () if num_steps is None else rollouts.start_lanes(environment, jax.random.split(lanes_key, num_episodes))
+        lane_keys = jax.random.split(lanes_key, num_episodes)
+        lanes = () if num_steps is None else rollouts.start_lanes(environment, lane_keys)
         shapes = jax.eval_shape(lambda: collect(params, lanes, run_key)[1])
         sample = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return TrainState(

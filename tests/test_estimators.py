@@ -214,7 +214,7 @@ def test_lambda_one_without_a_cut_is_reward_to_go():
 
 def test_a_truncated_episode_bootstraps_from_its_final_observation(problem):
     values = baselines.state_values(lambda obs: obs @ jnp.asarray([3.0, -7.0, 11.0]))
-    weights, targets = make(returns=estimators.lambda_return(1.0), baseline=values).weights((), problem.batch)
+    _, targets = make(returns=estimators.lambda_return(1.0), baseline=values).weights((), problem.batch)
     to_go = jax.vmap(returns.reward_to_go, 1, 1)(problem.batch.rewards)
     final = problem.batch.final_obs @ jnp.asarray([3.0, -7.0, 11.0])
     cut = problem.batch.truncated.any(axis=0)

@@ -46,7 +46,8 @@ def test_a_squashed_gaussian_stays_in_the_box():
     box = Box(low=-2.0, high=2.0, shape=(1,))
     policy = networks.make_policy(environment(actions=box), distribution="squashed_gaussian", initial_log_std=2.0)
     parameters = outputs(policy, (3,))
-    actions = jax.vmap(lambda key: policy.distribution.sample(key, parameters))(jax.random.split(jax.random.key(1), 100))
+    keys = jax.random.split(jax.random.key(1), 100)
+    actions = jax.vmap(lambda key: policy.distribution.sample(key, parameters))(keys)
     assert (jnp.abs(actions) <= 2.0).all() and (jnp.abs(actions) > 1.5).any()
 
 

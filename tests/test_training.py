@@ -17,7 +17,8 @@ def corridor():
     return environments.make("corridor", horizon=16)
 
 
-TABLE = Policy(init=lambda key, obs: jnp.zeros((1, 2)), apply=lambda params, obs: obs @ params, distribution=categorical)
+LOGITS = lambda params, obs: obs @ params
+TABLE = Policy(init=lambda key, obs: jnp.zeros((1, 2)), apply=LOGITS, distribution=categorical)
 
 
 def sgd(learning_rate=0.05, **kwargs):
@@ -172,7 +173,7 @@ def poisoned():
 
 
 def test_nan_rewards_stop_the_run_and_are_named():
-    with pytest.raises(training.NonFiniteError, match="rewards must be finite.*run 0 at update 0"):
+    with pytest.raises(training.NonFiniteError, match=r"rewards must be finite.*run 0 at update 0"):
         training.train(
             lambda _: sgd()(poisoned()), jax.random.split(jax.random.key(0), 1), num_updates=4, chunk=1
         )

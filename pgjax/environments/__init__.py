@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from pgjax.environments.adapters import from_gymnax, refuse_unknown, to_gymnax
@@ -42,7 +43,8 @@ def make(name: str, **options: Any) -> Environment:
     """Make the environment of that name.
 
     Args:
-        name: one of `available()`, or "gymnax:NAME" for gymnax's version of NAME.
+        name: one of `available()`; "gymnax:NAME" for gymnax's version of NAME; or "package.module:function" for a
+            function of one's own that returns an `Environment`.
         **options: of the environment's own `make_*` function; for gymnax's, those of its constructor, and
             `params` and `horizon` as in `from_gymnax`.
 
@@ -55,6 +57,9 @@ def make(name: str, **options: Any) -> Environment:
         refuse_unknown(name, options, list(inspect.signature(factory).parameters))
         return factory(**options)
 
+    if ":" in name and not name.startswith(_PREFIX):
+        return _imported(name)(**options)
+
     import gymnax
 
     if name.removeprefix(_PREFIX) not in gymnax.registered_envs:
@@ -62,3 +67,11 @@ def make(name: str, **options: Any) -> Environment:
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise ValueError(f"no environment is called {name!r}; {hint}available() lists all of them")
     return dataclasses.replace(from_gymnax(name.removeprefix(_PREFIX), **options), name=name)
+
+
+def _imported(name: str) -> Callable[..., Environment]:
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"environment {name!r} must be 'package.module:function' to import: {error}") from error

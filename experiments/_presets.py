@@ -1,0 +1,75 @@
+"""What `experiments.train` uses for an environment where the command line leaves an option open, and why."""
+
+from typing import Any
+
+# The exact gradient of E[Σ R] (reward-to-go, undiscounted, nothing standardised) with a predicted return: the plain
+# estimator of the textbook, which suits short problems with one reward a step.
+DEFAULT: dict[str, Any] = {
+    "returns": "reward_to_go",
+    "baseline": "value",
+    "num_seeds": 5,
+    "num_updates": 60,
+    "num_episodes": 64,
+    "num_steps": None,
+    "lr": (0.01,),
+    # A falling step ends the dips of a policy that has already learned.
+    "lr_left": 0.1,
+    "value_lr": 0.01,
+    "value_steps": 4,
+    "discount": 1.0,
+    "lambda_": 0.95,
+    "decay": 0.9,
+    "entropy_coef": 0.0,
+    "over_time": "sum",
+    "standardise": "none",
+    "max_grad_norm": None,
+    "hidden": (64, 64),
+    "distribution": "auto",
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {"num_seeds": 10, "num_episodes": 32},
+    # −1 per step until the exit: the first episodes all last to the horizon, and only a bonus on entropy keeps the
+    # policy from committing to a wall before it has ever seen the exit.
+    "maze": {"num_updates": 150, "entropy_coef": 0.5, "discount": 0.97},
+    # One parameter pair decides everything, and v(X_t) cannot tell the states apart: ρ̂ is all a baseline can be here.
+    "corridor": {"baseline": "moving_average", "returns": "total_return", "lr": (0.03,), "num_updates": 100},
+    # 200 rewards of −16…0 that an action moves only for a second or so: λ-returns cut the noise of the far future, and
+    # standardised weights make the step independent of the rewards' unit. Biased by the error of v, on purpose.
+    "Pendulum-v1": {
+        "returns": "lambda_return",
+        "num_updates": 300,
+        "lr": (0.003,),
+        "value_lr": 0.003,
+        "discount": 0.95,
+        "lambda_": 0.9,
+        "over_time": "mean",
+        "standardise": "population",
+        "max_grad_norm": 0.5,
+    },
+}
+
+# Images, long episodes, rare rewards: continuing windows of an actor-critic waste no step on waiting for the longest
+# episode, and an update every 32 steps of 64 lanes learns before the first thousand episodes are over.
+MINATAR = {
+    "returns": "lambda_return",
+    "num_seeds": 2,
+    "num_updates": 2000,
+    "num_steps": 32,
+    "lr": (0.001,),
+    "value_lr": 0.001,
+    "value_steps": 1,
+    "discount": 0.99,
+    "lambda_": 0.9,
+    "entropy_coef": 0.01,
+    "over_time": "mean",
+    "standardise": "population",
+    "max_grad_norm": 0.5,
+    "hidden": (64,),
+}
+
+
+def preset(environment: str) -> dict[str, Any]:
+    """The options for an environment's name, complete."""
+    name = environment.removeprefix("gymnax:")
+    return DEFAULT | (MINATAR if name.endswith("-MinAtar") else PRESETS.get(name, {}))

@@ -1,0 +1,312 @@
+"""Train any estimator on any environment: evaluation, learning curve, animation, and the policy in a file.
+
+Claim    The estimator that is measured is the estimator that trains: `--estimator`, `--baseline` and the conventions
+         are those of `pgjax.estimators`, and what is left open comes from the environment's preset (`_presets.py`).
+Command  python -m experiments.train --env CartPole-v1
+         python -m experiments.train --env Pendulum-v1 --num-seeds 5
+         python -m experiments.train --env Breakout-MinAtar
+         python -m experiments.train --render results/train/RUN/policy.safetensors
+         python -m experiments.train --resume results/train/RUN --num-updates 100
+Expect   CartPole-v1: 500 of 500 on nearly every seed, half a minute. Pendulum-v1: from about −1200 to about −160, a
+         minute. Breakout-MinAtar: above 5 from 0.5, some minutes. On two CPU cores, compilation included.
+Departs  Adam instead of plain ascent; biased conventions only where a preset says so and why.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+from experiments import _presets
+from experiments import _runner as runner
+from pgjax import baselines, checkpoints, diagnostics, environments, estimators, evaluation, networks, training
+from pgjax.environments import rendering
+from pgjax.types import Baseline, Environment, Policy
+
+RETURNS = {
+    "total_return": lambda o: estimators.total_return(o["discount"]),
+    "reward_to_go": lambda o: estimators.reward_to_go(o["discount"]),
+    "lambda_return": lambda o: estimators.lambda_return(o["lambda_"], o["discount"]),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options; None takes the environment's preset."""
+
+    env: str = "CartPole-v1"
+    """One of pgjax.environments.available(), or package.module:function for one's own."""
+    returns: Annotated[
+        Literal["total_return", "reward_to_go", "lambda_return"] | None, tyro.conf.arg(name="estimator")
+    ] = None
+    """What stands for the return: G_1, G_t, or the λ-return of an actor-critic."""
+    baseline: (
+        Literal["none", "moving_average", "batch_mean", "leave_one_out", "time_dependent", "value"] | None
+    ) = None
+    """What is subtracted from it."""
+    num_seeds: int | None = None
+    """Runs with different seeds, all in one program."""
+    num_updates: int | None = None
+    """Updates of each run (with --resume: further ones)."""
+    num_episodes: int | None = None
+    """B: episodes, or lanes, of an update."""
+    num_steps: int | None = None
+    """Steps of a continuing window; complete episodes if the preset leaves it open."""
+    lr: tuple[float, ...] | None = None
+    """Adam's η; several make a sweep, all in one program."""
+    lr_left: float | None = None
+    """The fraction of η that is left at the last update, falling linearly."""
+    value_lr: float | None = None
+    """Adam's η of the value network."""
+    value_steps: int | None = None
+    """Gradient steps of the value network per update."""
+    discount: float | None = None
+    """γ."""
+    lambda_: float | None = None
+    """λ."""
+    decay: float | None = None
+    """β of the moving averages."""
+    entropy_coef: float | None = None
+    """Weight of the entropy bonus."""
+    over_time: Literal["sum", "mean"] | None = None
+    """Sum over an episode's steps, or mean over the batch's live steps."""
+    standardise: Literal["none", "population"] | None = None
+    """Whether weights are standardised over the batch."""
+    max_grad_norm: float | None = None
+    """Clip the gradient's norm."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the dense layers."""
+    distribution: Literal["auto", "categorical", "gaussian", "squashed_gaussian"] | None = None
+    """Of the actions."""
+    eval_episodes: int = 100
+    """Episodes of the evaluation of each run, on the same starts for all."""
+    seed: int = 0
+    """The first run's seed."""
+    gif: bool = True
+    """Draw an episode of the best run, where the environment can be drawn."""
+    render: pathlib.Path | None = None
+    """Evaluate and draw this saved policy instead of training."""
+    resume: pathlib.Path | None = None
+    """Go on from this run's directory, with its options."""
+
+    def validate(self) -> None:
+        at_least_one = ("num_seeds", "num_updates", "num_episodes", "num_steps", "value_steps")
+        for name in at_least_one:
+            value = getattr(self, name)
+            runner.require(value is None or value >= 1, option(name), value, "at least 1")
+        for name in ("discount", "lambda_", "decay", "lr_left"):
+            value = getattr(self, name)
+            runner.require(value is None or 0 <= value <= 1, option(name), value, "in [0, 1]")
+        for name in ("value_lr", "max_grad_norm"):
+            value = getattr(self, name)
+            runner.require(value is None or value > 0, option(name), value, "above 0")
+        for value in self.lr or ():
+            runner.require(value > 0, "--lr", value, "above 0")
+        runner.require(self.entropy_coef is None or self.entropy_coef >= 0, "--entropy-coef", self.entropy_coef, ">= 0")
+        runner.require(self.eval_episodes >= 2, "--eval-episodes", self.eval_episodes, "at least 2")
+        runner.require(not (self.render and self.resume), "--render", self.render, "used without --resume")
+
+
+TINY = Config(env="corridor", num_seeds=2, num_updates=4, num_episodes=4, eval_episodes=4, lr=(0.01, 0.1))
+
+
+def option(name: str) -> str:
+    return "--" + name.rstrip("_").replace("_", "-")
+
+
+def resolve(config: Config) -> dict:
+    """Every option with its value: the command line's, else that of the resumed run, else the preset's."""
+    given = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+    if config.resume is None:
+        return _presets.preset(config.env) | given
+    path = config.resume / "options.json"
+    if not path.is_file():
+        raise ValueError(f"--resume {config.resume}: no run of this experiment is there (it has no options.json)")
+    fixed = json.loads(path.read_text())
+    free = ("num_updates", "eval_episodes", "gif", "resume")
+    defaults = dataclasses.asdict(Config())
+    for name, value in given.items():
+        if name not in free and value != defaults[name] and value != fixed.get(name):
+            raise ValueError(f"{option(name)} {value}: a resumed run keeps its options, here {fixed.get(name)}")
+    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in fixed.items()}
+    return kept | {name: given[name] for name in free if name in given}
+
+
+def make_policy(options: dict) -> tuple[Environment, Policy]:
+    environment = environments.make(options["env"])
+    policy = networks.make_policy(environment, distribution=options["distribution"], hidden=options["hidden"])
+    return environment, policy
+
+
+def make_baseline(options: dict, environment: Environment) -> Baseline:
+    if options["baseline"] == "value":
+        init, apply = networks.make_value(environment, hidden=options["hidden"])
+        return baselines.value_function(
+            init, apply, optax.adam(options["value_lr"]), num_steps=options["value_steps"], decay=options["decay"]
+        )
+    simple = {
+        "none": baselines.none,
+        "moving_average": lambda: baselines.moving_average(options["decay"], "first"),
+        "batch_mean": baselines.batch_mean,
+        "leave_one_out": lambda: baselines.leave_one_out("live"),
+        "time_dependent": lambda: baselines.time_dependent(options["decay"]),
+    }
+    return simple[options["baseline"]]()
+
+
+def make_build(options: dict, environment: Environment, policy: Policy):
+    """`η → Trainer`: the learning rate is traced, so that a sweep compiles once."""
+    estimator = estimators.make_estimator(
+        policy,
+        returns=RETURNS[options["returns"]](options),
+        baseline=make_baseline(options, environment),
+        entropy_coef=options["entropy_coef"],
+        over_time=options["over_time"],
+        standardise=options["standardise"],
+    )
+    clip = options["max_grad_norm"]
+    before = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
+
+    def build(rate: jax.Array) -> training.Trainer:
+        falling = optax.linear_schedule(rate, options["lr_left"] * rate, options["num_updates"])
+        return training.make_trainer(
+            environment,
+            policy,
+            estimator,
+            optax.chain(before, optax.adam(falling)),
+            num_episodes=options["num_episodes"],
+            num_steps=options["num_steps"],
+        )
+
+    return build
+
+
+def run(config: Config, recorder: runner.Recorder) -> dict | None:
+    if config.render is not None:
+        return render(config, recorder)
+    with runner.usage_errors():
+        options = resolve(config)
+        environment, policy = make_policy(options)
+        build = make_build(options, environment, policy)
+        rates = jnp.repeat(jnp.asarray(options["lr"], jnp.float32), options["num_seeds"])
+        seeds = options["seed"] + jnp.tile(jnp.arange(options["num_seeds"]), len(options["lr"]))
+        keys = jax.vmap(jax.random.key)(seeds)
+        # Shapes alone: what does not fit is refused here, before anything is compiled.
+        shapes = jax.eval_shape(jax.vmap(lambda key, rate: build(rate).init(key)), keys, rates)
+        jax.eval_shape(jax.vmap(lambda state, rate: build(rate).update(state)), shapes, rates)
+        states = None
+        if config.resume is not None:
+            states = checkpoints.restore(config.resume / "state.safetensors", shapes)
+    recorder.say(f"options: {', '.join(f'{k}={v}' for k, v in options.items() if v is not None)}")
+    header = {name: options[name] for name in ("env", "distribution", "hidden")}
+
+    total = options["num_updates"] * len(rates)
+    with recorder.progress(total, "training", "updates") as progress:
+
+        def heard(done: int, metrics: dict, states) -> None:
+            mean = {name: np.nanmean(values, axis=1) for name, values in metrics.items() if np.isfinite(values).any()}
+            recorder.metrics({"update": done, **mean})
+            recorder.path("options.json").write_text(json.dumps(options, default=str, indent=2) + "\n")
+            checkpoints.save(recorder.path("state.safetensors"), states, header)
+            shown = metrics["mean_return"]
+            note = f"return {np.nanmean(shown):.4g}" if np.isfinite(shown).any() else "no episode has ended yet"
+            progress.advance(shown.size, note)
+
+        try:
+            trained = training.train(
+                build, keys, rates, num_updates=options["num_updates"], on_chunk=heard, states=states
+            )
+        except training.NonFiniteError as error:
+            raise runner.UsageError(f"--env {options['env']}, --lr {options['lr']}: {error}") from error
+    recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
+    return finish(config, options, environment, policy, trained, rates, header, recorder)
+
+
+def finish(config, options, environment, policy, trained, rates, header, recorder) -> dict:
+    """Evaluates every run, saves the best policy, draws it."""
+    of = lambda index: jax.tree.map(lambda x: x[index], trained.states.params)
+    key = jax.random.key(options["seed"] + 10_000)
+    found = [
+        evaluation.evaluate(environment, policy, of(s), key, num_episodes=options["eval_episodes"])
+        for s in range(len(rates))
+    ]
+    means = np.array([result.mean for result in found])
+    for rate in options["lr"]:
+        chosen = np.isclose(rates, rate)
+        mean, stderr = diagnostics.mean_and_stderr(means[chosen])
+        recorder.row(
+            quantity="evaluated return, mean over seeds",
+            variant=f"lr {rate:g}",
+            ours=float(mean),
+            stderr=float(stderr),
+            seconds=trained.seconds,
+        )
+    for s, result in enumerate(found):
+        variant = f"lr {float(rates[s]):g}, seed {options['seed'] + s % options['num_seeds']}"
+        recorder.row(quantity="evaluated return", variant=variant, ours=result.mean, stderr=result.stderr)
+    best = int(np.argmax(means))
+    recorder.note(
+        f"± of a seed is the standard error over {options['eval_episodes']} episodes, ± of the mean that over seeds; "
+        f"policy.safetensors is the best of the {len(rates)} runs, so its own number flatters."
+    )
+    checkpoints.save(recorder.path("policy.safetensors"), of(best), header)
+    draw(config, environment, policy, of(best), recorder)
+    steps = trained.metrics["num_steps"].mean(axis=0).cumsum()
+    return {"options": options, "steps": steps, "returns": trained.metrics["mean_return"], "rates": np.asarray(rates)}
+
+
+def load_policy(path: pathlib.Path) -> tuple[Environment, Policy, dict]:
+    """The environment, the policy and its parameters from a policy file."""
+    options = checkpoints.metadata(path)
+    environment, policy = make_policy(options)
+    _, obs = jax.eval_shape(lambda: environment.reset(jax.random.key(0), environment.params))
+    like = jax.eval_shape(policy.init, jax.random.key(0), obs)
+    return environment, policy, checkpoints.restore(path, like)
+
+
+def draw(config: Config, environment: Environment, policy: Policy, params, recorder: runner.Recorder) -> None:
+    if environment.render is None or not config.gif:
+        return
+    frames = evaluation.frames(environment, policy, params, jax.random.key(config.seed))
+    rendering.save_gif(frames, recorder.path("policy.gif"))
+
+
+def render(config: Config, recorder: runner.Recorder) -> None:
+    with runner.usage_errors():
+        environment, policy, params = load_policy(config.render)
+    key = jax.random.key(config.seed + 10_000)
+    result = evaluation.evaluate(environment, policy, params, key, num_episodes=config.eval_episodes)
+    recorder.row(
+        quantity="evaluated return", variant=environment.name, ours=result.mean, stderr=result.stderr
+    )
+    if environment.render is None:
+        recorder.note(f"{environment.name} has no pictures to draw.")
+    draw(config, environment, policy, params, recorder)
+
+
+def plot(results: dict | None, recorder: runner.Recorder) -> None:
+    if results is None:
+        return
+    from experiments import _plots as plots
+
+    options, returns = results["options"], results["returns"]
+    title = f"{options['env']}: {options['returns']} with baseline {options['baseline']}"
+    band = "95 % bootstrap bands" if options["num_seeds"] > 1 else "no band, one seed"
+    caption = f"Mean over {options['num_seeds']} seeds, {band}; returns of the episodes trained on, undiscounted."
+    figure, axes = plots.figure(title, caption, width=7.5)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return of an episode")
+    keep = np.isfinite(returns).all(axis=0)
+    curves = {f"lr {rate:g}": returns[np.isclose(results["rates"], rate)][:, keep] for rate in options["lr"]}
+    plots.learning_curves(axes, results["steps"][keep], curves)
+    recorder.figure(figure, "learning_curve")
+
+
+if __name__ == "__main__":
+    runner.main(__file__, __doc__, Config, run, plot)
