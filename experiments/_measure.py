@@ -40,18 +40,6 @@ def exact_moments(variants: Mapping[str, tuple[MakeEstimator, int]], recorder: R
         values = exact.state_values(mdp, exact.policy_probabilities(apply, params, mdp))[0]
         value = baselines.state_values(lambda obs: obs @ values)
 
-        def measure(name: str, function: Callable[[Trajectory], jax.Array], group: int, factor: float) -> float:
-            found = exact.estimator_moments(function, enumeration, probabilities, group)
-            error = jnp.max(jnp.abs(found.mean - factor * gradient))
-            recorder.row(
-                quantity="(a) E[estimate] / ∇ρ",
-                variant=name,
-                ours=float(jnp.vdot(found.mean, gradient) / jnp.vdot(gradient, gradient)),
-                exact=factor,
-                verdict="exact" if error < 1e-10 else "differs",
-            )
-            return float(found.total_variance)
-
         def estimate(estimator: Estimator) -> Callable[[Trajectory], jax.Array]:
             state = estimator.init(jax.random.key(0), enumeration.trajectories)
             if isinstance(state, baselines.MovingAverageState):
@@ -59,16 +47,33 @@ def exact_moments(variants: Mapping[str, tuple[MakeEstimator, int]], recorder: R
                 state = state._replace(estimate=objective, num_updates=state.num_updates + 1)
             return lambda batch: estimator.gradient(params, state, batch)[0]
 
-        variances = {
-            name: measure(name, estimate(make(policy, value)), group, 1.0) for name, (make, group) in variants.items()
-        }
         total = estimators.total_return()
         biased = estimators.make_estimator(policy, returns=total, baseline=baselines.batch_mean())
-        measure("wrong: batch mean with own episode", estimate(biased), 2, 0.5)
         average = estimators.make_estimator(policy, returns=total, baseline=baselines.moving_average(0.9, -3.0))
         start = average.init(jax.random.key(0), enumeration.trajectories)
         refreshed = lambda batch: average.gradient(params, average.gradient(params, start, batch)[1], batch)[0]
-        measure("wrong: ρ̂ refreshed before use", refreshed, 1, 0.9)
+        wrong = {
+            "wrong: batch mean with own episode": (estimate(biased), 2, 0.5),
+            "wrong: ρ̂ refreshed before use": (refreshed, 1, 0.9),
+        }
+        right = {name: (estimate(make(policy, value)), group, 1.0) for name, (make, group) in variants.items()}
+        found = {}
+        for size in (1, 2):
+            functions = {name: function for name, (function, group, _) in (right | wrong).items() if group == size}
+            together = lambda batch, functions=functions: {name: f(batch) for name, f in functions.items()}
+            moments = exact.estimator_moments(together, enumeration, probabilities, size)
+            found |= {name: (moments.mean[name], float(jnp.sum(moments.variance[name]))) for name in functions}
+        for name, (_, _, factor) in (right | wrong).items():
+            mean, _ = found[name]
+            error = jnp.max(jnp.abs(mean - factor * gradient))
+            recorder.row(
+                quantity="(a) E[estimate] / ∇ρ",
+                variant=name,
+                ours=float(jnp.vdot(mean, gradient) / jnp.vdot(gradient, gradient)),
+                exact=factor,
+                verdict="exact" if error < 1e-10 else "differs",
+            )
+        variances = {name: found[name][1] for name in right}
         for name, variance in variances.items():
             recorder.row(quantity="(a) tr Var of the estimate", variant=name, exact=variance)
     return variances

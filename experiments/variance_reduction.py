@@ -48,6 +48,8 @@ class Config:
     """Adam's η."""
     hidden: tuple[int, ...] = (32, 32)
     """Widths of the policy's and the value's dense layers."""
+    variants: tuple[str, ...] = ()
+    """Which variants, by their names in the table; all if empty."""
     seed: int = 0
     """Of everything."""
 
@@ -62,10 +64,12 @@ class Config:
         runner.require(
             list(self.stages) == sorted(self.stages) and self.stages[0] >= 0, "--stages", self.stages, "increasing"
         )
+        known = f"among {', '.join(VARIANTS)}"
+        runner.require(set(self.variants) <= set(VARIANTS), "--variants", " ".join(self.variants), known)
         runner.require(self.learning_rate > 0, "--learning-rate", self.learning_rate, "above 0")
 
-
-TINY = Config(seeds=2, episodes=8, batch=2, measured=16, reference=32, stages=(0, 1, 2), hidden=(4,))
+    def chosen(self) -> dict[str, "Variant"]:
+        return {name: variant for name, variant in VARIANTS.items() if name in (self.variants or VARIANTS)}
 
 
 class Variant(NamedTuple):
@@ -89,6 +93,17 @@ VARIANTS = {
     "B episodes, Gₜ − v(Xₜ)": Variant(GT, lambda value: value, many=True),
     "B episodes, Gₜ, leave-one-out": Variant(GT, lambda value: baselines.leave_one_out("live"), many=True),
 }
+QUIETEST = "B episodes, Gₜ − v(Xₜ)"
+TINY = Config(
+    seeds=2,
+    episodes=8,
+    batch=2,
+    measured=16,
+    reference=32,
+    stages=(0, 1, 2),
+    hidden=(4,),
+    variants=("one episode, G₁", QUIETEST),
+)
 STAGES = ("fresh", "learning", "trained")
 QUANTITIES = ("variance", "signal-to-noise ratio", "cosine")
 
@@ -111,7 +126,7 @@ def make_problem(config: Config) -> Problem:
 
 def stage_parameters(config: Config, problem: Problem) -> list:
     """θ after each number of updates in `config.stages`, trained with v(X_t)."""
-    estimator = VARIANTS["B episodes, Gₜ − v(Xₜ)"].estimator(problem.policy, problem.value)
+    estimator = VARIANTS[QUIETEST].estimator(problem.policy, problem.value)
     trainer = training.make_trainer(
         problem.environment, problem.policy, estimator, optax.adam(config.learning_rate), num_episodes=config.batch
     )
@@ -139,10 +154,11 @@ def measure_stages(config: Config, problem: Problem, recorder: runner.Recorder) 
         estimates = lambda params, state, batch: measure.group_estimates(estimator, params, state, batch, group)
         return jax.jit(warm), jax.jit(estimates)
 
-    made = {name: programs(variant) for name, variant in VARIANTS.items()}
-    warm, quietest = made["B episodes, Gₜ − v(Xₜ)"]
+    variants = config.chosen()
+    made = {name: programs(variant) for name, variant in variants.items()}
+    warm, quietest = made.get(QUIETEST) or programs(VARIANTS[QUIETEST])
     results, returns = {quantity: {stage: {} for stage in STAGES} for quantity in QUANTITIES}, {}
-    with recorder.progress(len(STAGES) * len(VARIANTS), "measuring gradients", "estimates") as progress:
+    with recorder.progress(len(STAGES) * len(variants), "measuring gradients", "estimates") as progress:
         for stage, params in zip(STAGES, stage_parameters(config, problem), strict=True):
             batch = collect(params, episode_keys)
             returns[stage] = float(batch.rewards.sum(axis=0).mean())
@@ -172,9 +188,9 @@ def learning_curves(config: Config, problem: Problem, recorder: runner.Recorder)
     """Per variant: episodes seen `[U]` and mean training return `[S, U]`."""
     environment, policy, value = problem
     keys = jax.vmap(jax.random.key)(config.seed + jnp.arange(config.seeds))
-    curves = {}
-    with recorder.progress(len(VARIANTS) * config.episodes * config.seeds, "learning", "episodes") as progress:
-        for name, variant in VARIANTS.items():
+    curves, variants = {}, config.chosen()
+    with recorder.progress(len(variants) * config.episodes * config.seeds, "learning", "episodes") as progress:
+        for name, variant in variants.items():
             estimator = variant.estimator(policy, value)
             size = config.batch if variant.many else 1
             build = lambda _, estimator=estimator, size=size: training.make_trainer(
@@ -214,7 +230,7 @@ def learning_curves(config: Config, problem: Problem, recorder: runner.Recorder)
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
     with recorder.timed("(a) enumeration"):
-        groups = {name: (variant.estimator, 2 if variant.many else 1) for name, variant in VARIANTS.items()}
+        groups = {name: (variant.estimator, 2 if variant.many else 1) for name, variant in config.chosen().items()}
         variances = measure.exact_moments(groups, recorder)
     problem = make_problem(config)
     with recorder.timed("(b) gradients on CartPole"):

@@ -234,4 +234,10 @@ def make_estimator(
         one = lambda episode, mask: negative_gradient(params, episode, mask, bonus)[0]
         return jax.tree.map(jnp.negative, jax.vmap(one, in_axes=1)(rows, alive))
 
-    return Estimator(init=baseline.init, weights=weights, gradient=gradient, episode_gradients=episode_gradients)
+    return Estimator(
+        init=baseline.init,
+        weights=weights,
+        gradient=gradient,
+        episode_gradients=episode_gradients,
+        bootstraps=returns.bootstraps,
+    )

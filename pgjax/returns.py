@@ -231,7 +231,8 @@ def gae(
 
     A_t = δ_t + γλ A_{t+1} = Σ_k (γλ)ᵏ δ_{t+k},    δ_t = R_{t+1} + γ v(X_{t+1}) − v(X_t)
 
-    A_t = G_t^λ − v(X_t). v(X_{t+1}) counts as 0 where terminated; the sum stops after a cut.
+    A_t = G_t^λ − v(X_t) where `next_values` repeats the next row's `values` inside an episode. v(X_{t+1}) counts
+    as 0 where terminated; the sum stops after a cut.
 
     Args:
         rewards: R_{t+1} `[T]`.

@@ -84,6 +84,11 @@ def make_trainer(
         raise ValueError(f"microbatches must divide num_episodes={num_episodes}, got {microbatches}")
     if num_steps is not None:
         require_in_range("num_steps", num_steps, 1, None)
+        if not estimator.bootstraps:
+            raise ValueError(
+                f"num_steps must be None (complete episodes) unless the estimator's returns bootstrap, got {num_steps}: "
+                "a window cuts episodes, and their returns are not complete"
+            )
         if microbatches != 1:
             raise ValueError(f"microbatches must be 1 with continuing windows (num_steps), got {microbatches}")
     part = num_episodes // microbatches

@@ -166,12 +166,14 @@ class Estimator(NamedTuple):
             the new state has seen the batch.
         episode_gradients: `(params, state, trajectory)` → the summand of each episode, leaves `[B, ...]`; their
             mean is `gradient`.
+        bootstraps: whether the returns use v(X_{t+1}); only such an estimator can learn from windows.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
     weights: Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]]
     gradient: Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, PyTree, dict[str, jax.Array]]]
     episode_gradients: Callable[[PyTree, PyTree, Trajectory], PyTree]
+    bootstraps: bool
 
 
 class TrainState(NamedTuple):

@@ -1,5 +1,7 @@
 """Fixtures that every test module may ask for."""
 
+import warnings
+
 import jax
 import pytest
 
@@ -19,3 +21,11 @@ def x64():
     """Float64 on, for exact tests."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def rlax():
+    """An independent reference, whose imports warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("rlax")

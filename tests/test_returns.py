@@ -1,7 +1,6 @@
 """Returns against plain-Python sums, their limits, and the two masks, in float64 with strict promotion."""
 
 import itertools
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +14,11 @@ from pgjax import returns
 pytestmark = pytest.mark.usefixtures("strict", "x64")
 
 T = 12
-NUMBERS = np.random.default_rng(0).normal(size=(3, T))
-REWARDS, VALUES, NEXT_VALUES = NUMBERS
 # One episode terminated at row 3, one truncated at row 7, one cut by the end of the stream.
 TERMINATED, TRUNCATED = np.arange(T) == 3, np.arange(T) == 7
+REWARDS, VALUES, AT_CUTS = np.random.default_rng(0).normal(size=(3, T))
+# Inside an episode the next value is the next row's; at a cut it is that of an observation no row shows.
+NEXT_VALUES = np.where(TERMINATED | TRUNCATED | (np.arange(T) == T - 1), AT_CUTS, np.roll(VALUES, -1))
 STREAM = {
     "rewards": REWARDS,
     "values": VALUES,
@@ -87,7 +87,6 @@ def test_discount_weights():
         close(returns.discount_weights(5, discount), references.discount_weights(5, discount))
     gradient = jax.grad(lambda discount: jnp.sum(returns.discount_weights(4, discount)))
     close(gradient(jnp.asarray(0.5)), 1 + 2 * 0.5 + 3 * 0.25)
-    close(gradient(jnp.asarray(0.0)), 1.0)
 
 
 def test_returns_start_their_own_clock():
@@ -202,13 +201,6 @@ def test_gae_with_the_true_values_is_unbiased_for_every_lambda():
     close(expected_advantage(0.6, 2.0) - wanted, 2.0 * 0.4 * 1.6)
 
 
-@pytest.fixture(scope="module")
-def rlax():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("rlax")
-
-
 @pytest.mark.parametrize("rule", ["lambda_returns", "gae", "n_step_returns", "reward_to_go"])
 def test_agrees_with_rlax(rule, rlax):
     """rlax has one mask, a discount per step; a stream that only terminates, its next value being the next row."""
@@ -246,7 +238,7 @@ def test_float32_stays_float32_and_close():
         exact = np.cumsum(rewards[:, ::-1].astype(np.float64), axis=1)[:, ::-1]
         np.testing.assert_allclose(got, exact, rtol=1e-5)
         for rule in RULES:
-            single = {name: array.astype(np.float32) if array.dtype == float else array for name, array in STREAM.items()}
+            single = {name: jnp.asarray(array) for name, array in STREAM.items()}
             assert call(rule, stream=single).dtype == jnp.float32
             np.testing.assert_allclose(call(rule, stream=single), call(rule), rtol=0, atol=1e-5)
 

@@ -1,0 +1,152 @@
+"""Every experiment at its tiny size, and what `experiments.train` refuses."""
+
+import json
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from experiments import _measure, _presets, train, variance_reduction
+from experiments import _runner as runner
+
+
+def summary(directory):
+    return json.loads((directory / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def variance_run(tmp_path_factory):
+    return runner.execute(
+        "variance_reduction",
+        variance_reduction.TINY,
+        variance_reduction.run,
+        variance_reduction.plot,
+        output_dir=tmp_path_factory.mktemp("results"),
+    )
+
+
+def test_variance_reduction_writes_its_table_and_figures(variance_run):
+    rows = summary(variance_run)["rows"]
+    assert {path.name for path in variance_run.glob("*.png")} == {"variance_reduction.png", "gradients.png", "exact.png"}
+    for variant in variance_reduction.TINY.variants:
+        quantities = {row["quantity"] for row in rows if row["variant"] == variant}
+        wanted = {f"(b) {q}, {s}" for q in variance_reduction.QUANTITIES for s in variance_reduction.STAGES}
+        assert wanted < quantities and "(c) return over the last fifth" in quantities
+
+
+@pytest.fixture(scope="module")
+def exact_rows():
+    class Rows(list):
+        def row(self, **fields):
+            self.append(fields)
+
+    rows = Rows()
+    variants = {name: (v.estimator, 2 if v.many else 1) for name, v in variance_reduction.VARIANTS.items()}
+    _measure.exact_moments(variants, rows)
+    return rows
+
+
+def test_the_exact_part_is_exact(exact_rows):
+    means = {row["variant"]: row for row in exact_rows if row["quantity"].startswith("(a) E[")}
+    assert len(means) == len(variance_reduction.VARIANTS) + 2
+    for row in means.values():
+        assert row["verdict"] == "exact" and abs(row["ours"] - row["exact"]) < 1e-10
+    assert means["wrong: batch mean with own episode"]["ours"] == pytest.approx(0.5)
+    assert means["wrong: ρ̂ refreshed before use"]["ours"] == pytest.approx(0.9)
+
+
+def test_the_cures_make_the_exact_variance_fall(exact_rows):
+    variances = [row["exact"] for row in exact_rows if row["quantity"].startswith("(a) tr Var")]
+    alone, average, many, to_go, *_ = variances
+    assert alone > 7 * average and average == pytest.approx(2 * many) and to_go < many / 2
+
+
+@pytest.fixture(scope="module")
+def train_run(tmp_path_factory):
+    return runner.execute(
+        "train", train.TINY, train.run, train.plot, output_dir=tmp_path_factory.mktemp("results"), run_name="tiny"
+    )
+
+
+def test_train_writes_curve_policy_state_and_rows(train_run):
+    names = {path.name for path in train_run.iterdir()}
+    assert {"learning_curve.png", "policy.safetensors", "state.safetensors", "metrics.jsonl", "options.json"} <= names
+    rows = summary(train_run)["rows"]
+    assert [row["variant"] for row in rows[:2]] == ["lr 0.01", "lr 0.1"] and len(rows) == 2 + 4
+
+
+def test_a_saved_policy_is_evaluated_again(train_run, tmp_path):
+    config = train.Config(render=train_run / "policy.safetensors", eval_episodes=4)
+    directory = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path)
+    trained = [row["ours"] for row in summary(train_run)["rows"][2:]]
+    assert summary(directory)["rows"][0]["ours"] == max(trained)
+
+
+def test_a_resumed_run_goes_on(train_run, tmp_path):
+    config = train.Config(env="corridor", resume=train_run, num_updates=2, eval_episodes=4)
+    directory = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path)
+    from pgjax import checkpoints
+
+    before, after = (checkpoints._read(run / "state.safetensors")[0][".update"] for run in (train_run, directory))
+    np.testing.assert_array_equal(after, before + 2)
+
+
+BROKEN = """
+    import jax.numpy as jnp
+    from pgjax.types import Box, Discrete, Environment, Step
+
+    def make(obs_size, reward):
+        return Environment(
+            name="broken",
+            reset=lambda key, params: (jnp.zeros(()), jnp.zeros(2)),
+            step=lambda key, state, action, params: (
+                state, Step(obs=jnp.zeros(2), reward=jnp.float32(reward), terminated=jnp.zeros((), bool))
+            ),
+            params=(),
+            observation_space=Box(0.0, 1.0, (obs_size,)),
+            action_space=Discrete(2),
+            horizon=3,
+        )
+
+    nan_rewards = lambda: make(2, jnp.nan)
+    wrong_shape = lambda: make(3, 1.0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--env", "CartPool-v1"], ["CartPool-v1", "CartPole-v1"]),
+        (["--env", "nowhere:make"], ["nowhere:make", "package.module:function"]),
+        (["--discount", "-0.5"], ["--discount", "-0.5", "[0, 1]"]),
+        (["--lr", "0"], ["--lr", "above 0"]),
+        (["--distribution", "gaussian"], ["gaussian", "CartPole-v1", "categorical"]),
+        (["--baseline", "leave_one_out", "--num-episodes", "1"], ["leave_one_out", "at least 2", "num_episodes=1"]),
+        (["--estimator", "lambda_return", "--baseline", "moving_average"], ["baseline", "function of the observation"]),
+        (["--num-steps", "8"], ["num_steps", "bootstrap"]),
+        (["--env", "broken_environments:wrong_shape"], ["obs must have the shape (3,)", "(2,)"]),
+        (["--env", "broken_environments:nan_rewards", "--num-updates", "2"], ["rewards must be finite"]),
+        (["--render", "nothing.safetensors"], ["nothing.safetensors", "not a file"]),
+        (["--resume", "nothing"], ["--resume nothing", "options.json"]),
+        (["--run-name", "a/b"], ["--run-name a/b"]),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_two_and_nothing_left(tmp_path, monkeypatch, capsys, arguments, words):
+    (tmp_path / "broken_environments.py").write_text(textwrap.dedent(BROKEN))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    sys.modules.pop("broken_environments", None)
+    with pytest.raises(SystemExit) as left:
+        runner.main(train.__file__, train.__doc__, train.Config, train.run, train.plot, arguments=arguments)
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and "Traceback" not in error
+    for word in words:
+        assert word in " ".join(error.split())
+    assert not (tmp_path / "results").exists()
+
+
+def test_every_preset_is_complete_and_every_name_in_it_an_option():
+    for name in [*_presets.PRESETS, "Breakout-MinAtar", "anything"]:
+        assert _presets.preset(name).keys() <= train.Config.__dataclass_fields__.keys()
+        assert _presets.preset(name).keys() == _presets.DEFAULT.keys()

@@ -1,0 +1,51 @@
+"""The README's Python runs, in the order in which a reader meets it, and its examples stay short."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def session():
+    namespace = {"__name__": "readme"}
+    for block in BLOCKS[:3]:
+        exec(compile(block, "README.md", "exec"), namespace)
+    return namespace
+
+
+def test_there_are_four_examples_of_fewer_than_25_lines():
+    assert len(BLOCKS) == 4
+    assert all(len(block.splitlines()) < 25 for block in BLOCKS)
+
+
+def test_the_estimator_example_is_unbiased_and_learns(session):
+    wanted = session["exact"].exact_gradient(session["apply"], session["params"], session["mdp"])
+    np.testing.assert_allclose(session["found"].mean, wanted, atol=1e-5)
+    returns = session["metrics"]["mean_return"]
+    assert jnp.mean(returns[-5:]) > jnp.mean(returns[:5])
+
+
+def test_the_baseline_example_learns_the_median(session):
+    assert -6.0 <= session["state"].estimator_state < -0.5
+
+
+def test_the_experiment_example_runs(tmp_path):
+    path = tmp_path / "median.py"
+    path.write_text(BLOCKS[3], encoding="utf-8")
+    command = [sys.executable, path, "--episodes", "3", "--output-dir", tmp_path / "results", "--run-name", "one"]
+    subprocess.run(command, check=True, cwd=README.parent, timeout=120, capture_output=True, env=environment())
+    assert "episodes asked for" in (tmp_path / "results" / "median" / "one" / "summary.md").read_text(encoding="utf-8")
+
+
+def environment():
+    import os
+
+    return os.environ | {"PYTHONPATH": str(README.parent)}
