@@ -23,7 +23,8 @@ def exact_moments(variants: Mapping[str, tuple[MakeEstimator, int]], recorder: R
     stand beside the variants: the batch mean that contains the own episode, and ρ̂ refreshed before its use.
 
     Args:
-        variants: name → (policy and exact v(X_t) → estimator, episodes in a batch).
+        variants: name → (policy and v(X_t) → estimator, episodes in a batch); v is the exact value at the first step,
+            which the horizon makes a little too low later on.
 
     Returns:
         name → tr Var of the estimate. Rows go to the recorder.

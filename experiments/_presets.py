@@ -30,12 +30,14 @@ DEFAULT: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"num_seeds": 10, "num_episodes": 32},
     # −1 per step until the exit: the first episodes all last to the horizon, and only a bonus on entropy keeps the
-    # policy from committing to a wall before it has ever seen the exit.
+    # policy from committing to a wall before it has ever seen the exit. γ < 1 without γᵗ, biased: a step is judged by
+    # the next thirty, not by the whole walk.
     "maze": {"num_updates": 150, "entropy_coef": 0.5, "discount": 0.97},
     # One parameter pair decides everything, and v(X_t) cannot tell the states apart: ρ̂ is all a baseline can be here.
     "corridor": {"baseline": "moving_average", "returns": "total_return", "lr": (0.03,), "num_updates": 100},
     # 200 rewards of −16…0 that an action moves only for a second or so: λ-returns cut the noise of the far future, and
-    # standardised weights make the step independent of the rewards' unit. Biased by the error of v, on purpose.
+    # standardised weights and a mean over steps make the update independent of the rewards' unit and the length. Biased
+    # by the error of v and by γ < 1, on purpose.
     "Pendulum-v1": {
         "returns": "lambda_return",
         "num_updates": 300,
@@ -50,7 +52,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # Images, long episodes, rare rewards: continuing windows of an actor-critic waste no step on waiting for the longest
-# episode, and an update every 32 steps of 64 lanes learns before the first thousand episodes are over.
+# episode, and an update every 32 steps of 64 lanes learns before the first thousand episodes are over. γ < 1 and λ < 1
+# trade bias for quiet, the mean over live steps and standardised weights fix the update's size while rewards grow from
+# 0.5 to 20 an episode, and the entropy bonus keeps the paddle moving until the ball is understood.
 MINATAR = {
     "returns": "lambda_return",
     "num_seeds": 2,

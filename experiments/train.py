@@ -6,7 +6,7 @@ Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --env Pendulum-v1 --num-seeds 5
          python -m experiments.train --env Breakout-MinAtar
          python -m experiments.train --render results/train/RUN/policy.safetensors
-         python -m experiments.train --resume results/train/RUN --num-updates 100
+         python -m experiments.train --resume results/train/RUN --num-updates 100   (100 in all)
 Expect   CartPole-v1: 500 of 500 on nearly every seed, half a minute. Pendulum-v1: from about −1200 to about −160, a
          minute. Breakout-MinAtar: above 5 from 0.5, some minutes. On two CPU cores, compilation included.
 Departs  Adam instead of plain ascent; biased conventions only where a preset says so and why.
@@ -53,7 +53,7 @@ class Config:
     num_seeds: int | None = None
     """Runs with different seeds, all in one program."""
     num_updates: int | None = None
-    """Updates of each run (with --resume: further ones)."""
+    """Updates of each run in all; with --resume, those already done included."""
     num_episodes: int | None = None
     """B: episodes, or lanes, of an update."""
     num_steps: int | None = None
@@ -61,7 +61,9 @@ class Config:
     lr: tuple[float, ...] | None = None
     """Adam's η; several make a sweep, all in one program."""
     lr_left: float | None = None
-    """The fraction of η that is left at the last update, falling linearly."""
+    """The fraction of η that is left in the end, falling linearly."""
+    schedule_updates: int | None = None
+    """Updates over which η falls; num_updates if None. A resumed run keeps it."""
     value_lr: float | None = None
     """Adam's η of the value network."""
     value_steps: int | None = None
@@ -96,7 +98,7 @@ class Config:
     """Go on from this run's directory, with its options."""
 
     def validate(self) -> None:
-        at_least_one = ("num_seeds", "num_updates", "num_episodes", "num_steps", "value_steps")
+        at_least_one = ("num_seeds", "num_updates", "num_episodes", "num_steps", "value_steps", "schedule_updates")
         for name in at_least_one:
             value = getattr(self, name)
             runner.require(value is None or value >= 1, option(name), value, "at least 1")
@@ -105,9 +107,15 @@ class Config:
             runner.require(value is None or 0 <= value <= 1, option(name), value, "in [0, 1]")
         for name in ("value_lr", "max_grad_norm"):
             value = getattr(self, name)
-            runner.require(value is None or value > 0, option(name), value, "above 0")
+            runner.require(value is None or 0 < value < float("inf"), option(name), value, "above 0 and finite")
+        for name in ("lr", "hidden"):
+            values = getattr(self, name)
+            runner.require(values is None or len(values) >= 1, option(name), values, "at least one number")
         for value in self.lr or ():
-            runner.require(value > 0, "--lr", value, "above 0")
+            runner.require(0 < value < float("inf"), "--lr", value, "above 0 and finite")
+        for value in self.hidden or ():
+            runner.require(value >= 1, "--hidden", value, "at least 1")
+        runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
         runner.require(self.entropy_coef is None or self.entropy_coef >= 0, "--entropy-coef", self.entropy_coef, ">= 0")
         runner.require(self.eval_episodes >= 2, "--eval-episodes", self.eval_episodes, "at least 2")
         runner.require(not (self.render and self.resume), "--render", self.render, "used without --resume")
@@ -124,18 +132,19 @@ def resolve(config: Config) -> dict:
     """Every option with its value: the command line's, else that of the resumed run, else the preset's."""
     given = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     if config.resume is None:
-        return _presets.preset(config.env) | given
+        options = _presets.preset(config.env) | given
+        return {"schedule_updates": options["num_updates"]} | options
     path = config.resume / "options.json"
     if not path.is_file():
         raise ValueError(f"--resume {config.resume}: no run of this experiment is there (it has no options.json)")
-    fixed = json.loads(path.read_text())
+    as_given = lambda value: tuple(value) if isinstance(value, list) else value
+    fixed = {name: as_given(value) for name, value in json.loads(path.read_text()).items()}
     free = ("num_updates", "eval_episodes", "gif", "resume")
     defaults = dataclasses.asdict(Config())
     for name, value in given.items():
         if name not in free and value != defaults[name] and value != fixed.get(name):
             raise ValueError(f"{option(name)} {value}: a resumed run keeps its options, here {fixed.get(name)}")
-    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in fixed.items()}
-    return kept | {name: given[name] for name in free if name in given}
+    return fixed | {name: given[name] for name in free if name in given}
 
 
 def make_policy(options: dict) -> tuple[Environment, Policy]:
@@ -153,7 +162,7 @@ def make_baseline(options: dict, environment: Environment) -> Baseline:
     simple = {
         "none": baselines.none,
         "moving_average": lambda: baselines.moving_average(options["decay"], "first"),
-        "batch_mean": baselines.batch_mean,
+        "batch_mean": lambda: baselines.batch_mean("live"),
         "leave_one_out": lambda: baselines.leave_one_out("live"),
         "time_dependent": lambda: baselines.time_dependent(options["decay"]),
     }
@@ -174,7 +183,7 @@ def make_build(options: dict, environment: Environment, policy: Policy):
     before = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
 
     def build(rate: jax.Array) -> training.Trainer:
-        falling = optax.linear_schedule(rate, options["lr_left"] * rate, options["num_updates"])
+        falling = optax.linear_schedule(rate, options["lr_left"] * rate, options["schedule_updates"])
         return training.make_trainer(
             environment,
             policy,
@@ -200,32 +209,45 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
         # Shapes alone: what does not fit is refused here, before anything is compiled.
         shapes = jax.eval_shape(jax.vmap(lambda key, rate: build(rate).init(key)), keys, rates)
         jax.eval_shape(jax.vmap(lambda state, rate: build(rate).update(state)), shapes, rates)
-        states = None
+        states, done = None, 0
         if config.resume is not None:
             states = checkpoints.restore(config.resume / "state.safetensors", shapes)
+            done = int(states.update[0])
+            if options["num_updates"] <= done:
+                raise ValueError(f"--num-updates {options['num_updates']}: must be above the {done} already done")
     recorder.say(f"options: {', '.join(f'{k}={v}' for k, v in options.items() if v is not None)}")
     header = {name: options[name] for name in ("env", "distribution", "hidden")}
 
-    total = options["num_updates"] * len(rates)
+    left = options["num_updates"] - done
+    total = left * len(rates)
     with recorder.progress(total, "training", "updates") as progress:
 
-        def heard(done: int, metrics: dict, states) -> None:
-            mean = {name: np.nanmean(values, axis=1) for name, values in metrics.items() if np.isfinite(values).any()}
-            recorder.metrics({"update": done, **mean})
+        def heard(further: int, metrics: dict, states) -> None:
+            returns = returns_of_finished(metrics)
+            mean = {name: values.mean(axis=1) for name, values in metrics.items()} | {"mean_return": returns}
+            recorder.metrics({"update": done + further, **mean})
             recorder.path("options.json").write_text(json.dumps(options, default=str, indent=2) + "\n")
             checkpoints.save(recorder.path("state.safetensors"), states, header)
-            shown = metrics["mean_return"]
-            note = f"return {np.nanmean(shown):.4g}" if np.isfinite(shown).any() else "no episode has ended yet"
-            progress.advance(shown.size, note)
+            ended = returns[np.isfinite(returns)]
+            note = f"return {ended.mean():.4g}" if ended.size else "no episode has ended yet"
+            progress.advance(metrics["mean_return"].size, note)
 
         try:
             trained = training.train(
-                build, keys, rates, num_updates=options["num_updates"], on_chunk=heard, states=states
+                build, keys, rates, num_updates=left, on_chunk=heard, states=states
             )
         except training.NonFiniteError as error:
-            raise runner.UsageError(f"--env {options['env']}, --lr {options['lr']}: {error}") from error
+            raise runner.UsageError(f"--env {options['env']}: {error}") from error
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
     return finish(config, options, environment, policy, trained, rates, header, recorder)
+
+
+def returns_of_finished(metrics: dict) -> np.ndarray:
+    """The mean return of the episodes that ended in a chunk, `[S]`: each counts once, NaN where none did."""
+    counts = metrics["num_finished"]
+    total = np.sum(np.where(counts > 0, metrics["mean_return"] * np.maximum(counts, 1), 0.0), axis=1)
+    with np.errstate(invalid="ignore"):
+        return total / counts.sum(axis=1)
 
 
 def finish(config, options, environment, policy, trained, rates, header, recorder) -> dict:
@@ -253,7 +275,7 @@ def finish(config, options, environment, policy, trained, rates, header, recorde
     best = int(np.argmax(means))
     recorder.note(
         f"± of a seed is the standard error over {options['eval_episodes']} episodes, ± of the mean that over seeds; "
-        f"policy.safetensors is the best of the {len(rates)} runs, so its own number flatters."
+        f"all runs met the same starts. policy.safetensors is the best of the {len(rates)}, so its own number flatters."
     )
     checkpoints.save(recorder.path("policy.safetensors"), of(best), header)
     draw(config, environment, policy, of(best), recorder)
@@ -273,7 +295,7 @@ def load_policy(path: pathlib.Path) -> tuple[Environment, Policy, dict]:
 def draw(config: Config, environment: Environment, policy: Policy, params, recorder: runner.Recorder) -> None:
     if environment.render is None or not config.gif:
         return
-    frames = evaluation.frames(environment, policy, params, jax.random.key(config.seed))
+    frames = evaluation.frames(environment, policy, params, jax.random.key(config.seed + 20_000))
     rendering.save_gif(frames, recorder.path("policy.gif"))
 
 
@@ -298,7 +320,8 @@ def plot(results: dict | None, recorder: runner.Recorder) -> None:
     options, returns = results["options"], results["returns"]
     title = f"{options['env']}: {options['returns']} with baseline {options['baseline']}"
     band = "95 % bootstrap bands" if options["num_seeds"] > 1 else "no band, one seed"
-    caption = f"Mean over {options['num_seeds']} seeds, {band}; returns of the episodes trained on, undiscounted."
+    windows = "; of the episodes that ended in each window, at first the short ones" if options["num_steps"] else ""
+    caption = f"Mean over {options['num_seeds']} seeds, {band}; undiscounted returns of the training episodes{windows}."
     figure, axes = plots.figure(title, caption, width=7.5)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of an episode")

@@ -66,6 +66,8 @@ class Config:
         )
         known = f"among {', '.join(VARIANTS)}"
         runner.require(set(self.variants) <= set(VARIANTS), "--variants", " ".join(self.variants), known)
+        runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
+        runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
         runner.require(self.learning_rate > 0, "--learning-rate", self.learning_rate, "above 0")
 
     def chosen(self) -> dict[str, "Variant"]:
@@ -131,14 +133,18 @@ def stage_parameters(config: Config, problem: Problem) -> list:
         problem.environment, problem.policy, estimator, optax.adam(config.learning_rate), num_episodes=config.batch
     )
     state, update, found = trainer.init(jax.random.key(config.seed)), jax.jit(trainer.update), []
-    for done in range(config.stages[-1] + 1):
-        found += [state.params] * config.stages.count(done)
-        state, _ = update(state)
+    for stage in config.stages:
+        while int(state.update) < stage:
+            state, _ = update(state)
+        found.append(state.params)
     return found
 
 
 def measure_stages(config: Config, problem: Problem, recorder: runner.Recorder) -> dict:
-    """Per quantity, stage and variant: the estimate as it is used, all variants on the same episodes."""
+    """Per quantity, stage and variant: the estimate from a batch of its own size, all variants on the same episodes.
+
+    The baseline's state is that of training at this θ for 20 batches, and then stands still.
+    """
     environment, policy, value = problem
     batch_key, warm_key, reference_key = jax.random.split(jax.random.key(config.seed + 1), 3)
     episode_keys = jax.random.split(batch_key, config.measured)
@@ -149,7 +155,7 @@ def measure_stages(config: Config, problem: Problem, recorder: runner.Recorder) 
     def programs(variant: Variant):
         estimator, group = variant.estimator(policy, value), config.batch if variant.many else 1
         warm = lambda params, batch: measure.warmed_state(
-            environment, policy, estimator, params, estimator.init(warm_key, batch), warm_keys
+            environment, policy, estimator, params, estimator.init(warm_key, batch), warm_keys.reshape(-1, group)
         )
         estimates = lambda params, state, batch: measure.group_estimates(estimator, params, state, batch, group)
         return jax.jit(warm), jax.jit(estimates)
@@ -241,6 +247,13 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     return {"exact": variances, **measured, "curves": curves, "config": config}
 
 
+def finding(curves: dict) -> str:
+    """What the learning curves say: the return over the last fifth, worst and best."""
+    last = {name: y[:, -max(1, y.shape[1] // 5) :].mean() for name, (_, y) in curves.items()}
+    worst, best = min(last, key=last.get), max(last, key=last.get)
+    return f"REINFORCE with {worst} ends at a return of {last[worst]:.0f}, with {best} at {last[best]:.0f}"
+
+
 def dots(values: dict) -> dict:
     """Intervals for a logarithmic axis: nothing at or below zero."""
     positive = {name: interval for name, interval in values.items() if interval[0] > 0}
@@ -253,7 +266,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     config, curves, measured = results["config"], results["curves"], results["measured"]
     colour_of = plots.colours(VARIANTS)
     shared = f"{config.measured} episodes, the same for all; 95 % intervals; B = {config.batch}."
-    title = "Without a baseline REINFORCE unlearns; many episodes, reward-to-go and a predicted return cure it"
+    title = finding(curves)
     caption = (
         f"CartPole-v1. Left: total variance of one gradient estimate at a policy of return "
         f"{results['returns']['learning']:.0f}, {shared} Right: mean over {config.seeds} seeds, 95 % bootstrap bands."
@@ -269,7 +282,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     plots.learning_curves(right, x, {name: y[:, : len(x)] for name, (_, y) in curves.items()}, colour_of=colour_of)
     recorder.figure(figure, "variance_reduction")
 
-    title = "The cures make an estimate quieter and bring it closer to the true direction, at every stage of training"
+    title = "How noisy an estimate is, and how near to the true direction, at three stages of training"
     figure, axes = plots.figure(title, f"CartPole-v1, {shared}", rows=2, columns=3, width=13, height=6.4)
     for column, (stage, reached) in enumerate(results["returns"].items()):
         above, below = axes[:, column]
@@ -283,7 +296,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
             below.set_yticklabels([])
     recorder.figure(figure, "gradients")
 
-    title = "Exactly, by enumeration: all these estimates have the same mean, ∇ρ, and very different variances"
+    title = "Exactly, by enumeration: the same mean, ∇ρ, and very different variances"
     figure, ax = plots.figure(title, "Short corridor with the state shown, 8 steps, B = 2.", width=8.5, height=3.6)
     plots.bars_with_intervals(
         ax, {name: (value,) * 3 for name, value in results["exact"].items()}, scale="log", colour_of=colour_of

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pgjax._checks import require_in_range, require_one_of
+from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax.losses import value_loss
 from pgjax.pieces import map_over_rows, sum_over_rows
 from pgjax.types import Baseline, Trajectory
@@ -38,7 +38,7 @@ def none() -> Baseline:
 
 def constant(value: float) -> Baseline:
     """b = `value`, a number fixed before any data. Unbiased."""
-    return _stateless(lambda trajectory: jnp.full_like(trajectory.rewards, value), of_observation=True)
+    return _stateless(lambda trajectory: jnp.full_like(trajectory.rewards, value))
 
 
 def state_values(function: Callable[[PyTree], jax.Array]) -> Baseline:
@@ -227,13 +227,13 @@ def value_function(
         apply: `(params, obs) → scalar`, for one observation.
         optimizer: an optax gradient transformation (anything with its `init` and `update`).
         num_steps: gradient steps over the whole batch per update.
-        decay: of the moving averages m and s, in [0, 1).
+        decay: of the moving averages m and s, in [0, 1].
         rows_per_piece: how many rows are worked on at a time.
 
     Raises:
         ValueError: if `num_steps` < 1 or `decay` is outside [0, 1].
     """
-    require_in_range("num_steps", num_steps, 1, None)
+    require_integer("num_steps", num_steps, 1, None)
     require_in_range("decay", decay, 0.0, 1.0)
 
     def init(key: jax.Array, sample: Trajectory) -> ValueFunctionState:

@@ -1,6 +1,7 @@
 """Policies and whole training states as safetensors files: plain arrays and a JSON header, no code, no pickle.
 
-Every array is covered by a digest, so a flipped bit is refused on reading, as is another dtype, shape or structure.
+Arrays and metadata are covered by a digest, so a flipped bit is refused on reading, as is another dtype, shape or
+structure.
 Files are written beside their place and renamed, so that a crash leaves the old one whole.
 """
 
@@ -29,8 +30,8 @@ def _named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): as_array(leaf) for path, leaf in leaves}
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def _digest(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(arrays[name].tobytes())
@@ -47,7 +48,8 @@ def save(path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any] | None 
 
     path = pathlib.Path(path)
     arrays = _named_arrays(tree)
-    header = {"metadata": metadata or {}, "sha256": _digest(arrays)}
+    metadata = metadata or {}
+    header = {"metadata": metadata, "sha256": _digest(arrays, metadata)}
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         file.write(serialise(arrays, {_HEADER: json.dumps(header)}))
@@ -70,9 +72,13 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any
         raise ValueError(f"path {path} is not a whole safetensors file: {error}") from error
     if header is None:
         raise ValueError(f"path {path} was not written by pgjax.checkpoints")
-    header = json.loads(header)
-    if _digest(arrays) != header["sha256"]:
-        raise ValueError(f"path {path} is damaged: its digest does not match its arrays")
+    try:
+        header = json.loads(header)
+        whole = _digest(arrays, header["metadata"]) == header["sha256"]
+    except (ValueError, KeyError):
+        whole = False
+    if not whole:
+        raise ValueError(f"path {path} is damaged: its digest does not match what it holds")
     return arrays, header["metadata"]
 
 

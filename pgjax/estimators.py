@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from pgjax import baselines, losses
 from pgjax import returns as return_functions
-from pgjax._checks import require_in_range, require_one_of
+from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax.pieces import sum_over_rows
 from pgjax.types import Baseline, Estimator, Policy, Trajectory
 
@@ -31,11 +31,13 @@ class Returns(NamedTuple):
         compute: `(trajectory, values [T, B], next_values [T, B]) → G [T, B]`; Monte-Carlo rules ignore the values.
         bootstraps: whether it uses the values: only such a rule can learn from windows, which cut episodes.
         discount: γ.
+        from_start: whether the rule counts γ from the episode's first step, and so needs no further factor γᵗ.
     """
 
     compute: Callable[[Trajectory, jax.Array | None, jax.Array | None], jax.Array]
     bootstraps: bool
     discount: float | jax.Array
+    from_start: bool = False
 
 
 _over_episodes = lambda function: jax.vmap(function, in_axes=1, out_axes=1)
@@ -52,7 +54,7 @@ def total_return(discount: float = 1.0) -> Returns:
         )(trajectory.rewards)
         return jnp.broadcast_to(total, trajectory.rewards.shape)
 
-    return Returns(compute=compute, bootstraps=False, discount=discount)
+    return Returns(compute=compute, bootstraps=False, discount=discount, from_start=True)
 
 
 def reward_to_go(discount: float = 1.0) -> Returns:
@@ -75,7 +77,7 @@ def reward_to_go(discount: float = 1.0) -> Returns:
 
 def n_step(n: int, discount: float = 1.0) -> Returns:
     """G_t^{(n)}, n rewards and then the baseline's v(X_{t+n}). Biased by the error of v."""
-    require_in_range("n", n, 1, None)
+    require_integer("n", n, 1, None)
     require_in_range("discount", discount, 0.0, 1.0)
 
     def compute(trajectory: Trajectory, values, next_values) -> jax.Array:
@@ -127,8 +129,13 @@ def next_values(baseline: Baseline, state: PyTree, trajectory: Trajectory, value
     return jnp.where(alive_next, following, final)
 
 
+def _count(alive: jax.Array, dtype: Any) -> jax.Array:
+    """Live steps, at least one, as a number to divide by."""
+    return jnp.maximum(jnp.sum(alive), 1).astype(dtype)
+
+
 def _standardised(weights: jax.Array, alive: jax.Array, epsilon: float = 1e-8) -> jax.Array:
-    count = jnp.maximum(jnp.sum(alive), 1).astype(weights.dtype)
+    count = _count(alive, weights.dtype)
     mean = jnp.sum(jnp.where(alive, weights, 0.0)) / count
     variance = jnp.sum(jnp.where(alive, jnp.square(weights - mean), 0.0)) / count
     return (weights - mean) / (jnp.sqrt(variance) + epsilon)
@@ -174,9 +181,11 @@ def make_estimator(
     require_one_of("time_weights", time_weights, ("none", "discount"))
     if returns.bootstraps and not baseline.of_observation:
         raise ValueError(
-            "baseline must be a function of the observation (value_function, state_values, constant or none) when "
-            "returns bootstrap (n_step, lambda_return), got one that is not: v(X_{t+1}) has no meaning for it"
+            "baseline must be a function of the observation that predicts the return (value_function, state_values) "
+            "when returns bootstrap (n_step, lambda_return), got one that is not: it has no v(X_{t+1})"
         )
+    if time_weights == "discount" and returns.from_start:
+        raise ValueError("time_weights must be 'none' with total_return, which already discounts from the start")
 
     def targets_and_values(state: PyTree, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
         if returns.bootstraps:
@@ -200,7 +209,7 @@ def make_estimator(
     def scale(alive: jax.Array, dtype) -> jax.Array:
         if over_time == "sum":
             return jnp.ones((), dtype)
-        return (alive.shape[1] / jnp.maximum(jnp.sum(alive), 1)).astype(dtype)
+        return alive.shape[1] / _count(alive, dtype)
 
     def surrogate(params: PyTree, rows: tuple, mask: jax.Array, bonus: jax.Array) -> tuple[jax.Array, jax.Array]:
         """−Σ w ln f − c Σ H over rows `[N]`, and Σ H."""
@@ -224,7 +233,7 @@ def make_estimator(
         )
         estimate = jax.tree.map(lambda x: -x / alive.shape[1], summed)
         state, metrics = baseline.update(state, trajectory._replace(returns=targets), targets)
-        return estimate, state, {"entropy": entropy / jnp.maximum(jnp.sum(alive), 1), **metrics}
+        return estimate, state, {"entropy": entropy / _count(alive, entropy.dtype), **metrics}
 
     def episode_gradients(params: PyTree, state: PyTree, trajectory: Trajectory) -> PyTree:
         alive = trajectory.alive
@@ -239,5 +248,5 @@ def make_estimator(
         weights=weights,
         gradient=gradient,
         episode_gradients=episode_gradients,
-        bootstraps=returns.bootstraps,
+        fits_windows=returns.bootstraps and time_weights == "none",
     )

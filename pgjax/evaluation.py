@@ -1,6 +1,6 @@
 """Evaluation over complete episodes: every lane runs to its end, so short episodes are not favoured."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import rollouts
-from pgjax._checks import require_in_range
+from pgjax._checks import require_integer
 from pgjax.types import Environment, Policy, Trajectory
 
 PyTree = Any
@@ -23,8 +23,9 @@ class Evaluation(NamedTuple):
     stderr: float
 
 
+@cache
 def greedy(policy: Policy) -> Policy:
-    """The same policy acting by its mode instead of sampling."""
+    """The same policy acting by its mode instead of sampling; asked again, the same record, which compiles once."""
     mode = policy.distribution.mode
     return policy._replace(distribution=policy.distribution._replace(sample=lambda key, outputs: mode(outputs)))
 
@@ -51,7 +52,7 @@ def evaluate(
     Raises:
         ValueError: if `num_episodes` < 2 (no standard error).
     """
-    require_in_range("num_episodes", num_episodes, 2, None)
+    require_integer("num_episodes", num_episodes, 2, None)
     returns, lengths = map(np.asarray, _returns(environment, policy, params, jax.random.split(key, num_episodes)))
     return Evaluation(
         returns=returns,

@@ -49,9 +49,7 @@ def _ratios(log_probs: jax.Array, behaviour_log_probs: jax.Array) -> jax.Array:
     return jnp.exp(log_probs - jax.lax.stop_gradient(behaviour_log_probs))
 
 
-def importance_weighted_loss(
-    log_probs: jax.Array, behaviour_log_probs: jax.Array, weights: jax.Array
-) -> jax.Array:
+def importance_weighted_loss(log_probs: jax.Array, behaviour_log_probs: jax.Array, weights: jax.Array) -> jax.Array:
     """Minus the weighted importance ratio; its gradient is −w ratio ∇ ln f.
 
     objective = w ratio,    ratio = f(X_t, θ)_{A_t} / f(X_t, θ_old)_{A_t}

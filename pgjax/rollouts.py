@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pgjax._checks import require_in_range
+from pgjax._checks import require_integer
+from pgjax.pieces import largest_of_runs
 from pgjax.types import Environment, Policy, Trajectory
 
 PyTree = Any
@@ -69,7 +70,7 @@ def episodes(
     """
     horizon = environment.horizon
     chunk = chunk_length(horizon) if chunk is None else chunk
-    require_in_range("chunk", chunk, 1, None)
+    require_integer("chunk", chunk, 1, None)
     num_chunks = -(-horizon // chunk)
     env_params = environment.params if env_params is None else env_params
 
@@ -111,7 +112,7 @@ def episodes(
 
     _, row = jax.eval_shape(lambda: step_lanes(jnp.zeros((), jnp.int32), episode_keys, lanes, env_params))
     buffers = jax.tree.map(lambda x: jnp.zeros((num_chunks * chunk, *x.shape), x.dtype), row)
-    running = lambda carry: (carry[0] < num_chunks) & jnp.any(carry[1].alive)
+    running = lambda carry: (carry[0] < num_chunks) & (largest_of_runs(jnp.any(carry[1].alive).astype(jnp.int32)) > 0)
     _, lanes, buffers = jax.lax.while_loop(running, run_chunk, (jnp.zeros((), jnp.int32), lanes, buffers))
     return Trajectory(**jax.tree.map(lambda x: x[:horizon], buffers), final_obs=lanes.obs)
 

@@ -16,7 +16,8 @@ import numpy as np
 import optax
 
 from pgjax import baselines, estimators, evaluation, rollouts
-from pgjax._checks import require_in_range, require_one_of
+from pgjax._checks import require_in_range, require_integer, require_one_of
+from pgjax.pieces import RUNS_AXIS
 from pgjax.types import Environment, Estimator, Policy, TrainState, Trajectory
 
 PyTree = Any
@@ -39,14 +40,17 @@ def _counts(trajectory: Trajectory) -> Metrics:
 
 def _episode_metrics(trajectory: Trajectory) -> Metrics:
     returns, lengths = evaluation.episode_returns(trajectory)
-    return {"mean_return": jnp.mean(returns), "mean_length": jnp.mean(lengths), **_counts(trajectory)}
+    mean = {"mean_return": jnp.mean(returns), "mean_length": jnp.mean(lengths)}
+    return {**mean, "num_finished": jnp.int32(returns.shape[0]), **_counts(trajectory)}
 
 
 def _window_metrics(trajectory: Trajectory, finished: rollouts.FinishedEpisodes) -> Metrics:
+    """Of the episodes that ended inside, NaN if none did: biased towards short ones while the lanes are young."""
     mean = lambda total: jnp.where(finished.count > 0, total / jnp.maximum(finished.count, 1), jnp.nan)
     return {
         "mean_return": mean(finished.total_return),
         "mean_length": mean(finished.length),
+        "num_finished": finished.count,
         **_counts(trajectory),
     }
 
@@ -78,19 +82,19 @@ def make_trainer(
     Raises:
         ValueError: if `microbatches` does not divide `num_episodes`, or a size is below one.
     """
-    require_in_range("num_episodes", num_episodes, 1, None)
-    require_in_range("microbatches", microbatches, 1, num_episodes)
+    require_integer("num_episodes", num_episodes, 1, None)
+    require_integer("microbatches", microbatches, 1, num_episodes)
     if num_episodes % microbatches:
         raise ValueError(f"microbatches must divide num_episodes={num_episodes}, got {microbatches}")
     if num_steps is not None:
-        require_in_range("num_steps", num_steps, 1, None)
-        if not estimator.bootstraps:
-            raise ValueError(
-                f"num_steps must be None (complete episodes) unless the estimator's returns bootstrap, got {num_steps}: "
-                "a window cuts episodes, and their returns are not complete"
-            )
+        require_integer("num_steps", num_steps, 1, None)
         if microbatches != 1:
             raise ValueError(f"microbatches must be 1 with continuing windows (num_steps), got {microbatches}")
+        if not estimator.fits_windows:
+            raise ValueError(
+                f"num_steps must be None (complete episodes) unless the estimator's returns bootstrap and no factor "
+                f"depends on the time in the episode, got {num_steps}: a window cuts episodes"
+            )
     part = num_episodes // microbatches
 
     def collect(params: PyTree, lanes: PyTree, key: jax.Array):
@@ -102,7 +106,7 @@ def make_trainer(
 
     def init(key: jax.Array) -> TrainState:
         params_key, baseline_key, lanes_key, run_key = jax.random.split(key, 4)
-        _, obs = environment.reset(params_key, environment.params)
+        _, obs = environment.reset(jax.random.key(0), environment.params)
         params = policy.init(params_key, obs)
         lane_keys = jax.random.split(lanes_key, num_episodes)
         lanes = () if num_steps is None else rollouts.start_lanes(environment, lane_keys)
@@ -135,7 +139,7 @@ def make_trainer(
         (total, estimator_state), metrics = jax.lax.scan(
             add, (zeros, estimator_state), jax.random.split(key, microbatches)
         )
-        counts = {name: jnp.sum(metrics.pop(name)) for name in ("num_steps", "nonfinite_rewards")}
+        counts = {name: jnp.sum(metrics.pop(name)) for name in ("num_finished", "num_steps", "nonfinite_rewards")}
         averaged = jax.tree.map(jnp.mean, metrics)
         return jax.tree.map(lambda x: x / microbatches, total), estimator_state, lanes, {**averaged, **counts}
 
@@ -163,7 +167,7 @@ class TrainingRun(NamedTuple):
     Attributes:
         states: the final `TrainState`, leaves `[S, ...]`.
         metrics: name → NumPy `[S, U]`.
-        compile_seconds: tracing and compiling the update.
+        compile_seconds: initialising, tracing and compiling.
         seconds: running it, without compilation.
     """
 
@@ -183,8 +187,8 @@ def _refuse_non_finite(metrics: dict[str, np.ndarray], done: int) -> None:
         if bad.any():
             run, update = np.argwhere(bad)[0]
             raise NonFiniteError(
-                f"{meaning} must be finite, got NaN or infinity in run {run} at update {done + update}: "
-                + ("the environment pays it" if meaning == "rewards" else "try a smaller learning rate")
+                f"{meaning} must be finite, got NaN or infinity in run {run} at update {done + update}"
+                + (", as the environment pays it" if meaning == "rewards" else ": too large a step, or a bad weight")
             )
 
 
@@ -193,7 +197,7 @@ def _mapped(function: Callable, mapping: str) -> Callable:
     if mapping == "auto":
         mapping = "map" if jax.default_backend() == "cpu" else "vmap"
     if mapping == "vmap":
-        return jax.vmap(function)
+        return jax.vmap(function, axis_name=RUNS_AXIS)
     return lambda *args: jax.lax.map(lambda xs: function(*xs), args)
 
 
@@ -217,19 +221,20 @@ def train(
         hyperparams: a pytree with leaves `[S]`.
         num_updates: U.
         chunk: updates between two returns to the host; U/20 if None.
-        mapping: `"vmap"`, `"map"` (one run after another), or `"auto"`: map on CPUs, vmap elsewhere. A run is
-            bit-equal to the same run alone under `"map"`, and not under `"vmap"`.
-        on_chunk: called with the number of updates done, the chunk's metrics `[S, n]`, and the states.
+        mapping: `"vmap"`, `"map"` (one run after another), or `"auto"`: map on CPUs, vmap elsewhere. The runs see the
+            same episodes either way; their sums are rounded differently.
+        on_chunk: called with the number of updates done, the chunk's metrics `[S, n]`, and the states; these are
+            donated to the next chunk, so copy what is to be kept.
         states: go on from here instead of starting anew; `num_updates` more are made. Donated: not usable afterwards.
 
     Raises:
         NonFiniteError: as soon as a chunk shows NaN or infinite rewards or gradients.
         ValueError: for a size below one or an unknown mapping.
     """
-    require_in_range("num_updates", num_updates, 1, None)
+    require_integer("num_updates", num_updates, 1, None)
     require_one_of("mapping", mapping, ("auto", "map", "vmap"))
     chunk = max(1, num_updates // 20) if chunk is None else min(chunk, num_updates)
-    require_in_range("chunk", chunk, 1, None)
+    require_integer("chunk", chunk, 1, None)
 
     def run_chunk(state: TrainState, one_hyperparams: PyTree, count: jax.Array):
         trainer = build(one_hyperparams)
@@ -247,17 +252,17 @@ def train(
     if states is None:
         initialise = _mapped(lambda key, one_hyperparams: build(one_hyperparams).init(key), mapping)
         states = jax.jit(initialise)(keys, hyperparams)
-    num_runs = keys.shape[0]
-    counts = lambda n: jnp.full(num_runs, n, jnp.int32)
-    program = jax.jit(_mapped(run_chunk, mapping), donate_argnums=0)
-    compiled = program.lower(states, hyperparams, counts(chunk)).compile()
+    together = lambda states, hyperparams, count: _mapped(
+        lambda state, one_hyperparams: run_chunk(state, one_hyperparams, count), mapping
+    )(states, hyperparams)
+    compiled = jax.jit(together, donate_argnums=0).lower(states, hyperparams, jnp.int32(chunk)).compile()
     compile_seconds = time.perf_counter() - start
 
     parts, seconds = [], 0.0
     for done in range(0, num_updates, chunk):
         count = min(chunk, num_updates - done)
         start = time.perf_counter()
-        states, metrics = compiled(states, hyperparams, counts(count))
+        states, metrics = compiled(states, hyperparams, jnp.int32(count))
         metrics = {name: np.asarray(x)[:, :count] for name, x in metrics.items()}
         seconds += time.perf_counter() - start
         _refuse_non_finite(metrics, done)
@@ -295,7 +300,7 @@ def reinforce(
         The final state and the metrics of every iteration, leaves `[max_iters]`.
     """
     require_in_range("learning_rate", learning_rate, 0.0, None)
-    require_in_range("max_iters", max_iters, 1, None)
+    require_integer("max_iters", max_iters, 1, None)
     estimator = estimators.make_estimator(
         policy, returns=estimators.total_return(), baseline=baselines.moving_average(decay, initial)
     )

@@ -122,7 +122,6 @@ class Trajectory(NamedTuple):
         final_obs: the observation after each lane's last live step, before any reset, leaves `[B, ...]`.
         next_obs: X_{t+1} before any reset, `[T, B, ...]`; only in windows, where lanes reset inside.
         returns: G_t `[T, B]`, filled in by an estimator before its baseline sees the trajectory.
-        behaviour_log_probs: ln f(X_t, θ_old)_{A_t} `[T, B]` where the data come from older parameters.
     """
 
     obs: PyTree
@@ -134,7 +133,6 @@ class Trajectory(NamedTuple):
     final_obs: PyTree
     next_obs: PyTree | None = None
     returns: jax.Array | None = None
-    behaviour_log_probs: jax.Array | None = None
 
 
 class Baseline(NamedTuple):
@@ -146,7 +144,7 @@ class Baseline(NamedTuple):
 
     Attributes:
         of_observation: true if row t of `predict` is a function of row t of `obs` alone, a v(X_t): such a
-            baseline can also be asked about X_{t+1}, which bootstrapped returns need.
+            baseline predicts what is still to come, and can be asked about X_{t+1}, which bootstrapped returns need.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
@@ -166,14 +164,15 @@ class Estimator(NamedTuple):
             the new state has seen the batch.
         episode_gradients: `(params, state, trajectory)` → the summand of each episode, leaves `[B, ...]`; their
             mean is `gradient`.
-        bootstraps: whether the returns use v(X_{t+1}); only such an estimator can learn from windows.
+        fits_windows: whether it can learn from windows, which cut episodes: its returns bootstrap, and no factor
+            depends on the time since an episode began.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
     weights: Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]]
     gradient: Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, PyTree, dict[str, jax.Array]]]
     episode_gradients: Callable[[PyTree, PyTree, Trajectory], PyTree]
-    bootstraps: bool
+    fits_windows: bool
 
 
 class TrainState(NamedTuple):

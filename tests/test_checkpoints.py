@@ -37,10 +37,13 @@ def test_round_trip(path, tree):
 def test_any_flipped_bit_is_refused(path, tree):
     whole = path.read_bytes()
     start = 8 + int.from_bytes(whole[:8], "little")
-    for position in (start, (start + len(whole)) // 2, len(whole) - 1):
+    metadata = whole.index(b"maze")
+    for position in (metadata, start, (start + len(whole)) // 2, len(whole) - 1):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         with pytest.raises(ValueError, match="damaged"):
             checkpoints.restore(path, tree)
+        with pytest.raises(ValueError, match="damaged"):
+            checkpoints.metadata(path)
 
 
 @pytest.mark.parametrize("length", [0, 5, 100, -1])

@@ -49,9 +49,8 @@ def problem():
 
 
 @pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
+def float64(x64, strict):
+    """Every test here: float64, no silent promotion."""
 
 
 def close(got, wanted):
@@ -218,7 +217,7 @@ def test_a_truncated_episode_bootstraps_from_its_final_observation(problem):
     to_go = jax.vmap(returns.reward_to_go, 1, 1)(problem.batch.rewards)
     final = problem.batch.final_obs @ jnp.asarray([3.0, -7.0, 11.0])
     cut = problem.batch.truncated.any(axis=0)
-    wanted = to_go + jnp.where(cut, final, 0.0)
+    wanted = to_go + jnp.where(cut, final, 0.0)[None]
     alive = np.asarray(problem.batch.alive)
     np.testing.assert_allclose(np.asarray(targets)[alive], np.asarray(wanted)[alive], atol=1e-12)
 
@@ -271,6 +270,8 @@ def test_use_then_update(problem):
         (lambda: make(over_time="median"), "over_time.*median"),
         (lambda: make(standardise="yes"), "standardise.*yes"),
         (lambda: make(returns=estimators.lambda_return(), baseline=baselines.leave_one_out()), "function of the obs"),
+        (lambda: make(returns=estimators.lambda_return()), "function of the observation that predicts"),
+        (lambda: make(returns=estimators.total_return(0.9), time_weights="discount"), "time_weights must be 'none'"),
         (lambda: baselines.moving_average(1.5), "decay.*1.5"),
         (lambda: baselines.moving_average(0.9, "second"), "initial.*second"),
     ],

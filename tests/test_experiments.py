@@ -1,5 +1,6 @@
 """Every experiment at its tiny size, and what `experiments.train` refuses."""
 
+import dataclasses
 import json
 import sys
 import textwrap
@@ -9,6 +10,7 @@ import pytest
 
 from experiments import _measure, _presets, train, variance_reduction
 from experiments import _runner as runner
+from pgjax import checkpoints
 
 
 def summary(directory):
@@ -28,7 +30,7 @@ def variance_run(tmp_path_factory):
 
 def test_variance_reduction_writes_its_table_and_figures(variance_run):
     rows = summary(variance_run)["rows"]
-    assert {path.name for path in variance_run.glob("*.png")} == {"variance_reduction.png", "gradients.png", "exact.png"}
+    assert {path.stem for path in variance_run.glob("*.png")} == {"variance_reduction", "gradients", "exact"}
     for variant in variance_reduction.TINY.variants:
         quantities = {row["quantity"] for row in rows if row["variant"] == variant}
         wanted = {f"(b) {q}, {s}" for q in variance_reduction.QUANTITIES for s in variance_reduction.STAGES}
@@ -83,13 +85,15 @@ def test_a_saved_policy_is_evaluated_again(train_run, tmp_path):
     assert summary(directory)["rows"][0]["ours"] == max(trained)
 
 
-def test_a_resumed_run_goes_on(train_run, tmp_path):
-    config = train.Config(env="corridor", resume=train_run, num_updates=2, eval_episodes=4)
-    directory = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path)
-    from pgjax import checkpoints
-
-    before, after = (checkpoints._read(run / "state.safetensors")[0][".update"] for run in (train_run, directory))
-    np.testing.assert_array_equal(after, before + 2)
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does_bit_for_bit(train_run, tmp_path):
+    half = dataclasses.replace(train.TINY, num_updates=2, schedule_updates=4)
+    first = runner.execute("train", half, train.run, output_dir=tmp_path, run_name="half")
+    config = train.Config(resume=first, num_updates=4, eval_episodes=4)
+    second = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path, run_name="rest")
+    whole, resumed = (checkpoints._read(run / "state.safetensors")[0] for run in (train_run, second))
+    assert whole.keys() == resumed.keys() and (whole[".update"] == 4).all()
+    for name, array in whole.items():
+        np.testing.assert_array_equal(array, resumed[name], err_msg=name)
 
 
 BROKEN = """
@@ -124,7 +128,12 @@ BROKEN = """
         (["--distribution", "gaussian"], ["gaussian", "CartPole-v1", "categorical"]),
         (["--baseline", "leave_one_out", "--num-episodes", "1"], ["leave_one_out", "at least 2", "num_episodes=1"]),
         (["--estimator", "lambda_return", "--baseline", "moving_average"], ["baseline", "function of the observation"]),
+        (["--estimator", "lambda_return", "--baseline", "none", "--num-steps", "8"], ["predicts the return"]),
         (["--num-steps", "8"], ["num_steps", "bootstrap"]),
+        (["--hidden", "0"], ["--hidden 0", "at least 1"]),
+        (["--lr"], ["--lr", "at least one"]),
+        (["--seed", "99999999999"], ["--seed 99999999999"]),
+        (["--env", "os:getcwd"], ["os:getcwd", "Environment", "str"]),
         (["--env", "broken_environments:wrong_shape"], ["obs must have the shape (3,)", "(2,)"]),
         (["--env", "broken_environments:nan_rewards", "--num-updates", "2"], ["rewards must be finite"]),
         (["--render", "nothing.safetensors"], ["nothing.safetensors", "not a file"]),

@@ -34,7 +34,9 @@ def test_the_estimator_example_is_unbiased_and_learns(session):
 
 
 def test_the_baseline_example_learns_the_median(session):
-    assert -6.0 <= session["state"].estimator_state < -0.5
+    # Means of 32 episodes stand for the median: G_1 is in {−3, …, −6}.
+    wanted = jnp.median(session["metrics"]["mean_return"][-5:])
+    assert abs(session["state"].estimator_state - wanted) < 1.0
 
 
 def test_the_experiment_example_runs(tmp_path):

@@ -120,9 +120,7 @@ def test_shaping_telescopes():
     change = discounted(shaped, 0.9) - discounted(trajectory(), 0.9)
     kept = np.array([0.9**5 * SECOND[4, 0], 0.0, 0.0])
     close(change, kept - FIRST[0])
-    closed = rewards.potential_shaping(
-        trajectory(), jnp.asarray(FIRST), jnp.where(TRUNCATED, 0.0, following), 0.9
-    )
+    closed = rewards.potential_shaping(trajectory(), jnp.asarray(FIRST), jnp.where(TRUNCATED, 0.0, following), 0.9)
     close(discounted(closed, 0.9) - discounted(trajectory(), 0.9), -FIRST[0])
     # The twin that leaves a potential in terminal states pays γᵀ Φ for ending there: another problem.
     open_ended = trajectory()._replace(terminated=jnp.zeros_like(shaped.terminated))
@@ -202,9 +200,10 @@ class TestKlRegularisation:
 
 
 def test_hyper_parameters_may_be_traced():
-    function = lambda coef: rewards.kl_regularised(
-        rewards.scale(trajectory(), coef), jnp.asarray(FIRST), jnp.asarray(SECOND), kl_coef=coef
-    ).rewards
+    def function(coef):
+        scaled = rewards.scale(trajectory(), coef)
+        return rewards.kl_regularised(scaled, jnp.asarray(FIRST), jnp.asarray(SECOND), kl_coef=coef).rewards
+
     got = jax.jit(jax.vmap(function))(jnp.asarray([0.0, 0.5]))
     close(got, jnp.stack([function(0.0), function(0.5)]))
 

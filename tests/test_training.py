@@ -88,7 +88,7 @@ def test_runs_are_mapped_or_vmapped_over_seeds_and_hyperparameters(corridor):
     for s in range(3):
         trainer = build(rates[s])
         alone, _ = jax.lax.scan(lambda state, _: trainer.update(state), trainer.init(keys[s]), length=5)
-        same(jax.tree.map(lambda x: x[s], mapped.states), alone, rtol=1e-6)
+        same(jax.tree.map(lambda x, s=s: x[s], mapped.states), alone, rtol=1e-6)
     with pytest.raises(AssertionError):
         same(mapped.states.params[0], mapped.states.params[2], rtol=1e-3)
 

@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from pgjax.environments.adapters import from_gymnax, refuse_unknown, to_gymnax
@@ -58,7 +57,7 @@ def make(name: str, **options: Any) -> Environment:
         return factory(**options)
 
     if ":" in name and not name.startswith(_PREFIX):
-        return _imported(name)(**options)
+        return _imported(name, options)
 
     import gymnax
 
@@ -69,9 +68,12 @@ def make(name: str, **options: Any) -> Environment:
     return dataclasses.replace(from_gymnax(name.removeprefix(_PREFIX), **options), name=name)
 
 
-def _imported(name: str) -> Callable[..., Environment]:
+def _imported(name: str, options: dict[str, Any]) -> Environment:
     module, _, function = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+        made = getattr(importlib.import_module(module), function)(**options)
+    except (ImportError, AttributeError, SyntaxError, TypeError) as error:
         raise ValueError(f"environment {name!r} must be 'package.module:function' to import: {error}") from error
+    if not isinstance(made, Environment):
+        raise ValueError(f"environment {name!r} must return a pgjax.types.Environment, got {type(made).__name__}")
+    return made
