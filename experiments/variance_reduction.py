@@ -251,7 +251,7 @@ def finding(curves: dict) -> str:
     """What the learning curves say: the return over the last fifth, worst and best."""
     last = {name: y[:, -max(1, y.shape[1] // 5) :].mean() for name, (_, y) in curves.items()}
     worst, best = min(last, key=last.get), max(last, key=last.get)
-    return f"REINFORCE with {worst} ends at a return of {last[worst]:.0f}, with {best} at {last[best]:.0f}"
+    return f"REINFORCE with “{worst}” ends at a return of {last[worst]:.0f}, with “{best}” at {last[best]:.0f}"
 
 
 def dots(values: dict) -> dict:
