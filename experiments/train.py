@@ -318,7 +318,10 @@ def plot(results: dict | None, recorder: runner.Recorder) -> None:
     from experiments import _plots as plots
 
     options, returns = results["options"], results["returns"]
-    title = f"{options['env']}: {options['returns']} with baseline {options['baseline']}"
+    tenth = max(1, returns.shape[1] // 10)
+    first, last = (np.nanmean(part) for part in (returns[:, :tenth], returns[:, -tenth:]))
+    how = f"{options['returns']}, baseline {options['baseline']}"
+    title = f"{options['env']}: return {first:.4g} in the first tenth of training, {last:.4g} in the last ({how})"
     band = "95 % bootstrap bands" if options["num_seeds"] > 1 else "no band, one seed"
     windows = "; of the episodes that ended in each window, at first the short ones" if options["num_steps"] else ""
     caption = f"Mean over {options['num_seeds']} seeds, {band}; undiscounted returns of the training episodes{windows}."

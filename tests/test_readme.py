@@ -1,5 +1,6 @@
 """The README's Python runs, in the order in which a reader meets it, and its examples stay short."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -47,7 +48,14 @@ def test_the_experiment_example_runs(tmp_path):
     assert "episodes asked for" in (tmp_path / "results" / "median" / "one" / "summary.md").read_text(encoding="utf-8")
 
 
-def environment():
-    import os
+def test_every_picture_and_experiment_it_names_exists():
+    text = README.read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    named = set(re.findall(r"python -m experiments\.(\w+)", text))
+    assert len(pictures) >= 4 and {"variance_reduction", "train", "throughput"} <= named
+    assert all((README.parent / picture).is_file() for picture in pictures)
+    assert all((README.parent / "experiments" / f"{name}.py").is_file() for name in named)
 
+
+def environment():
     return os.environ | {"PYTHONPATH": str(README.parent)}
