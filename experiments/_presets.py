@@ -58,7 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 MINATAR = {
     "returns": "lambda_return",
     "num_seeds": 2,
-    "num_updates": 2000,
+    "num_updates": 1000,
     "num_steps": 32,
     "lr": (0.001,),
     "value_lr": 0.001,
