@@ -34,6 +34,7 @@ _MODULES = (
 _TYPES = (
     "Baseline",
     "Box",
+    "Critic",
     "Discrete",
     "Distribution",
     "Environment",

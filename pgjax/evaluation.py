@@ -35,6 +35,18 @@ def episode_returns(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
     return jnp.sum(trajectory.rewards, axis=0), jnp.sum(trajectory.alive, axis=0)
 
 
+def with_greedy_returns(
+    environment: Environment, policy: Policy, params: PyTree, keys: jax.Array, trajectory: Trajectory
+) -> Trajectory:
+    """`trajectory` with `greedy_returns`: G_1 of the greedy policy from the same start, `[T, B]`, alike in all rows.
+
+    `keys` `[B]` are those that the trajectory was rolled out with, so the problem draws the same numbers; actions were
+    drawn with others, which keeps the baseline independent of them.
+    """
+    total, _ = episode_returns(rollouts.episodes(environment, greedy(policy), params, keys))
+    return trajectory._replace(greedy_returns=jnp.broadcast_to(total, trajectory.rewards.shape))
+
+
 @partial(jax.jit, static_argnums=(0, 1))
 def _returns(environment: Environment, policy: Policy, params: PyTree, keys: jax.Array):
     return episode_returns(rollouts.episodes(environment, policy, params, keys))

@@ -122,6 +122,9 @@ class Trajectory(NamedTuple):
         final_obs: the observation after each lane's last live step, before any reset, leaves `[B, ...]`.
         next_obs: X_{t+1} before any reset, `[T, B, ...]`; only in windows, where lanes reset inside.
         returns: G_t `[T, B]`, filled in by an estimator before its baseline sees the trajectory.
+        score_norms: squared norms of the scores `[T, B]`, filled in before `update` for a baseline that asks.
+        behaviour_log_probs: ln f(X_t, θ_old)_{A_t} of the policy that acted, `[T, B]`; None where that was θ itself.
+        greedy_returns: G_1 of a greedy episode from the same start, in every row, `[T, B]`, if it was played.
     """
 
     obs: PyTree
@@ -133,6 +136,9 @@ class Trajectory(NamedTuple):
     final_obs: PyTree
     next_obs: PyTree | None = None
     returns: jax.Array | None = None
+    score_norms: jax.Array | None = None
+    behaviour_log_probs: jax.Array | None = None
+    greedy_returns: jax.Array | None = None
 
 
 class Baseline(NamedTuple):
@@ -145,12 +151,26 @@ class Baseline(NamedTuple):
     Attributes:
         of_observation: true if row t of `predict` is a function of row t of `obs` alone, a v(X_t): such a
             baseline predicts what is still to come, and can be asked about X_{t+1}, which bootstrapped returns need.
+        score_norm: `"none"`, or the norm (`"vanilla"`, `"natural"`) in which `update` wants `trajectory.score_norms`.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
     predict: Callable[[PyTree, Trajectory], jax.Array]
     update: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, dict[str, jax.Array]]]
     of_observation: bool = False
+    score_norm: str = "none"
+
+
+class Critic(NamedTuple):
+    """q(X_t, ·), a prediction of the return for every action of a discrete space. *Use, then update*, as a baseline.
+
+    `init(key, sample) → state`, `predict(state, trajectory) → q [T, B, A]` (zero where not alive) and
+    `update(state, trajectory, returns) → (state, metrics)`. Row t of `predict` is a function of row t of `obs` alone.
+    """
+
+    init: Callable[[jax.Array, Trajectory], PyTree]
+    predict: Callable[[PyTree, Trajectory], jax.Array]
+    update: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, dict[str, jax.Array]]]
 
 
 class Estimator(NamedTuple):

@@ -1,0 +1,91 @@
+"""Baselines that an episode gets from the other episodes of its group.
+
+A batch of B episodes is B/k groups of k consecutive lanes; each group shares one start (one prompt, one problem).
+Axes: T time, B episodes, k episodes of a group.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from pgjax._checks import require_integer, require_one_of
+from pgjax.baselines.simple import stateless
+from pgjax.types import Baseline, Trajectory
+
+
+def split_groups(x: jax.Array, group_size: int | None) -> jax.Array:
+    """`[T, B]` as `[T, B/k, k]`; the whole batch is one group if `group_size` is None.
+
+    Raises:
+        ValueError: if k does not divide B.
+    """
+    num_episodes = x.shape[1]
+    size = num_episodes if group_size is None else group_size
+    if num_episodes % size:
+        raise ValueError(f"group_size must divide num_episodes={num_episodes}, got {size}")
+    return x.reshape(x.shape[0], num_episodes // size, size)
+
+
+def _group_totals(trajectory: Trajectory, over: str, group_size: int | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Each row's own share and weight in its group's mean, `[T, B/k, k]`, and the weights' sum `[T, B/k, 1]`."""
+    weights = trajectory.alive if over == "live" else jnp.ones_like(trajectory.alive)
+    weights = split_groups(weights.astype(trajectory.rewards.dtype), group_size)
+    shares = weights * split_groups(trajectory.returns, group_size)
+    return shares, weights, jnp.sum(weights, axis=2, keepdims=True)
+
+
+def _check(over: str, group_size: int | None, least: int) -> None:
+    require_one_of("over", over, ("episodes", "live"))
+    if group_size is not None:
+        require_integer("group_size", group_size, least, None)
+
+
+def batch_mean(over: str = "episodes", group_size: int | None = None) -> Baseline:
+    """b_t = the group's mean of G_t, the episode's own included.
+
+    Biased: the episode's own return pulls b towards itself, and over all episodes the expected gradient is exactly
+    (k − 1)/k of the true one. `leave_one_out` is the cure. With `total_return` this is Dr. GRPO, the group mean of GRPO
+    without its division by the standard deviation (Liu et al. 2025).
+
+    Args:
+        over: `"episodes"` averages over all k episodes (a finished one counts its G_t, zero for reward-to-go);
+            `"live"` over the episodes still running at t (no exact factor then).
+        group_size: k consecutive episodes form a group; the whole batch if None.
+
+    Raises:
+        ValueError: for an unknown word, or a group size that does not divide the batch.
+    """
+    _check(over, group_size, 1)
+
+    def predict(trajectory: Trajectory) -> jax.Array:
+        shares, _, total = _group_totals(trajectory, over, group_size)
+        mean = jnp.sum(shares, axis=2, keepdims=True) / jnp.maximum(total, 1.0)
+        return jnp.broadcast_to(mean, shares.shape).reshape(trajectory.rewards.shape)
+
+    return stateless(predict)
+
+
+def leave_one_out(over: str = "episodes", group_size: int | None = None) -> Baseline:
+    """b_t = the mean of G_t over the *other* episodes of the group. Unbiased.
+
+    G^i − b^i = k/(k − 1) (G^i − mean G): RLOO (Kool, van Hoof & Welling 2019; Ahmadian et al. 2024). Needs k ≥ 2.
+
+    Args:
+        over: `"episodes"` averages over all k − 1 others (a finished one counts its G_t, zero for reward-to-go);
+            `"live"` over the others still running at t, and b = 0 when there is none.
+        group_size: k consecutive episodes form a group; the whole batch if None.
+
+    Raises:
+        ValueError: when a group has a single episode, or its size does not divide the batch.
+    """
+    _check(over, group_size, 2)
+
+    def predict(trajectory: Trajectory) -> jax.Array:
+        if trajectory.rewards.shape[1] < 2:
+            raise ValueError(
+                "leave_one_out needs at least 2 episodes in a batch, got num_episodes=1: no other is left to average"
+            )
+        shares, weights, total = _group_totals(trajectory, over, group_size)
+        others = jnp.sum(shares, axis=2, keepdims=True) - shares
+        return (others / jnp.maximum(total - weights, 1.0)).reshape(trajectory.rewards.shape)
+
+    return stateless(predict)

@@ -1,0 +1,121 @@
+"""What stands for the return G in an estimator's weights, and the v(X_{t+1}) that bootstrapped returns need.
+
+Axes: T time, B episodes.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pgjax import returns as return_functions
+from pgjax._checks import require_in_range, require_integer
+from pgjax.types import Baseline, Trajectory
+
+PyTree = Any
+
+
+class Returns(NamedTuple):
+    """What stands for the return in the weights.
+
+    Attributes:
+        compute: `(trajectory, values [T, B], next_values [T, B]) → G [T, B]`; Monte-Carlo rules ignore the values.
+        bootstraps: whether it uses the values: only such a rule can learn from windows, which cut episodes.
+        discount: γ.
+        from_start: whether the rule counts γ from the episode's first step, and so needs no further factor γᵗ.
+    """
+
+    compute: Callable[[Trajectory, jax.Array | None, jax.Array | None], jax.Array]
+    bootstraps: bool
+    discount: float | jax.Array
+    from_start: bool = False
+
+
+_over_episodes = lambda function: jax.vmap(function, in_axes=1, out_axes=1)
+
+
+def total_return(discount: float = 1.0) -> Returns:
+    """G_1 = Σ_t γ^{t−1} R_{t+1} in every row: REINFORCE as first written (Williams 1992)."""
+    require_in_range("discount", discount, 0.0, 1.0)
+
+    def compute(trajectory: Trajectory, values, next_values) -> jax.Array:
+        del values, next_values
+        total = jax.vmap(
+            lambda rewards: return_functions.discounted_return(rewards, discount=discount), in_axes=1
+        )(trajectory.rewards)
+        return jnp.broadcast_to(total, trajectory.rewards.shape)
+
+    return Returns(compute=compute, bootstraps=False, discount=discount, from_start=True)
+
+
+def reward_to_go(discount: float = 1.0) -> Returns:
+    """G_t = Σ_k γ^k R_{t+k+1}: rewards that A_t cannot have caused are left out.
+
+    The expectation of the gradient is that of `total_return` at γ = 1. With γ < 1 and no γᵗ factor
+    (`time_weights="none"`) it is biased: a direction that favours early rewards and is the gradient of no objective
+    (Nota & Thomas 2020), in exchange for less variance.
+    """
+    require_in_range("discount", discount, 0.0, 1.0)
+
+    def compute(trajectory: Trajectory, values, next_values) -> jax.Array:
+        del values, next_values
+        return _over_episodes(lambda rewards: return_functions.reward_to_go(rewards, discount=discount))(
+            trajectory.rewards
+        )
+
+    return Returns(compute=compute, bootstraps=False, discount=discount)
+
+
+def n_step(n: int, discount: float = 1.0) -> Returns:
+    """G_t^{(n)}, n rewards and then the baseline's v(X_{t+n}). Biased by the error of v."""
+    require_integer("n", n, 1, None)
+    require_in_range("discount", discount, 0.0, 1.0)
+
+    def compute(trajectory: Trajectory, values, next_values) -> jax.Array:
+        del values
+        rule = lambda rewards, following, terminated, truncated: return_functions.n_step_returns(
+            rewards, following, terminated, truncated, n=n, discount=discount
+        )
+        return _over_episodes(rule)(trajectory.rewards, next_values, trajectory.terminated, trajectory.truncated)
+
+    return Returns(compute=compute, bootstraps=True, discount=discount)
+
+
+def lambda_return(lambda_: float = 0.95, discount: float = 1.0) -> Returns:
+    """G_t^λ; G_t^λ − v(X_t) is the generalised advantage estimate (Schulman et al. 2016). Biased by the error of v
+    for λ < 1, and where the horizon truncates an episode."""
+    require_in_range("lambda_", lambda_, 0.0, 1.0)
+    require_in_range("discount", discount, 0.0, 1.0)
+
+    def compute(trajectory: Trajectory, values, next_values) -> jax.Array:
+        del values
+        rule = lambda rewards, following, terminated, truncated: return_functions.lambda_returns(
+            rewards, following, terminated, truncated, discount=discount, lambda_=lambda_
+        )
+        return _over_episodes(rule)(trajectory.rewards, next_values, trajectory.terminated, trajectory.truncated)
+
+    return Returns(compute=compute, bootstraps=True, discount=discount)
+
+
+def next_values(baseline: Baseline, state: PyTree, trajectory: Trajectory, values: jax.Array) -> jax.Array:
+    """v(X_{t+1}) before any reset, `[T, B]`, of a baseline that is a function of the observation.
+
+    In complete episodes X_{t+1} is the next row, except after the last live one, where it is `final_obs`.
+    """
+    if trajectory.next_obs is not None:
+        return baseline.predict(state, trajectory._replace(obs=trajectory.next_obs))
+    as_row = lambda x: x[None]
+    last = Trajectory(
+        obs=jax.tree.map(as_row, trajectory.final_obs),
+        actions=trajectory.actions[:1],
+        rewards=trajectory.rewards[:1],
+        alive=jnp.ones_like(trajectory.alive[:1]),
+        terminated=trajectory.terminated[:1],
+        truncated=trajectory.truncated[:1],
+        final_obs=trajectory.final_obs,
+    )
+    final = baseline.predict(state, last)
+    alive_next = jnp.concatenate([trajectory.alive[1:], jnp.zeros_like(trajectory.alive[:1])])
+    following = jnp.concatenate([values[1:], final])
+    return jnp.where(alive_next, following, final)

@@ -1,0 +1,13 @@
+"""Training: one update, the scan of updates, and the loop that talks to the host between chunks.
+
+    collect episodes with θ → rewards → ∇̂ρ from the estimator → θ ← optimiser(θ, ∇̂ρ) → then the baseline sees the batch
+
+Whole runs are `jit(scan(update))` in chunks with donated state. Seeds and float hyper-parameters are one more axis of
+the same program: vmapped on accelerators, mapped in turn on CPUs, where that measured 2–4 times faster.
+"""
+
+from pgjax.training.loop import NonFiniteError, TrainingRun, train
+from pgjax.training.textbook import reinforce
+from pgjax.training.trainer import Metrics, Trainer, make_trainer
+
+__all__ = ["Metrics", "NonFiniteError", "Trainer", "TrainingRun", "make_trainer", "reinforce", "train"]
