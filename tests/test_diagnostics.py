@@ -16,7 +16,7 @@ SUPPORT = np.array([[1.0, -2.0], [0.5, 3.0], [-4.0, 0.25]])
 MEAN = SUPPORT.mean(axis=0)
 VARIANCE = np.sum((SUPPORT - MEAN) ** 2) / len(SUPPORT)
 REFERENCE = np.array([-1.0, 1.0])
-SCALARS = ("squared_norm", "variance", "signal_to_noise", "squared_bias", "mean_squared_error")
+SCALARS = ("squared_norm", "variance", "signal_to_noise", "noise_scale", "squared_bias", "mean_squared_error")
 
 
 @pytest.fixture(autouse=True)

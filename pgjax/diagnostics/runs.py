@@ -1,0 +1,148 @@
+"""Statistics of runs and of paired estimates, by resampling: NumPy, on the host.
+
+Axes: S runs, N episodes, P coordinates.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pgjax.diagnostics._checks import at_least, require_probability
+from pgjax.diagnostics.gradients import Estimate
+
+_ELEMENTS_AT_ONCE = 4_000_000  # of a bootstrap: larger pieces are no faster
+
+
+def paired_variance_ratio(
+    numerator: ArrayLike,
+    denominator: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """tr Var(a) / tr Var(b) of two estimators a and b of a gradient that saw the *same* N episodes.
+
+    A lucky episode is lucky for both, so the ratio is known far better than either variance. The bootstrap
+    keeps that: each resample draws episodes and takes row i of both. The interval is the percentile interval,
+    the standard error the standard deviation of the resampled ratios. Runs on the host, in float64.
+
+    Args:
+        numerator, denominator: a_i and b_i, `[N, P]`, N ≥ 10, row i of both from episode i.
+        confidence, resamples, seed: as for `bootstrap_interval`.
+
+    Returns:
+        NumPy scalars, infinite where b does not vary; below 1, a is the quieter one.
+
+    Raises:
+        ValueError: shapes that differ, or a number outside its range.
+
+    Source: Efron & Tibshirani 1993 (An introduction to the bootstrap), chapters 6 and 13.
+    """
+    a, b = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    if a.ndim != 2 or a.shape != b.shape:
+        raise ValueError(f"numerator, denominator: both must be [N, P] alike, got {a.shape} and {b.shape}")
+    count = at_least("numerator", a, 10)
+    weights = (_counts(rows) for rows in _resamples(count, count, resamples, seed))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = _resampled_variances(a, np.ones(count)) / _resampled_variances(b, np.ones(count))
+        ratios = np.concatenate([_resampled_variances(a, k) / _resampled_variances(b, k) for k in weights])
+        low, high = _percentile_interval(ratios, confidence)
+        return Estimate(value=value, stderr=np.std(ratios, ddof=1), low=low, high=high)
+
+
+def _resampled_variances(gradients: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """V̂ = (Σ_i k_i ‖c_i‖² − N ‖Σ_i k_i c_i / N‖²) / (N−1) of resamples with counts k, `[..., N] → [...]`."""
+    count = gradients.shape[0]
+    centred = gradients - gradients.mean(axis=0)
+    means = counts @ centred / count
+    return (counts @ np.sum(centred**2, axis=1) - count * np.sum(means**2, axis=-1)) / (count - 1)
+
+
+def bootstrap_interval(
+    x: ArrayLike, statistic: Callable, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The percentile bootstrap interval of a statistic of S independent runs.
+
+    Each resample draws S whole runs with replacement. With few runs the interval is too narrow, as every
+    percentile bootstrap is: for the mean of normal data and a nominal 95 %, it covers about 83 % at S = 5 and
+    90 % at S = 10. More runs, not more resamples, mend that.
+
+    Args:
+        x: `[S, ...]`, the runs first.
+        statistic: called as `statistic(array, axis=k)`: `np.mean`, `np.median`, `interquartile_mean`, …
+        confidence: the coverage aimed at, in (0, 1).
+        resamples, seed: how many bootstrap resamples, and from which seed.
+
+    Returns:
+        (low, high), each `[...]`; NaN for one run, which shows no spread.
+
+    Raises:
+        ValueError: no runs, or a number outside its range.
+
+    Source: Efron & Tibshirani 1993, chapter 13; for runs, Agarwal et al. 2021.
+    """
+    x = np.asarray(x)
+    if x.ndim == 0:
+        raise ValueError("x: the first axis holds the runs [S, ...], got a scalar")
+    count = at_least("x", x, 1)
+    pieces = _resamples(count, x.size, resamples, seed)
+    low, high = _percentile_interval(np.concatenate([statistic(x[i], axis=1) for i in pieces]), confidence)
+    return (low, high) if count > 1 else (np.full_like(low, np.nan), np.full_like(high, np.nan))
+
+
+def interquartile_mean(x: ArrayLike, axis: int = 0) -> np.ndarray:
+    """The mean of the middle half: ⌊S/4⌋ values are cut from each end (a 25 % trimmed mean).
+
+    IQM = 1/(S − 2k) Σ_{i=k+1}^{S−k} x_(i),  k = ⌊S/4⌋, x_(i) in increasing order; the mean where S < 4.
+
+    `[S, ...] → [...]`, or with the runs on `axis`. A NaN makes the result NaN: a diverged run is no outlier.
+
+    Raises:
+        ValueError: no runs.
+
+    Source: Agarwal et al. 2021 (Deep reinforcement learning at the edge of the statistical precipice).
+    """
+    ordered = np.sort(np.moveaxis(np.asarray(x), axis, 0), axis=0)
+    cut = at_least("x", ordered, 1) // 4
+    trimmed = np.mean(ordered[cut : ordered.shape[0] - cut], axis=0)
+    # Sorting puts NaN last, where it would be cut.
+    return np.where(np.isnan(ordered[-1]), np.nan, trimmed)[()]
+
+
+def mean_and_stderr(x: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """x̄ = 1/S Σ x_s and its standard error √(1/(S−1) Σ (x_s − x̄)² / S), NaN for one run; `[S, ...] → [...]`.
+
+    Raises:
+        ValueError: no runs.
+    """
+    runs = np.moveaxis(np.asarray(x), axis, 0)
+    count = at_least("x", runs, 1)
+    mean = np.mean(runs, axis=0)
+    spread = np.full_like(mean, np.nan) if count == 1 else np.std(runs, axis=0, ddof=1)
+    return mean, spread / count**0.5
+
+
+def _resamples(count: int, size: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Row numbers `[r, N]` drawn with replacement, in pieces that keep r·size within the memory budget."""
+    if resamples < 2:
+        raise ValueError(f"resamples: must be at least 2, got {resamples}")
+    generator = np.random.default_rng(seed)
+    piece = max(1, _ELEMENTS_AT_ONCE // max(size, 1))
+    for start in range(0, resamples, piece):
+        yield generator.integers(count, size=(min(piece, resamples - start), count))
+
+
+def _counts(rows: np.ndarray) -> np.ndarray:
+    """How often each of N rows was drawn in each resample, `[r, N]` from `[r, N]`."""
+    resamples, count = rows.shape
+    numbered = rows + count * np.arange(resamples)[:, None]
+    return np.bincount(numbered.ravel(), minlength=rows.size).reshape(rows.shape).astype(np.float64)
+
+
+def _percentile_interval(resampled: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """The central interval of `resampled`, `[R, ...]`, that holds the fraction `confidence`."""
+    tail = (1 - require_probability(confidence)) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    return low, high
