@@ -10,10 +10,10 @@ from experiments._runner import Recorder
 from pgjax import baselines, diagnostics, estimators, exact, rollouts
 from pgjax.distributions import categorical
 from pgjax.environments.corridor import corridor_mdp
-from pgjax.types import Environment, Estimator, Policy, Trajectory
+from pgjax.types import Baseline, Environment, Estimator, Policy, Trajectory
 
 PyTree = Any
-MakeEstimator = Callable[[Policy, baselines.Baseline], Estimator]
+MakeEstimator = Callable[[Policy, Baseline], Estimator]
 
 
 def exact_moments(variants: Mapping[str, tuple[MakeEstimator, int]], recorder: Recorder) -> dict[str, float]:
@@ -81,16 +81,16 @@ def exact_moments(variants: Mapping[str, tuple[MakeEstimator, int]], recorder: R
 
 
 def group_estimates(
-    estimator: Estimator, params: PyTree, state: PyTree, trajectory: Trajectory, group: int
+    estimator: Estimator, params: PyTree, state: PyTree, trajectory: Trajectory, group: int, at_once: int | None = None
 ) -> jax.Array:
-    """The estimate from each group of `group` of the N episodes, `[N / group, P]`."""
+    """The estimate from each group of `group` of the N episodes, `[N / group, P]`, one at a time or `at_once`."""
 
     def split(x: jax.Array, axis: int) -> jax.Array:
         return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, group, *x.shape[axis + 1 :]), axis, 0)
 
     groups = jax.tree.map(lambda x: split(x, 1), trajectory._replace(final_obs=None))
     groups = groups._replace(final_obs=jax.tree.map(lambda x: split(x, 0), trajectory.final_obs))
-    estimates = jax.lax.map(lambda batch: estimator.gradient(params, state, batch)[0], groups)
+    estimates = jax.lax.map(lambda batch: estimator.gradient(params, state, batch)[0], groups, batch_size=at_once)
     return diagnostics.flatten_gradients(estimates)
 
 

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments import _reports
@@ -53,6 +53,7 @@ class Recorder:
         self.directory = self._parent / f".{self.run}.partial"
         self._rows: list[_reports.Row] = []
         self._notes: list[str] = []
+        self._tables: list[dict[str, Any]] = []
         self._figures: list[str] = []
         self._timings: dict[str, float] = {}
         self._metrics = None
@@ -113,6 +114,12 @@ class Recorder:
         words = {"quantity": quantity, "variant": variant, "provenance": provenance, "verdict": verdict}
         row = {name: None if value is None else float(value) for name, value in numbers.items()} | words
         self._rows.append({name: row[name] for name in _reports.COLUMNS})
+
+    def table(self, title: str, headers: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+        """Adds a table of ready-made cells; a run that has one shows it instead of its rows, which the files keep."""
+        if any(len(line) != len(headers) for line in lines):
+            raise ValueError(f"lines: each needs {len(headers)} cells, as headers")
+        self._tables.append({"title": title, "headers": list(headers), "lines": [list(line) for line in lines]})
 
     def note(self, text: str) -> None:
         """Adds a sentence that is shown under the table, for example why a published value differs."""
@@ -182,6 +189,7 @@ class Recorder:
         seconds = time.perf_counter() - self._start
         summary = {"experiment": self.experiment, "run": self.run, "status": status, "error": error}
         summary |= {"seconds": seconds, "timings": self._timings, "notes": self._notes, "rows": self._rows}
+        summary |= {"tables": self._tables}
         self._write("summary.json", summary)
         page = _reports.summary_markdown(summary, self._environment, self._figures)
         self.path("summary.md").write_text(page, encoding="utf-8")
@@ -204,21 +212,28 @@ class Recorder:
         self.path(name).write_text(text + "\n", encoding="utf-8")
 
     def _show(self) -> None:
-        from rich.table import Table
-        from rich.text import Text
-
-        if self._rows:
+        for table in self._tables:
+            self._show_table(table["title"], table["headers"], table["lines"], right=table["headers"][1:])
+        if self._rows and not self._tables:
             headers, cells = _reports.table(self._rows)
-            shown = Table(box=None, pad_edge=False, header_style="bold")
-            for header in headers:
-                numeric = header in _reports.NUMERIC
-                shown.add_column(header, justify="right" if numeric else "left", no_wrap=numeric)
-            for line in cells:
-                shown.add_row(*map(Text, line))
-            self._console.print("", shown, "", sep="\n")
+            self._show_table("", headers, cells, right=_reports.NUMERIC)
         for note in self._notes:
             self.say(f"note: {note}")
         self.say(f"files: {self.directory}")
+
+    def _show_table(
+        self, title: str, headers: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[str]
+    ) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = Table(box=None, pad_edge=False, header_style="bold")
+        for header in headers:
+            numeric = header in right
+            shown.add_column(header, justify="right" if numeric else "left", no_wrap=numeric)
+        for line in cells:
+            shown.add_row(*map(Text, line))
+        self._console.print(Text(title, style="bold"), shown, "", sep="\n")
 
 
 def _default_run_name() -> str:

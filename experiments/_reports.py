@@ -79,8 +79,7 @@ def _aligned(cells: Sequence[str]) -> list[str]:
     return [(a.rjust(left) + (sign or " " * 3 * bool(right)) + b.ljust(right)) for a, sign, b in parts]
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
-    headers, cells = table(rows)
+def markdown_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     lines = [headers, ["---"] * len(headers), *cells]
     escaped = [[cell.strip().replace("|", "\\|") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
@@ -101,7 +100,8 @@ def summary_markdown(
         f"- took: {format_duration(summary['seconds'])}\n"
         f"- machine: {format_machine(environment)}\n"
         f"- commit: {commit}{changed}",
-        markdown_table(rows) if rows else "No rows were recorded.",
+        *(f"{made['title']}\n\n{markdown_table(made['headers'], made['lines'])}" for made in summary["tables"]),
+        markdown_table(*table(rows)) if rows else "No rows were recorded.",
         "\n".join(f"- {note}" for note in summary["notes"]),
         "\n".join(f"- paper, `{source}`: {PROVENANCE[source]}" for source in sources),
         "\n".join(f"![{name}]({name})" for name in figures),

@@ -17,7 +17,7 @@ import optax
 
 from experiments._recorder import Recorder
 from pgjax import baselines, environments, estimators, evaluation, networks, rollouts, training
-from pgjax.types import Baseline, Policy
+from pgjax.types import Baseline, Policy, TrainState
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SOLVED = 475.0
@@ -49,7 +49,7 @@ def solve(
     policy = networks.make_policy(environment, hidden=hidden)
     trainer = make_trainer(policy, optax.adam(learning_rate), episodes)
 
-    def mean_return(state: training.TrainState) -> jax.Array:
+    def mean_return(state: TrainState) -> jax.Array:
         # Updates fold small numbers into the run's key; this one they never reach.
         key = jax.random.fold_in(jax.random.fold_in(state.key, 2**31 - 1), state.update)
         keys = jax.random.split(key, 100)

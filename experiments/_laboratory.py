@@ -1,0 +1,209 @@
+"""The measurements of the gradient laboratory: exact moments, sampled statistics, and what one step gains.
+
+Every estimator is looked at with the state that its baseline has after twenty batches of this very policy, and then on
+the same episodes. Axes: M estimates, B episodes of one estimate, P parameters.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from experiments import _measure as measure
+from experiments._catalogue import Entry
+from experiments._problems import Problem
+from pgjax import diagnostics, estimators, evaluation, exact, rollouts
+from pgjax.types import Estimator, Trajectory
+
+PyTree = Any
+WARM_BATCHES = 20
+STEPS = np.geomspace(1e-3, 30.0, 24)
+
+
+class Episodes(NamedTuple):
+    """θ's own episodes and, for estimators that learn from another policy, those of θ_old, `[T, N]` each."""
+
+    own: Trajectory
+    other: Trajectory
+
+    def of(self, entry: Entry) -> Trajectory:
+        return self.other if entry.behaviour else self.own
+
+
+class Exact(NamedTuple):
+    """Of the estimate from a batch: its mean `[P]` and tr Var."""
+
+    mean: np.ndarray
+    variance: float
+
+
+class Measured(NamedTuple):
+    """Of the estimate from a batch: its statistics, its cosine with the target, and the estimates `[M, P]`."""
+
+    statistics: diagnostics.GradientStatistics
+    cosine: diagnostics.Estimate
+    estimates: np.ndarray
+
+
+def old_params(problem: Problem) -> PyTree:
+    """θ_old = θ − 0.3 ∇ρ / ‖∇ρ‖: where the policy was before a step, for the off-policy estimators."""
+    flat, unravel = ravel_pytree(problem.params)
+    if problem.oracle is None:
+        return problem.params
+    gradient = problem.oracle.gradient / max(np.linalg.norm(problem.oracle.gradient), 1e-12)
+    return unravel(flat - jnp.asarray(0.3 * gradient, flat.dtype))
+
+
+def sample(problem: Problem, key: jax.Array, num_episodes: int) -> Episodes:
+    """`num_episodes` episodes of θ, with the greedy returns of their starts, and as many of θ_old."""
+    environment, policy = problem.environment, problem.policy
+
+    @jax.jit
+    def collect(key: jax.Array) -> Episodes:
+        own_keys, other_keys = jax.random.split(key, (2, num_episodes))
+        own = rollouts.episodes(environment, policy, problem.params, own_keys)
+        own = evaluation.with_greedy_returns(environment, policy, problem.params, own_keys, own)
+        if problem.oracle is None:
+            return Episodes(own=own, other=own)
+        old = old_params(problem)
+        other = rollouts.episodes(environment, policy, old, other_keys)
+        return Episodes(own=own, other=estimators.record_behaviour(policy, old, other))
+
+    return collect(key)
+
+
+def in_parallel(function: Callable, items: Mapping[str, Any], advance: Callable[[str], None]) -> dict[str, Any]:
+    """name → function(name, item); two at a time, because compiling leaves the other core idle."""
+    found = {}
+    with ThreadPoolExecutor(2) as pool:
+        futures = {name: pool.submit(function, name, item) for name, item in items.items()}
+        for name, future in futures.items():
+            found[name] = future.result()
+            advance(name)
+    return found
+
+
+def warmed(problem: Problem, estimator: Estimator, episodes: Trajectory, batch: int) -> PyTree:
+    """The estimator's state after `WARM_BATCHES` of the episodes, cut into batches."""
+    state = estimator.init(jax.random.key(1), exact.select_episodes(episodes, jnp.arange(batch)))
+    if not jax.tree.leaves(state):
+        return state
+    rows = jnp.arange(WARM_BATCHES * batch).reshape(WARM_BATCHES, batch) % episodes.rewards.shape[1]
+
+    def see(state: PyTree, indices: jax.Array) -> tuple[PyTree, None]:
+        chosen = exact.select_episodes(episodes, indices)
+        return estimator.gradient(problem.params, state, chosen)[1], None
+
+    return jax.lax.scan(see, state, rows)[0]
+
+
+def measured(
+    problem: Problem,
+    entries: Mapping[str, Entry],
+    episodes: Episodes,
+    warm: Episodes,
+    batch: int,
+    target: Callable[[Entry], jax.Array],
+    advance: Callable[[str], None],
+) -> tuple[dict[str, Measured], dict[str, PyTree]]:
+    """The statistics of every entry's estimate from B = `batch` episodes, and the states they were made with."""
+
+    def one(name: str, entry: Entry) -> tuple[Measured, PyTree]:
+        estimator = entry.make(problem)
+
+        @jax.jit
+        def look(warm: Trajectory, episodes: Trajectory, target: jax.Array):
+            state = warmed(problem, estimator, warm, batch)
+            estimates = measure.group_estimates(estimator, problem.params, state, episodes, batch, at_once=256)
+            statistics = diagnostics.gradient_statistics(estimates, target)
+            return statistics, diagnostics.batch_cosine(estimates, target, batch_size=1), estimates, state
+
+        statistics, cosine, estimates, state = look(warm.of(entry), episodes.of(entry), target(entry))
+        return Measured(statistics=statistics, cosine=cosine, estimates=np.asarray(estimates)), state
+
+    found = in_parallel(one, entries, advance)
+    return {name: one[0] for name, one in found.items()}, {name: one[1] for name, one in found.items()}
+
+
+def exact_moments(
+    problem: Problem, entries: Mapping[str, Entry], states: Mapping[str, PyTree], batch: int, limit: int
+) -> dict[str, Exact]:
+    """Mean and tr Var of every entry's estimate over all batches of B episodes, in float64, where those can be listed.
+
+    An entry whose episodes do not weigh each other needs single episodes only: its variance falls as 1/B.
+    """
+    try:
+        with jax.enable_x64(True):
+            enumeration = exact.enumerate_trajectories(problem.oracle.mdp, limit=limit)
+    except ValueError:
+        return {}
+    count = enumeration.environment_probabilities.shape[0]
+    found = {}
+    for size in {1, batch}:
+        group = {
+            name: entry
+            for name, entry in entries.items()
+            if entry.enumerable and (size == (batch if entry.joint else 1)) and count**size <= limit
+        }
+        for behaviour in (False, True):
+            part = {name: entry for name, entry in group.items() if entry.behaviour == behaviour}
+            if part:
+                found |= _enumerated(problem, part, states, enumeration, size, behaviour, batch)
+    return found
+
+
+def _enumerated(problem, entries, states, enumeration, size: int, behaviour: bool, batch: int) -> dict[str, Exact]:
+    with jax.enable_x64(True):
+        double = lambda tree: jax.tree.map(_in_float64, tree)
+        params, acting = double(problem.params), double(old_params(problem) if behaviour else problem.params)
+        policy = problem.policy
+        if behaviour:
+            recorded = estimators.record_behaviour(policy, acting, enumeration.trajectories)
+            enumeration = enumeration._replace(trajectories=recorded)
+        made = {name: (entry.make(problem), double(states[name])) for name, entry in entries.items()}
+
+        def together(trajectory: Trajectory) -> dict[str, jax.Array]:
+            estimates = {name: made[name][0].gradient(params, made[name][1], trajectory)[0] for name in made}
+            return {name: ravel_pytree(estimate)[0] for name, estimate in estimates.items()}
+
+        probabilities = exact.trajectory_probabilities(policy.apply, acting, enumeration)
+        moments = exact.estimator_moments(together, enumeration, probabilities, size)
+        return {
+            name: Exact(
+                mean=np.asarray(moments.mean[name]), variance=float(jnp.sum(moments.variance[name])) * size / batch
+            )
+            for name in made
+        }
+
+
+def _in_float64(x: jax.Array) -> jax.Array:
+    floating = jnp.issubdtype(x.dtype, jnp.floating)
+    return jnp.asarray(np.asarray(x, np.float64)) if floating else x
+
+
+def gains(problem: Problem, found: Mapping[str, Measured], most: int = 256) -> dict[str, tuple[float, float]]:
+    """What the best fixed step size gains in one step: max over η of E[ρ(θ + η ∇̂ρ)] − ρ(θ), and its standard error.
+
+    ρ is exact, the mean is over `most` estimates; the exact gradient itself is under "∇ρ".
+    """
+    with jax.enable_x64(True):
+        flat, unravel = ravel_pytree(jax.tree.map(_in_float64, problem.params))
+        oracle, apply = problem.oracle, problem.policy.apply
+
+        @jax.jit
+        def after(estimates: jax.Array) -> jax.Array:
+            """ρ(θ + η g) for every η and g, `[24, M]`."""
+            one = lambda step, estimate: exact.objective(apply, unravel(flat + step * estimate), oracle.mdp)
+            each = jax.vmap(one, (None, 0))
+            return jax.lax.map(lambda step: each(step, estimates), jnp.asarray(STEPS))
+
+        shape = (most, flat.size)
+        resized = lambda x: np.resize(np.asarray(x, np.float64)[:most], shape)
+        results = {"∇ρ": np.asarray(after(resized(oracle.gradient[None]))) - oracle.objective}
+        results |= {name: np.asarray(after(resized(one.estimates))) - oracle.objective for name, one in found.items()}
+    best = {name: rows[np.argmax(rows.mean(axis=1))] for name, rows in results.items()}
+    return {name: (float(row.mean()), float(row.std(ddof=1) / len(row) ** 0.5)) for name, row in best.items()}

@@ -1,0 +1,296 @@
+"""The gradient laboratory: every estimator against the exact gradient, and yours beside them.
+
+Claim    Of any estimator: is it biased, by how much, how noisy is it, where does the noise come from, does it help?
+Command  python -m experiments.gradient_lab
+         python -m experiments.gradient_lab --problem large --batch 16
+         python -m experiments.gradient_lab --estimator my_file:my_baseline
+         python -m experiments.gradient_lab --problem CartPole-v1 --policy trained
+         python -m experiments.gradient_lab --checkpoint results/train/RUN/policy.safetensors
+Shows    bias and mean squared error relative to the gradient, total variance, signal-to-noise ratio, cosine of one
+         estimate with the gradient, noise scale (the batch in which noise and signal are alike), and the gain of one
+         step of the best size. Exact by enumeration or dynamic programming where the problem is tabular and small, and
+         measured with intervals from the same episodes for all; where there is no oracle, against a large sample.
+Expect   Every estimator is what it says of itself; the verdict column checks. Under a minute on two CPU cores.
+Source   Greensmith et al. 2004 (baselines and variance); McCandlish et al. 2018 (noise scale); Tucker et al. 2018 (the
+         parts of the variance); each estimator's own source is in its docstring.
+Departs  A baseline's state is frozen after twenty batches of the same policy: what is measured is the estimate.
+"""
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from experiments import _catalogue as catalogue
+from experiments import _laboratory as laboratory
+from experiments import _problems as problems
+from experiments import _runner as runner
+from pgjax import decomposition, exact
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options; the defaults are what the README shows."""
+
+    problem: str = "corridor"
+    """corridor, bandit, maze, random, large (tabular, with an oracle), or any environment's name."""
+    policy: Literal["fresh", "random", "trained"] | None = None
+    """The policy's θ: fresh, random (tables only, the default there) or trained (the default elsewhere)."""
+    batch: int = 2
+    """B, episodes of one estimate."""
+    estimator: tuple[str, ...] = ()
+    """Your own, as module:function: policy → Estimator, or nothing → Baseline."""
+    only: tuple[str, ...] = ()
+    """These of the table, by name; all if empty."""
+    checkpoint: pathlib.Path | None = None
+    """A policy that experiments.train has saved, in its environment."""
+    episodes: int = 16384
+    """Episodes that are measured, the same for all; without an oracle a quarter of them."""
+    updates: int = 10
+    """Updates of training before the measurement, for --policy trained."""
+    hidden: tuple[int, ...] = (32, 32)
+    """Widths of the networks, where the policy is one."""
+    limit: int = 1_000_000
+    """The most batches that are enumerated."""
+    seed: int = 0
+    """Of everything."""
+
+    def validate(self) -> None:
+        runner.require(self.batch >= 1, "--batch", self.batch, "at least 1")
+        runner.require(self.episodes >= 40 * self.batch, "--episodes", self.episodes, "at least 40 batches")
+        runner.require(self.episodes % self.batch == 0, "--episodes", self.episodes, "a multiple of --batch")
+        runner.require(self.updates >= 0, "--updates", self.updates, "at least 0")
+        runner.require(self.limit >= 1, "--limit", self.limit, "at least 1")
+        runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
+        runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
+
+
+TINY = Config(problem="bandit", episodes=256, only=("G₁", "G₁, batch mean (Dr. GRPO)", "Gₜ − v(Xₜ)"))
+BATCHES = (2, 8, 32)
+"""Of the figure, which shows these estimators: one colour each."""
+FIGURED = (
+    "G₁",
+    "G₁ − ρ̂",
+    "Gₜ − v(Xₜ)",
+    "Gₜ, leave-one-out",
+    "G₁, standardised (GRPO)",
+    "trajectory-wise control variate",
+)
+
+
+def make_problem(config: Config) -> problems.Problem:
+    with runner.usage_errors():
+        if config.checkpoint is not None:
+            return problems.load_problem(config.checkpoint, config.hidden)
+        policy = config.policy or ("random" if config.problem in problems.TABULAR else "trained")
+        return problems.make_problem(config.problem, policy, config.seed, config.hidden, config.updates)
+
+
+def reference(problem: problems.Problem, episodes: laboratory.Episodes, key: jax.Array, batch: int):
+    """A large-sample gradient `[P]` from episodes of its own, by G_t − v(X_t), and the squared norm of its error."""
+    other = laboratory.sample(problem, key, episodes.own.rewards.shape[1])
+    entry = {"reference": catalogue.CATALOGUE["Gₜ − v(Xₜ)"]}
+    zeros = jnp.zeros(ravel_pytree(problem.params)[0].shape)
+    found, _ = laboratory.measured(problem, entry, other, episodes, batch, lambda _: zeros, lambda _: None)
+    statistics = found["reference"].statistics
+    return statistics.mean, float(jnp.sum(jnp.square(statistics.mean_stderr)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One estimator's numbers; lengths are relative to the target's, variances to its square."""
+
+    entry: catalogue.Entry
+    exact: laboratory.Exact | None
+    found: laboratory.Measured
+    target: np.ndarray
+    reference_error: float
+    gain: tuple[float, float] | None
+
+    @property
+    def scale(self) -> float:
+        return float(self.target @ self.target)
+
+    @property
+    def bias(self) -> float:
+        """‖E ∇̂ρ − ∇ρ‖ / ‖∇ρ‖; without enumeration, corrected for both samples' noise and zero where they explain it."""
+        if self.exact is not None:
+            return float(np.linalg.norm(self.exact.mean - self.target)) / self.scale**0.5
+        squared = float(self.found.statistics.squared_bias.value) - self.reference_error
+        return max(squared, 0.0) ** 0.5 / self.scale**0.5
+
+    @property
+    def z(self) -> float:
+        """The largest |bias| over its standard error of any coordinate."""
+        statistics = self.found.statistics
+        stderr = np.sqrt(np.square(statistics.mean_stderr) + self.reference_error / len(self.target))
+        return float(np.max(np.abs(statistics.bias) / np.maximum(stderr, 1e-12)))
+
+    @property
+    def variance(self) -> float:
+        return self.exact.variance if self.exact is not None else float(self.found.statistics.variance.value)
+
+    @property
+    def biased(self) -> bool:
+        return self.bias > 1e-9 if self.exact is not None else self.z > 5.0
+
+    def verdict(self) -> str:
+        how = "" if self.exact is not None else f" (max |z| {self.z:.1f})"
+        if self.entry.bias == "not stated":
+            return ("biased" if self.biased else "unbiased") + how
+        if not self.biased:
+            return ("unbiased here" if self.entry.bias else "unbiased") + how
+        return f"biased: {self.entry.bias}" if self.entry.bias else f"DIFFERS: claims to be unbiased{how}"
+
+
+def measure(config: Config, problem: problems.Problem, recorder: runner.Recorder) -> dict[str, Line]:
+    entries = catalogue.chosen(problem, config.only, config.estimator)
+    if config.batch < 2:
+        entries = {name: entry for name, entry in entries.items() if not entry.joint}
+    oracle = problem.oracle
+    keys = jax.random.split(jax.random.key(config.seed + 1), 3)
+    count = config.episodes if oracle else max(config.episodes // 4, 40 * config.batch) // config.batch * config.batch
+    episodes = laboratory.sample(problem, keys[0], count)
+    warm = laboratory.sample(problem, keys[1], laboratory.WARM_BATCHES * config.batch)
+    error = 0.0
+    if oracle is None:
+        gradient, error = reference(problem, episodes, keys[2], config.batch)
+    target = lambda entry: jnp.asarray(
+        gradient if oracle is None else oracle.natural_gradient if entry.natural else oracle.gradient, jnp.float32
+    )
+    with recorder.progress(len(entries), "measuring", "estimators") as progress:
+        heard = lambda name: progress.advance(1, name)
+        found, states = laboratory.measured(problem, entries, episodes, warm, config.batch, target, heard)
+    known, gained = {}, {}
+    if oracle is not None:
+        with recorder.timed("exact moments"):
+            known = laboratory.exact_moments(problem, entries, states, config.batch, config.limit)
+        with recorder.timed("gain of one step"):
+            gained = laboratory.gains(problem, found)
+    lines = {
+        name: Line(
+            entry=entry,
+            exact=known.get(name),
+            found=found[name],
+            target=np.asarray(target(entry), np.float64) if oracle is None else _exact_target(oracle, entry),
+            reference_error=error,
+            gain=gained.get(name),
+        )
+        for name, entry in entries.items()
+    }
+    if oracle is None:
+        share = error**0.5 / np.linalg.norm(gradient)
+        recorder.note(f"No oracle: ∇ρ is the mean of {count} other episodes, its own error {share:.1%} of its length.")
+    elif gained:
+        most = gained["∇ρ"][0]
+        recorder.note(f"One step along the exact gradient gains {most:.4g} at most; ρ(θ) = {oracle.objective:.5g}.")
+    return lines
+
+
+def _exact_target(oracle: problems.Oracle, entry: catalogue.Entry) -> np.ndarray:
+    return oracle.natural_gradient if entry.natural else oracle.gradient
+
+
+HEADERS = (
+    "estimator", "bias", "tr Var", "measured", "signal/noise", "cosine", "MSE", "noise scale", "gain", "verdict"
+)  # fmt: skip
+
+
+def cells(name: str, line: Line, batch: int) -> list[str]:
+    statistics, cosine = line.found.statistics, line.found.cosine
+    number = runner.format_number
+    relative = lambda x: f"{x:.3g}" if x > 1e-9 else "0"
+    signal = line.scale if line.exact is None else float(line.exact.mean @ line.exact.mean)
+    return [
+        name,
+        relative(line.bias),
+        f"{line.exact.variance:.4g}" if line.exact else "",
+        number(float(statistics.variance.value), float(statistics.variance.stderr)),
+        f"{signal / line.variance:.3g}" if line.variance > 0 else "∞",
+        f"{float(cosine.value):.3f}",
+        f"{line.variance / line.scale + line.bias**2:.3g}",
+        f"{batch * line.variance / line.scale:.3g}",
+        number(*line.gain) if line.gain else "",
+        line.verdict(),
+    ]
+
+
+def record(config: Config, lines: dict[str, Line], recorder: runner.Recorder) -> None:
+    ordered = dict(sorted(lines.items(), key=lambda item: item[1].variance / item[1].scale + item[1].bias ** 2))
+    shown = [cells(name, line, config.batch) for name, line in ordered.items()]
+    kept = [i for i in range(len(HEADERS)) if any(row[i] for row in shown)]
+    title = f"From the smallest to the largest mean squared error; B = {config.batch} episodes an estimate"
+    recorder.table(title, [HEADERS[i] for i in kept], [[row[i] for i in kept] for row in shown])
+    for name, line in lines.items():
+        statistics = line.found.statistics
+        recorder.row(
+            quantity="relative bias", variant=name, ours=line.bias, exact=0.0 if not line.entry.bias else None,
+            verdict=line.verdict(),
+        )  # fmt: skip
+        for quantity, measured in (
+            ("tr Var", statistics.variance),
+            ("signal-to-noise ratio", statistics.signal_to_noise),
+            ("noise scale (estimates)", statistics.noise_scale),
+            ("mean squared error", statistics.mean_squared_error),
+            ("cosine", line.found.cosine),
+        ):
+            known = line.exact.variance if quantity == "tr Var" and line.exact else None
+            agrees = known and runner.verdict(float(measured.value), float(measured.stderr), known, z=4.5)
+            recorder.row(
+                quantity=quantity,
+                variant=name,
+                ours=float(measured.value),
+                stderr=float(measured.stderr),
+                exact=known,
+                verdict=agrees or None,
+            )
+    recorder.note(
+        "bias = ‖E ĝ − ∇ρ‖/‖∇ρ‖; MSE = (tr Var + bias²)/‖∇ρ‖²; noise scale: episodes at which noise equals signal; "
+        "gain of ρ by one step of the best size; ± is one standard error. The natural gradient is held against F⁺∇ρ."
+    )
+
+
+def decompose(config: Config, problem: problems.Problem, recorder: runner.Recorder) -> None:
+    """Where the variance of one step's ψ(S, A)(Ĝ − b) comes from: the state, the action, the rest of the episode."""
+    title = "Where the variance of one step's estimate comes from"
+    if problem.oracle is None:
+        found = decomposition.variance_decomposition(
+            problem.environment, problem.policy, problem.params, jax.random.key(config.seed + 2), 1024
+        )
+        number = lambda x: runner.format_number(float(x.value), float(x.stderr))
+        cells = [["Gₜ", *map(number, (found.state, found.action, found.trajectory, found.total))]]
+    else:
+        with jax.enable_x64(True):
+            mdp, apply = problem.oracle.mdp, problem.policy.apply
+            params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), problem.params)
+            values = exact.state_values(mdp, exact.policy_probabilities(apply, params, mdp))[:-1]
+            options = {
+                "Gₜ": {},
+                "Gₜ − Vₜ(Xₜ)": {"baseline": values},
+                "Qₜ(Xₜ, Aₜ) − Vₜ(Xₜ)": {"baseline": values, "estimate": "action_value"},
+                "all actions, Qₜ": {"estimate": "all_action"},
+            }
+            cells = []
+            for name, chosen in options.items():
+                found = exact.variance_decomposition(apply, params, mdp, **chosen)
+                parts = (found.state, found.action, found.trajectory, found.total)
+                cells.append([name, *(f"{float(x):.4g}" for x in parts)])
+    recorder.table(title, ["Ĝ − b", "Σ state", "Σ action", "Σ future", "total"], cells)
+
+
+def run(config: Config, recorder: runner.Recorder) -> dict:
+    with recorder.timed("problem and policy"):
+        problem = make_problem(config)
+    lines = measure(config, problem, recorder)
+    record(config, lines, recorder)
+    with recorder.timed("parts of the variance"):
+        decompose(config, problem, recorder)
+    return {"config": config, "problem": problem, "lines": lines}
+
+
+if __name__ == "__main__":
+    runner.main(__file__, __doc__, Config, run)
