@@ -16,6 +16,8 @@ import importlib
 _MODULES = (
     "baselines",
     "checkpoints",
+    "critics",
+    "decomposition",
     "diagnostics",
     "distributions",
     "environments",
@@ -24,7 +26,9 @@ _MODULES = (
     "exact",
     "losses",
     "networks",
+    "parameter_exploring",
     "pieces",
+    "restarts",
     "returns",
     "rewards",
     "rollouts",

@@ -181,3 +181,22 @@ def make_value(
         return module.apply(params, obs)[0]
 
     return _checked(module.init, obs_shape), _checked(apply, obs_shape)
+
+
+def make_action_values(
+    environment: Environment,
+    *,
+    network: str = "auto",
+    hidden: Sequence[int] = (64, 64),
+    activation: str | None = None,
+) -> tuple[Callable[[jax.Array, PyTree], PyTree], Callable[[PyTree, PyTree], jax.Array]]:
+    """`(init, apply)` of a network q(x, ·) → `[A]`, for `pgjax.critics.action_value_function`.
+
+    Raises:
+        ValueError: if the actions are not discrete.
+    """
+    space, obs_shape = environment.action_space, tuple(environment.observation_space.shape)
+    if not _is_discrete(space):
+        raise ValueError(f"action values need a discrete action space, got {space} of {environment.name}")
+    module = _body(network, obs_shape, space.n, hidden, activation)
+    return _checked(module.init, obs_shape), _checked(module.apply, obs_shape)

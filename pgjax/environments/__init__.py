@@ -21,6 +21,7 @@ _NATIVE = {
     "CartPole-v1": ("cartpole", "make_cartpole"),
     "corridor": ("corridor", "make_corridor"),
     "maze": ("maze", "make_maze"),
+    "lqg": ("lqg", "make_lqg"),
 }
 _PREFIX = "gymnax:"
 # Made only by downloading data.

@@ -182,12 +182,14 @@ class Moments(NamedTuple):
         variance: E[(X − E[X])²] of each coordinate, a pytree as X.
         total_variance: tr Var(X) = E‖X − E[X]‖², a scalar, the sum of `variance`.
         second_moment: E‖X‖² = tr Var(X) + ‖E[X]‖², a scalar.
+        covariance: of the flattened X, `[P, P]`, or None where it was not asked for.
     """
 
     mean: PyTree
     variance: PyTree
     total_variance: jax.Array
     second_moment: jax.Array
+    covariance: jax.Array | None = None
 
 
 def moments(estimates: PyTree, probabilities: jax.Array) -> Moments:

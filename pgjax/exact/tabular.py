@@ -145,6 +145,41 @@ def _first(found: np.ndarray) -> list[int]:
     return np.argwhere(found)[0].tolist()
 
 
+def make_bandit(
+    rewards: ArrayLike, probabilities: ArrayLike | None = None, *, name: str = "bandit"
+) -> TabularMDP:
+    """A bandit, the MDP of one step: state 0, whose observation is `[1]`, then the terminal state 1, `[0]`.
+
+    Args:
+        rewards: R of each arm, `[A]`, or of each arm's outcomes, `[A, K]`.
+        probabilities: of the outcomes, `[A, K]`; only with rewards `[A, K]`.
+        name: of the problem.
+
+    Raises:
+        ValueError: for rewards `[A, K]` without probabilities, or as in `make_tabular_mdp`.
+    """
+    rewards = jnp.asarray(rewards, float)
+    probabilities = None if probabilities is None else jnp.asarray(probabilities, float)
+    if rewards.ndim == 1 and probabilities is None:
+        rewards, probabilities = rewards[:, None], jnp.ones((rewards.shape[0], 1))
+    if rewards.ndim != 2 or probabilities is None or probabilities.shape != rewards.shape:
+        found = None if probabilities is None else probabilities.shape
+        raise ValueError(
+            f"rewards has shape {rewards.shape} and probabilities {found}, must be [A] and None or both [A, K]"
+        )
+    twice = lambda x: jnp.stack([x, x])
+    return make_tabular_mdp(
+        initial=[1.0, 0.0],
+        successors=jnp.ones((2, *rewards.shape), jnp.int32),
+        probabilities=twice(probabilities),
+        rewards=twice(rewards),
+        terminal=[False, True],
+        observations=[[1.0], [0.0]],
+        horizon=1,
+        name=name,
+    )
+
+
 def random_mdp(
     key: jax.Array, num_states: int, num_actions: int, num_outcomes: int, horizon: int
 ) -> TabularMDP:

@@ -1,0 +1,90 @@
+"""Scores, the Fisher information of an episode, and the natural gradient, exactly.
+
+Axes: T time (the horizon), S states, A actions, P parameters in the order of `ravel_pytree(params)`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+
+from pgjax._checks import require_in_range
+from pgjax.exact._averages import checked_discount, outer_average, running_probabilities
+from pgjax.exact.dynamic_programming import Apply, exact_gradient, visitation
+from pgjax.exact.tabular import TabularMDP
+from pgjax.types import PyTree
+
+
+def score_table(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
+    """ψ(s, a) = ∇_θ ln π(a|s), `[S, A, P]`, of any `apply(params, obs) → logits [A]`.
+
+    Rows of terminal states are filled too; Σ_a π(a|s) ψ(s, a) = 0 in every state.
+    """
+    flat, unravel = ravel_pytree(params)
+    log_probabilities = lambda theta, obs: jax.nn.log_softmax(apply(unravel(theta), obs))
+    return jax.vmap(jax.jacrev(log_probabilities), (None, 0))(flat, mdp.observations)
+
+
+def fisher_matrix(apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0) -> jax.Array:
+    """F = Σ_t γᵗ Σ_s d_t(s) Σ_a π(a|s) ψ(s, a) ψ(s, a)ᵀ, `[P, P]`.
+
+    At γ = 1 it is the Fisher information of one episode, E[S Sᵀ] = −E[∇² ln f(τ, θ)] with S = Σ_t ψ_t: the
+    scores of different steps are uncorrelated. It is a sum over the episode, not a mean over steps.
+
+    Args:
+        apply, params, mdp: the policy and the problem.
+        discount: γ in [0, 1], the weight γᵗ of step t.
+
+    Raises:
+        ValueError: for a discount outside [0, 1].
+
+    Source: Kakade (2002); Bagnell & Schneider (2003) for the episode's distribution.
+    """
+    gamma = checked_discount(mdp, discount)
+    probabilities = running_probabilities(apply, params, mdp)
+    powers = gamma ** jnp.arange(mdp.horizon, dtype=gamma.dtype)
+    visits = powers @ visitation(mdp, probabilities)
+    scores = score_table(apply, params, mdp)
+    return jnp.sum(outer_average(visits[:, None] * probabilities, scores, scores, full=True), axis=0)
+
+
+def pseudo_inverse(matrix: jax.Array, damping: ArrayLike = 0.0) -> jax.Array:
+    """Σ_i q_i q_iᵀ / (λ_i + c) over the positive eigenvalues of a symmetric `[P, P]` matrix Σ_i λ_i q_i q_iᵀ.
+
+    Eigenvalues of at most 10 P ε times the largest (ε the float type's) count as zero: their directions change
+    no probability, so nothing is gained by a step there, damped or not. c = `damping` ≥ 0; c = 0 is Moore and
+    Penrose's inverse.
+
+    Raises:
+        ValueError: for a negative damping.
+    """
+    require_in_range("damping", damping, 0.0, None)
+    eigenvalues, vectors = jnp.linalg.eigh(matrix)
+    cutoff = 10 * matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(eigenvalues))
+    kept = eigenvalues > cutoff
+    damped = jnp.where(kept, eigenvalues, 1.0) + jnp.asarray(damping, matrix.dtype)
+    return (vectors * jnp.where(kept, 1.0 / damped, 0.0)[None, :]) @ vectors.T
+
+
+def natural_gradient(
+    apply: Apply,
+    params: PyTree,
+    mdp: TabularMDP,
+    *,
+    discount: ArrayLike = 1.0,
+    damping: ArrayLike = 0.0,
+) -> PyTree:
+    """F⁺ ∇ρ(θ), the shortest of the natural gradients, a pytree as `params`; (F + c I)⁻¹ ∇ρ with damping c.
+
+    F and ρ carry the same γᵗ. For a softmax table it is, state by state, the mean advantage over the steps,
+    minus its mean over actions, so a step of length α gives π ∝ π exp(α A). The parameters' inner product
+    decides which of the natural gradients is shortest; the change of the policy does not depend on it.
+
+    Raises:
+        ValueError: for a discount outside [0, 1] or a negative damping.
+
+    Source: Amari (1998); Kakade (2002).
+    """
+    gradient, unravel = ravel_pytree(exact_gradient(apply, params, mdp, discount))
+    fisher = fisher_matrix(apply, params, mdp, discount=discount)
+    return unravel(pseudo_inverse(fisher, damping) @ gradient)
