@@ -12,7 +12,7 @@ import numpy as np
 from experiments._problems import Problem
 from experiments._runner import UsageError
 from pgjax import baselines, estimators, exact, losses
-from pgjax.types import Baseline, Estimator
+from pgjax.types import Baseline, Estimator, Trajectory
 
 
 class Entry(NamedTuple):
@@ -49,6 +49,17 @@ def weighted(returns=estimators.reward_to_go, **options) -> Callable[[Problem], 
 
 def with_critic(form: str) -> Callable[[Problem], Estimator]:
     return lambda problem: estimators.make_critic_estimator(problem.policy, problem.critic, form=form)
+
+
+def values_in_time(problem: Problem) -> Baseline:
+    """b = V_t(X_t), the oracle's: what v(X_t) cannot know is how much time is left."""
+
+    def predict(trajectory: Trajectory) -> jax.Array:
+        table = jnp.asarray(problem.oracle.values_in_time.astype(trajectory.rewards.dtype))
+        states = jax.vmap(jax.vmap(problem.state_of))(trajectory.obs)
+        return jnp.take_along_axis(table, states, axis=1)
+
+    return baselines.stateless(predict)
 
 
 def natural(problem: Problem) -> Estimator:
@@ -91,6 +102,7 @@ CATALOGUE: dict[str, Entry] = {
         weighted(baseline=lambda p: baselines.optimal_state(p.state_of, p.num_states, decay=0.95)), needs="oracle"
     ),
     "Gₜ − v(Xₜ)": Entry(weighted(baseline=VALUE)),
+    "Gₜ − Vₜ(Xₜ), exact": Entry(weighted(baseline=values_in_time), needs="oracle"),
     "Gₜ − v(Xₜ) + 1": Entry(weighted(baseline=lambda p: baselines.shifted(p.value, -1.0))),
     "Gₜ, leave-one-out": Entry(weighted(baseline=lambda p: baselines.leave_one_out("live")), joint=True),
     "G₁ − greedy episode": Entry(weighted(G1, baseline=lambda p: baselines.greedy_rollout()), enumerable=False),
@@ -135,7 +147,10 @@ def chosen(problem: Problem, names: tuple[str, ...], own: tuple[str, ...]) -> di
     found = {
         name: entry for name, entry in CATALOGUE.items() if name in (names or CATALOGUE) and offers[entry.needs]
     }
-    return found | {path: load(path) for path in own}
+    loaded = {path: load(path) for path in own}
+    for entry in loaded.values():
+        entry.make(problem)  # what cannot be made is refused before the long measurements
+    return found | loaded
 
 
 def load(path: str) -> Entry:

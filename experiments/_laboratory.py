@@ -101,6 +101,17 @@ def warmed(problem: Problem, estimator: Estimator, episodes: Trajectory, batch: 
     return jax.lax.scan(see, state, rows)[0]
 
 
+@jax.jit
+def _statistics(estimates: jax.Array, target: jax.Array):
+    cosine = diagnostics.batch_cosine(estimates, target, batch_size=1)
+    return diagnostics.gradient_statistics(estimates, target), cosine
+
+
+@jax.jit
+def _variance(estimates: jax.Array) -> diagnostics.Estimate:
+    return diagnostics.gradient_statistics(estimates).variance
+
+
 def measured(
     problem: Problem,
     entries: Mapping[str, Entry],
@@ -116,17 +127,48 @@ def measured(
         estimator = entry.make(problem)
 
         @jax.jit
-        def look(warm: Trajectory, episodes: Trajectory, target: jax.Array):
+        def look(warm: Trajectory, episodes: Trajectory):
             state = warmed(problem, estimator, warm, batch)
             estimates = measure.group_estimates(estimator, problem.params, state, episodes, batch, at_once=256)
-            statistics = diagnostics.gradient_statistics(estimates, target)
-            return statistics, diagnostics.batch_cosine(estimates, target, batch_size=1), estimates, state
+            return estimates, state
 
-        statistics, cosine, estimates, state = look(warm.of(entry), episodes.of(entry), target(entry))
+        estimates, state = look(warm.of(entry), episodes.of(entry))
+        statistics, cosine = _statistics(estimates, target(entry))
         return Measured(statistics=statistics, cosine=cosine, estimates=np.asarray(estimates)), state
 
     found = in_parallel(one, entries, advance)
     return {name: one[0] for name, one in found.items()}, {name: one[1] for name, one in found.items()}
+
+
+def against_batch(
+    problem: Problem,
+    entries: Mapping[str, Entry],
+    episodes: Episodes,
+    warm: Episodes,
+    found: Mapping[str, Measured],
+    batch: int,
+) -> dict[str, list[tuple[int, float, float, float]]]:
+    """name → (B, tr Var, low, high) for B, 4 B and 16 B episodes an estimate.
+
+    Where episodes do not weigh each other the larger batches are means of the smaller ones, which is the same number.
+    """
+    curves = {}
+    for name, entry in entries.items():
+        curves[name] = []
+        for factor in (1, 4, 16):
+            estimates = found[name].estimates
+            zeros = lambda _, size=estimates.shape[1]: jnp.zeros(size)
+            if factor > 1 and entry.joint:
+                larger, _ = measured(
+                    problem, {name: entry}, episodes, warm, batch * factor, zeros, lambda _: None
+                )
+                estimates = larger[name].estimates
+            elif factor > 1:
+                usable = len(estimates) // factor * factor
+                estimates = estimates[:usable].reshape(-1, factor, estimates.shape[1]).mean(axis=1)
+            variance = _variance(estimates)
+            curves[name].append((batch * factor, *map(float, (variance.value, variance.low, variance.high))))
+    return curves
 
 
 def exact_moments(

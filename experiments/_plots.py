@@ -108,10 +108,10 @@ def learning_curves(
     axes.margins(x=0)
     if np.max(np.abs(x)) >= 1e4 and axes.get_xscale() == "linear":
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    _label_ends(axes, ends)
+    label_ends(axes, ends)
 
 
-def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
+def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
     """Writes each name beside its point, moved up or down until no two overlap."""
     if not ends:
         return
@@ -122,6 +122,59 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> Non
     for (text, (x, y, colour)), shift in zip(ends.items(), shifts, strict=True):
         style = SMALL_TEXT | {"color": colour, "va": "center", "fontweight": "bold"}
         axes.annotate(text, (x, y), (6, shift), annotation_clip=False, **style)
+
+
+def labelled_points(
+    axes: Axes, points: Mapping[str, tuple[float, float]], markers: Mapping[str, str], colour: str = PALETTE[0]
+) -> None:
+    """Points with their names to the right, moved up or down where they would overlap; thin lines lead to moved names.
+
+    Set scales and limits before. Points that stand above each other, four or more, get a column of names.
+
+    Args:
+        points: name → (x, y).
+        markers: name → marker; those that share the first one's are drawn in `colour`, the others in another.
+    """
+    first = next(iter(markers.values()), "o")
+    for name, (x, y) in points.items():
+        chosen = colour if markers[name] == first else PALETTE[1]
+        axes.plot(x, y, markers[name], color=chosen, markersize=7, zorder=3)
+    axes.figure.draw_without_rendering()
+    scale = 72 / axes.figure.dpi
+    places = {name: axes.transData.transform(point) * scale for name, point in points.items()}
+    columns: dict[int, list[str]] = {}
+    for name, (x, _) in places.items():
+        columns.setdefault(round(x), []).append(name)
+    shifts: dict[str, float] = {}
+    for names in columns.values():
+        if len(names) >= 4:
+            heights = np.array([places[name][1] for name in names])
+            shifts |= dict(zip(names, _spread(heights, LABEL_POINTS) - heights, strict=True))
+    boxes = [_label_box(places[name], shift, name) for name, shift in shifts.items()]
+    boxes += [(x - 4, x + 4, y - 4, y + 4) for x, y in places.values()]
+    for name in sorted(set(points) - set(shifts), key=lambda name: places[name][0]):
+        tried = [_label_box(places[name], shift, name) for shift in _SHIFTS]
+        free = [i for i, box in enumerate(tried) if not any(_overlap(box, other) for other in boxes)]
+        chosen = free[0] if free else 0
+        shifts[name] = _SHIFTS[chosen]
+        boxes.append(tried[chosen])
+    for name, shift in shifts.items():
+        style = SMALL_TEXT | {"color": INK, "va": "center", "fontsize": 8}
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3, "relpos": (0, 0.5)}
+        axes.annotate(name, points[name], (14, shift), annotation_clip=False, arrowprops=line, **style)
+
+
+_SHIFTS = (0.0, *(sign * 11.0 * n for n in range(1, 6) for sign in (1, -1)))
+
+
+def _label_box(place: np.ndarray, shift: float, text: str) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top of a name in points, by a guess at its width."""
+    x, y = place[0] + 14, place[1] + shift
+    return x, x + 4.6 * len(text), y - 5, y + 5
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
 def _spread(heights: np.ndarray, gap: float) -> np.ndarray:

@@ -29,6 +29,7 @@ class Oracle(NamedTuple):
         gradient: ∇ρ(θ), flat `[P]`.
         natural_gradient: F⁺ ∇ρ(θ), flat `[P]`.
         values, action_values: V_t(s) and Q_t(s, a) averaged over the times of the visits, `[S]` and `[S, A]`.
+        values_in_time: V_t(s), `[T, S]`.
         best_constant: b* = E[‖S‖²G_1] / E‖S‖².
     """
 
@@ -38,6 +39,7 @@ class Oracle(NamedTuple):
     natural_gradient: np.ndarray
     values: np.ndarray
     action_values: np.ndarray
+    values_in_time: np.ndarray
     best_constant: float
 
 
@@ -170,6 +172,7 @@ def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> Oracle:
     flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
     table = exact.policy_probabilities(policy.apply, params, mdp)
     visits = np.asarray(exact.visitation(mdp, table))
+    values = exact.state_values(mdp, table)[:-1]
     # States that look alike share one number: what a function of the observation can know.
     observations = np.asarray(mdp.observations).reshape(mdp.num_states, -1)
     alike = np.all(observations[:, None] == observations[None], axis=2).astype(float)
@@ -181,7 +184,8 @@ def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> Oracle:
         objective=float(exact.objective(policy.apply, params, mdp)),
         gradient=flat(exact.exact_gradient(policy.apply, params, mdp)),
         natural_gradient=flat(exact.natural_gradient(policy.apply, params, mdp)),
-        values=shaped(exact.state_values(mdp, table)[:-1]),
+        values=shaped(values),
+        values_in_time=np.asarray(values),
         action_values=shaped(exact.action_values(mdp, table)),
         best_constant=float(exact.optimal_constant_baseline(policy.apply, params, mdp)),
     )

@@ -26,6 +26,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from experiments import _catalogue as catalogue
+from experiments import _lab_report as report
 from experiments import _laboratory as laboratory
 from experiments import _problems as problems
 from experiments import _runner as runner
@@ -70,8 +71,7 @@ class Config:
 
 
 TINY = Config(problem="bandit", episodes=256, only=("G₁", "G₁, batch mean (Dr. GRPO)", "Gₜ − v(Xₜ)"))
-BATCHES = (2, 8, 32)
-"""Of the figure, which shows these estimators: one colour each."""
+# Those of the figure over batch sizes: one colour each.
 FIGURED = (
     "G₁",
     "G₁ − ρ̂",
@@ -100,54 +100,10 @@ def reference(problem: problems.Problem, episodes: laboratory.Episodes, key: jax
     return statistics.mean, float(jnp.sum(jnp.square(statistics.mean_stderr)))
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """One estimator's numbers; lengths are relative to the target's, variances to its square."""
-
-    entry: catalogue.Entry
-    exact: laboratory.Exact | None
-    found: laboratory.Measured
-    target: np.ndarray
-    reference_error: float
-    gain: tuple[float, float] | None
-
-    @property
-    def scale(self) -> float:
-        return float(self.target @ self.target)
-
-    @property
-    def bias(self) -> float:
-        """‖E ∇̂ρ − ∇ρ‖ / ‖∇ρ‖; without enumeration, corrected for both samples' noise and zero where they explain it."""
-        if self.exact is not None:
-            return float(np.linalg.norm(self.exact.mean - self.target)) / self.scale**0.5
-        squared = float(self.found.statistics.squared_bias.value) - self.reference_error
-        return max(squared, 0.0) ** 0.5 / self.scale**0.5
-
-    @property
-    def z(self) -> float:
-        """The largest |bias| over its standard error of any coordinate."""
-        statistics = self.found.statistics
-        stderr = np.sqrt(np.square(statistics.mean_stderr) + self.reference_error / len(self.target))
-        return float(np.max(np.abs(statistics.bias) / np.maximum(stderr, 1e-12)))
-
-    @property
-    def variance(self) -> float:
-        return self.exact.variance if self.exact is not None else float(self.found.statistics.variance.value)
-
-    @property
-    def biased(self) -> bool:
-        return self.bias > 1e-9 if self.exact is not None else self.z > 5.0
-
-    def verdict(self) -> str:
-        how = "" if self.exact is not None else f" (max |z| {self.z:.1f})"
-        if self.entry.bias == "not stated":
-            return ("biased" if self.biased else "unbiased") + how
-        if not self.biased:
-            return ("unbiased here" if self.entry.bias else "unbiased") + how
-        return f"biased: {self.entry.bias}" if self.entry.bias else f"DIFFERS: claims to be unbiased{how}"
-
-
-def measure(config: Config, problem: problems.Problem, recorder: runner.Recorder) -> dict[str, Line]:
+def measure(
+    config: Config, problem: problems.Problem, recorder: runner.Recorder
+) -> tuple[dict[str, report.Line], dict[str, list]]:
+    """Every estimator's numbers, and the variance of some at several batch sizes."""
     entries = catalogue.chosen(problem, config.only, config.estimator)
     if config.batch < 2:
         entries = {name: entry for name, entry in entries.items() if not entry.joint}
@@ -165,6 +121,9 @@ def measure(config: Config, problem: problems.Problem, recorder: runner.Recorder
     with recorder.progress(len(entries), "measuring", "estimators") as progress:
         heard = lambda name: progress.advance(1, name)
         found, states = laboratory.measured(problem, entries, episodes, warm, config.batch, target, heard)
+    figured = {name: entry for name, entry in entries.items() if name in FIGURED or name in config.estimator}
+    with recorder.timed("variance against batch size"):
+        curves = laboratory.against_batch(problem, figured, episodes, warm, found, config.batch)
     known, gained = {}, {}
     if oracle is not None:
         with recorder.timed("exact moments"):
@@ -172,7 +131,7 @@ def measure(config: Config, problem: problems.Problem, recorder: runner.Recorder
         with recorder.timed("gain of one step"):
             gained = laboratory.gains(problem, found)
     lines = {
-        name: Line(
+        name: report.Line(
             entry=entry,
             exact=known.get(name),
             found=found[name],
@@ -188,70 +147,11 @@ def measure(config: Config, problem: problems.Problem, recorder: runner.Recorder
     elif gained:
         most = gained["∇ρ"][0]
         recorder.note(f"One step along the exact gradient gains {most:.4g} at most; ρ(θ) = {oracle.objective:.5g}.")
-    return lines
+    return lines, curves
 
 
 def _exact_target(oracle: problems.Oracle, entry: catalogue.Entry) -> np.ndarray:
     return oracle.natural_gradient if entry.natural else oracle.gradient
-
-
-HEADERS = (
-    "estimator", "bias", "tr Var", "measured", "signal/noise", "cosine", "MSE", "noise scale", "gain", "verdict"
-)  # fmt: skip
-
-
-def cells(name: str, line: Line, batch: int) -> list[str]:
-    statistics, cosine = line.found.statistics, line.found.cosine
-    number = runner.format_number
-    relative = lambda x: f"{x:.3g}" if x > 1e-9 else "0"
-    signal = line.scale if line.exact is None else float(line.exact.mean @ line.exact.mean)
-    return [
-        name,
-        relative(line.bias),
-        f"{line.exact.variance:.4g}" if line.exact else "",
-        number(float(statistics.variance.value), float(statistics.variance.stderr)),
-        f"{signal / line.variance:.3g}" if line.variance > 0 else "∞",
-        f"{float(cosine.value):.3f}",
-        f"{line.variance / line.scale + line.bias**2:.3g}",
-        f"{batch * line.variance / line.scale:.3g}",
-        number(*line.gain) if line.gain else "",
-        line.verdict(),
-    ]
-
-
-def record(config: Config, lines: dict[str, Line], recorder: runner.Recorder) -> None:
-    ordered = dict(sorted(lines.items(), key=lambda item: item[1].variance / item[1].scale + item[1].bias ** 2))
-    shown = [cells(name, line, config.batch) for name, line in ordered.items()]
-    kept = [i for i in range(len(HEADERS)) if any(row[i] for row in shown)]
-    title = f"From the smallest to the largest mean squared error; B = {config.batch} episodes an estimate"
-    recorder.table(title, [HEADERS[i] for i in kept], [[row[i] for i in kept] for row in shown])
-    for name, line in lines.items():
-        statistics = line.found.statistics
-        recorder.row(
-            quantity="relative bias", variant=name, ours=line.bias, exact=0.0 if not line.entry.bias else None,
-            verdict=line.verdict(),
-        )  # fmt: skip
-        for quantity, measured in (
-            ("tr Var", statistics.variance),
-            ("signal-to-noise ratio", statistics.signal_to_noise),
-            ("noise scale (estimates)", statistics.noise_scale),
-            ("mean squared error", statistics.mean_squared_error),
-            ("cosine", line.found.cosine),
-        ):
-            known = line.exact.variance if quantity == "tr Var" and line.exact else None
-            agrees = known and runner.verdict(float(measured.value), float(measured.stderr), known, z=4.5)
-            recorder.row(
-                quantity=quantity,
-                variant=name,
-                ours=float(measured.value),
-                stderr=float(measured.stderr),
-                exact=known,
-                verdict=agrees or None,
-            )
-    recorder.note(
-        "bias = ‖E ĝ − ∇ρ‖/‖∇ρ‖; MSE = (tr Var + bias²)/‖∇ρ‖²; noise scale: episodes at which noise equals signal; "
-        "gain of ρ by one step of the best size; ± is one standard error. The natural gradient is held against F⁺∇ρ."
-    )
 
 
 def decompose(config: Config, problem: problems.Problem, recorder: runner.Recorder) -> None:
@@ -285,12 +185,19 @@ def decompose(config: Config, problem: problems.Problem, recorder: runner.Record
 def run(config: Config, recorder: runner.Recorder) -> dict:
     with recorder.timed("problem and policy"):
         problem = make_problem(config)
-    lines = measure(config, problem, recorder)
-    record(config, lines, recorder)
+    lines, curves = measure(config, problem, recorder)
+    report.record(problem.name, config.batch, lines, recorder)
     with recorder.timed("parts of the variance"):
         decompose(config, problem, recorder)
-    return {"config": config, "problem": problem, "lines": lines}
+    return {"config": config, "problem": problem, "lines": lines, "curves": curves}
+
+
+def plot(results: dict, recorder: runner.Recorder) -> None:
+    config, lines, curves = results["config"], results["lines"], results["curves"]
+    report.plot_plane(results["problem"].name, config.batch, lines, recorder)
+    if curves:
+        report.plot_batches(results["problem"].name, lines, curves, recorder)
 
 
 if __name__ == "__main__":
-    runner.main(__file__, __doc__, Config, run)
+    runner.main(__file__, __doc__, Config, run, plot)
