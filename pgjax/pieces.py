@@ -105,21 +105,23 @@ def map_over_rows(
     alive: jax.Array,
     rows_per_piece: int | None = None,
 ) -> jax.Array:
-    """`function` of every row, `[T, B]`; zero where not `alive`.
+    """`function` of every row, `[T, B, ...]`; zero where not `alive`.
 
     Args:
-        function: takes leaves `[N, ...]`, returns `[N]`.
+        function: takes leaves `[N, ...]`, returns one array `[N, ...]`.
         rows: leaves `[T, B, ...]`.
         alive: bool `[T, B]`.
         rows_per_piece: N at most; `default_rows()` if None.
     """
     size = _piece_size(rows, alive, rows_per_piece)
     piece = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[2:]), x.dtype), rows)
-    dtype = jax.eval_shape(function, piece).dtype
+    result = jax.eval_shape(function, piece)
 
     def body(start, piece, mask, output):
         del mask
         return jax.lax.dynamic_update_slice_in_dim(output, function(piece), start, axis=0)
 
-    output = _for_each_piece(body, jnp.zeros(alive.size, dtype), rows, alive, rows_per_piece)
-    return jnp.where(alive, output.reshape(alive.shape), jnp.zeros((), dtype))
+    start = jnp.zeros((alive.size, *result.shape[1:]), result.dtype)
+    output = _for_each_piece(body, start, rows, alive, rows_per_piece).reshape((*alive.shape, *result.shape[1:]))
+    live = alive.reshape((*alive.shape, *(1 for _ in result.shape[1:])))
+    return jnp.where(live, output, jnp.zeros((), result.dtype))

@@ -36,6 +36,12 @@ def test_a_map_does_not_depend_on_the_piece_size(batch, size):
     np.testing.assert_allclose(got, np.where(alive, rows.sum(-1), 0.0), rtol=1e-6)
 
 
+def test_a_map_keeps_trailing_axes(batch):
+    rows, alive = batch
+    got = map_over_rows(lambda x: jnp.stack([x, 2.0 * x], axis=1), rows, alive, 11)
+    np.testing.assert_allclose(got, np.where(alive[..., None, None], np.stack([rows, 2 * rows], axis=2), 0.0))
+
+
 def test_rows_after_the_last_live_one_are_never_visited(batch):
     rows, alive = batch
     poisoned = rows.at[4:].set(jnp.nan)

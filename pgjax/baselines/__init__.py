@@ -10,6 +10,7 @@ row t for the reward-to-go; row 0 is G_1 either way.
 
 from pgjax.baselines.groups import batch_mean, leave_one_out
 from pgjax.baselines.informed import greedy_rollout, input_dependent, shifted
+from pgjax.baselines.optimal import OptimalState, optimal_constant, optimal_state, optimal_time_dependent
 from pgjax.baselines.simple import (
     MovingAverageState,
     TimeDependentState,
@@ -24,6 +25,7 @@ from pgjax.baselines.value import ValueFunctionState, value_function
 
 __all__ = [
     "MovingAverageState",
+    "OptimalState",
     "TimeDependentState",
     "ValueFunctionState",
     "batch_mean",
@@ -33,6 +35,9 @@ __all__ = [
     "leave_one_out",
     "moving_average",
     "none",
+    "optimal_constant",
+    "optimal_state",
+    "optimal_time_dependent",
     "shifted",
     "state_values",
     "stateless",

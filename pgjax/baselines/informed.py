@@ -20,8 +20,9 @@ def input_dependent(
 ) -> Baseline:
     """b_t = b(X_t, z_{1:T}, t): may look ahead at the exogenous input z, because no action moves it. Unbiased.
 
-    E[b(X_t, z) ∇ ln f(X_t, θ)_{A_t}] = 0 as long as A_t and z are independent given X_t: the policy must not see the
-    input that is still to come. What the input alone makes of the return is then no longer noise.
+    E[b(X_t, z) ∇ ln f(X_t, θ)_{A_t}] = 0 because A_t and z are independent given X_t, whatever of z the policy sees in
+    X_t. What the input alone makes of the return is then no longer noise. An "input" that actions move, such as a
+    position, biases the estimate by −E[Σ_t b_t ∇ ln f(X_t, θ)_{A_t}].
 
     Args:
         inputs_of: `obs of one row → z` of that row. Observations must carry the input on every live row; rows past an

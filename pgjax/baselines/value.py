@@ -24,6 +24,86 @@ class ValueFunctionState(NamedTuple):
     num_updates: jax.Array
 
 
+def fitted(
+    init_params: Callable[[jax.Array, PyTree], PyTree],
+    rows_of: Callable[[Trajectory], PyTree],
+    apply_row: Callable[[PyTree, PyTree], jax.Array],
+    optimizer: Any,
+    *,
+    num_steps: int,
+    decay: float,
+    rows_per_piece: int | None,
+) -> tuple[Callable, Callable]:
+    """The `init` and `update` of m + s · network(row), fitted by ½ (m + s · network(row) − G_t)² over live steps.
+
+    m and s are moving averages of the targets' mean and standard deviation: the network's output stays of order one
+    whatever the rewards' unit.
+
+    Args:
+        rows_of: what of the trajectory the network sees, leaves `[T, B, ...]`.
+        apply_row: `(params, row) → scalar`.
+
+    Raises:
+        ValueError: if `num_steps` < 1 or `decay` is outside [0, 1].
+    """
+    require_integer("num_steps", num_steps, 1, None)
+    require_in_range("decay", decay, 0.0, 1.0)
+
+    def init(key: jax.Array, sample: Trajectory) -> ValueFunctionState:
+        params = init_params(key, jax.tree.map(lambda x: x[0, 0], sample.obs))
+        dtype = sample.rewards.dtype
+        return ValueFunctionState(
+            params=params,
+            optimizer_state=optimizer.init(params),
+            mean=jnp.zeros((), dtype),
+            scale=jnp.ones((), dtype),
+            num_updates=jnp.zeros((), jnp.int32),
+        )
+
+    def update(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array):
+        alive = trajectory.alive
+        num_live = jnp.maximum(jnp.sum(alive), 1).astype(returns.dtype)
+        mean = jnp.sum(jnp.where(alive, returns, 0.0)) / num_live
+        variance = jnp.sum(jnp.where(alive, jnp.square(returns - mean), 0.0)) / num_live
+        weight = jnp.where(state.num_updates == 0, 0.0, decay)
+        mean = weight * state.mean + (1.0 - weight) * mean
+        # Constant returns have no spread; any positive scale serves then.
+        scale = weight * state.scale + (1.0 - weight) * jnp.maximum(jnp.sqrt(variance), 1e-3)
+        targets = (returns - mean) / scale
+
+        def piece_loss(params: PyTree, rows: tuple[PyTree, jax.Array], mask: jax.Array) -> jax.Array:
+            inputs, target = rows
+            losses = value_loss(jax.vmap(apply_row, (None, 0))(params, inputs), target)
+            return jnp.sum(jnp.where(mask, losses, 0.0)) / num_live
+
+        def step(carry, _):
+            params, optimizer_state = carry
+            loss, gradient = sum_over_rows(
+                lambda rows, mask: jax.value_and_grad(piece_loss)(params, rows, mask),
+                (rows_of(trajectory), targets),
+                alive,
+                rows_per_piece,
+            )
+            updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+            return (jax.tree.map(jnp.add, params, updates), optimizer_state), loss
+
+        (params, optimizer_state), losses = jax.lax.scan(
+            step, (state.params, state.optimizer_state), length=num_steps
+        )
+        new = ValueFunctionState(
+            params=params,
+            optimizer_state=optimizer_state,
+            mean=mean.astype(state.mean.dtype),
+            scale=scale.astype(state.scale.dtype),
+            num_updates=state.num_updates + 1,
+        )
+        # The first step's loss is that of the values which weighed this batch, up to the moved normalisation.
+        unexplained = 2.0 * losses[0] * scale**2 / jnp.maximum(variance, 1e-12)
+        return new, {"value_loss": losses[0], "unexplained_variance": unexplained}
+
+    return init, update
+
+
 def value_function(
     init_params: Callable[[jax.Array, PyTree], PyTree],
     apply: Callable[[PyTree, PyTree], jax.Array],
@@ -49,64 +129,20 @@ def value_function(
     Raises:
         ValueError: if `num_steps` < 1 or `decay` is outside [0, 1].
     """
-    require_integer("num_steps", num_steps, 1, None)
-    require_in_range("decay", decay, 0.0, 1.0)
-
-    def init(key: jax.Array, sample: Trajectory) -> ValueFunctionState:
-        params = init_params(key, jax.tree.map(lambda x: x[0, 0], sample.obs))
-        dtype = sample.rewards.dtype
-        return ValueFunctionState(
-            params=params,
-            optimizer_state=optimizer.init(params),
-            mean=jnp.zeros((), dtype),
-            scale=jnp.ones((), dtype),
-            num_updates=jnp.zeros((), jnp.int32),
-        )
+    init, update = fitted(
+        init_params,
+        lambda trajectory: trajectory.obs,
+        apply,
+        optimizer,
+        num_steps=num_steps,
+        decay=decay,
+        rows_per_piece=rows_per_piece,
+    )
 
     def predict(state: ValueFunctionState, trajectory: Trajectory) -> jax.Array:
         def values(obs: PyTree) -> jax.Array:
             return state.mean + state.scale * jax.vmap(apply, (None, 0))(state.params, obs)
 
         return map_over_rows(values, trajectory.obs, trajectory.alive, rows_per_piece)
-
-    def update(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array):
-        alive = trajectory.alive
-        num_live = jnp.maximum(jnp.sum(alive), 1).astype(returns.dtype)
-        mean = jnp.sum(jnp.where(alive, returns, 0.0)) / num_live
-        variance = jnp.sum(jnp.where(alive, jnp.square(returns - mean), 0.0)) / num_live
-        weight = jnp.where(state.num_updates == 0, 0.0, decay)
-        mean = weight * state.mean + (1.0 - weight) * mean
-        # Constant returns have no spread; any positive scale serves then.
-        scale = weight * state.scale + (1.0 - weight) * jnp.maximum(jnp.sqrt(variance), 1e-3)
-        targets = (returns - mean) / scale
-
-        def piece_loss(params: PyTree, rows: tuple[PyTree, jax.Array], mask: jax.Array) -> jax.Array:
-            obs, target = rows
-            return jnp.sum(jnp.where(mask, value_loss(jax.vmap(apply, (None, 0))(params, obs), target), 0.0)) / num_live
-
-        def step(carry, _):
-            params, optimizer_state = carry
-            loss, gradient = sum_over_rows(
-                lambda rows, mask: jax.value_and_grad(piece_loss)(params, rows, mask),
-                (trajectory.obs, targets),
-                alive,
-                rows_per_piece,
-            )
-            updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-            return (jax.tree.map(jnp.add, params, updates), optimizer_state), loss
-
-        (params, optimizer_state), losses = jax.lax.scan(
-            step, (state.params, state.optimizer_state), length=num_steps
-        )
-        new = ValueFunctionState(
-            params=params,
-            optimizer_state=optimizer_state,
-            mean=mean.astype(state.mean.dtype),
-            scale=scale.astype(state.scale.dtype),
-            num_updates=state.num_updates + 1,
-        )
-        # The first step's loss is that of the values which weighed this batch, up to the moved normalisation.
-        unexplained = 2.0 * losses[0] * scale**2 / jnp.maximum(variance, 1e-12)
-        return new, {"value_loss": losses[0], "unexplained_variance": unexplained}
 
     return Baseline(init=init, predict=predict, update=update, of_observation=True)

@@ -8,16 +8,32 @@ with other weights: `make_estimator`. The defaults give the exact gradient of th
 in expectation: sum over time, mean over complete episodes, nothing standardised. Axes: T time, B episodes.
 """
 
+from pgjax.estimators.critic import CriticEstimatorState, make_critic_estimator
+from pgjax.estimators.factorised import at_component_mode, counterfactual, each_component, factorised
+from pgjax.estimators.importance import importance_weighted
+from pgjax.estimators.natural import fisher_vector_product, natural
+from pgjax.estimators.per_parameter import PerParameterState, per_parameter
 from pgjax.estimators.rules import Returns, lambda_return, n_step, next_values, reward_to_go, total_return
 from pgjax.estimators.score_function import clipped_surrogate, make_estimator, record_behaviour, score_function
 
 __all__ = [
+    "CriticEstimatorState",
+    "PerParameterState",
     "Returns",
+    "at_component_mode",
     "clipped_surrogate",
+    "counterfactual",
+    "each_component",
+    "factorised",
+    "fisher_vector_product",
+    "importance_weighted",
     "lambda_return",
+    "make_critic_estimator",
     "make_estimator",
     "n_step",
+    "natural",
     "next_values",
+    "per_parameter",
     "record_behaviour",
     "reward_to_go",
     "score_function",

@@ -83,17 +83,50 @@ def assemble(
         update: `(params, state, trajectory, targets) → (state, metrics)`, after use.
     """
 
+    return assemble_at(
+        policy,
+        init=init,
+        weights=weights,
+        rows=lambda params, state, trajectory: rows(state, trajectory),
+        row_objective=row_objective,
+        update=lambda params, state, trajectory, targets: update(
+            params, state, trajectory._replace(returns=targets), targets
+        ),
+        fits_windows=fits_windows,
+        rows_per_piece=rows_per_piece,
+    )
+
+
+def assemble_at(
+    policy: Policy,
+    *,
+    init: Callable[[jax.Array, Trajectory], PyTree],
+    weights: Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]],
+    rows: Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, PyTree]],
+    row_objective: RowObjective,
+    update: Callable[[PyTree, PyTree, Trajectory, PyTree], tuple[PyTree, dict[str, jax.Array]]],
+    fits_windows: bool,
+    rows_per_piece: int | None = None,
+) -> Estimator:
+    """`assemble` where the weights depend on θ, which costs them a pass of their own over the rows.
+
+    Args:
+        rows: `(params, state, trajectory) → (rows [T, B, ...], targets)`; the rows are constants of the gradient, and
+            the targets any pytree that `update` takes.
+        init, weights, row_objective, update, fits_windows: as in `assemble`.
+    """
+
     def gradient(params: PyTree, state: PyTree, trajectory: Trajectory):
         alive = trajectory.alive
-        all_rows, targets = rows(state, trajectory)
+        all_rows, targets = rows(params, state, trajectory)
         estimate, entropy = batch_gradient(
             policy, row_objective, params, trajectory.obs, all_rows, alive, rows_per_piece
         )
-        state, metrics = update(params, state, trajectory._replace(returns=targets), targets)
+        state, metrics = update(params, state, trajectory, targets)
         return estimate, state, {"entropy": entropy / count_live(alive, entropy.dtype), **metrics}
 
     def episode_gradients(params: PyTree, state: PyTree, trajectory: Trajectory) -> PyTree:
-        all_rows, _ = rows(state, trajectory)
+        all_rows, _ = rows(params, state, trajectory)
         return each_episode(policy, row_objective, params, trajectory.obs, all_rows, trajectory.alive)
 
     return Estimator(

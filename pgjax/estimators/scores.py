@@ -53,7 +53,9 @@ def fisher_estimate(policy: Policy, params: PyTree, trajectory: Trajectory) -> j
 def squared_score_norms(
     policy: Policy, params: PyTree, trajectory: Trajectory, *, whole_episode: bool, norm: str = "vanilla"
 ) -> jax.Array:
-    """‖ψ_t‖² of every live row, or ‖Σ_t ψ_t‖² of the episode in each of its rows, `[T, B]`; zero where not alive.
+    """‖ψ_t‖² of every live row, `[T, B]` and zero where not alive, or ‖Σ_t ψ_t‖² of every episode, `[1, B]`.
+
+    One row for a whole episode: a sum over rows then counts every episode once, however long it is.
 
     Args:
         whole_episode: whether the score of the whole episode is meant, which multiplies G_1.
@@ -61,7 +63,7 @@ def squared_score_norms(
             this batch. The pseudo-inverse costs P³.
 
     Returns:
-        `[T, B]`, in 1/θ².
+        `[T, B]` or `[1, B]`; in 1/θ², with the natural norm in θ².
     """
     require_one_of("norm", norm, NORMS)
     if norm == "vanilla":
@@ -73,8 +75,7 @@ def squared_score_norms(
     def of_episode(episode: tuple) -> jax.Array:
         obs, actions, alive = episode
         if whole_episode:
-            square = length(episode_score(policy, params, obs, actions, alive))
-            return jnp.where(alive, square, jnp.zeros((), square.dtype))
+            return length(episode_score(policy, params, obs, actions, alive))[None]
         squares = jax.vmap(lambda x, a: length(step_score(policy, params, x, a)))(obs, actions)
         return jnp.where(alive, squares, jnp.zeros((), squares.dtype))
 

@@ -1,0 +1,145 @@
+"""Baselines of least variance, learned from the batches they have weighed: E[‖score‖² G] / E[‖score‖²].
+
+A return that multiplies a long score moves the estimate far, so it counts for more than in the mean return: the
+constant of least variance is E[‖S‖² G_1] / E[‖S‖²] and not ρ(θ). Both expectations are running averages, moved after
+use, so the estimate stays unbiased whatever they hold. Axes: T time, B episodes, S states.
+
+Which score is meant follows the estimator. Under `total_return` it is S = Σ_t ψ_t, ψ_t = ∇ ln f(X_t, θ)_{A_t}, of the
+whole episode, which multiplies G_1. Under `reward_to_go` it is ψ_t, which multiplies G_t: the one-step rule. That rule
+gives each term ψ_t (G_t − b) its least variance; the sum over t has covariances between its terms as well, so its own
+best b is another one unless episodes have a single step. Factors γᵗ (`time_weights`) are not part of the norms.
+
+A ratio of two averages needs no correction for their start at zero. Where the average of ‖score‖² is zero, because
+nothing was seen yet or no action there moved the policy, b = 0; a batch without information about a time step or a
+state leaves its averages as they are. Scores are computed one by one: a second backward pass.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pgjax._checks import require_in_range, require_integer, require_one_of
+from pgjax.types import Baseline, Trajectory
+
+PyTree = Any
+
+
+class OptimalState(NamedTuple):
+    """Running averages per episode, of ‖score‖² G in `weighted` and of ‖score‖² in `norms`: scalars, `[T]` or `[S]`."""
+
+    weighted: jax.Array
+    norms: jax.Array
+
+
+def _ratio(state: OptimalState) -> jax.Array:
+    return jnp.where(state.norms > 0, state.weighted / jnp.where(state.norms > 0, state.norms, 1.0), 0.0)
+
+
+def _score_norms(trajectory: Trajectory) -> jax.Array:
+    if trajectory.score_norms is None:
+        raise ValueError("an optimal baseline needs trajectory.score_norms, got None: use it in make_estimator")
+    return trajectory.score_norms
+
+
+def _optimal(
+    decay: float,
+    norm: str,
+    shape: Callable[[Trajectory], tuple[int, ...]],
+    spread: Callable[[jax.Array, Trajectory], jax.Array],
+    collect: Callable[[jax.Array, Trajectory], jax.Array],
+) -> Baseline:
+    """`spread` lays b out as `[T, B]`; `collect` sums over the rows `[T, B]` or `[1, B]` that share one b."""
+    require_in_range("decay", decay, 0.0, 1.0)
+    require_one_of("norm", norm, ("vanilla", "natural"))
+
+    def init(key: jax.Array, sample: Trajectory) -> OptimalState:
+        del key
+        zeros = jnp.zeros(shape(sample), sample.rewards.dtype)
+        return OptimalState(weighted=zeros, norms=zeros)
+
+    def predict(state: OptimalState, trajectory: Trajectory) -> jax.Array:
+        return jnp.broadcast_to(spread(_ratio(state), trajectory), trajectory.rewards.shape)
+
+    def update(state: OptimalState, trajectory: Trajectory, returns: jax.Array):
+        norms = _score_norms(trajectory).astype(returns.dtype)
+        num_episodes = returns.shape[1]
+        fresh = OptimalState(
+            weighted=collect(norms * returns[: norms.shape[0]], trajectory) / num_episodes,
+            norms=collect(norms, trajectory) / num_episodes,
+        )
+        move = lambda old, new: jnp.where(fresh.norms > 0, decay * old + (1.0 - decay) * new, old).astype(old.dtype)
+        return jax.tree.map(move, state, fresh), {}
+
+    return Baseline(init=init, predict=predict, update=update, score_norm=norm)
+
+
+def optimal_constant(decay: float = 0.9, norm: str = "vanilla") -> Baseline:
+    """b = E[‖S‖² G_1] / E[‖S‖²] with `total_return`, E[Σ_t ‖ψ_t‖² G_t] / E[Σ_t ‖ψ_t‖²] with `reward_to_go`. Unbiased.
+
+    With `total_return` no constant has less variance: tr Var(b) = tr Var(b*) + (b − b*)² E‖S‖². Each of the two
+    expectations is a running average, m ← β m + (1 − β) (mean over the batch) after use; b = 0 before the first.
+
+    Args:
+        decay: β in [0, 1].
+        norm: whose variance is meant. `"vanilla"`: of the gradient, ‖S‖. `"natural"`: of the natural gradient's step,
+            ‖F̂⁺ S‖ with the Fisher matrix F̂ of the batch, which costs P² memory and P³ time.
+
+    Raises:
+        ValueError: if `decay` is outside [0, 1] or `norm` is an unknown word.
+
+    Source: Weaver & Tao 2001; Greensmith, Bartlett & Baxter 2004. Natural norm: Chung, Thomas, Machado & Le Roux 2021.
+    """
+    return _optimal(decay, norm, lambda sample: (), lambda b, trajectory: b, lambda x, trajectory: jnp.sum(x))
+
+
+def optimal_time_dependent(decay: float = 0.9, norm: str = "vanilla") -> Baseline:
+    """b_t = E[‖ψ_t‖² G_t] / E[‖ψ_t‖²] over the episodes still running at t; one number per time step. Unbiased.
+
+    With `total_return`: E[‖S‖² G_1] / E[‖S‖²] over the episodes still running at t.
+
+    Args and errors as in `optimal_constant`; the horizon of every batch must be that of the first.
+
+    Source: Greensmith, Bartlett & Baxter 2004; Peters & Schaal 2008.
+    """
+
+    def collect(x: jax.Array, trajectory: Trajectory) -> jax.Array:
+        return jnp.sum(jnp.where(trajectory.alive, x, 0.0), axis=1)
+
+    return _optimal(decay, norm, lambda sample: sample.rewards.shape[:1], lambda b, trajectory: b[:, None], collect)
+
+
+def optimal_state(
+    index_of: Callable[[PyTree], jax.Array], num_states: int, decay: float = 0.9, norm: str = "vanilla"
+) -> Baseline:
+    """b(x) = E[‖ψ_t‖² G_t | X_t = x] / E[‖ψ_t‖² | X_t = x], a table; in general not the value v(x). Unbiased.
+
+    It equals v(x) where the length of the score does not depend on the action (a uniform softmax policy). With
+    `total_return`: E[‖S‖² G_1 | X_t = x] / E[‖S‖² | X_t = x].
+
+    Args:
+        index_of: `obs of one row → integer` in 0, …, S − 1. Any other integer has b = 0 and teaches nothing.
+        num_states: S.
+        decay, norm: as in `optimal_constant`.
+
+    Raises:
+        ValueError: if `num_states` is below one, or as in `optimal_constant`.
+
+    Source: Dayan 1991 (two actions, one state); Greensmith, Bartlett & Baxter 2004.
+    """
+    require_integer("num_states", num_states, 1, None)
+
+    def indices(trajectory: Trajectory) -> jax.Array:
+        index = jax.vmap(jax.vmap(index_of))(trajectory.obs)
+        # JAX reads negative indices from the end.
+        return jnp.where(trajectory.alive & (index >= 0), index, num_states)
+
+    def spread(table: jax.Array, trajectory: Trajectory) -> jax.Array:
+        return table.at[indices(trajectory)].get(mode="fill", fill_value=0.0)
+
+    def collect(x: jax.Array, trajectory: Trajectory) -> jax.Array:
+        rows = jnp.broadcast_to(x, trajectory.alive.shape)
+        return jnp.zeros(num_states, x.dtype).at[indices(trajectory)].add(rows, mode="drop")
+
+    return _optimal(decay, norm, lambda sample: (num_states,), spread, collect)

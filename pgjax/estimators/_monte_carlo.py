@@ -1,0 +1,33 @@
+"""What estimators that need Monte-Carlo returns and their own targets have in common. Axes: T time, B episodes."""
+
+import jax
+import jax.numpy as jnp
+
+from pgjax import returns as return_functions
+from pgjax._checks import require_one_of
+from pgjax.estimators.rules import Returns
+from pgjax.types import Baseline
+
+
+def require_monte_carlo(returns: Returns, baseline: Baseline, time_weights: str, *, from_start: bool = True) -> None:
+    """Returns that do not bootstrap and count from the start only if `from_start`; b without scores; γᵗ once.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    require_one_of("time_weights", time_weights, ("none", "discount"))
+    if returns.bootstraps or (returns.from_start and not from_start):
+        allowed = "total_return or reward_to_go" if from_start else "reward_to_go"
+        raise ValueError(f"returns must be {allowed} here, got another rule")
+    if baseline.score_norm != "none":
+        raise ValueError(f"baseline must not weigh by score norms here, got score_norm={baseline.score_norm!r}")
+    if time_weights == "discount" and returns.from_start:
+        raise ValueError("time_weights must be 'none' with total_return, which already discounts from the start")
+
+
+def time_factors(returns: Returns, time_weights: str, like: jax.Array) -> jax.Array:
+    """The factor of each row, γᵗ or 1, `[T, B]` and of the dtype of `like [T, B]`."""
+    if time_weights == "none":
+        return jnp.ones_like(like)
+    powers = return_functions.discount_weights(like.shape[0], returns.discount).astype(like.dtype)
+    return jnp.broadcast_to(powers[:, None], like.shape)

@@ -1,0 +1,145 @@
+"""Gradients at θ from episodes of an older θ_old, by the ratios of whole episodes: unbiased, at the price of variance.
+
+    ratio_t = f(X_t, θ)_{A_t} / f(X_t, θ_old)_{A_t},    E_{θ_old}[Π_{i≤k} ratio_i h(X_1, A_1, …, X_k, A_k)] = E_θ[h]
+
+Axes: T time, B episodes.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pgjax import baselines
+from pgjax._checks import require_one_of
+from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
+from pgjax.estimators.hot_path import assemble_at
+from pgjax.estimators.rules import Returns, reward_to_go, total_return
+from pgjax.estimators.score_function import record_behaviour
+from pgjax.types import Baseline, Estimator, Policy, Trajectory
+
+PyTree = Any
+WEIGHTINGS = ("per_decision", "trajectory")
+
+
+def log_ratios(
+    policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None
+) -> jax.Array:
+    """ln ratio_t, `[T, B]`, zero where not alive; all zero where no behaviour was recorded, which means θ itself."""
+    behaviour = trajectory.behaviour_log_probs
+    if behaviour is None:
+        return jnp.zeros_like(trajectory.rewards)
+    current = record_behaviour(policy, params, trajectory, rows_per_piece).behaviour_log_probs
+    return jnp.where(trajectory.alive, current - behaviour, 0.0)
+
+
+def weighted_reward_to_go(rewards: jax.Array, ratios: jax.Array, discount: jax.typing.ArrayLike) -> jax.Array:
+    """Y_t = ratio_t (R_{t+1} + γ Y_{t+1}) = Σ_{k≥t} γ^{k−t} (Π_{t≤i≤k} ratio_i) R_{k+1} of one episode, all `[T]`.
+
+    Its mean given X_t under θ_old is θ's value of X_t. Source: Precup, Sutton & Singh 2000.
+    """
+    discount = jnp.asarray(discount, rewards.dtype)
+
+    def step(following: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        reward, ratio = row
+        current = ratio * (reward + discount * following)
+        return current, current
+
+    return jax.lax.scan(step, jnp.zeros((), rewards.dtype), (rewards, ratios), reverse=True)[1]
+
+
+def importance_weighted(
+    policy: Policy,
+    *,
+    returns: Returns | None = None,
+    baseline: Baseline | None = None,
+    weighting: str = "per_decision",
+    time_weights: str = "none",
+    rows_per_piece: int | None = None,
+) -> Estimator:
+    """∇ρ(θ) from episodes that θ_old played. Unbiased, if θ_old gives probability to all that θ does.
+
+        trajectory     Σ_t ψ_t (Π_i ratio_i) (G_t − b(X_t))
+        per_decision   Σ_t ψ_t [Σ_{k≥t} γ^{k−t} (Π_{i≤k} ratio_i) R_{k+1} − (Π_{i≤t} ratio_i) b(X_t)]
+
+    with ψ_t = ∇ ln f(X_t, θ)_{A_t}, and the ratios constants of the gradient. A reward needs the ratios up to the
+    action that caused it; later ones only add variance. b(X_t) needs those up to and *including* ratio_t: without the
+    own one E[ψ_t | X_t] is not 0, and without any the states are θ_old's besides. (ratio_t alone on the whole row is
+    `losses.importance_weighted_loss`, PPO's surrogate, whose states and later actions stay θ_old's: biased
+    off-policy.) At θ = θ_old both are the score function's. The variance can grow exponentially with T; the metric
+    `effective_sample_size`, in [1/B, 1], is (Σ_b W_b)² / (B Σ_b W_b²) of the ratios W_b of whole episodes. Costs a
+    second pass of the policy over the rows.
+
+    Args:
+        policy: f(x, θ).
+        returns: G, a Monte-Carlo rule. `"per_decision"`: `reward_to_go(γ)`, the default with γ = 1. `"trajectory"`:
+            also `total_return(γ)`, the default.
+        baseline: b, predicted before the batch is seen; fitted to `weighted_reward_to_go` per decision, and to
+            (Π_i ratio_i) G_t for whole trajectories. `baselines.none()` if None.
+        weighting: `"per_decision"` or `"trajectory"`.
+        time_weights: `"none"`, or `"discount"`: the factor γᵗ on row t, as in `make_estimator`.
+        rows_per_piece: how many rows the hot path works on at a time.
+
+    `behaviour_log_probs` must be recorded (`record_behaviour`) unless θ itself acted. The `weights` depend on θ and
+    cannot be asked for.
+
+    Raises:
+        ValueError: for an unknown word, returns that bootstrap, `total_return` per decision (a past reward would need
+            other ratios), a baseline that weighs by scores, or γᵗ twice.
+
+    Source: Precup, Sutton & Singh 2000 (per decision); Jie & Abbeel 2010 (the policy gradient).
+    """
+    require_one_of("weighting", weighting, WEIGHTINGS)
+    whole = weighting == "trajectory"
+    returns = (total_return() if whole else reward_to_go()) if returns is None else returns
+    baseline = baselines.none() if baseline is None else baseline
+    require_monte_carlo(returns, baseline, time_weights, from_start=whole)
+
+    def weigh(state: PyTree, log_ratio: jax.Array, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+        """What multiplies ψ_t, and what b is fitted to, both `[T, B]`."""
+        up_to = jnp.cumsum(log_ratio, axis=0)
+        if whole:
+            episode = jnp.exp(up_to[-1:])
+            plain = returns.compute(trajectory, None, None)
+            targets = episode * plain
+            values = baseline.predict(state, trajectory._replace(returns=targets))
+            return episode * (plain - values), targets
+        ratios = jnp.exp(log_ratio)
+        to_go = lambda rewards, ratios: weighted_reward_to_go(rewards, ratios, returns.discount)
+        targets = jax.vmap(to_go, in_axes=1, out_axes=1)(trajectory.rewards, ratios)
+        values = baseline.predict(state, trajectory._replace(returns=targets))
+        return jnp.exp(up_to - log_ratio) * (targets - ratios * values), targets
+
+    def weights(state: PyTree, trajectory: Trajectory):
+        raise ValueError("importance_weighted has weights that depend on θ: ask for the gradient instead")
+
+    def rows(params: PyTree, state: PyTree, trajectory: Trajectory):
+        log_ratio = log_ratios(policy, params, trajectory, rows_per_piece)
+        weight, targets = weigh(state, log_ratio, trajectory)
+        weight = jnp.where(trajectory.alive, time_factors(returns, time_weights, weight) * weight, 0.0)
+        return (trajectory.actions, weight), (targets, log_ratio)
+
+    def row_objective(outputs: PyTree, rows: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        actions, weight = rows
+        log_probs = jax.vmap(policy.distribution.log_prob)(outputs, actions)
+        return weight * log_probs, jax.vmap(policy.distribution.entropy)(outputs)
+
+    def update(params: PyTree, state: PyTree, trajectory: Trajectory, targets: tuple[jax.Array, jax.Array]):
+        to_predict, log_ratio = targets
+        state, metrics = baseline.update(state, trajectory._replace(returns=to_predict), to_predict)
+        # A common factor cancels; without the largest, exp cannot overflow.
+        total = jnp.sum(log_ratio, axis=0)
+        relative = jnp.exp(total - jnp.max(total))
+        effective = jnp.square(jnp.mean(relative)) / jnp.mean(jnp.square(relative))
+        return state, {"effective_sample_size": effective, **metrics}
+
+    return assemble_at(
+        policy,
+        init=baseline.init,
+        weights=weights,
+        rows=rows,
+        row_objective=row_objective,
+        update=update,
+        fits_windows=False,
+        rows_per_piece=rows_per_piece,
+    )

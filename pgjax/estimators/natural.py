@@ -1,0 +1,130 @@
+"""The natural gradient of any estimator: (F + δI)⁻¹ ∇̂ρ, F the Fisher information of an episode.
+
+Axes: T time, B episodes, P parameters.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.scipy.sparse.linalg import cg
+
+from pgjax._checks import require_in_range, require_integer
+from pgjax.pieces import sum_over_rows
+from pgjax.types import Estimator, Policy, Trajectory
+
+PyTree = Any
+
+
+def fisher_vector_product(
+    policy: Policy, params: PyTree, trajectory: Trajectory, vector: PyTree, rows_per_piece: int | None = None
+) -> PyTree:
+    """F̂ v with F̂ = (1/B) Σ_b Σ_t Σ_a f(X_t, θ)_a ψ ψᵀ, a pytree as `params`; F̂ itself is never formed.
+
+    It is the Hessian of (1/B) Σ_{b,t} KL(f(X_t, θ) ‖ f(X_t, θ')) in θ' at θ, times v: expected over actions and
+    summed over the live steps of an episode, so E F̂ is the Fisher information of whole episodes on-policy
+    (`exact.fisher_matrix`). Costs about two gradients.
+
+    Source: Pearlmutter 1994, Martens 2010 (the product); Schulman et al. 2015, appendix C.
+    """
+    outputs_at = lambda theta, obs: jax.vmap(policy.apply, (None, 0))(theta, obs)
+
+    def of_piece(obs: PyTree, mask: jax.Array) -> PyTree:
+        fixed = outputs_at(params, obs)
+
+        def divergence(theta: PyTree) -> jax.Array:
+            each = jax.vmap(policy.distribution.kl)(fixed, outputs_at(theta, obs))
+            return jnp.sum(jnp.where(mask, each, 0.0))
+
+        return jax.jvp(jax.grad(divergence), (params,), (vector,))[1]
+
+    total = sum_over_rows(of_piece, trajectory.obs, trajectory.alive, rows_per_piece)
+    return jax.tree.map(lambda x: x / trajectory.alive.shape[1], total)
+
+
+def natural(
+    estimator: Estimator,
+    policy: Policy,
+    *,
+    damping: float = 0.0,
+    fisher: Callable[[PyTree], jax.Array] | None = None,
+    iterations: int = 10,
+    rows_per_piece: int | None = None,
+) -> Estimator:
+    """(F + δI)⁻¹ ∇̂ρ for the ∇̂ρ of any estimator; the weights, the state and its update stay the estimator's.
+
+    With `fisher` given the mean is (F + δI)⁻¹ E ∇̂ρ: as unbiased for the natural gradient as ∇̂ρ is for ∇ρ. Without, F̂
+    is estimated from the same episodes, and E[F̂⁻¹ ∇̂ρ] differs from F⁻¹ ∇ρ by order 1/B. With δ = 0 the solution is
+    the shortest, F⁺ ∇̂ρ; δ > 0 shortens the step, most in directions that hardly change the policy, where noise is
+    greatest. A step of length α along F⁻¹ ∇ρ does not depend, to first order in α, on how θ parametrises the policy.
+
+    F is that of a whole episode, a *sum* over time as ∇ρ is: with an estimator that averages over time the result is
+    that much smaller, and δ is to be compared with T. From windows it is that of T steps.
+
+    Args:
+        estimator: of ∇ρ(θ).
+        policy: f(x, θ), whose `distribution.kl` gives F̂.
+        damping: δ ≥ 0.
+        fisher: `params → F [P, P]` in the order of `ravel_pytree(params)`, such as the oracle's; then solved densely,
+            by the pseudo-inverse if δ is the number 0, in P³. If None: conjugate gradients on
+            `fisher_vector_product`, each iteration about two gradients of the batch.
+        iterations: of conjugate gradients at most; exact after as many as F̂ has distinct eigenvalues. The metric
+            `natural_residual` is ‖∇̂ρ − (F̂ + δI) x‖ / ‖∇̂ρ‖ of what they return.
+        rows_per_piece: how many rows a product works on at a time.
+
+    `episode_gradients` multiplies the summand of each episode by the inverse of the batch's F̂, B systems of the cost
+    of one; their mean is `gradient` up to the residuals.
+
+    Raises:
+        ValueError: if `damping` < 0 or `iterations` < 1.
+
+    Source: Amari 1998; Kakade 2002; Schulman et al. 2015 (conjugate gradients).
+    """
+    require_in_range("damping", damping, 0.0, None)
+    require_integer("iterations", iterations, 1, None)
+    pseudo = not isinstance(damping, jax.core.Tracer) and float(damping) == 0.0
+
+    def damped(params: PyTree, trajectory: Trajectory) -> Callable[[PyTree], PyTree]:
+        def product(vector: PyTree) -> PyTree:
+            image = fisher_vector_product(policy, params, trajectory, vector, rows_per_piece)
+            return jax.tree.map(lambda x, v: x + jnp.asarray(damping, v.dtype) * v, image, vector)
+
+        return product
+
+    def dense_inverse(params: PyTree) -> jax.Array:
+        matrix = fisher(params)
+        if pseudo:
+            return jnp.linalg.pinv(matrix, hermitian=True)
+        identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+        return jnp.linalg.inv(matrix + jnp.asarray(damping, matrix.dtype) * identity)
+
+    def solver(params: PyTree, trajectory: Trajectory) -> Callable[[PyTree], PyTree]:
+        flat, unravel = ravel_pytree(params)
+        if fisher is not None:
+            inverse = dense_inverse(params).astype(flat.dtype)
+            return lambda gradient: unravel(inverse @ ravel_pytree(gradient)[0])
+        # A few roundings above zero: beyond that the recurrence divides noise by noise.
+        tolerance = 10.0 * float(jnp.finfo(flat.dtype).eps)
+        product = damped(params, trajectory)
+        return lambda gradient: cg(product, gradient, tol=tolerance, maxiter=iterations)[0]
+
+    def residual(params: PyTree, trajectory: Trajectory, gradient: PyTree, solution: PyTree) -> jax.Array:
+        norm = lambda tree: jnp.linalg.norm(ravel_pytree(tree)[0])
+        difference = jax.tree.map(jnp.subtract, gradient, damped(params, trajectory)(solution))
+        length = norm(gradient)
+        return norm(difference) / jnp.where(length > 0, length, 1.0)
+
+    def gradient(params: PyTree, state: PyTree, trajectory: Trajectory):
+        vanilla, state, metrics = estimator.gradient(params, state, trajectory)
+        estimate = solver(params, trajectory)(vanilla)
+        if fisher is None:
+            metrics = {**metrics, "natural_residual": residual(params, trajectory, vanilla, estimate)}
+        return estimate, state, metrics
+
+    def episode_gradients(params: PyTree, state: PyTree, trajectory: Trajectory) -> PyTree:
+        each = estimator.episode_gradients(params, state, trajectory)
+        return jax.vmap(solver(params, trajectory))(each)
+
+    return estimator._replace(gradient=gradient, episode_gradients=episode_gradients)

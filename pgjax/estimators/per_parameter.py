@@ -1,0 +1,134 @@
+"""One baseline for every parameter, g_j = (G_1 − b_j) S_j. Axes: T time, B episodes, P parameters."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pgjax._checks import require_in_range
+from pgjax.estimators.hot_path import assemble, batch_gradient, each_episode
+from pgjax.estimators.rules import total_return
+from pgjax.types import Estimator, Policy, Trajectory
+
+PyTree = Any
+
+
+class PerParameterState(NamedTuple):
+    """Running averages, of S_j² G_1 in `weighted` and of S_j² in `squares`: pytrees as the parameters."""
+
+    weighted: PyTree
+    squares: PyTree
+
+
+def per_parameter(
+    policy: Policy,
+    *,
+    decay: float = 0.9,
+    values: PyTree | None = None,
+    discount: float | jax.Array = 1.0,
+    rows_per_piece: int | None = None,
+) -> Estimator:
+    """g_j = (G_1 − b_j) S_j with b_j = E[S_j² G_1] / E[S_j²], S = Σ_t ∇ ln f(X_t, θ)_{A_t} of the episode. Unbiased.
+
+    Each coordinate gets the baseline that suits it: Var g_j(b) = Var g_j(b_j) + (b − b_j)² E[S_j²], so that no
+    constant, one for all or one for each, has less variance. Both expectations are running averages, moved after use,
+    m ← β m + (1 − β) (mean over the batch). b_j = 0 while the average of S_j² is zero: before the first batch, and for
+    a parameter that moved no action yet.
+
+    The gradient takes two passes of the hot path, for Σ_b G_1 S and Σ_b S. Learning b needs the scores of single
+    episodes besides: a third pass, and B P numbers of memory. `weights` of this estimator is G_1, from which each
+    parameter subtracts its own b_j.
+
+    Args:
+        policy: f(x, θ).
+        decay: β in [0, 1].
+        values: fixed b_j, a pytree as the parameters; nothing is learned then.
+        discount: γ of G_1 = Σ_t γ^{t−1} R_{t+1}.
+        rows_per_piece: how many rows the hot path works on at a time.
+
+    Raises:
+        ValueError: if `decay` or `discount` is outside [0, 1]; when used, if `values` is not shaped as the parameters.
+
+    Source: Peters & Schaal 2008, section 3.1 (episodic REINFORCE with the optimal baseline).
+    """
+    require_in_range("decay", decay, 0.0, 1.0)
+    returns = total_return(discount)
+
+    def weights(state: PyTree, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+        del state
+        targets = returns.compute(trajectory, None, None)
+        return jnp.where(trajectory.alive, targets, 0.0), targets
+
+    def rows(state: PyTree, trajectory: Trajectory):
+        weight, targets = weights(state, trajectory)
+        return (trajectory.actions, weight), targets
+
+    def row_objective(outputs: PyTree, rows: tuple) -> tuple[jax.Array, jax.Array]:
+        actions, weight = rows
+        log_probs = jax.vmap(policy.distribution.log_prob)(outputs, actions)
+        return weight * log_probs, jax.vmap(policy.distribution.entropy)(outputs)
+
+    def score_rows(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+        return trajectory.actions, jnp.ones_like(trajectory.rewards)
+
+    def subtract(params: PyTree, state: PyTree, with_return: PyTree, score: PyTree) -> PyTree:
+        baseline = _ratios(state) if values is None else _checked(values, params)
+        return jax.tree.map(lambda g, b, s: g - b * s, with_return, baseline, score)
+
+    def update(params: PyTree, state: PyTree, trajectory: Trajectory, targets: jax.Array):
+        if values is not None:
+            return state, {}
+        scores = each_episode(policy, row_objective, params, trajectory.obs, score_rows(trajectory), trajectory.alive)
+        move = lambda old, new: (decay * old + (1.0 - decay) * new).astype(old.dtype)
+        squared = jax.tree.map(jnp.square, scores)
+        of_each = lambda g, s: g.astype(s.dtype) * s
+        weighted = jax.tree.map(lambda s: jnp.mean(jax.vmap(of_each)(targets[0], s), axis=0), squared)
+        squares = jax.tree.map(lambda s: jnp.mean(s, axis=0), squared)
+        return jax.tree.map(move, state, PerParameterState(weighted=weighted, squares=squares)), {}
+
+    plain = assemble(
+        policy,
+        init=lambda key, sample: (),
+        weights=weights,
+        rows=rows,
+        row_objective=row_objective,
+        update=update,
+        fits_windows=False,
+        rows_per_piece=rows_per_piece,
+    )
+
+    def init(key: jax.Array, sample: Trajectory) -> PyTree:
+        if values is not None:
+            return ()
+        # Only the shapes of the parameters count here.
+        obs = jax.tree.map(lambda x: x[0, 0], sample.obs)
+        shapes = jax.eval_shape(policy.init, key, obs)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return PerParameterState(weighted=zeros, squares=zeros)
+
+    def gradient(params: PyTree, state: PyTree, trajectory: Trajectory):
+        with_return, new_state, metrics = plain.gradient(params, state, trajectory)
+        score, _ = batch_gradient(
+            policy, row_objective, params, trajectory.obs, score_rows(trajectory), trajectory.alive, rows_per_piece
+        )
+        return subtract(params, state, with_return, score), new_state, metrics
+
+    def episode_gradients(params: PyTree, state: PyTree, trajectory: Trajectory) -> PyTree:
+        scores = each_episode(policy, row_objective, params, trajectory.obs, score_rows(trajectory), trajectory.alive)
+        with_return = plain.episode_gradients(params, state, trajectory)
+        one = lambda with_return, score: subtract(params, state, with_return, score)
+        return jax.vmap(one)(with_return, scores)
+
+    return plain._replace(init=init, gradient=gradient, episode_gradients=episode_gradients)
+
+
+def _ratios(state: PerParameterState) -> PyTree:
+    ratio = lambda above, below: jnp.where(below > 0, above / jnp.where(below > 0, below, 1.0), 0.0)
+    return jax.tree.map(ratio, state.weighted, state.squares)
+
+
+def _checked(values: PyTree, params: PyTree) -> PyTree:
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (values, params)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"values must be shaped as the parameters, {shapes[1]}, got {shapes[0]}")
+    return jax.tree.map(lambda b, p: jnp.asarray(b, p.dtype), values, params)
