@@ -122,8 +122,8 @@ class Trajectory(NamedTuple):
         final_obs: the observation after each lane's last live step, before any reset, leaves `[B, ...]`.
         next_obs: X_{t+1} before any reset, `[T, B, ...]`; only in windows, where lanes reset inside.
         returns: G_t `[T, B]`, filled in by an estimator before its baseline sees the trajectory.
-        score_norms: squared norms of the scores, `[T, B]`, or `[1, B]` of whole episodes where those multiply G_1; filled
-            in before `update` for a baseline that asks.
+        score_norms: squared norms of the scores, `[T, B]`, or `[1, B]` of whole episodes where those multiply G_1;
+            filled in before `update` for a baseline that asks.
         behaviour_log_probs: ln f(X_t, θ_old)_{A_t} of the policy that acted, `[T, B]`; None where that was θ itself.
         greedy_returns: G_1 of a greedy episode from the same start, in every row, `[T, B]`, if it was played.
     """
