@@ -162,7 +162,8 @@ def load(path: str) -> Entry:
         raise UsageError(f"--estimator {path}: must be module:function that can be imported ({error})") from error
 
     def make(problem: Problem) -> Estimator:
-        made = build(problem.policy) if inspect.signature(build).parameters else build()
+        required = [p for p in inspect.signature(build).parameters.values() if p.default is p.empty]
+        made = build(problem.policy) if required else build()
         if isinstance(made, Baseline):
             return estimators.make_estimator(problem.policy, baseline=made)
         if isinstance(made, Estimator):

@@ -258,7 +258,7 @@ def test_the_other_native_environments_conform(name):
 
 def test_available_names_the_native_ones_first_and_nothing_that_downloads():
     names = environments.available()
-    assert names[:3] == ("CartPole-v1", "corridor", "maze")
+    assert names[:4] == ("CartPole-v1", "corridor", "maze", "lqg")
     assert len(set(names)) == len(names) == 28
     assert "Breakout-MinAtar" in names and "MNISTBandit-bsuite" not in names
 

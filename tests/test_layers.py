@@ -21,6 +21,7 @@ ORDER = (
     "baselines",
     "critics",
     "estimators",
+    "imitation",
     "diagnostics",
     "exact",
     "networks",
@@ -29,9 +30,12 @@ ORDER = (
     "restarts",
     "decomposition",
     "evaluation",
+    "experts",
     "parameter_exploring",
     "checkpoints",
     "training",
+    "datasets",
+    "interactive",
 )
 RING_1 = ORDER[: ORDER.index("networks")]
 RING_1_PACKAGES = {"jax", "numpy", "chex"}

@@ -1,5 +1,7 @@
 """The README's Python runs, in the order in which a reader meets it, and its examples stay short."""
 
+import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -9,6 +11,9 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from experiments import _runner as runner
+from experiments import gradient_lab
 
 README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -22,8 +27,8 @@ def session():
     return namespace
 
 
-def test_there_are_four_examples_of_fewer_than_25_lines():
-    assert len(BLOCKS) == 4
+def test_there_are_five_examples_of_fewer_than_25_lines():
+    assert len(BLOCKS) == 5
     assert all(len(block.splitlines()) < 25 for block in BLOCKS)
 
 
@@ -42,10 +47,20 @@ def test_the_baseline_example_learns_the_median(session):
 
 def test_the_experiment_example_runs(tmp_path):
     path = tmp_path / "median.py"
-    path.write_text(BLOCKS[3], encoding="utf-8")
+    path.write_text(BLOCKS[4], encoding="utf-8")
     command = [sys.executable, path, "--episodes", "3", "--output-dir", tmp_path / "results", "--run-name", "one"]
     subprocess.run(command, check=True, cwd=README.parent, timeout=120, capture_output=True, env=environment())
     assert "episodes asked for" in (tmp_path / "results" / "median" / "one" / "summary.md").read_text(encoding="utf-8")
+
+
+def test_the_laboratory_takes_the_example_and_finds_it_unbiased(tmp_path, monkeypatch):
+    (tmp_path / "shrunk.py").write_text(BLOCKS[3], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert len(BLOCKS[3].splitlines()) <= 15
+    config = dataclasses.replace(gradient_lab.TINY, only=("G₁",), estimator=("shrunk:shrunk",))
+    directory = runner.execute("gradient_lab", config, gradient_lab.run, output_dir=tmp_path)
+    rows = json.loads((directory / "summary.json").read_text())["rows"]
+    assert [row["verdict"] for row in rows if row["variant"] == "shrunk:shrunk"][0] == "unbiased"
 
 
 def test_every_picture_and_experiment_it_names_exists():
