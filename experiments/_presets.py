@@ -7,6 +7,10 @@ from typing import Any
 DEFAULT: dict[str, Any] = {
     "returns": "reward_to_go",
     "baseline": "value",
+    "loss": "score_function",
+    "clip": 0.2,
+    "epochs": 1,
+    "natural": None,
     "num_seeds": 5,
     "num_updates": 60,
     "num_episodes": 64,

@@ -20,20 +20,14 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 
+from experiments import _build as build_options
 from experiments import _presets
 from experiments import _runner as runner
-from pgjax import baselines, checkpoints, diagnostics, environments, estimators, evaluation, networks, training
+from pgjax import checkpoints, diagnostics, evaluation, training
 from pgjax.environments import rendering
-from pgjax.types import Baseline, Environment, Policy
-
-RETURNS = {
-    "total_return": lambda o: estimators.total_return(o["discount"]),
-    "reward_to_go": lambda o: estimators.reward_to_go(o["discount"]),
-    "lambda_return": lambda o: estimators.lambda_return(o["lambda_"], o["discount"]),
-}
+from pgjax.types import Environment, Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +37,43 @@ class Config:
     env: str = "CartPole-v1"
     """One of pgjax.environments.available(), or package.module:function for one's own."""
     returns: Annotated[
-        Literal["total_return", "reward_to_go", "lambda_return"] | None, tyro.conf.arg(name="estimator")
+        Literal[
+            "total_return",
+            "reward_to_go",
+            "lambda_return",
+            "all_action",
+            "action_dependent",
+            "trajectory_wise",
+            "per_parameter",
+            "importance_weighted",
+        ]
+        | None,
+        tyro.conf.arg(name="estimator"),
     ] = None
-    """What stands for the return: G_1, G_t, or the λ-return of an actor-critic."""
+    """What stands for the return (G_1, G_t, the λ-return of an actor-critic), or an estimator of another form."""
     baseline: (
-        Literal["none", "moving_average", "batch_mean", "leave_one_out", "time_dependent", "value"] | None
+        Literal[
+            "none",
+            "moving_average",
+            "batch_mean",
+            "leave_one_out",
+            "time_dependent",
+            "optimal_constant",
+            "optimal_time",
+            "greedy",
+            "value",
+        ]
+        | None
     ) = None
     """What is subtracted from it."""
+    loss: Literal["score_function", "importance_weighted", "clipped"] | None = None
+    """The surrogate; the last two are for --epochs above 1 (clipped is PPO's)."""
+    clip: float | None = None
+    """ε of the clipped surrogate."""
+    epochs: int | None = None
+    """Steps on each batch."""
+    natural: float | None = None
+    """Follow the natural gradient with this damping of the Fisher matrix, in plain steps instead of Adam's."""
     num_seeds: int | None = None
     """Runs with different seeds, all in one program."""
     num_updates: int | None = None
@@ -76,10 +100,10 @@ class Config:
     """β of the moving averages."""
     entropy_coef: float | None = None
     """Weight of the entropy bonus."""
-    over_time: Literal["sum", "mean"] | None = None
-    """Sum over an episode's steps, or mean over the batch's live steps."""
-    standardise: Literal["none", "population"] | None = None
-    """Whether weights are standardised over the batch."""
+    over_time: Literal["sum", "mean", "episode_mean"] | None = None
+    """Sum over an episode's steps, mean over the batch's live steps, or mean over each episode's own."""
+    standardise: Literal["none", "population", "group_population", "group_sample"] | None = None
+    """Whether weights are standardised: over live steps, or over episodes row by row (GRPO)."""
     max_grad_norm: float | None = None
     """Clip the gradient's norm."""
     hidden: tuple[int, ...] | None = None
@@ -98,8 +122,8 @@ class Config:
     """Go on from this run's directory, with its options."""
 
     def validate(self) -> None:
-        at_least_one = ("num_seeds", "num_updates", "num_episodes", "num_steps", "value_steps", "schedule_updates")
-        for name in at_least_one:
+        sizes = ("num_seeds", "num_updates", "num_episodes", "num_steps", "value_steps", "schedule_updates", "epochs")
+        for name in sizes:
             value = getattr(self, name)
             runner.require(value is None or value >= 1, option(name), value, "at least 1")
         for name in ("discount", "lambda_", "decay", "lr_left"):
@@ -108,6 +132,9 @@ class Config:
         for name in ("value_lr", "max_grad_norm"):
             value = getattr(self, name)
             runner.require(value is None or 0 < value < float("inf"), option(name), value, "above 0 and finite")
+        for name in ("clip", "natural"):
+            value = getattr(self, name)
+            runner.require(value is None or 0 <= value < float("inf"), option(name), value, "at least 0 and finite")
         for name in ("lr", "hidden"):
             values = getattr(self, name)
             runner.require(values is None or len(values) >= 1, option(name), values, "at least one number")
@@ -138,7 +165,7 @@ def resolve(config: Config) -> dict:
     if not path.is_file():
         raise ValueError(f"--resume {config.resume}: no run of this experiment is there (it has no options.json)")
     as_given = lambda value: tuple(value) if isinstance(value, list) else value
-    fixed = {name: as_given(value) for name, value in json.loads(path.read_text()).items()}
+    fixed = _presets.DEFAULT | {name: as_given(value) for name, value in json.loads(path.read_text()).items()}
     free = ("num_updates", "eval_episodes", "gif", "resume")
     defaults = dataclasses.asdict(Config())
     for name, value in given.items():
@@ -147,62 +174,13 @@ def resolve(config: Config) -> dict:
     return fixed | {name: given[name] for name in free if name in given}
 
 
-def make_policy(options: dict) -> tuple[Environment, Policy]:
-    environment = environments.make(options["env"])
-    policy = networks.make_policy(environment, distribution=options["distribution"], hidden=options["hidden"])
-    return environment, policy
-
-
-def make_baseline(options: dict, environment: Environment) -> Baseline:
-    if options["baseline"] == "value":
-        init, apply = networks.make_value(environment, hidden=options["hidden"])
-        return baselines.value_function(
-            init, apply, optax.adam(options["value_lr"]), num_steps=options["value_steps"], decay=options["decay"]
-        )
-    simple = {
-        "none": baselines.none,
-        "moving_average": lambda: baselines.moving_average(options["decay"], "first"),
-        "batch_mean": lambda: baselines.batch_mean("live"),
-        "leave_one_out": lambda: baselines.leave_one_out("live"),
-        "time_dependent": lambda: baselines.time_dependent(options["decay"]),
-    }
-    return simple[options["baseline"]]()
-
-
-def make_build(options: dict, environment: Environment, policy: Policy):
-    """`η → Trainer`: the learning rate is traced, so that a sweep compiles once."""
-    estimator = estimators.make_estimator(
-        policy,
-        returns=RETURNS[options["returns"]](options),
-        baseline=make_baseline(options, environment),
-        entropy_coef=options["entropy_coef"],
-        over_time=options["over_time"],
-        standardise=options["standardise"],
-    )
-    clip = options["max_grad_norm"]
-    before = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
-
-    def build(rate: jax.Array) -> training.Trainer:
-        falling = optax.linear_schedule(rate, options["lr_left"] * rate, options["schedule_updates"])
-        return training.make_trainer(
-            environment,
-            policy,
-            estimator,
-            optax.chain(before, optax.adam(falling)),
-            num_episodes=options["num_episodes"],
-            num_steps=options["num_steps"],
-        )
-
-    return build
-
-
 def run(config: Config, recorder: runner.Recorder) -> dict | None:
     if config.render is not None:
         return render(config, recorder)
     with runner.usage_errors():
         options = resolve(config)
-        environment, policy = make_policy(options)
-        build = make_build(options, environment, policy)
+        environment, policy = build_options.make_policy(options)
+        build = build_options.make_build(options, environment, policy)
         rates = jnp.repeat(jnp.asarray(options["lr"], jnp.float32), options["num_seeds"])
         seeds = options["seed"] + jnp.tile(jnp.arange(options["num_seeds"]), len(options["lr"]))
         keys = jax.vmap(jax.random.key)(seeds)
@@ -286,7 +264,7 @@ def finish(config, options, environment, policy, trained, rates, header, recorde
 def load_policy(path: pathlib.Path) -> tuple[Environment, Policy, dict]:
     """The environment, the policy and its parameters from a policy file."""
     options = checkpoints.metadata(path)
-    environment, policy = make_policy(options)
+    environment, policy = build_options.make_policy(options)
     _, obs = jax.eval_shape(lambda: environment.reset(jax.random.key(0), environment.params))
     like = jax.eval_shape(policy.init, jax.random.key(0), obs)
     return environment, policy, checkpoints.restore(path, like)

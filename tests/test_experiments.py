@@ -155,6 +155,33 @@ def test_bad_input_is_one_line_exit_code_two_and_nothing_left(tmp_path, monkeypa
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"returns": "all_action"},
+        {"returns": "action_dependent"},
+        {"returns": "trajectory_wise"},
+        {"returns": "per_parameter"},
+        {"returns": "importance_weighted", "epochs": 2},
+        {"loss": "clipped", "epochs": 3},
+        {"loss": "importance_weighted", "epochs": 2, "over_time": "episode_mean"},
+        {"returns": "total_return", "baseline": "none", "standardise": "group_population"},
+        {"baseline": "optimal_constant"},
+        {"baseline": "optimal_time"},
+        {"baseline": "greedy", "returns": "total_return"},
+        {"natural": 0.1},
+    ],
+    ids=str,
+)
+def test_every_estimator_trains(tmp_path, options):
+    """CartPole pays 22 to a policy that has learned nothing; each of them doubles that and more."""
+    config = train.Config(env="CartPole-v1", num_seeds=2, num_updates=25, num_episodes=32, lr=(0.02,), hidden=(16,))
+    config = dataclasses.replace(config, gif=False, **options)
+    directory = runner.execute("train", config, train.run, output_dir=tmp_path)
+    assert summary(directory)["rows"][0]["ours"] > 50.0
+
+
 def test_every_preset_is_complete_and_every_name_in_it_an_option():
     for name in [*_presets.PRESETS, "Breakout-MinAtar", "anything"]:
         assert _presets.preset(name).keys() <= train.Config.__dataclass_fields__.keys()
