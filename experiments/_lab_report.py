@@ -7,6 +7,7 @@ import numpy as np
 from experiments import _catalogue as catalogue
 from experiments import _laboratory as laboratory
 from experiments import _runner as runner
+from pgjax import diagnostics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Line:
     found: laboratory.Measured
     target: np.ndarray
     reference_error: float
+    ratio: diagnostics.Estimate | None
     gain: tuple[float, float] | None
 
     @property
@@ -57,7 +59,7 @@ class Line:
 
 
 HEADERS = (
-    "estimator", "bias", "tr Var", "measured", "signal/noise", "cosine", "MSE", "noise scale", "gain", "verdict"
+    "estimator", "bias", "tr Var", "measured", "÷ first", "cosine", "MSE", "noise scale", "gain", "verdict"
 )  # fmt: skip
 
 
@@ -65,14 +67,12 @@ def cells(name: str, line: Line, batch: int) -> list[str]:
     statistics, cosine = line.found.statistics, line.found.cosine
     number = runner.format_number
     relative = lambda x: f"{x:.3g}" if x > 1e-9 else "0"
-    signal = line.scale if line.exact is None else float(line.exact.mean @ line.exact.mean)
-    signal = signal if signal > 1e-18 * line.scale else 0.0
     return [
         name,
         relative(line.bias),
         f"{line.exact.variance:.4g}" if line.exact else "",
         number(float(statistics.variance.value), float(statistics.variance.stderr)),
-        f"{signal / line.variance:.3g}" if line.variance > 1e-12 * line.scale else "∞",
+        number(float(line.ratio.value), float(line.ratio.stderr)) if line.ratio else "",
         f"{float(cosine.value):.3f}",
         f"{line.variance / line.scale + line.bias**2:.3g}",
         f"{batch * line.variance / line.scale:.3g}",
@@ -81,14 +81,15 @@ def cells(name: str, line: Line, batch: int) -> list[str]:
     ]
 
 
-def record(problem: str, batch: int, lines: dict[str, Line], recorder: runner.Recorder) -> None:
+def record(problem: str, batch: int, first: str, lines: dict[str, Line], recorder: runner.Recorder) -> None:
     worth = lambda line: -line.gain[0] if line.gain else line.variance / line.scale + line.bias**2
     ordered = dict(sorted(lines.items(), key=lambda item: worth(item[1])))
     shown = [cells(name, line, batch) for name, line in ordered.items()]
     kept = [i for i in range(len(HEADERS)) if any(row[i] for row in shown)]
     order = "gain of one step" if any(line.gain for line in lines.values()) else "smallest mean squared error"
     title = f"{problem}, B = {batch} episodes an estimate; best first, by the {order}"
-    recorder.table(title, [HEADERS[i] for i in kept], [[row[i] for i in kept] for row in shown])
+    headers = [HEADERS[i].replace("first", first) for i in kept]
+    recorder.table(title, headers, [[row[i] for i in kept] for row in shown])
     for name, line in lines.items():
         statistics = line.found.statistics
         recorder.row(
@@ -101,7 +102,10 @@ def record(problem: str, batch: int, lines: dict[str, Line], recorder: runner.Re
             ("noise scale (estimates)", statistics.noise_scale),
             ("mean squared error", statistics.mean_squared_error),
             ("cosine", line.found.cosine),
+            (f"tr Var / tr Var of {first}, paired", line.ratio),
         ):
+            if measured is None:
+                continue
             known = line.exact.variance if quantity == "tr Var" and line.exact else None
             agrees = known and runner.verdict(float(measured.value), float(measured.stderr), known, z=4.5)
             recorder.row(
@@ -113,7 +117,8 @@ def record(problem: str, batch: int, lines: dict[str, Line], recorder: runner.Re
                 verdict=agrees or None,
             )
     recorder.note(
-        "bias = ‖E ĝ − ∇ρ‖/‖∇ρ‖; MSE = (tr Var + bias²)/‖∇ρ‖²; noise scale: episodes at which noise equals signal; "
+        f"÷ {first}: tr Var over that of “{first}”, paired on the same episodes; bias = ‖E ĝ − ∇ρ‖/‖∇ρ‖; MSE = (tr Var "
+        "+ bias²)/‖∇ρ‖²; noise scale: episodes at which noise equals signal; "
         "gain of ρ by one step of the best size; ± is one standard error. The natural gradient is held against F⁺∇ρ."
     )
 

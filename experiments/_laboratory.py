@@ -140,6 +140,21 @@ def measured(
     return {name: one[0] for name, one in found.items()}, {name: one[1] for name, one in found.items()}
 
 
+def paired_ratios(
+    entries: Mapping[str, Entry], found: Mapping[str, Measured]
+) -> tuple[str, dict[str, diagnostics.Estimate]]:
+    """The first entry's name, and name → tr Var divided by the first one's, estimate by estimate from the same episodes.
+
+    Far better known than either variance. What learns from other episodes, or estimates something else, has no ratio.
+    """
+    alike = [name for name, entry in entries.items() if not (entry.behaviour or entry.natural)]
+    if not alike:
+        return "", {}
+    first = found[alike[0]].estimates
+    ratio = lambda name: diagnostics.paired_variance_ratio(found[name].estimates, first, resamples=200)
+    return alike[0], {name: ratio(name) for name in alike}
+
+
 def against_batch(
     problem: Problem,
     entries: Mapping[str, Entry],

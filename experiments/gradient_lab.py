@@ -102,8 +102,8 @@ def reference(problem: problems.Problem, episodes: laboratory.Episodes, key: jax
 
 def measure(
     config: Config, problem: problems.Problem, recorder: runner.Recorder
-) -> tuple[dict[str, report.Line], dict[str, list]]:
-    """Every estimator's numbers, and the variance of some at several batch sizes."""
+) -> tuple[dict[str, report.Line], dict[str, list], str]:
+    """Every estimator's numbers, the variance of some at several batch sizes, and whom the ratios compare with."""
     entries = catalogue.chosen(problem, config.only, config.estimator)
     if config.batch < 2:
         entries = {name: entry for name, entry in entries.items() if not entry.joint}
@@ -124,6 +124,7 @@ def measure(
     figured = {name: entry for name, entry in entries.items() if name in FIGURED or name in config.estimator}
     with recorder.timed("variance against batch size"):
         curves = laboratory.against_batch(problem, figured, episodes, warm, found, config.batch)
+    first, ratios = laboratory.paired_ratios(entries, found)
     known, gained = {}, {}
     if oracle is not None:
         with recorder.timed("exact moments"):
@@ -137,6 +138,7 @@ def measure(
             found=found[name],
             target=np.asarray(target(entry), np.float64) if oracle is None else _exact_target(oracle, entry),
             reference_error=error,
+            ratio=ratios.get(name),
             gain=gained.get(name),
         )
         for name, entry in entries.items()
@@ -147,7 +149,7 @@ def measure(
     elif gained:
         most = gained["∇ρ"][0]
         recorder.note(f"One step along the exact gradient gains {most:.4g} at most; ρ(θ) = {oracle.objective:.5g}.")
-    return lines, curves
+    return lines, curves, first
 
 
 def _exact_target(oracle: problems.Oracle, entry: catalogue.Entry) -> np.ndarray:
@@ -185,8 +187,8 @@ def decompose(config: Config, problem: problems.Problem, recorder: runner.Record
 def run(config: Config, recorder: runner.Recorder) -> dict:
     with recorder.timed("problem and policy"):
         problem = make_problem(config)
-    lines, curves = measure(config, problem, recorder)
-    report.record(problem.name, config.batch, lines, recorder)
+    lines, curves, first = measure(config, problem, recorder)
+    report.record(problem.name, config.batch, first, lines, recorder)
     with recorder.timed("parts of the variance"):
         decompose(config, problem, recorder)
     return {"config": config, "problem": problem, "lines": lines, "curves": curves}

@@ -1,0 +1,283 @@
+"""Exact imitation: the performance-difference lemma, the bounds, and the two set-ups that meet them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pgjax import exact
+
+RUNS = 200
+
+
+@pytest.fixture(scope="module")
+def random_mdp():
+    """S 6, A 3, K 2, T 7; episodes differ in length."""
+    with jax.enable_x64(True):
+        return exact.random_mdp(jax.random.key(0), 6, 3, 2, horizon=7)
+
+
+def random_table(seed, mdp, with_time):
+    shape = (mdp.horizon, mdp.num_states) if with_time else (mdp.num_states,)
+    return jnp.asarray(np.random.default_rng(seed).dirichlet([0.5] * mdp.num_actions, shape))
+
+
+@pytest.mark.parametrize("with_time", [False, True])
+def test_performance_difference_lemma(x64, strict, random_mdp, with_time):
+    """Both sides, on either policy's states."""
+    mdp = random_mdp
+    expert, learner = random_table(1, mdp, with_time), random_table(2, mdp, with_time)
+    found = exact.performance_difference(mdp, expert, learner)
+    np.testing.assert_allclose(found.on_learner_states, found.direct, atol=1e-10)
+    np.testing.assert_allclose(found.on_expert_states, found.direct, atol=1e-10)
+    np.testing.assert_allclose(exact.regret(mdp, expert, learner), found.direct, atol=1e-12)
+    if not with_time:
+        value = lambda table: jnp.sum(mdp.initial * exact.state_values(mdp, table)[0])
+        np.testing.assert_allclose(found.direct, value(expert) - value(learner), atol=1e-10)
+        # The twin that takes states and values from one and the same policy is another number.
+        visits, q = exact.visitation(mdp, learner), exact.action_values(mdp, learner)
+        twin = jnp.sum(visits[..., None] * (expert - learner)[None] * q)
+        assert abs(twin - found.direct) > 0.1 * abs(found.direct)
+
+
+def test_tables_of_another_shape_are_refused(x64):
+    mdp = exact.compounding_chain(4, recoverable=True)
+    with pytest.raises(ValueError, match=r"learner_probabilities must have the shape \(2, 2\)"):
+        exact.regret(mdp, exact.first_action(mdp), jnp.ones((4, 2)))
+    with pytest.raises(ValueError, match=r"errors must be in \[0, 1\], got 1.5"):
+        exact.with_errors(exact.first_action(mdp), 1.5)
+    with pytest.raises(ValueError, match="num_good_states must be"):
+        exact.reset_cliff(3, 8)
+
+
+def test_with_errors_is_the_error_of_a_deterministic_expert(x64, random_mdp):
+    mdp = random_mdp
+    errors = jnp.array([0.0, 0.1, 0.5, 1.0, 0.3, 0.2])
+    table = exact.with_errors(exact.first_action(mdp), errors)
+    np.testing.assert_allclose(table.sum(-1), 1.0, atol=1e-12)
+    found = exact.disagreement(mdp, exact.first_action(mdp), table)
+    np.testing.assert_allclose(found, jnp.where(mdp.terminal, 0.0, errors) * jnp.ones((7, 1)), atol=1e-12)
+
+
+STATED = {10: 0.271, 20: 1.018, 50: 5.884, 100: 21.55, 200: 74.02}
+EPSILON = 0.005
+
+
+@pytest.fixture(scope="module")
+def chain():
+    """T → the exact gaps of round 1 (cloning) and round 2 of DAgger on either chain, and what explains them."""
+
+    @jax.jit
+    def measure(mdp):
+        expert = exact.first_action(mdp)
+        learners = exact.population_dagger(mdp, expert, EPSILON, 2)
+        one = lambda learner: (exact.regret(mdp, expert, learner), exact.imitation_errors(mdp, expert, learner))
+        return jax.vmap(one)(learners), exact.recovery_cost(mdp, expert)
+
+    with jax.enable_x64(True):
+        cases = [(horizon, recoverable) for horizon in STATED for recoverable in (True, False)]
+        found = {(h, r): jax.device_get(measure(exact.compounding_chain(h, recoverable=r))) for h, r in cases}
+    take = lambda measured, i: jax.tree.map(lambda x: x[i], measured)
+    return {case: ([take(rounds, 0), take(rounds, 1)], recovery) for case, (rounds, recovery) in found.items()}
+
+
+def slope(x, y):
+    return np.polyfit(np.log(list(x)), np.log(list(y)), 1)[0]
+
+
+def test_an_error_that_lasts_costs_the_stated_numbers(chain):
+    """Set-up 1 to its digits, in both variants: cloning knows nothing of where its error leads."""
+    for (horizon, _), (found, _) in chain.items():
+        gap = found[0][0]
+        closed = np.sum(1 - (1 - EPSILON) ** np.arange(1, horizon + 1))
+        np.testing.assert_allclose(gap, closed, rtol=1e-10)
+        np.testing.assert_allclose(gap, STATED[horizon], rtol=5e-4 if horizon < 50 else 2e-4, atol=5e-4)
+        assert abs(gap - EPSILON * horizon**2 / 2) > 1e-3  # its small-ε limit is told apart
+
+
+def test_dagger_removes_the_square_only_where_the_expert_recovers(chain):
+    """Round 2 has seen the states off the road: ε T where an error can be mended, no gain where it cannot."""
+    for horizon in STATED:
+        recoverable, lasting = chain[horizon, True], chain[horizon, False]
+        np.testing.assert_allclose(recoverable[0][1][0], EPSILON * horizon, rtol=1e-10)
+        np.testing.assert_allclose(lasting[0][1][0], lasting[0][0][0], rtol=1e-10)
+        np.testing.assert_allclose([recoverable[1], lasting[1]], [1.0, horizon], atol=1e-10)
+    short = (10, 20, 50)
+    gaps = lambda recoverable, round_: [chain[h, recoverable][0][round_][0] for h in short]
+    assert 1.85 < slope(short, gaps(True, 0)) < 2.0
+    assert slope(short, gaps(True, 1)) == pytest.approx(1.0, abs=1e-9)
+    assert slope(short, gaps(False, 1)) == pytest.approx(slope(short, gaps(False, 0)), abs=1e-9)
+
+
+def test_bounds_on_the_chain(chain):
+    """BC: T² ε with ε on the expert's states, and T ε is no bound. DAgger: u T ε with ε on the learner's own."""
+    for (horizon, _), (found, recovery) in chain.items():
+        (cloned, errors), (interactive, later) = found
+        np.testing.assert_allclose(errors.expert_error, EPSILON, rtol=1e-10)
+        assert cloned <= horizon**2 * errors.expert_error
+        assert cloned > 2 * horizon * errors.expert_error
+        assert interactive <= recovery * horizon * later.learner_error + 1e-12
+
+
+def test_errors_are_split_by_what_the_expert_knows(chain):
+    for (horizon, _), ((cloned, interactive), _) in chain.items():
+        errors = cloned[1]
+        off = np.sum(1 - (1 - EPSILON) ** np.arange(horizon)) / horizon
+        np.testing.assert_allclose(errors.known_fraction, 1 - off, rtol=1e-10)
+        np.testing.assert_allclose([errors.known_error, errors.unknown_error], [EPSILON, 1.0], rtol=1e-10)
+        np.testing.assert_allclose(errors.learner_error, (1 - off) * EPSILON + off, rtol=1e-10)
+        np.testing.assert_allclose([errors.learner_steps, errors.expert_steps], horizon)
+        # The learner that has seen both states errs with ε in either: its own error is then what a test would show.
+        np.testing.assert_allclose(interactive[1].learner_error, EPSILON, rtol=1e-10)
+
+
+def test_bounds_on_random_problems(x64, random_mdp):
+    """T² ε and u Σ_t E e_t for 100 random problems with rewards in [0, 1] and an optimal, deterministic expert."""
+    rng = np.random.default_rng(0)
+
+    def one(rewards, successors, error):
+        mdp = dataclasses.replace(random_mdp, rewards=rewards, successors=successors, terminal=jnp.zeros(6, bool))
+        expert = jax.nn.one_hot(jnp.argmax(exact.optimal_action_values(mdp), axis=-1), 3, dtype=rewards.dtype)
+        learner = exact.with_errors(expert, error)
+        errors = exact.imitation_errors(mdp, expert, learner)
+        return exact.regret(mdp, expert, learner), errors, exact.recovery_cost(mdp, expert)
+
+    shape = (100, *random_mdp.rewards.shape)
+    gap, errors, recovery = jax.jit(jax.vmap(one))(
+        rng.uniform(size=shape), rng.integers(0, 6, shape).astype(np.int32), rng.uniform(size=(100, 7, 6)) ** 4
+    )
+    assert np.all(gap > 0)
+    assert np.all(gap <= 49 * errors.expert_error + 1e-12)
+    assert np.all(gap <= recovery * 7 * errors.learner_error + 1e-12)
+    assert np.max(gap / (recovery * 7 * errors.learner_error)) > 0.3  # not idle
+
+
+# N, H → the gap over 200 data sets and its standard error as stated; of the last three it is not, and so our own.
+CLIFF = {
+    (100, 8): (0.393, 0.007),
+    (100, 16): (1.41, 0.02),
+    (100, 32): (5.10, 0.04),
+    (100, 64): (18.19, 0.10),
+    (50, 32): (9.17, 0.067),
+    (200, 32): (2.70, 0.026),
+    (400, 32): (1.39, 0.012),
+}
+
+
+@jax.jit
+def regrets(mdp, tables):
+    return jax.vmap(lambda table: exact.regret(mdp, exact.first_action(mdp), table))(tables)
+
+
+def cliff_regrets(mdp, counts):
+    return np.asarray(regrets(mdp, exact.cloned_probabilities(counts[:, : mdp.horizon])))
+
+
+def cliff_counts(num_demonstrations, horizon):
+    """`[runs, T, S, A]`."""
+    mdp = exact.reset_cliff(num_demonstrations, horizon)
+    expert = exact.first_action(mdp)
+    count = jax.vmap(lambda key: exact.label_counts(key, mdp, expert, expert, num_demonstrations))
+    return count(jax.random.split(jax.random.key(num_demonstrations), RUNS))
+
+
+@pytest.fixture(scope="module")
+def long_counts():
+    """200 data sets of N = 100 at H = 64; their first steps are the data sets of a shorter horizon."""
+    with jax.enable_x64(True):
+        return cliff_counts(100, 64)
+
+
+def check_cliff(case, counts):
+    """200 regrets, each exact given its data, against the closed form, and a twin that they exclude."""
+    gaps, closed = cliff_regrets(exact.reset_cliff(*case), counts), float(exact.reset_cliff_regret(*case))
+    stderr = gaps.std(ddof=1) / np.sqrt(RUNS)
+    assert abs(gaps.mean() - closed) < 4.5 * stderr
+    # A uniform guess that is never right where nothing was seen: 4/3 of the error.
+    rho = exact.reset_cliff(*case).initial
+    twin = exact.compounding_cost(jnp.sum(rho * (1 - rho) ** case[0]), case[1])
+    assert abs(gaps.mean() - twin) > 4.5 * stderr
+    return gaps.mean()
+
+
+def test_reset_cliff_along_the_horizon(x64, long_counts):
+    """Set-up 2; the slope of the regret in H is on its way to 2."""
+    horizons = (8, 16, 32, 64)
+    gaps = [check_cliff((100, h), long_counts) for h in horizons]
+    assert slope(horizons, gaps) == pytest.approx(1.85, abs=0.04)
+
+
+@pytest.mark.slow
+def test_reset_cliff_along_the_data(x64):
+    """The slope in N is on its way to −1."""
+    numbers = (50, 100, 200, 400)
+    gaps = [check_cliff((n, 32), cliff_counts(n, 32)) for n in numbers]
+    assert slope(numbers, gaps) == pytest.approx(-0.91, abs=0.03)
+
+
+def test_stated_numbers_of_the_cliff(x64):
+    """The stated means over other 200 data sets lie within three of their standard errors of the closed form."""
+    closed = {case: float(exact.reset_cliff_regret(*case)) for case in CLIFF}
+    for case, (stated, stderr) in CLIFF.items():
+        assert abs(stated - closed[case]) < 3.0 * stderr, case
+    numbers = (50, 100, 200, 400)
+    assert slope(numbers, [closed[n, 32] for n in numbers]) == pytest.approx(-0.91, abs=0.01)
+
+
+def test_shared_parameters_have_no_square(x64, long_counts):
+    """One table for all times has seen every state: on the same data no regret is left (Foster et al. 2024)."""
+    mdp, counts = exact.reset_cliff(100, 32), long_counts[:, :32]
+    pooled = exact.cloned_probabilities(counts, pooled=True)[:, None]
+    assert np.all(regrets(mdp, jnp.broadcast_to(pooled, counts.shape)) < 1e-2 * cliff_regrets(mdp, counts))
+
+
+def test_asking_does_not_help_on_the_cliff(x64):
+    """DAgger with as many episodes as BC is no better there: who falls learns nothing more. On the chain it is."""
+    mdp = exact.reset_cliff(100, 32)
+    expert = exact.first_action(mdp)
+    betas = np.array([1.0, 0.0, 0.0, 0.0])
+    run = jax.jit(jax.vmap(lambda key: exact.tabular_dagger(key, mdp, expert, betas, 25)[-1]))
+    gaps = np.asarray(regrets(mdp, run(jax.random.split(jax.random.key(0), RUNS))))
+    closed = float(exact.reset_cliff_regret(100, 32))
+    assert gaps.mean() > closed - 4.5 * gaps.std(ddof=1) / np.sqrt(RUNS)
+    print(gaps.mean(), gaps.std() / RUNS**0.5, closed)
+
+
+def test_label_counts(x64, random_mdp):
+    """Expected counts are N d_t(s) π*(a|s) whoever acts; the twin that labels with the acting policy is seen."""
+    mdp = random_mdp
+    expert, acting = random_table(1, mdp, False), random_table(2, mdp, True)
+    number = 20_000
+    counts = np.asarray(exact.label_counts(jax.random.key(3), mdp, acting, expert, number))
+    visits = _visits(mdp, np.asarray(acting))
+    expected = number * visits[..., None] * np.asarray(expert)
+    z = lambda expected: np.abs(counts - expected) / np.sqrt(np.maximum(expected * (1 - expected / number), 1.0))
+    assert z(expected).max() < 4.5
+    assert z(number * visits[..., None] * np.asarray(acting)).max() > 20
+    assert counts[:, np.asarray(mdp.terminal)].sum() == 0
+
+
+def _visits(mdp, table):
+    """d_t(s) by a plain loop."""
+    alive, rows = np.asarray(mdp.initial), []
+    for probabilities in table:
+        rows.append(alive)
+        flow = alive[:, None, None] * probabilities[..., None] * np.asarray(mdp.probabilities)
+        alive = np.zeros_like(alive)
+        np.add.at(alive, np.asarray(mdp.successors), flow)
+        alive = np.where(mdp.terminal, 0.0, alive)
+    return np.stack(rows)
+
+
+def test_maximum_likelihood_is_the_frequencies(x64):
+    """The gradient of the likelihood at the cloned table's logits is zero, and only there."""
+    counts = jax.random.randint(jax.random.key(0), (3, 4, 2), 1, 9).astype(float)
+    likelihood = lambda logits: jnp.sum(counts * jax.nn.log_softmax(logits))
+    table = exact.cloned_probabilities(counts)
+    np.testing.assert_allclose(table, counts / counts.sum(-1, keepdims=True), atol=1e-15)
+    np.testing.assert_allclose(jax.grad(likelihood)(jnp.log(table)), 0.0, atol=1e-12)
+    smoothed = (counts + 1) / (counts + 1).sum(-1, keepdims=True)
+    assert np.abs(jax.grad(likelihood)(jnp.log(smoothed))).max() > 0.01
+    np.testing.assert_allclose(exact.cloned_probabilities(jnp.zeros((3, 4, 2))), 0.5)
