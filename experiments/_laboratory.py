@@ -143,7 +143,7 @@ def measured(
 def paired_ratios(
     entries: Mapping[str, Entry], found: Mapping[str, Measured]
 ) -> tuple[str, dict[str, diagnostics.Estimate]]:
-    """The first entry's name, and name → tr Var divided by the first one's, estimate by estimate from the same episodes.
+    """The first entry's name, and name → tr Var over the first one's, estimate by estimate on the same episodes.
 
     Far better known than either variance. What learns from other episodes, or estimates something else, has no ratio.
     """

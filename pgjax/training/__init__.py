@@ -6,8 +6,9 @@ Whole runs are `jit(scan(update))` in chunks with donated state. Seeds and float
 the same program: vmapped on accelerators, mapped in turn on CPUs, where that measured 2–4 times faster.
 """
 
+from pgjax.training.fit import Fit, fit
 from pgjax.training.loop import NonFiniteError, TrainingRun, train
 from pgjax.training.textbook import reinforce
 from pgjax.training.trainer import Metrics, Trainer, make_trainer
 
-__all__ = ["Metrics", "NonFiniteError", "Trainer", "TrainingRun", "make_trainer", "reinforce", "train"]
+__all__ = ["Fit", "Metrics", "NonFiniteError", "Trainer", "TrainingRun", "fit", "make_trainer", "reinforce", "train"]
