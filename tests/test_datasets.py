@@ -108,6 +108,9 @@ class TestRecord:
             box.require_actions_in(Box(-1.0, 1.0, (1,)))
         with pytest.raises(DatasetError, match="actions: expected floats, found int32"):
             make().require_actions_in(Box(-1.0, 1.0, ()))
+        make().require_actions_in(Box(0, 2, (), dtype=np.int32))
+        with pytest.raises(DatasetError, match="action space: expected Discrete or Box, found None"):
+            make().require_actions_in(None)
 
 
 class TestFromTrajectory:

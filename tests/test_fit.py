@@ -180,15 +180,15 @@ def test_seeds_and_data_set_sizes_are_batch_axes():
     assert len({int(x) for x in together.num_epochs}) > 1, "some stop earlier than others, or the mask is not tested"
 
 
-@pytest.mark.parametrize("num_kept", [13, 20])
-def test_weights_choose_a_subset(num_kept):
+def test_weights_choose_a_subset():
     """Rows of weight 0 change nothing, and neither minibatches nor split nor optimiser notice that they are there."""
+    num_kept = 13
     kept = np.arange(NUM_ROWS) < num_kept
     poisoned = jax.tree.map(lambda x: jnp.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.nan), DATA)
+    # 13 rows leave room in a minibatch of 5, which rows that hold no numbers fill up.
+    equal(run(weights=kept.astype(float), data=poisoned), run(weights=kept.astype(float)))
     by_weights = run(weights=kept.astype(float), data=poisoned, groups=GROUPS, validation_fraction=0.4)
-    sliced = run(
-        data=jax.tree.map(lambda x: x[:num_kept], DATA), groups=GROUPS[:num_kept], validation_fraction=0.4
-    )
+    sliced = run(data=jax.tree.map(lambda x: x[:num_kept], DATA), groups=GROUPS[:num_kept], validation_fraction=0.4)
     equal(by_weights.held_out[:num_kept], sliced.held_out)
     assert not by_weights.held_out[num_kept:].any()
     close(by_weights._replace(held_out=0), sliced._replace(held_out=0))

@@ -148,9 +148,11 @@ class TestGaussians:
             return total
 
         policy, expert = (GaussianParameters(*map(jnp.asarray, p)) for p in (self.POLICY, self.EXPERT))
-        both = jax.jit(lambda p: [
-            imitation.distribution_kl(diagonal_gaussian, p, expert, direction=d) for d in ("forward", "reverse")
-        ])(policy)
+        both = jax.jit(
+            lambda p: [
+                imitation.distribution_kl(diagonal_gaussian, p, expert, direction=d) for d in ("forward", "reverse")
+            ]
+        )(policy)
         forward, reverse = kl(self.EXPERT, self.POLICY), kl(self.POLICY, self.EXPERT)
         close(both[0], [forward], 1e-9)
         close(both[1], [reverse], 1e-9)

@@ -1,0 +1,23 @@
+"""Data sets of an expert's episodes: built from trajectories, checked, written to files and read back.
+
+    Trajectory ─► ExpertDataset ─► save_npz / save_minari ─► load_npz / load_minari ─► training.fit
+
+Whatever is wrong with a file or an array is a `DatasetError` that names file, key, row, what was expected and what was
+found. Nothing here unpickles. h5py is imported by the two Minari functions only.
+"""
+
+from pgjax.datasets.minari import load_minari, save_minari
+from pgjax.datasets.npz import load_npz, save_npz
+from pgjax.datasets.record import DatasetError, ExpertDataset, concatenate, ends_of_lengths, from_trajectory
+
+__all__ = [
+    "DatasetError",
+    "ExpertDataset",
+    "concatenate",
+    "ends_of_lengths",
+    "from_trajectory",
+    "load_minari",
+    "load_npz",
+    "save_minari",
+    "save_npz",
+]

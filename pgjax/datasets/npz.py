@@ -1,0 +1,120 @@
+"""Data sets as npz files: plain arrays and a JSON header with a schema version and a digest; no pickle."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pgjax.checkpoints import _digest
+from pgjax.datasets.record import ARRAYS, DatasetError, ExpertDataset, present
+
+SCHEMA, VERSION = "pgjax.ExpertDataset", 1
+_HEADER = "header"
+
+
+@contextlib.contextmanager
+def errors_name(file: pathlib.Path) -> Iterator[None]:
+    """A `DatasetError` raised inside names the file."""
+    try:
+        yield
+    except DatasetError as error:
+        raise error.in_file(file) from error
+
+
+def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    encoded = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(buffer, **{_HEADER: encoded}, **arrays)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(buffer.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def save_npz(path: str | os.PathLike, dataset: ExpertDataset) -> None:
+    """Writes a data set to one npz file, beside its place and renamed, so that a crash leaves an older one whole.
+
+    `numpy.load` reads it, too: the arrays by their names, and `header`, JSON as bytes.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    arrays = {name: np.ascontiguousarray(array) for name, array in present(dataset).items()}
+    digest = _digest(arrays, dataset.metadata)
+    header = {"schema": SCHEMA, "version": VERSION, "sha256": digest, "metadata": dataset.metadata}
+    _write(pathlib.Path(path), arrays, header)
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise DatasetError("file", expected="an npz file", found="no such file")
+    if not zipfile.is_zipfile(path):
+        raise DatasetError("file", expected="a whole npz file", found="one cut short, or of another format")
+    key = "file"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (key := archive.testzip()) is not None:
+                raise DatasetError(key.removesuffix(".npy"), expected="the bytes of its checksum", found="others")
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {}
+            for key in arrays.files:
+                found[key] = arrays[key]
+            return found
+    except DatasetError:
+        raise
+    except Exception as error:
+        # A damaged zip fails in many ways (zlib, struct, encodings, sizes beyond memory); each is the file's fault.
+        raise DatasetError(
+            key or "file", expected="plain arrays in a whole npz file", found=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _header(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    if _HEADER not in arrays:
+        raise DatasetError(_HEADER, expected=f"the header of {SCHEMA}", found=f"keys {sorted(arrays)}")
+    try:
+        header = json.loads(arrays[_HEADER].tobytes())
+        schema, version = header["schema"], header["version"]
+        header["sha256"], header["metadata"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(_HEADER, expected=f"the header of {SCHEMA}", found=f"{type(error).__name__}") from error
+    if (schema, version) != (SCHEMA, VERSION):
+        raise DatasetError(_HEADER, expected=f"{SCHEMA} version {VERSION}", found=f"{schema} version {version}")
+    return header
+
+
+def load_npz(path: str | os.PathLike, *, action_space: Any = None) -> ExpertDataset:
+    """A data set that `save_npz` wrote, checked: header, digest, types, shapes, numbers, boundaries.
+
+    Args:
+        path: the file.
+        action_space: a `Discrete` or `Box` that the actions must lie in; not checked if None.
+
+    Raises:
+        DatasetError: if the file is missing, cut short, damaged, of another format or version, or holds pickled
+            objects; or if a key is missing or unknown, or what it holds is refused by `ExpertDataset`.
+    """
+    path = pathlib.Path(path)
+    with errors_name(path):
+        arrays = _read(path)
+        header = _header(arrays)
+        del arrays[_HEADER]
+        for name in ("observations", "actions", "episode_ends"):
+            if name not in arrays:
+                raise DatasetError(name, expected="an array", found=f"keys {sorted(arrays)}")
+        if unknown := sorted(arrays.keys() - set(ARRAYS)):
+            raise DatasetError(unknown[0], expected=f"no other keys than {', '.join(ARRAYS)}", found="an array")
+        if (found := _digest(arrays, header["metadata"])) != header["sha256"]:
+            raise DatasetError("sha256", expected=header["sha256"], found=f"{found}: the data were changed")
+        dataset = ExpertDataset(**arrays, metadata=header["metadata"])
+        if action_space is not None:
+            dataset.require_actions_in(action_space)
+        return dataset

@@ -1,0 +1,285 @@
+"""The record of an expert's episodes and its checks. Axes: N rows of all episodes, one after another, E episodes."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from pgjax.types import Trajectory
+
+
+class DatasetError(ValueError):
+    """Data that are not what they should be.
+
+    Attributes:
+        key: the array or entry.
+        row: its first bad row, or None.
+        expected, found: in words.
+        file: the file they came from, or None.
+    """
+
+    def __init__(self, key: str, *, expected: Any, found: Any, row: int | None = None, file: Any = None):
+        self.key, self.row, self.expected, self.found, self.file = key, row, expected, found, file
+        where = key if row is None else f"{key}, row {row}"
+        super().__init__(f"{'' if file is None else f'{file}: '}{where}: expected {expected}, found {found}")
+
+    def in_file(self, file: Any) -> "DatasetError":
+        """The same error, naming the file."""
+        return DatasetError(self.key, expected=self.expected, found=self.found, row=self.row, file=file)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class ExpertDataset:
+    """E complete episodes of an expert, N rows in all; NumPy arrays, checked when the record is made.
+
+    Attributes:
+        observations: X_t `[N, ...]`, bool, integers or floats.
+        actions: A_t, or what the expert would do at X_t, `[N, ...]`, integers or floats.
+        episode_ends: bool `[N]`, true in the last row of each episode; the last row of all ends one.
+        rewards: R_{t+1}, float `[N]`, or None.
+        expert_log_probs: ln f*(X_t), float `[N, A]`, −∞ for probability 0, or None.
+        final_observations: the observation after each episode's last action, `[E, ...]`, or None.
+        terminated: bool `[E]`, whether the problem itself ended there (else time ran out), or None.
+        metadata: a dict that JSON can hold.
+
+    Raises:
+        DatasetError: if there is no row, lengths or shapes differ, a type is wrong, a number is NaN or infinite, the
+            last row ends no episode, or probabilities do not sum to 1.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    episode_ends: np.ndarray
+    rewards: np.ndarray | None = None
+    expert_log_probs: np.ndarray | None = None
+    final_observations: np.ndarray | None = None
+    terminated: np.ndarray | None = None
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ARRAYS:
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, np.asarray(value))
+        _check(self)
+
+    @property
+    def num_rows(self) -> int:
+        return self.episode_ends.shape[0]
+
+    @property
+    def num_episodes(self) -> int:
+        return int(self.episode_ends.sum())
+
+    @property
+    def episode_lengths(self) -> np.ndarray:
+        """int64 `[E]`."""
+        return np.diff(np.flatnonzero(self.episode_ends), prepend=-1)
+
+    @property
+    def episode_numbers(self) -> np.ndarray:
+        """int32 `[N]`, from 0: the `groups` of `training.fit`."""
+        return np.repeat(np.arange(self.num_episodes, dtype=np.int32), self.episode_lengths)
+
+    def select_episodes(self, episodes: Sequence[int] | np.ndarray) -> "ExpertDataset":
+        """Some of the episodes, in the order given: their numbers, or a bool mask `[E]`.
+
+        Raises:
+            DatasetError: if there is none, a number is outside 0 … E − 1, or the mask has another length.
+        """
+        chosen = np.asarray(episodes)
+        if chosen.dtype == bool:
+            _require_shape("episodes", chosen, (self.num_episodes,))
+            chosen = np.flatnonzero(chosen)
+        if chosen.ndim != 1 or chosen.size == 0 or not np.issubdtype(chosen.dtype, np.integer):
+            raise DatasetError("episodes", expected="a list of at least one episode's number", found=repr(episodes))
+        if (bad := (chosen < 0) | (chosen >= self.num_episodes)).any():
+            allowed = f"numbers in [0, {self.num_episodes - 1}]"
+            raise DatasetError("episodes", expected=allowed, found=chosen[bad][0], row=int(np.flatnonzero(bad)[0]))
+        ends = np.flatnonzero(self.episode_ends) + 1
+        rows = np.concatenate([np.arange(ends[e] - self.episode_lengths[e], ends[e]) for e in chosen])
+        pick = lambda name: chosen if name in _OF_EPISODES else rows
+        arrays = {name: array[pick(name)] for name, array in present(self).items()}
+        return ExpertDataset(**arrays, metadata=self.metadata)
+
+    def episodes(self) -> Iterator["ExpertDataset"]:
+        """One data set for each episode."""
+        for episode in range(self.num_episodes):
+            yield self.select_episodes([episode])
+
+    def require_actions_in(self, space: Any) -> None:
+        """Checks the actions against a `Discrete` or `Box` (or anything with their attributes).
+
+        Raises:
+            DatasetError: naming the first row outside.
+        """
+        if hasattr(space, "n"):
+            start = int(getattr(space, "start", 0))
+            low, high, shape, kind, what = start, start + int(space.n) - 1, (), "iu", "integers"
+            if self.expert_log_probs is not None:
+                _require_shape("expert_log_probs", self.expert_log_probs, (self.num_rows, int(space.n)))
+        elif hasattr(space, "low"):
+            kind, what = ("iu", "integers") if np.dtype(space.dtype).kind in "iu" else ("f", "floats")
+            low, high, shape = space.low, space.high, tuple(space.shape)
+        else:
+            raise DatasetError("action space", expected="Discrete or Box", found=space)
+        _require_shape("actions", self.actions, (self.num_rows, *shape))
+        if self.actions.dtype.kind not in kind:
+            raise DatasetError("actions", expected=what, found=self.actions.dtype)
+        low, high = np.asarray(low), np.asarray(high)
+        outside = ~((self.actions >= low) & (self.actions <= high))
+        _refuse_rows("actions", outside, self.actions, f"actions in [{low.min()}, {high.max()}]")
+
+
+ARRAYS = tuple(field.name for field in dataclasses.fields(ExpertDataset) if field.name != "metadata")
+_OF_EPISODES = ("final_observations", "terminated")
+_KINDS = {"observations": "biuf", "actions": "iuf", "rewards": "f", "expert_log_probs": "f"}
+_KINDS |= {"episode_ends": "b", "terminated": "b", "final_observations": "biuf"}
+_WORDS = {"b": "bool", "i": "integers", "u": "unsigned integers", "f": "floats"}
+
+
+def present(dataset: ExpertDataset) -> dict[str, np.ndarray]:
+    """The arrays that the data set has, by name."""
+    return {name: value for name in ARRAYS if (value := getattr(dataset, name)) is not None}
+
+
+def _require_shape(key: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise DatasetError(key, expected=f"shape {list(shape)}", found=list(array.shape))
+
+
+def _refuse_rows(key: str, bad: np.ndarray, array: np.ndarray, expected: str) -> None:
+    """An error for the first row with a bad entry."""
+    if bad.any():
+        index = tuple(np.argwhere(bad)[0])
+        raise DatasetError(key, expected=expected, found=array[index], row=int(index[0]))
+
+
+def _check(dataset: ExpertDataset) -> None:
+    arrays = present(dataset)
+    for name, array in arrays.items():
+        if array.dtype.kind not in _KINDS[name]:
+            raise DatasetError(name, expected=" or ".join(_WORDS[kind] for kind in _KINDS[name]), found=array.dtype)
+    ends = dataset.episode_ends
+    if ends.ndim != 1 or ends.size == 0:
+        raise DatasetError("episode_ends", expected="shape [N] with N at least 1", found=list(ends.shape))
+    if not ends[-1]:
+        row = ends.size - 1
+        raise DatasetError("episode_ends", expected="the last row to end an episode", found=ends[-1], row=row)
+    for name, array in arrays.items():
+        length, what = (int(ends.sum()), "episodes") if name in _OF_EPISODES else (ends.size, "rows")
+        found = array.shape[0] if array.ndim else "a scalar"
+        if found != length:
+            raise DatasetError(name, expected=f"{length} {what}", found=found)
+    for name in ("rewards", "terminated"):
+        if name in arrays:
+            _require_shape(name, arrays[name], arrays[name].shape[:1])
+    _check_numbers(arrays)
+    try:
+        same = json.loads(json.dumps(dataset.metadata, allow_nan=False)) == dataset.metadata
+    except (TypeError, ValueError):
+        same = False
+    if not same or not isinstance(dataset.metadata, dict):
+        raise DatasetError("metadata", expected="a dict that JSON gives back equal", found=repr(dataset.metadata))
+
+
+def _check_numbers(arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and name != "expert_log_probs":
+            _refuse_rows(name, ~np.isfinite(array), array, "finite numbers")
+    if (final := arrays.get("final_observations")) is not None:
+        _require_shape("final_observations", final, (final.shape[0], *arrays["observations"].shape[1:]))
+        if final.dtype != arrays["observations"].dtype:
+            raise DatasetError("final_observations", expected=arrays["observations"].dtype, found=final.dtype)
+    if (log_probs := arrays.get("expert_log_probs")) is not None:
+        if log_probs.ndim != 2:
+            raise DatasetError("expert_log_probs", expected="shape [N, A]", found=list(log_probs.shape))
+        # Written so that NaN is refused, and −∞ is not.
+        _refuse_rows("expert_log_probs", ~(log_probs <= 1e-3), log_probs, "logarithms of probabilities")
+        total = np.exp(log_probs.astype(np.float64)).sum(axis=1)
+        _refuse_rows("expert_log_probs", ~(np.abs(total - 1) < 1e-3), total, "probabilities that sum to 1")
+
+
+def ends_of_lengths(episode_lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """`episode_ends`, bool `[N]`, of episodes of these lengths `[E]`.
+
+    Raises:
+        DatasetError: if there is no episode, or one has no row.
+    """
+    lengths = np.asarray(episode_lengths)
+    if lengths.ndim != 1 or lengths.size == 0 or not np.issubdtype(lengths.dtype, np.integer):
+        raise DatasetError("episode_lengths", expected="integers [E] with E at least 1", found=repr(episode_lengths))
+    _refuse_rows("episode_lengths", lengths < 1, lengths, "at least 1")
+    ends = np.zeros(int(lengths.sum()), bool)
+    ends[np.cumsum(lengths) - 1] = True
+    return ends
+
+
+def from_trajectory(
+    trajectory: Trajectory, *, expert_log_probs: np.ndarray | None = None, metadata: dict[str, Any] | None = None
+) -> ExpertDataset:
+    """The live rows of a trajectory, lane by lane and in each lane in order of time.
+
+    An episode ends where the problem ended or the horizon cut it, and in a window also at the edge, as if cut there.
+    For DAgger give `trajectory._replace(actions=…)` with what the expert would have done.
+
+    Args:
+        trajectory: `[T, B, ...]`, with one array of observations.
+        expert_log_probs: ln f*(X_t) `[T, B, A]`, or None.
+        metadata: of the data set.
+
+    Raises:
+        DatasetError: if the observations are not one array, no row is alive, or the data do not pass the checks of
+            `ExpertDataset`.
+    """
+    for name in ("obs", "actions"):
+        if not hasattr(getattr(trajectory, name), "shape"):
+            raise DatasetError(name, expected="one array", found=type(getattr(trajectory, name)).__name__)
+    alive = np.asarray(trajectory.alive)
+    if not alive.any():
+        raise DatasetError("alive", expected="at least one live row", found="none")
+    lanes, times = np.nonzero(alive.T)
+    rows = lambda x: np.asarray(x)[times, lanes]
+    is_last_of_lane = np.append(lanes[1:] != lanes[:-1], True)
+    terminated = rows(trajectory.terminated)
+    ends = terminated | rows(trajectory.truncated) | is_last_of_lane
+    if trajectory.next_obs is not None:
+        final = rows(trajectory.next_obs)[ends]
+    elif (ends != is_last_of_lane).any():
+        row = int(np.flatnonzero(ends != is_last_of_lane)[0])
+        raise DatasetError("next_obs", expected="X_{t+1} where lanes hold several episodes", found=None, row=row)
+    else:
+        final = np.asarray(trajectory.final_obs)[lanes[ends]]
+    return ExpertDataset(
+        observations=rows(trajectory.obs),
+        actions=rows(trajectory.actions),
+        episode_ends=ends,
+        rewards=rows(trajectory.rewards),
+        expert_log_probs=None if expert_log_probs is None else rows(expert_log_probs),
+        final_observations=final,
+        terminated=terminated[ends],
+        metadata=metadata or {},
+    )
+
+
+def concatenate(datasets: Sequence[ExpertDataset], *, metadata: dict[str, Any] | None = None) -> ExpertDataset:
+    """The episodes of all, one data set after another: DAgger's aggregation.
+
+    Args:
+        datasets: at least one, with the same optional arrays, shapes of a row and types.
+        metadata: of the result, which takes none from its parts.
+
+    Raises:
+        DatasetError: if there is none, or they differ; `row` is then the number of the data set.
+    """
+    if not datasets:
+        raise DatasetError("datasets", expected="at least one", found="none")
+    parts = [present(dataset) for dataset in datasets]
+    describe = lambda part, name: f"{part[name].dtype}{list(part[name].shape[1:])}" if name in part else None
+    for number, part in enumerate(parts):
+        for name in ARRAYS:
+            if (found := describe(part, name)) != (expected := describe(parts[0], name)):
+                raise DatasetError(name, expected=expected, found=found, row=number)
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return ExpertDataset(**arrays, metadata=metadata or {})
