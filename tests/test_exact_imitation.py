@@ -15,8 +15,16 @@ RUNS = 200
 @pytest.fixture(scope="module")
 def random_mdp():
     """S 6, A 3, K 2, T 7; episodes differ in length."""
+    rng = np.random.default_rng(0)
     with jax.enable_x64(True):
-        return exact.random_mdp(jax.random.key(0), 6, 3, 2, horizon=7)
+        return exact.make_tabular_mdp(
+            initial=[0.5, 0.2, 0.2, 0.1, 0.0, 0.0],
+            successors=rng.integers(0, 6, (6, 3, 2)),
+            probabilities=rng.dirichlet([1.0, 1.0], (6, 3)),
+            rewards=rng.standard_normal((6, 3, 2)),
+            terminal=np.arange(6) == 5,
+            horizon=7,
+        )
 
 
 def random_table(seed, mdp, with_time):
@@ -59,10 +67,14 @@ def test_with_errors_is_the_error_of_a_deterministic_expert(x64, random_mdp):
     np.testing.assert_allclose(table.sum(-1), 1.0, atol=1e-12)
     found = exact.disagreement(mdp, exact.first_action(mdp), table)
     np.testing.assert_allclose(found, jnp.where(mdp.terminal, 0.0, errors) * jnp.ones((7, 1)), atol=1e-12)
+    # The mixture β π* + (1 − β) π errs 1 − β times as often in every state.
+    mixture = 0.3 * exact.first_action(mdp) + 0.7 * table
+    np.testing.assert_allclose(exact.disagreement(mdp, exact.first_action(mdp), mixture), 0.7 * found, atol=1e-12)
 
 
 STATED = {10: 0.271, 20: 1.018, 50: 5.884, 100: 21.55, 200: 74.02}
 EPSILON = 0.005
+HORIZONS = (10, 50, 200)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +89,7 @@ def chain():
         return jax.vmap(one)(learners), exact.recovery_cost(mdp, expert)
 
     with jax.enable_x64(True):
-        cases = [(horizon, recoverable) for horizon in STATED for recoverable in (True, False)]
+        cases = [(horizon, recoverable) for horizon in HORIZONS for recoverable in (True, False)]
         found = {(h, r): jax.device_get(measure(exact.compounding_chain(h, recoverable=r))) for h, r in cases}
     take = lambda measured, i: jax.tree.map(lambda x: x[i], measured)
     return {case: ([take(rounds, 0), take(rounds, 1)], recovery) for case, (rounds, recovery) in found.items()}
@@ -87,24 +99,26 @@ def slope(x, y):
     return np.polyfit(np.log(list(x)), np.log(list(y)), 1)[0]
 
 
-def test_an_error_that_lasts_costs_the_stated_numbers(chain):
+def test_an_error_that_lasts_costs_the_stated_numbers(x64, chain):
     """Set-up 1 to its digits, in both variants: cloning knows nothing of where its error leads."""
     for (horizon, _), (found, _) in chain.items():
         gap = found[0][0]
         closed = np.sum(1 - (1 - EPSILON) ** np.arange(1, horizon + 1))
         np.testing.assert_allclose(gap, closed, rtol=1e-10)
-        np.testing.assert_allclose(gap, STATED[horizon], rtol=5e-4 if horizon < 50 else 2e-4, atol=5e-4)
         assert abs(gap - EPSILON * horizon**2 / 2) > 1e-3  # its small-ε limit is told apart
+    for horizon, stated in STATED.items():
+        # Within 0.6 of their last digit: 1.01749 is stated as 1.018.
+        assert abs(exact.compounding_cost(EPSILON, horizon) - stated) < (0.0006 if horizon < 100 else 0.006)
 
 
 def test_dagger_removes_the_square_only_where_the_expert_recovers(chain):
     """Round 2 has seen the states off the road: ε T where an error can be mended, no gain where it cannot."""
-    for horizon in STATED:
+    for horizon in HORIZONS:
         recoverable, lasting = chain[horizon, True], chain[horizon, False]
         np.testing.assert_allclose(recoverable[0][1][0], EPSILON * horizon, rtol=1e-10)
         np.testing.assert_allclose(lasting[0][1][0], lasting[0][0][0], rtol=1e-10)
         np.testing.assert_allclose([recoverable[1], lasting[1]], [1.0, horizon], atol=1e-10)
-    short = (10, 20, 50)
+    short = (10, 50)
     gaps = lambda recoverable, round_: [chain[h, recoverable][0][round_][0] for h in short]
     assert 1.85 < slope(short, gaps(True, 0)) < 2.0
     assert slope(short, gaps(True, 1)) == pytest.approx(1.0, abs=1e-9)
@@ -204,7 +218,7 @@ def check_cliff(case, counts):
 
 def test_reset_cliff_along_the_horizon(x64, long_counts):
     """Set-up 2; the slope of the regret in H is on its way to 2."""
-    horizons = (8, 16, 32, 64)
+    horizons = (8, 32, 64)
     gaps = [check_cliff((100, h), long_counts) for h in horizons]
     assert slope(horizons, gaps) == pytest.approx(1.85, abs=0.04)
 
@@ -233,16 +247,17 @@ def test_shared_parameters_have_no_square(x64, long_counts):
     assert np.all(regrets(mdp, jnp.broadcast_to(pooled, counts.shape)) < 1e-2 * cliff_regrets(mdp, counts))
 
 
+@pytest.mark.slow
 def test_asking_does_not_help_on_the_cliff(x64):
-    """DAgger with as many episodes as BC is no better there: who falls learns nothing more. On the chain it is."""
+    """DAgger with as many episodes as BC is the worse there: who falls learns nothing more."""
     mdp = exact.reset_cliff(100, 32)
     expert = exact.first_action(mdp)
     betas = np.array([1.0, 0.0, 0.0, 0.0])
     run = jax.jit(jax.vmap(lambda key: exact.tabular_dagger(key, mdp, expert, betas, 25)[-1]))
     gaps = np.asarray(regrets(mdp, run(jax.random.split(jax.random.key(0), RUNS))))
     closed = float(exact.reset_cliff_regret(100, 32))
-    assert gaps.mean() > closed - 4.5 * gaps.std(ddof=1) / np.sqrt(RUNS)
-    print(gaps.mean(), gaps.std() / RUNS**0.5, closed)
+    # Not merely no better: an episode that falls early leaves its later times unseen.
+    assert gaps.mean() > closed + 4.5 * gaps.std(ddof=1) / np.sqrt(RUNS)
 
 
 def test_label_counts(x64, random_mdp):

@@ -60,7 +60,7 @@ def test_the_laboratory_takes_the_example_and_finds_it_unbiased(tmp_path, monkey
     config = dataclasses.replace(gradient_lab.TINY, only=("G₁",), estimator=("shrunk:shrunk",))
     directory = runner.execute("gradient_lab", config, gradient_lab.run, output_dir=tmp_path)
     rows = json.loads((directory / "summary.json").read_text())["rows"]
-    assert [row["verdict"] for row in rows if row["variant"] == "shrunk:shrunk"][0] == "unbiased"
+    assert next(row["verdict"] for row in rows if row["variant"] == "shrunk:shrunk") == "unbiased"
 
 
 def test_every_picture_and_experiment_it_names_exists():

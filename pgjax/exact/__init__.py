@@ -3,7 +3,8 @@
 A `TabularMDP` is solved by dynamic programming, its trajectories are enumerated, and the same object is
 sampled as an `Environment`: what an estimator should give, what it gives on average, and what it trains to.
 Where there are too many trajectories to enumerate, dynamic programs give the moments of whole families of
-estimates (`joint_moments`, `step_sums`), their best baselines and the causes of their variance.
+estimates (`joint_moments`, `step_sums`), their best baselines and the causes of their variance. What imitation costs
+is exact too: regret, errors on and off the expert's states, and learners from counted data (`imitation`).
 """
 
 from pgjax.exact.decomposition import VarianceDecomposition, return_variances, variance_decomposition

@@ -1,0 +1,311 @@
+"""Imitation: how many episodes of an expert it takes to copy it, and how to pass it afterwards.
+
+Claim    Copying is supervised learning, and as good as the data: one episode shows too few states, twenty are enough on
+         CartPole. An imitator is only as good as its expert, until REINFORCE goes on from the copy.
+Source   Pomerleau 1989 (cloning); Ross, Gordon & Bagnell 2011 (DAgger); Laskey et al. 2017 (DART).
+Command  python -m experiments.imitation
+         python -m experiments.imitation --problem pendulum
+         python -m experiments.imitation --problem maze
+         python -m experiments.imitation --dataset expert.npz          (or a folder in Minari's layout; cloning alone)
+Shows    the return of the copy against the number of the expert's episodes, for cloning, DAgger and DART, with the
+         expert's own return as a line; on CartPole, a mediocre expert copied and then passed by REINFORCE.
+Expect   CartPole: a copy of 20 episodes reaches 475 and more, a copy of one does not. Pendulum: within 5 % of the
+         controller. One to two minutes on two CPU cores, compilation included.
+Departs  Copies act greedily, as the experts do; every seed has its own expert episodes.
+"""
+
+import dataclasses
+import pathlib
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import _imitation_problems as problems
+from experiments import _runner as runner
+from pgjax import datasets, diagnostics, estimators, evaluation, interactive, rollouts, training
+
+ALGORITHMS = ("cloning", "dagger", "dart")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options; the defaults are what the README shows."""
+
+    problem: Literal["cartpole", "pendulum", "maze"] = "cartpole"
+    """What is to be copied: a trained policy, a hand-written swing-up, the shortest paths of a maze with slip."""
+    dataset: pathlib.Path | None = None
+    """Expert data instead of a fresh expert: .npz of pgjax.datasets, or a folder in Minari's layout."""
+    save_dataset: pathlib.Path | None = None
+    """Write as many of the expert's episodes here (.npz) as the most that are cloned."""
+    algorithms: tuple[str, ...] = ALGORITHMS
+    """Among cloning, dagger, dart."""
+    episodes: tuple[int, ...] | None = None
+    """Numbers of expert episodes to clone; 1 to 20, for pendulum 5 to 100, if left open."""
+    rounds: int = 5
+    """Rounds of DAgger and DART, which share the largest number of episodes."""
+    seeds: int = 20
+    """Runs, each with its own data and its own initial parameters."""
+    epochs: int = 40
+    """Passes over the data in each fit."""
+    batch_size: int = 256
+    """Rows of a minibatch."""
+    learning_rate: float = 0.003
+    """Adam's η of the fits."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the policy's layers."""
+    eval_episodes: int = 50
+    """Episodes of each evaluation, on the same starts for all."""
+    pass_updates: int = 60
+    """Updates of REINFORCE from the copy of a mediocre expert (cartpole); 0 leaves that out."""
+    seed: int = 0
+    """Of everything."""
+
+    def sizes(self) -> tuple[int, ...]:
+        default = (5, 10, 20, 50, 100) if self.problem == "pendulum" else (1, 2, 5, 10, 20)
+        return default if self.episodes is None else self.episodes
+
+    def validate(self) -> None:
+        sizes = self.sizes()
+        shown = " ".join(map(str, sizes))
+        runner.require(
+            len(sizes) >= 1 and list(sizes) == sorted(set(sizes)) and sizes[0] >= 1,
+            "--episodes", shown, "one or more numbers, increasing, at least 1",
+        )  # fmt: skip
+        for name in ("rounds", "epochs", "batch_size"):
+            runner.require(getattr(self, name) >= 1, f"--{name.replace('_', '-')}", getattr(self, name), "at least 1")
+        runner.require(sizes[-1] % self.rounds == 0, "--rounds", self.rounds, f"a divisor of {sizes[-1]} episodes")
+        runner.require(self.seeds >= 2, "--seeds", self.seeds, "at least 2 (for an interval)")
+        runner.require(self.eval_episodes >= 2, "--eval-episodes", self.eval_episodes, "at least 2")
+        runner.require(self.pass_updates >= 0, "--pass-updates", self.pass_updates, "at least 0")
+        runner.require(self.learning_rate > 0, "--learning-rate", self.learning_rate, "above 0")
+        runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
+        runner.require(
+            not (self.dataset and self.save_dataset), "--save-dataset", self.save_dataset, "used without --dataset"
+        )
+        known = f"among {', '.join(ALGORITHMS)}"
+        runner.require(
+            len(self.algorithms) > 0 and set(self.algorithms) <= set(ALGORITHMS),
+            "--algorithms", " ".join(self.algorithms), known,
+        )  # fmt: skip
+        runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
+
+
+TINY = Config(
+    problem="maze",
+    episodes=(1, 2),
+    rounds=2,
+    seeds=2,
+    epochs=2,
+    hidden=(4,),
+    eval_episodes=2,
+    algorithms=("cloning", "dagger"),
+)
+
+
+class Curve(NamedTuple):
+    """The mean return of the copies of each seed `[S, K]` against K numbers of the expert's episodes."""
+
+    episodes: np.ndarray
+    returns: np.ndarray
+
+
+def make_fit(config: Config, problem: problems.Problem) -> interactive.Fit:
+    return interactive.gradient_fit(
+        problem.policy,
+        optax.adam(config.learning_rate),
+        loss=problem.loss,
+        num_epochs=config.epochs,
+        batch_size=config.batch_size,
+    )
+
+
+def make_score(config: Config, problem: problems.Problem):
+    """θ → the greedy copy's mean return; the same starts for everybody."""
+    keys = jax.random.split(jax.random.key(config.seed + 10_000), config.eval_episodes)
+    policy = evaluation.greedy(problem.policy)
+
+    def score(params) -> jax.Array:
+        episodes = rollouts.episodes(problem.environment, policy, params, keys)
+        return jnp.mean(evaluation.episode_returns(episodes)[0])
+
+    return score
+
+
+def each_seed(one, keys: jax.Array, name: str, recorder: runner.Recorder) -> np.ndarray:
+    """`one` of every key, one program: a few seeds at a time, so that the progress is seen."""
+    chunk = max(size for size in range(1, 6) if len(keys) % size == 0)
+    compiled, parts = jax.jit(lambda keys: jax.lax.map(one, keys)), []
+    with recorder.progress(len(keys), name, "seeds") as progress:
+        for start in range(0, len(keys), chunk):
+            parts.append(np.asarray(compiled(keys[start : start + chunk])))
+            progress.advance(chunk, f"return {parts[-1][:, -1].mean():.4g}")
+    return np.concatenate(parts)
+
+
+def clone(config: Config, problem: problems.Problem, keys: jax.Array, recorder: runner.Recorder) -> Curve:
+    """Every seed's own expert episodes, of which copies are made from the first 1, 2, 5, … : one program."""
+    fit, score = make_fit(config, problem), make_score(config, problem)
+    sizes = jnp.asarray(config.sizes())
+
+    def one(key: jax.Array):
+        data_key, init_key, fit_key = jax.random.split(key, 3)
+        data = problem.demonstrate(data_key, config.sizes()[-1])
+        start = problem.policy.init(init_key, jax.tree.map(lambda x: x[0], data.obs))
+
+        def of_size(size: jax.Array) -> jax.Array:
+            chosen = data._replace(weights=jnp.where(data.groups < size, data.weights, 0.0))
+            return score(fit(fit_key, start, chosen))
+
+        return jax.lax.map(of_size, sizes)
+
+    return Curve(episodes=np.asarray(config.sizes()), returns=each_seed(one, keys, "cloning", recorder))
+
+
+def ask(
+    config: Config, problem: problems.Problem, algorithm: str, keys: jax.Array, recorder: runner.Recorder
+) -> Curve:
+    """DAgger or DART in rounds, every round's copy evaluated: one program for all seeds."""
+    fit, score = make_fit(config, problem), make_score(config, problem)
+    each = config.sizes()[-1] // config.rounds
+    options = {"num_rounds": config.rounds, "num_episodes": each}
+    if algorithm == "dart":
+        options["level"] = problem.noise
+    method = getattr(interactive, algorithm)
+    greedy = evaluation.greedy(problem.policy)  # as the copies are judged
+
+    def one(key: jax.Array) -> jax.Array:
+        run = method(key, problem.environment, problem.expert, greedy, fit, **options)
+        return jax.lax.map(score, run.round_params)
+
+    returns = each_seed(one, keys, algorithm, recorder)
+    return Curve(episodes=each * (1 + np.arange(config.rounds)), returns=returns)
+
+
+def record(curves: dict[str, Curve], expert: tuple[float, float], recorder: runner.Recorder) -> None:
+    recorder.row(quantity="return of the expert", ours=expert[0], stderr=expert[1])
+    for name, curve in curves.items():
+        mean, stderr = diagnostics.mean_and_stderr(curve.returns)
+        for n, value, error in zip(curve.episodes, mean, stderr, strict=True):
+            quantity = f"return of a copy of {n} episode{'s' if n > 1 else ''}"
+            recorder.row(quantity=quantity, variant=name, ours=float(value), stderr=float(error))
+
+
+def pass_the_expert(config: Config, recorder: runner.Recorder) -> dict:
+    """A mediocre expert's copy, REINFORCE from there and from scratch, and the expert's line."""
+    problem, expert_return = problems.mediocre_cartpole(config.hidden, config.seed)
+    seeds = max(2, config.seeds // 2)
+    keys = jax.random.split(jax.random.key(config.seed + 3), seeds)
+    fit = make_fit(config, problem)
+
+    @jax.jit
+    def copies(keys: jax.Array):
+        def one(key: jax.Array):
+            data_key, init_key, fit_key = jax.random.split(key, 3)
+            data = problem.demonstrate(data_key, config.sizes()[-1])
+            start = problem.policy.init(init_key, jax.tree.map(lambda x: x[0], data.obs))
+            return fit(fit_key, start, data)
+
+        return jax.lax.map(one, keys)
+
+    estimator = estimators.make_estimator(problem.policy, baseline=problem.value)
+    build = lambda _: training.make_trainer(
+        problem.environment, problem.policy, estimator, optax.adam(0.003), num_episodes=32
+    )
+    fresh = jax.jit(jax.vmap(build(()).init))(keys)
+    starts = {"from the copy": fresh._replace(params=copies(keys)), "from scratch": fresh}
+    curves = {}
+    with recorder.progress(2 * seeds * config.pass_updates, "passing the expert", "updates") as progress:
+        for name, states in starts.items():
+            heard = lambda done, metrics, states: progress.advance(metrics["mean_return"].size)
+            copied = jax.tree.map(jnp.copy, states)  # the loop is given its states for good
+            run = training.train(build, keys, num_updates=config.pass_updates, states=copied, on_chunk=heard)
+            curves[name] = run.metrics["mean_return"]
+            above = curves[name] >= expert_return[0]
+            first = np.where(above.any(axis=1), above.argmax(axis=1), config.pass_updates)
+            mean, stderr = diagnostics.mean_and_stderr(first.astype(float))
+            quantity = "updates until the mediocre expert is passed"
+            recorder.row(quantity=quantity, variant=name, ours=float(mean), stderr=float(stderr))
+            mean, stderr = diagnostics.mean_and_stderr(curves[name][:, -5:].mean(axis=1))
+            recorder.row(quantity="return in the end", variant=name, ours=float(mean), stderr=float(stderr))
+    recorder.row(quantity="return of the mediocre expert", ours=expert_return[0], stderr=expert_return[1])
+    return {"curves": curves, "expert": expert_return[0]}
+
+
+def from_file(config: Config) -> problems.Problem:
+    """The problem with the file's episodes in the place of an expert, who cannot be asked then."""
+    path = config.dataset
+    with runner.usage_errors():
+        data = datasets.load_minari(path) if path.is_dir() else datasets.load_npz(path)
+        return problems.of_dataset(config.problem, data, config.hidden, config.sizes()[-1])
+
+
+def run(config: Config, recorder: runner.Recorder) -> dict:
+    with recorder.timed("expert"):
+        fresh = lambda: problems.make_problem(config.problem, config.hidden, config.seed)
+        problem = from_file(config) if config.dataset else fresh()
+        expert = problem.expert_return(config.eval_episodes, jax.random.key(config.seed + 10_000))
+    keys = jax.random.split(jax.random.key(config.seed + 1), config.seeds)
+    chosen = ("cloning",) if config.dataset else config.algorithms
+    curves = {}
+    for name in chosen:
+        with recorder.timed(name):
+            if name == "cloning":
+                curves[name] = clone(config, problem, keys, recorder)
+            else:
+                curves[name] = ask(config, problem, name, keys, recorder)
+    if config.save_dataset is not None:
+        labelled = jax.jit(problem.collect, static_argnums=1)(keys[0], config.sizes()[-1])
+        datasets.save_npz(config.save_dataset, datasets.from_trajectory(labelled.trajectory))
+        recorder.note(f"{config.sizes()[-1]} of the expert's episodes are in {config.save_dataset}.")
+    record(curves, expert, recorder)
+    passed = None
+    if config.problem == "cartpole" and config.dataset is None and config.pass_updates:
+        with recorder.timed("passing a mediocre expert"):
+            passed = pass_the_expert(config, recorder)
+    recorder.note(
+        f"± is the standard error over {config.seeds} seeds, each evaluated on the same {config.eval_episodes} starts."
+    )
+    return {"config": config, "curves": curves, "expert": expert[0], "passed": passed}
+
+
+def plot(results: dict, recorder: runner.Recorder) -> None:
+    from experiments import _plots as plots
+
+    config, curves, expert = results["config"], results["curves"], results["expert"]
+    first = next(iter(curves.values()))
+    few, many = first.returns.mean(axis=0)[[0, -1]]
+    fewest, most = first.episodes[[0, -1]]
+    title = (
+        f"{config.problem}: a copy of {fewest} episode{'s' if fewest > 1 else ''} returns {few:.0f}, of {most} "
+        f"{many:.0f}; the expert {expert:.0f}"
+    )
+    caption = f"Mean over {config.seeds} seeds, 95 % bootstrap bands; greedy copies on {config.eval_episodes} episodes."
+    figure, axes = plots.figure(title, caption, width=8.5)
+    axes.set(xlabel="episodes of the expert, or labelled by it", ylabel="return of an episode", xscale="log")
+    axes.set_xticks(config.sizes(), list(map(str, config.sizes())))
+    axes.minorticks_off()
+    plots.reference_line(axes, expert, "the expert")
+    for curve_name, curve in curves.items():
+        plots.learning_curves(
+            axes, curve.episodes, {curve_name: curve.returns}, colour_of=plots.colours(ALGORITHMS)
+        )
+    recorder.figure(figure, "imitation")
+    if results["passed"] is None:
+        return
+    passed = results["passed"]
+    updates = np.arange(1, config.pass_updates + 1)
+    start, end = passed["curves"]["from the copy"].mean(axis=0)[[0, -1]]
+    title = f"A copy of an expert of {passed['expert']:.0f} starts at {start:.0f}; REINFORCE takes it to {end:.0f}"
+    caption = f"CartPole-v1, 32 episodes an update; mean over {max(2, config.seeds // 2)} seeds, 95 % bootstrap bands."
+    figure, axes = plots.figure(title, caption, width=8.5)
+    axes.set(xlabel="updates", ylabel="return of an episode (steps)", ylim=(0, 520))
+    plots.reference_line(axes, passed["expert"], "the mediocre expert")
+    plots.learning_curves(axes, updates, passed["curves"])
+    recorder.figure(figure, "passing_the_expert")
+
+
+if __name__ == "__main__":
+    runner.main(__file__, __doc__, Config, run, plot)

@@ -1,0 +1,127 @@
+"""The experiments on imitation at their tiny sizes, and what they refuse."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from experiments import _imitation_problems as problems
+from experiments import _runner as runner
+from experiments import compounding_error, imitation
+from pgjax import datasets
+
+
+def rows_of(directory):
+    rows = json.loads((directory / "summary.json").read_text())["rows"]
+    return {(row["quantity"], row["variant"]): row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def compounding(tmp_path_factory):
+    module = compounding_error
+    return runner.execute(
+        "compounding_error", module.TINY, module.run, module.plot, output_dir=tmp_path_factory.mktemp("results")
+    )
+
+
+def test_the_exact_set_ups_have_their_digits(compounding):
+    rows = rows_of(compounding)
+    # 1.0175 is Σ (1 − (1 − ε)^t) at T = 20; some print it as 1.018.
+    lasting = {10: 0.271, 20: 1.0175, 50: 5.884, 100: 21.55, 200: 74.02}
+    for horizon, cost in lasting.items():
+        wanted = f"(a) regret, T = {horizon}"
+        found = {variant: row["ours"] for (quantity, variant), row in rows.items() if quantity == wanted}
+        assert found["cloning, an error lasts"] == pytest.approx(cost, rel=5e-4)
+        assert found["DAgger, an error lasts"] == pytest.approx(cost, rel=5e-4)
+        assert found["cloning, errors can be mended"] == pytest.approx(cost, rel=5e-4)
+        assert found["DAgger, errors can be mended"] == pytest.approx(0.005 * horizon, rel=1e-9)
+    assert {path.stem for path in compounding.glob("*.png")} == {"chain", "cliff", "maze"}
+    wrong = [key for key, row in rows.items() if row["verdict"] == "differs"]
+    assert wrong == []
+
+
+def test_every_error_of_a_copy_is_off_the_experts_way_once_that_was_seen(compounding):
+    rows = rows_of(compounding)
+    on, off = (
+        [row["ours"] for (quantity, _), row in rows.items() if label in quantity]
+        for label in (compounding_error.ON_THE_WAY, compounding_error.OFF_THE_WAY)
+    )
+    assert len(on) == len(off) == 6 and max(off) > 0.05 > max(on)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    config = dataclasses.replace(imitation.TINY, save_dataset=folder / "expert.npz")
+    return runner.execute("imitation", config, imitation.run, imitation.plot, output_dir=folder), folder / "expert.npz"
+
+
+def test_imitation_writes_its_curves(saved):
+    directory, _ = saved
+    rows = rows_of(directory)
+    assert (directory / "imitation.png").is_file()
+    assert {variant for _, variant in rows if variant} == {"cloning", "dagger"}
+    assert -40 < rows["return of the expert", None]["ours"] < -10
+
+
+def test_a_saved_data_set_is_cloned_in_the_place_of_an_expert(saved, tmp_path):
+    _, path = saved
+    data = datasets.load_npz(path)
+    assert data.num_episodes == 2
+    config = dataclasses.replace(imitation.TINY, dataset=path)
+    directory = runner.execute("imitation", config, imitation.run, output_dir=tmp_path)
+    rows = rows_of(directory)
+    assert {variant for _, variant in rows if variant} == {"cloning"}
+    assert rows["return of the expert", None]["ours"] == pytest.approx(data.rewards.sum() / 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--episodes", "2", "1"], ["--episodes", "increasing"]),
+        (["--seeds", "1"], ["--seeds 1", "at least 2"]),
+        (["--algorithms", "gail"], ["--algorithms gail", "cloning, dagger, dart"]),
+        (["--rounds", "3"], ["--rounds 3", "divisor"]),
+        (["--dataset", "nothing.npz"], ["nothing.npz"]),
+        (["--problem", "pendulum", "--dataset", "SAVED"], ["--dataset does not fit pendulum", "actions"]),
+        (["--problem", "maze", "--dataset", "SAVED"], ["--episodes 20", "at most the 2"]),
+    ],
+)
+def test_bad_input_is_refused(saved, tmp_path, monkeypatch, capsys, arguments, words):
+    arguments = [str(saved[1]) if word == "SAVED" else word for word in arguments]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        runner.main(
+            imitation.__file__, imitation.__doc__, imitation.Config, imitation.run, imitation.plot, arguments=arguments
+        )
+    error = " ".join(capsys.readouterr().err.split())
+    assert left.value.code == 2 and "Traceback" not in error
+    assert all(word in error for word in words), error
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+def test_cartpole_is_copied_from_twenty_episodes_and_its_mediocre_expert_passed(tmp_path):
+    config = imitation.Config(algorithms=("cloning",), seeds=10)
+    rows = rows_of(runner.execute("imitation", config, imitation.run, imitation.plot, output_dir=tmp_path))
+    assert rows["return of a copy of 20 episodes", "cloning"]["ours"] >= 475
+    assert rows["return of a copy of 1 episode", "cloning"]["ours"] < 475
+    end = rows["return in the end", "from the copy"]["ours"]
+    assert end > rows["return of the mediocre expert", None]["ours"] + 100
+    passed = "updates until the mediocre expert is passed"
+    assert rows[passed, "from the copy"]["ours"] < rows[passed, "from scratch"]["ours"]
+
+
+@pytest.mark.slow
+def test_the_pendulums_controller_is_copied_within_five_per_cent(tmp_path):
+    config = imitation.Config(problem="pendulum", algorithms=("cloning",), seeds=4)
+    rows = rows_of(runner.execute("imitation", config, imitation.run, imitation.plot, output_dir=tmp_path))
+    expert = rows["return of the expert", None]["ours"]
+    assert rows["return of a copy of 100 episodes", "cloning"]["ours"] > 1.05 * expert
+
+
+def test_the_copy_of_a_maze_expert_is_its_table():
+    problem = problems.make_problem("maze", (4,), 0)
+    obs = np.eye(problem.environment.observation_space.shape[0], dtype=np.float32)[3]
+    assert np.isclose(np.exp(problem.expert.log_probs(obs)).sum(), 1.0)
