@@ -72,7 +72,7 @@ class Config:
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
 
 
-TINY = Config(data_sets=8, sizes=(4, 8), episodes=(1, 2), noise=(0.0, 0.5))
+TINY = Config(data_sets=64, sizes=(4, 8), episodes=(1, 2), noise=(0.0, 0.5))
 
 
 def slope(x, y) -> float:
