@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,10 @@ import numpy as np
 
 from experiments._problems import Problem
 from experiments._runner import UsageError
-from pgjax import baselines, estimators, exact, losses
+from pgjax import baselines, estimators, exact, losses, rollouts
 from pgjax.types import Baseline, Estimator, Trajectory
+
+PyTree = Any
 
 
 class Entry(NamedTuple):
@@ -24,6 +26,9 @@ class Entry(NamedTuple):
         needs: "oracle", "critic" or "", what the problem must offer.
         joint: whether the episodes of a batch weigh each other, so that the variance need not fall as 1/B.
         behaviour: whether it learns from the episodes of another θ.
+        program: the exact moments of one episode's estimate by dynamic programming, where nothing is learnt; called
+            with 64-bit numbers enabled.
+        factor: B → the number by which its mean differs from the target, where that is all.
         natural: whether it estimates F⁺∇ρ.
         enumerable: whether the trajectory alone decides it: a greedy episode depends on the randomness besides.
     """
@@ -33,6 +38,8 @@ class Entry(NamedTuple):
     needs: str = ""
     joint: bool = False
     behaviour: bool = False
+    program: Callable[[Problem, PyTree], exact.Moments] | None = None
+    factor: Callable[[int], float] | None = None
     natural: bool = False
     enumerable: bool = True
 
@@ -73,50 +80,115 @@ def natural(problem: Problem) -> Estimator:
     return estimators.natural(value, problem.policy, damping=0.0, fisher=fisher)
 
 
+def by_program(function: Callable, **options) -> Callable[[Problem, PyTree], exact.Moments]:
+    """An entry's `program`; options may be functions of the oracle."""
+
+    def program(problem: Problem, params: PyTree) -> exact.Moments:
+        oracle = problem.oracle
+        chosen = {name: option(oracle) if callable(option) else option for name, option in options.items()}
+        return function(problem.policy.apply, params, oracle.mdp, **chosen)
+
+    return program
+
+
+def over_time(oracle) -> np.ndarray:
+    """q(s, a), the same at all times, `[T, S, A]`."""
+    return np.broadcast_to(oracle.action_values, (oracle.mdp.horizon, *oracle.action_values.shape))
+
+
 G1, GT = estimators.total_return, estimators.reward_to_go
 VALUE = lambda problem: problem.value
 AVERAGE = lambda problem: baselines.moving_average(0.9, "first")
 OLD_VISITS = "states visited as θ_old does"
 OWN_SAMPLE = "(B−1)/B: the mean contains the own episode"
+NOT_STATED = "not stated"
+TOTAL, TO_GO, LAMBDA = exact.total_return_moments, exact.reward_to_go_moments, exact.lambda_return_moments
+OF_STATE = lambda oracle: oracle.values
 
 CATALOGUE: dict[str, Entry] = {
-    "G₁": Entry(weighted(G1)),
+    "G₁": Entry(weighted(G1), program=by_program(TOTAL)),
     "G₁ − ρ̂": Entry(weighted(G1, baseline=AVERAGE)),
     "G₁ − b*, learned": Entry(weighted(G1, baseline=lambda p: baselines.optimal_constant(0.95))),
+    "G₁ − b*, natural norm, learned": Entry(
+        weighted(G1, baseline=lambda p: baselines.optimal_constant(0.95, "natural"))
+    ),
     "G₁ − b*, exact": Entry(
-        weighted(G1, baseline=lambda p: baselines.constant(p.oracle.best_constant)), needs="oracle"
+        weighted(G1, baseline=lambda p: baselines.constant(p.oracle.best_constant)),
+        needs="oracle",
+        program=by_program(TOTAL, baseline=lambda oracle: oracle.best_constant),
     ),
     "G₁ − b*ⱼ per parameter": Entry(lambda p: estimators.per_parameter(p.policy, decay=0.95)),
+    "G₁ − greedy episode": Entry(weighted(G1, baseline=lambda p: baselines.greedy_rollout()), enumerable=False),
     "G₁, leave-one-out (RLOO)": Entry(weighted(G1, baseline=lambda p: baselines.leave_one_out()), joint=True),
     "G₁, batch mean (Dr. GRPO)": Entry(
-        weighted(G1, baseline=lambda p: baselines.batch_mean()), OWN_SAMPLE, joint=True
+        weighted(G1, baseline=lambda p: baselines.batch_mean()),
+        OWN_SAMPLE,
+        joint=True,
+        factor=lambda batch: (batch - 1) / batch,
     ),
     "G₁, standardised (GRPO)": Entry(
         weighted(G1, standardise="group_population"), "divided by the batch's own spread", joint=True
     ),
-    "Gₜ (GPOMDP)": Entry(weighted()),
-    "Gₜ, γ = 0.9 without γᵗ": Entry(weighted(lambda: GT(0.9)), "follows the gradient of no objective"),
+    "Gₜ (GPOMDP)": Entry(weighted(), program=by_program(TO_GO)),
+    "Gₜ, γ = 0.9 without γᵗ": Entry(
+        weighted(lambda: GT(0.9)), "follows the gradient of no objective", program=by_program(TO_GO, discount=0.9)
+    ),
     "Gₜ − ρ̂": Entry(weighted(baseline=AVERAGE)),
     "Gₜ − bₜ": Entry(weighted(baseline=lambda p: baselines.time_dependent(0.9))),
+    "Gₜ − b*ₜ, learned": Entry(weighted(baseline=lambda p: baselines.optimal_time_dependent(0.95))),
     "Gₜ − b*(Xₜ), learned": Entry(
         weighted(baseline=lambda p: baselines.optimal_state(p.state_of, p.num_states, decay=0.95)), needs="oracle"
     ),
-    "Gₜ − v(Xₜ)": Entry(weighted(baseline=VALUE)),
-    "Gₜ − Vₜ(Xₜ), exact": Entry(weighted(baseline=values_in_time), needs="oracle"),
-    "Gₜ − v(Xₜ) + 1": Entry(weighted(baseline=lambda p: baselines.shifted(p.value, -1.0))),
+    "Gₜ − v(Xₜ)": Entry(weighted(baseline=VALUE), program=by_program(TO_GO, baseline=OF_STATE)),
+    "Gₜ − Vₜ(Xₜ), exact": Entry(
+        weighted(baseline=values_in_time),
+        needs="oracle",
+        program=by_program(TO_GO, baseline=lambda oracle: oracle.values_in_time),
+    ),
+    # Every weight is one too large: whatever was tried is pushed up.
+    "Gₜ − v(Xₜ) + 1": Entry(
+        weighted(baseline=lambda p: baselines.shifted(p.value, -1.0)),
+        program=by_program(TO_GO, baseline=lambda oracle: oracle.values - 1.0),
+    ),
     "Gₜ, leave-one-out": Entry(weighted(baseline=lambda p: baselines.leave_one_out("live")), joint=True),
-    "G₁ − greedy episode": Entry(weighted(G1, baseline=lambda p: baselines.greedy_rollout()), enumerable=False),
-    "GAE, λ = 0.9": Entry(weighted(lambda: estimators.lambda_return(0.9), baseline=VALUE), "the error of v"),
-    "TD, λ = 0": Entry(weighted(lambda: estimators.lambda_return(0.0), baseline=VALUE), "the error of v"),
+    "GAE, λ = 0.9": Entry(
+        weighted(lambda: estimators.lambda_return(0.9), baseline=VALUE),
+        "the error of v",
+        program=by_program(LAMBDA, values=OF_STATE, lambda_=0.9),
+    ),
+    "TD, λ = 0": Entry(
+        weighted(lambda: estimators.lambda_return(0.0), baseline=VALUE),
+        "the error of v",
+        program=by_program(LAMBDA, values=OF_STATE, lambda_=0.0),
+    ),
     "actor-critic, mean over steps, standardised": Entry(
         weighted(baseline=VALUE, over_time="mean", standardise="population"), "divided by length and spread", joint=True
     ),
-    "all actions, q": Entry(with_critic("all_action"), "the error of q", needs="critic"),
-    "Gₜ − q(Xₜ, Aₜ), corrected": Entry(with_critic("action_dependent"), needs="critic"),
-    "Gₜ − q(Xₜ, Aₜ), uncorrected": Entry(with_critic("uncorrected"), "the correction is missing", needs="critic"),
+    "all actions, q": Entry(
+        with_critic("all_action"),
+        "the error of q",
+        needs="critic",
+        program=by_program(exact.all_action_moments, values=over_time),
+    ),
+    "Gₜ − q(Xₜ, Aₜ), corrected": Entry(
+        with_critic("action_dependent"),
+        needs="critic",
+        program=by_program(TO_GO, baseline=over_time, correction="expected"),
+    ),
+    "Gₜ − q(Xₜ, Aₜ), uncorrected": Entry(
+        with_critic("uncorrected"),
+        "the correction is missing",
+        needs="critic",
+        program=by_program(TO_GO, baseline=over_time),
+    ),
     "trajectory-wise control variate": Entry(with_critic("trajectory_wise"), needs="critic"),
     "off-policy, per decision": Entry(
         lambda p: estimators.importance_weighted(p.policy, baseline=p.value, weighting="per_decision"),
+        needs="oracle",
+        behaviour=True,
+    ),
+    "off-policy, whole episodes": Entry(
+        lambda p: estimators.importance_weighted(p.policy, baseline=p.value, weighting="trajectory"),
         needs="oracle",
         behaviour=True,
     ),
@@ -130,44 +202,75 @@ CATALOGUE: dict[str, Entry] = {
 }
 
 
-def chosen(problem: Problem, names: tuple[str, ...], own: tuple[str, ...]) -> dict[str, Entry]:
-    """The entries that the problem has room for, in order, and then the user's own.
+def chosen(
+    problem: Problem, batch: int, names: tuple[str, ...], own: tuple[str, ...]
+) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The entries that the problem and the batch have room for, then the user's own; and the others, each with why not.
+
+    Args:
+        names: of the catalogue, whole or a part of one; all of it if empty.
 
     Raises:
-        UsageError: for a name that is not in the catalogue, or a `module:function` that cannot be used.
+        UsageError: for a name that nothing matches or that there is no room for, or a `module:function` that cannot
+            be used.
     """
-    unknown = set(names) - set(CATALOGUE)
-    if unknown:
-        raise UsageError(f"--only {sorted(unknown)[0]}: must be among {', '.join(CATALOGUE)}")
-    offers = {
-        "": True,
-        "oracle": problem.oracle is not None,
-        "critic": problem.critic is not None,
+    lacking = {
+        "oracle": "" if problem.oracle else "needs a tabular problem",
+        "critic": "" if problem.critic else "needs discrete actions",
     }
-    found = {
-        name: entry for name, entry in CATALOGUE.items() if name in (names or CATALOGUE) and offers[entry.needs]
-    }
-    loaded = {path: load(path) for path in own}
-    for entry in loaded.values():
-        entry.make(problem)  # what cannot be made is refused before the long measurements
-    return found | loaded
+    wanted = [name for part in names for name in _matching(part)] or [*CATALOGUE]
+    found, left_out = {}, {}
+    for name, entry in CATALOGUE.items():
+        reason = lacking.get(entry.needs, "") or ("needs --batch 2 or more" if entry.joint and batch < 2 else "")
+        if name in wanted:
+            (left_out if reason else found)[name] = reason or entry
+    if names and left_out:
+        name, reason = next(iter(left_out.items()))
+        raise UsageError(f"--only “{name}”: {reason}")
+    return found | {path: load(path, problem, batch) for path in own}, left_out
 
 
-def load(path: str) -> Entry:
+def _matching(part: str) -> list[str]:
+    if part in CATALOGUE:
+        return [part]
+    found = [name for name in CATALOGUE if part.lower() in name.lower()]
+    if not found:
+        names = ", ".join(f"“{name}”" for name in CATALOGUE)
+        raise UsageError(f"--only {part}: must be, or be a part of, one of {names}")
+    return found
+
+
+def load(path: str, problem: Problem, batch: int) -> Entry:
     """A user's `module:function`: policy → Estimator, or nothing → Baseline, which is subtracted from G_t."""
     module, _, function = path.partition(":")
     try:
         build = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"--estimator {path}: must be module:function that can be imported ({error})") from error
+    if not callable(build):
+        raise UsageError(f"--estimator {path}: must be a function, got {type(build).__name__}")
 
     def make(problem: Problem) -> Estimator:
         required = [p for p in inspect.signature(build).parameters.values() if p.default is p.empty]
         made = build(problem.policy) if required else build()
         if isinstance(made, Baseline):
+            _check_shape(path, made, problem, batch)
             return estimators.make_estimator(problem.policy, baseline=made)
         if isinstance(made, Estimator):
             return made
         raise UsageError(f"--estimator {path}: must return an Estimator or a Baseline, got {type(made).__name__}")
 
-    return Entry(make, bias="not stated", joint=True)
+    make(problem)  # what cannot be made is refused before the long measurements
+    return Entry(make, bias=NOT_STATED, joint=True)
+
+
+def _check_shape(path: str, baseline: Baseline, problem: Problem, batch: int) -> None:
+    def predict() -> jax.Array:
+        keys = jax.random.split(jax.random.key(0), batch)
+        episodes = rollouts.episodes(problem.environment, problem.policy, problem.params, keys)
+        episodes = episodes._replace(returns=episodes.rewards, greedy_returns=episodes.rewards)
+        return baseline.predict(baseline.init(jax.random.key(0), episodes), episodes)
+
+    found, wanted = jnp.shape(jax.eval_shape(predict)), (problem.environment.horizon, batch)
+    if found != wanted:
+        raise UsageError(f"--estimator {path}: its predict must return b [T, B] = {list(wanted)}, got {list(found)}")

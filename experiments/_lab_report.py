@@ -12,50 +12,91 @@ from pgjax import diagnostics
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One estimator's numbers; lengths are relative to the target's, variances to its square."""
+    """One estimator's numbers; lengths are relative to the target's, variances to its square.
+
+    Attributes:
+        reference_errors: squared standard errors of the target `[P]`, zero where it is exact.
+    """
 
     entry: catalogue.Entry
     exact: laboratory.Exact | None
     found: laboratory.Measured
     target: np.ndarray
-    reference_error: float
+    reference_errors: np.ndarray
     ratio: diagnostics.Estimate | None
     gain: tuple[float, float] | None
 
     @property
+    def finite(self) -> bool:
+        means = [self.found.statistics.mean] + ([self.exact.mean] if self.exact else [])
+        return bool(all(np.isfinite(mean).all() for mean in means) and np.isfinite(self.variance))
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether the target is nothing but rounding: lengths are then relative to √tr Var."""
+        return bool(float(self.target @ self.target) <= 1e-18 * self.variance)
+
+    @property
     def scale(self) -> float:
-        return float(self.target @ self.target)
+        return (self.variance or 1.0) if self.vanishes else float(self.target @ self.target)
+
+    @property
+    def variance(self) -> float:
+        known = self.exact is not None and self.exact.variance is not None
+        return self.exact.variance if known else float(self.found.statistics.variance.value)
 
     @property
     def bias(self) -> float:
-        """‖E ∇̂ρ − ∇ρ‖ / ‖∇ρ‖; without enumeration, corrected for both samples' noise and zero where they explain it."""
+        """‖E ∇̂ρ − ∇ρ‖ / ‖∇ρ‖; of a sample, corrected for its noise and the reference's, and not below zero."""
         if self.exact is not None:
             return float(np.linalg.norm(self.exact.mean - self.target)) / self.scale**0.5
-        squared = float(self.found.statistics.squared_bias.value) - self.reference_error
-        return max(squared, 0.0) ** 0.5 / self.scale**0.5
+        squared = float(self.found.statistics.squared_bias.value) - self.reference_errors.sum()
+        return float(np.maximum(squared, 0.0) ** 0.5 / self.scale**0.5)
+
+    @property
+    def _stderr(self) -> np.ndarray:
+        statistics = self.found.statistics
+        second_moment = float(statistics.variance.value) + float(np.square(statistics.mean).sum())
+        # What float32 cannot tell from zero is no bias.
+        rounding = 8.0 * np.finfo(np.float32).eps * (second_moment + self.target @ self.target) ** 0.5
+        return np.maximum(np.sqrt(np.square(statistics.mean_stderr) + self.reference_errors), rounding)
 
     @property
     def z(self) -> float:
         """The largest |bias| over its standard error of any coordinate."""
-        statistics = self.found.statistics
-        stderr = np.sqrt(np.square(statistics.mean_stderr) + self.reference_error / len(self.target))
-        return float(np.max(np.abs(statistics.bias) / np.maximum(stderr, 1e-12)))
+        return float(np.max(np.abs(self.found.statistics.bias) / self._stderr))
 
     @property
-    def variance(self) -> float:
-        return self.exact.variance if self.exact is not None else float(self.found.statistics.variance.value)
+    def resolution(self) -> float:
+        """The relative bias that would stand out of the sample's noise."""
+        return float(5.0 * np.max(self._stderr) / self.scale**0.5)
 
     @property
     def biased(self) -> bool:
-        return self.bias > 1e-9 if self.exact is not None else self.z > 5.0
+        if self.exact is None:
+            return not self.z <= 5.0
+        return not self.bias <= 1e-9 * max(1.0, (self.variance / self.scale) ** 0.5)
 
     def verdict(self) -> str:
+        if not self.finite:
+            return "NOT FINITE"
+        if self.exact is not None and not self.exact.consistent:
+            return "DIFFERS: enumeration and what is predicted contradict each other"
+        stated = self.entry.bias
         how = "" if self.exact is not None else f" (max |z| {self.z:.1f})"
-        if self.entry.bias == "not stated":
-            return ("biased" if self.biased else "unbiased") + how
-        if not self.biased:
-            return ("unbiased here" if self.entry.bias else "unbiased") + how
-        return f"biased: {self.entry.bias}" if self.entry.bias else f"DIFFERS: claims to be unbiased{how}"
+        if self.biased:
+            reason = f": {stated}" if stated != catalogue.NOT_STATED else ""
+            return f"biased{reason}{how}" if stated else f"DIFFERS: claims to be unbiased{how}"
+        if self.exact is None:
+            return ("stated bias not resolved" if stated not in ("", catalogue.NOT_STATED) else "no bias seen") + how
+        return "unbiased here" if stated not in ("", catalogue.NOT_STATED) else "unbiased"
+
+    def bias_cell(self) -> str:
+        if not self.finite:
+            return "nan"
+        if self.exact is None and not self.biased:
+            return f"< {self.resolution:.2g}"
+        return f"{self.bias:.3g}" if self.biased else "0"
 
 
 HEADERS = (
@@ -66,19 +107,32 @@ HEADERS = (
 def cells(name: str, line: Line, batch: int) -> list[str]:
     statistics, cosine = line.found.statistics, line.found.cosine
     number = runner.format_number
-    relative = lambda x: f"{x:.3g}" if x > 1e-9 else "0"
     return [
         name,
-        relative(line.bias),
-        f"{line.exact.variance:.4g}" if line.exact else "",
+        line.bias_cell(),
+        f"{line.exact.variance:.4g}" if line.exact and line.exact.variance is not None else "",
         number(float(statistics.variance.value), float(statistics.variance.stderr)),
         number(float(line.ratio.value), float(line.ratio.stderr)) if line.ratio else "",
-        f"{float(cosine.value):.3f}",
+        number(float(cosine.value), float(cosine.stderr)),
         f"{line.variance / line.scale + line.bias**2:.3g}",
         f"{batch * line.variance / line.scale:.3g}",
         number(*line.gain) if line.gain else "",
         line.verdict(),
     ]
+
+
+def exact_number(quantity: str, line: Line, batch: int) -> float | None:
+    """What the exact mean and variance say of a measured quantity; None where they say nothing."""
+    if line.exact is None or line.exact.variance is None:
+        return None
+    signal, variance = float(line.exact.mean @ line.exact.mean), line.exact.variance
+    known = {
+        "tr Var": variance,
+        "mean squared error": variance + float(np.sum(np.square(line.exact.mean - line.target))),
+        "signal-to-noise ratio": signal / variance if variance > 0 else None,
+        "noise scale (estimates)": variance / signal if signal > 1e-18 * variance else None,
+    }
+    return known.get(quantity)
 
 
 def record(problem: str, batch: int, first: str, lines: dict[str, Line], recorder: runner.Recorder) -> None:
@@ -106,20 +160,26 @@ def record(problem: str, batch: int, first: str, lines: dict[str, Line], recorde
         ):
             if measured is None:
                 continue
-            known = line.exact.variance if quantity == "tr Var" and line.exact else None
-            agrees = known and runner.verdict(float(measured.value), float(measured.stderr), known, z=4.5)
+            known = exact_number(quantity, line, batch)
+            value, stderr = float(measured.value), float(measured.stderr)
+            # Below what float32 can tell from zero nothing disagrees.
+            rounding = 1e-5 * abs(known or 0.0) + (1e-12 * line.scale if quantity == "tr Var" else 0.0)
+            agrees = None if known is None else runner.verdict(value, stderr, known, z=4.5, tolerance=rounding)
             recorder.row(
                 quantity=quantity,
                 variant=name,
-                ours=float(measured.value),
-                stderr=float(measured.stderr),
+                ours=value,
+                stderr=stderr,
                 exact=known,
-                verdict=agrees or None,
+                verdict=agrees if quantity == "tr Var" else None,
             )
+    if any(line.vanishes for line in lines.values()):
+        recorder.note("∇ρ vanishes here: lengths are relative to the estimate's own √tr Var.")
+    paired = f"÷ {first}: tr Var over that of “{first}”, paired on the same episodes; " if first else ""
     recorder.note(
-        f"÷ {first}: tr Var over that of “{first}”, paired on the same episodes; bias = ‖E ĝ − ∇ρ‖/‖∇ρ‖; MSE = (tr Var "
-        "+ bias²)/‖∇ρ‖²; noise scale: episodes at which noise equals signal; "
-        "gain of ρ by one step of the best size; ± is one standard error. The natural gradient is held against F⁺∇ρ."
+        f"{paired}bias = ‖E ĝ − ∇ρ‖/‖∇ρ‖ (< x: a smaller one could not be seen); MSE = (tr Var + bias²)/‖∇ρ‖²; noise "
+        "scale: episodes at which noise equals signal; gain of ρ by one step of the best size; ± is one standard "
+        "error. The natural gradient is held against F⁺∇ρ."
     )
 
 
@@ -127,11 +187,14 @@ def plot_plane(problem: str, batch: int, lines: dict[str, Line], recorder: runne
     """Relative bias² against relative variance; the unbiased stand on the left edge."""
     from experiments import _plots as plots
 
-    variances = {name: line.variance / line.scale for name, line in lines.items() if line.variance > 0}
+    variances = {name: line.variance / line.scale for name, line in lines.items() if line.finite and line.variance > 0}
+    if not variances:
+        return
     biases = {name: lines[name].bias ** 2 for name in variances if lines[name].biased and lines[name].bias > 0}
     edge = min([*biases.values(), 0.1]) / 30
     unbiased = {name: variance for name, variance in variances.items() if name not in biases}
-    title = f"{len(unbiased)} of {len(variances)} estimators are unbiased"
+    sure = all(line.exact is not None for line in lines.values())
+    title = f"{len(unbiased)} of {len(variances)} estimators {'are unbiased' if sure else 'show no bias'}"
     if unbiased:
         quietest, noisiest = (choose(unbiased, key=unbiased.get) for choose in (min, max))
         ratio = unbiased[noisiest] / unbiased[quietest]

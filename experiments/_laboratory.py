@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 from experiments import _measure as measure
 from experiments._catalogue import Entry
-from experiments._problems import Problem
+from experiments._problems import Problem, in_float64
 from pgjax import diagnostics, estimators, evaluation, exact, rollouts
 from pgjax.types import Estimator, Trajectory
 
@@ -35,10 +35,14 @@ class Episodes(NamedTuple):
 
 
 class Exact(NamedTuple):
-    """Of the estimate from a batch: its mean `[P]` and tr Var."""
+    """Of the estimate from a batch: its mean `[P]` and tr Var (None where only the mean is known).
+
+    `consistent` is false where enumeration and dynamic programming, or a stated factor, contradict each other.
+    """
 
     mean: np.ndarray
-    variance: float
+    variance: float | None
+    consistent: bool = True
 
 
 class Measured(NamedTuple):
@@ -112,6 +116,24 @@ def _variance(estimates: jax.Array) -> diagnostics.Estimate:
     return diagnostics.gradient_statistics(estimates).variance
 
 
+def large_sample(
+    problem: Problem, entry: Entry, warm: Episodes, key: jax.Array, batch: int, num_episodes: int, repeats: int
+) -> tuple[jax.Array, np.ndarray]:
+    """The mean of an entry's estimates over `repeats` samples of N episodes, and its squared errors, `[P]` each."""
+    estimator = entry.make(problem)
+    state = jax.jit(lambda warm: warmed(problem, estimator, warm, batch))(warm.of(entry))
+    look = jax.jit(
+        lambda episodes: measure.group_estimates(estimator, problem.params, state, episodes, batch, at_once=256)
+    )
+    collect = jax.jit(
+        lambda key: rollouts.episodes(
+            problem.environment, problem.policy, problem.params, jax.random.split(key, num_episodes)
+        )
+    )
+    estimates = np.concatenate([look(collect(key)) for key in jax.random.split(key, repeats)])
+    return jnp.asarray(estimates.mean(axis=0)), estimates.var(axis=0, ddof=1) / len(estimates)
+
+
 def measured(
     problem: Problem,
     entries: Mapping[str, Entry],
@@ -172,6 +194,8 @@ def against_batch(
         curves[name] = []
         for factor in (1, 4, 16):
             estimates = found[name].estimates
+            if len(estimates) // factor < 8:
+                break
             zeros = lambda _, size=estimates.shape[1]: jnp.zeros(size)
             if factor > 1 and entry.joint:
                 larger, _ = measured(
@@ -189,10 +213,39 @@ def against_batch(
 def exact_moments(
     problem: Problem, entries: Mapping[str, Entry], states: Mapping[str, PyTree], batch: int, limit: int
 ) -> dict[str, Exact]:
-    """Mean and tr Var of every entry's estimate over all batches of B episodes, in float64, where those can be listed.
+    """Mean and tr Var of every entry's estimate from B episodes, in float64: by enumeration where all batches can be
+    listed, by dynamic programming where an entry has a program, by both where it can.
 
     An entry whose episodes do not weigh each other needs single episodes only: its variance falls as 1/B.
     """
+    found = _enumerate(problem, entries, states, batch, limit)
+    for name, entry in entries.items():
+        with jax.enable_x64(True):
+            stated = _stated(problem, entry, batch)
+        if stated is None:
+            continue
+        if name in found:
+            size = np.linalg.norm(found[name].mean) + found[name].variance**0.5
+            agrees = np.linalg.norm(found[name].mean - stated.mean) <= 1e-9 * max(size, 1e-9)
+            if stated.variance is not None:
+                agrees &= abs(found[name].variance - stated.variance) <= 1e-8 * size**2
+            found[name] = found[name]._replace(consistent=bool(agrees))
+        else:
+            found[name] = stated
+    return found
+
+
+def _stated(problem: Problem, entry: Entry, batch: int) -> Exact | None:
+    if entry.factor is not None:
+        return Exact(mean=entry.factor(batch) * problem.oracle.gradient, variance=None)
+    if entry.program is None:
+        return None
+    moments = entry.program(problem, jax.tree.map(in_float64, problem.params))
+    mean = np.asarray(ravel_pytree(moments.mean)[0])
+    return Exact(mean=mean, variance=float(moments.total_variance) / batch)
+
+
+def _enumerate(problem: Problem, entries, states, batch: int, limit: int) -> dict[str, Exact]:
     try:
         with jax.enable_x64(True):
             enumeration = exact.enumerate_trajectories(problem.oracle.mdp, limit=limit)
@@ -201,21 +254,23 @@ def exact_moments(
     count = enumeration.environment_probabilities.shape[0]
     found = {}
     for size in {1, batch}:
-        group = {
-            name: entry
-            for name, entry in entries.items()
-            if entry.enumerable and (size == (batch if entry.joint else 1)) and count**size <= limit
-        }
         for behaviour in (False, True):
-            part = {name: entry for name, entry in group.items() if entry.behaviour == behaviour}
+            part = {
+                name: entry
+                for name, entry in entries.items()
+                if entry.enumerable
+                and entry.behaviour == behaviour
+                and size == (batch if entry.joint else 1)
+                and count**size <= limit
+            }
             if part:
-                found |= _enumerated(problem, part, states, enumeration, size, behaviour, batch)
+                found |= _enumerated(problem, part, states, enumeration, size, behaviour, batch, limit)
     return found
 
 
-def _enumerated(problem, entries, states, enumeration, size: int, behaviour: bool, batch: int) -> dict[str, Exact]:
+def _enumerated(problem, entries, states, enumeration, size, behaviour: bool, batch, limit) -> dict[str, Exact]:
     with jax.enable_x64(True):
-        double = lambda tree: jax.tree.map(_in_float64, tree)
+        double = lambda tree: jax.tree.map(in_float64, tree)
         params, acting = double(problem.params), double(old_params(problem) if behaviour else problem.params)
         policy = problem.policy
         if behaviour:
@@ -228,39 +283,32 @@ def _enumerated(problem, entries, states, enumeration, size: int, behaviour: boo
             return {name: ravel_pytree(estimate)[0] for name, estimate in estimates.items()}
 
         probabilities = exact.trajectory_probabilities(policy.apply, acting, enumeration)
-        moments = exact.estimator_moments(together, enumeration, probabilities, size)
-        return {
-            name: Exact(
-                mean=np.asarray(moments.mean[name]), variance=float(jnp.sum(moments.variance[name])) * size / batch
-            )
-            for name in made
-        }
+        moments = exact.estimator_moments(together, enumeration, probabilities, size, limit=limit)
+        variance = lambda name: float(jnp.sum(moments.variance[name])) * size / batch
+        return {name: Exact(mean=np.asarray(moments.mean[name]), variance=variance(name)) for name in made}
 
 
-def _in_float64(x: jax.Array) -> jax.Array:
-    floating = jnp.issubdtype(x.dtype, jnp.floating)
-    return jnp.asarray(np.asarray(x, np.float64)) if floating else x
+def gains(problem: Problem, found: Mapping[str, Measured], most: int = 512) -> dict[str, tuple[float, float]]:
+    """What the best fixed step size gains in one step, E[ρ(θ + η ∇̂ρ)] − ρ(θ), and its standard error.
 
-
-def gains(problem: Problem, found: Mapping[str, Measured], most: int = 256) -> dict[str, tuple[float, float]]:
-    """What the best fixed step size gains in one step: max over η of E[ρ(θ + η ∇̂ρ)] − ρ(θ), and its standard error.
-
-    ρ is exact, the mean is over `most` estimates; the exact gradient itself is under "∇ρ".
+    ρ is exact. η is the best for one half of the estimates, the gain is the mean over the other half, so that no luck
+    is chosen; the exact gradient itself is under "∇ρ".
     """
     with jax.enable_x64(True):
-        flat, unravel = ravel_pytree(jax.tree.map(_in_float64, problem.params))
+        flat, unravel = ravel_pytree(jax.tree.map(in_float64, problem.params))
         oracle, apply = problem.oracle, problem.policy.apply
 
         @jax.jit
         def after(estimates: jax.Array) -> jax.Array:
-            """ρ(θ + η g) for every η and g, `[24, M]`."""
+            """ρ(θ + η g) − ρ(θ) for every η and g, `[24, M]`."""
             one = lambda step, estimate: exact.objective(apply, unravel(flat + step * estimate), oracle.mdp)
             each = jax.vmap(one, (None, 0))
-            return jax.lax.map(lambda step: each(step, estimates), jnp.asarray(STEPS))
+            return jax.lax.map(lambda step: each(step, estimates), jnp.asarray(STEPS)) - oracle.objective
 
-        shape = (most, flat.size)
-        resized = lambda x: np.resize(np.asarray(x, np.float64)[:most], shape)
-        results = {"∇ρ": np.asarray(after(resized(oracle.gradient[None]))) - oracle.objective}
-        results |= {name: np.asarray(after(resized(one.estimates))) - oracle.objective for name, one in found.items()}
-    best = {name: rows[np.argmax(rows.mean(axis=1))] for name, rows in results.items()}
-    return {name: (float(row.mean()), float(row.std(ddof=1) / len(row) ** 0.5)) for name, row in best.items()}
+        gained = {"∇ρ": (float(jnp.max(after(jnp.asarray(oracle.gradient)[None]))), 0.0)}
+        for name, one in found.items():
+            rows = np.asarray(after(jnp.asarray(one.estimates[:most].astype(np.float64))))
+            half = rows.shape[1] // 2
+            kept = rows[np.argmax(rows[:, :half].mean(axis=1)), half:]
+            gained[name] = float(kept.mean()), float(kept.std(ddof=1) / len(kept) ** 0.5)
+    return gained

@@ -1,5 +1,6 @@
 """Problems of the gradient laboratory: a policy at a fixed θ in an environment, with an oracle where there is one."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pgjax import baselines, critics, environments, estimators, exact, networks, training
+from pgjax import baselines, critics, environments, estimators, exact, networks, policies, training
 from pgjax.distributions import categorical
 from pgjax.environments.corridor import corridor_mdp
 from pgjax.environments.maze import TINY_LAYOUT, maze_mdp
@@ -141,11 +142,15 @@ def with_oracle(
 
 def _tabular(name: str, environment: Environment, policy: Policy, params: PyTree) -> Problem:
     with jax.enable_x64(True):
-        mdp = jax.tree.map(_in_float64, environment.params)
-        oracle = _solve(mdp, policy, jax.tree.map(_in_float64, params))
+        mdp = jax.tree.map(in_float64, environment.params)
+        # Probabilities were rounded to float32 for sampling, and sum to one again only after this.
+        total = lambda x: x / jnp.sum(x, axis=-1, keepdims=True)
+        mdp = dataclasses.replace(mdp, probabilities=total(mdp.probabilities), initial=total(mdp.initial))
+        oracle = _solve(mdp, policy, jax.tree.map(in_float64, params))
     observations = np.asarray(mdp.observations)
     first = np.array([np.argmax([np.array_equal(x, y) for y in observations]) for x in observations])
     values, action_values = oracle.values[first], oracle.action_values[first]
+    oracle = oracle._replace(values=values, action_values=action_values)
 
     def state_of(obs: jax.Array) -> jax.Array:
         axes = tuple(range(1, observations.ndim))
@@ -164,8 +169,9 @@ def _tabular(name: str, environment: Environment, policy: Policy, params: PyTree
     )
 
 
-def _in_float64(x: jax.Array) -> jax.Array:
-    return jnp.asarray(np.asarray(x, np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else np.asarray(x))
+def in_float64(x: jax.Array) -> jax.Array:
+    """Floating-point leaves in float64, with 64-bit numbers enabled; keys and integers as they are."""
+    return jnp.asarray(np.asarray(x, np.float64)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> Oracle:
@@ -193,7 +199,5 @@ def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> Oracle:
 
 def load_problem(path: pathlib.Path, hidden: tuple[int, ...]) -> Problem:
     """The problem of a policy that `experiments.train` has saved."""
-    from experiments.train import load_policy
-
-    environment, policy, params = load_policy(path)
+    environment, policy, params = policies.load_policy(path)
     return with_oracle(environment.name, environment, policy, params, hidden)

@@ -37,16 +37,16 @@ from pgjax import decomposition, exact
 class Config:
     """Options; the defaults are what the README shows."""
 
-    problem: str = "corridor"
-    """corridor, bandit, maze, random, large (tabular, with an oracle), or any environment's name."""
+    problem: str | None = None
+    """corridor (if left open), bandit, maze, random, large: tabular, with an oracle; or any environment's name."""
     policy: Literal["fresh", "random", "trained"] | None = None
     """The policy's θ: fresh, random (tables only, the default there) or trained (the default elsewhere)."""
     batch: int = 2
     """B, episodes of one estimate."""
     estimator: tuple[str, ...] = ()
-    """Your own, as module:function: policy → Estimator, or nothing → Baseline."""
+    """Your own, as module:function: policy → Estimator, or nothing → Baseline, which is subtracted from G_t."""
     only: tuple[str, ...] = ()
-    """These of the table, by name; all if empty."""
+    """These of the table, by their names or parts of them (GRPO); all if empty."""
     checkpoint: pathlib.Path | None = None
     """A policy that experiments.train has saved, in its environment."""
     episodes: int = 16384
@@ -68,9 +68,15 @@ class Config:
         runner.require(self.limit >= 1, "--limit", self.limit, "at least 1")
         runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
+        for name in ("problem", "policy"):
+            value = getattr(self, name)
+            alone = not (self.checkpoint and value)
+            runner.require(alone, f"--{name}", value, "used without --checkpoint, which has its own")
 
 
 TINY = Config(problem="bandit", episodes=256, only=("G₁", "G₁, batch mean (Dr. GRPO)", "Gₜ − v(Xₜ)"))
+# Samples of the measured size that make the reference gradient, where there is no oracle.
+REFERENCE = 16
 # Those of the figure over batch sizes: one colour each.
 FIGURED = (
     "G₁",
@@ -86,35 +92,30 @@ def make_problem(config: Config) -> problems.Problem:
     with runner.usage_errors():
         if config.checkpoint is not None:
             return problems.load_problem(config.checkpoint, config.hidden)
-        policy = config.policy or ("random" if config.problem in problems.TABULAR else "trained")
-        return problems.make_problem(config.problem, policy, config.seed, config.hidden, config.updates)
-
-
-def reference(problem: problems.Problem, episodes: laboratory.Episodes, key: jax.Array, batch: int):
-    """A large-sample gradient `[P]` from episodes of its own, by G_t − v(X_t), and the squared norm of its error."""
-    other = laboratory.sample(problem, key, episodes.own.rewards.shape[1])
-    entry = {"reference": catalogue.CATALOGUE["Gₜ − v(Xₜ)"]}
-    zeros = jnp.zeros(ravel_pytree(problem.params)[0].shape)
-    found, _ = laboratory.measured(problem, entry, other, episodes, batch, lambda _: zeros, lambda _: None)
-    statistics = found["reference"].statistics
-    return statistics.mean, float(jnp.sum(jnp.square(statistics.mean_stderr)))
+        name = config.problem or "corridor"
+        policy = config.policy or ("random" if name in problems.TABULAR else "trained")
+        return problems.make_problem(name, policy, config.seed, config.hidden, config.updates)
 
 
 def measure(
     config: Config, problem: problems.Problem, recorder: runner.Recorder
 ) -> tuple[dict[str, report.Line], dict[str, list], str]:
     """Every estimator's numbers, the variance of some at several batch sizes, and whom the ratios compare with."""
-    entries = catalogue.chosen(problem, config.only, config.estimator)
-    if config.batch < 2:
-        entries = {name: entry for name, entry in entries.items() if not entry.joint}
+    entries, left_out = catalogue.chosen(problem, config.batch, config.only, config.estimator)
+    if left_out:
+        recorder.note("Left out: " + "; ".join(f"“{name}” {reason}" for name, reason in left_out.items()) + ".")
     oracle = problem.oracle
     keys = jax.random.split(jax.random.key(config.seed + 1), 3)
     count = config.episodes if oracle else max(config.episodes // 4, 40 * config.batch) // config.batch * config.batch
     episodes = laboratory.sample(problem, keys[0], count)
     warm = laboratory.sample(problem, keys[1], laboratory.WARM_BATCHES * config.batch)
-    error = 0.0
+    errors = np.zeros(ravel_pytree(problem.params)[0].shape)
     if oracle is None:
-        gradient, error = reference(problem, episodes, keys[2], config.batch)
+        with recorder.timed(f"reference gradient, {REFERENCE * count} episodes"):
+            entry = catalogue.CATALOGUE["Gₜ − v(Xₜ)"]
+            gradient, errors = laboratory.large_sample(
+                problem, entry, warm, keys[2], config.batch, count, REFERENCE
+            )
     target = lambda entry: jnp.asarray(
         gradient if oracle is None else oracle.natural_gradient if entry.natural else oracle.gradient, jnp.float32
     )
@@ -137,15 +138,17 @@ def measure(
             exact=known.get(name),
             found=found[name],
             target=np.asarray(target(entry), np.float64) if oracle is None else _exact_target(oracle, entry),
-            reference_error=error,
+            reference_errors=errors,
             ratio=ratios.get(name),
             gain=gained.get(name),
         )
         for name, entry in entries.items()
     }
     if oracle is None:
-        share = error**0.5 / np.linalg.norm(gradient)
-        recorder.note(f"No oracle: ∇ρ is the mean of {count} other episodes, its own error {share:.1%} of its length.")
+        share = errors.sum() ** 0.5 / np.linalg.norm(gradient)
+        recorder.note(
+            f"No oracle: ∇ρ is the mean of {REFERENCE * count} other episodes, its own error {share:.1%} of its length."
+        )
     elif gained:
         most = gained["∇ρ"][0]
         recorder.note(f"One step along the exact gradient gains {most:.4g} at most; ρ(θ) = {oracle.objective:.5g}.")

@@ -8,8 +8,9 @@ import textwrap
 import numpy as np
 import pytest
 
-from experiments import _catalogue, gradient_lab
+from experiments import _catalogue, _problems, gradient_lab
 from experiments import _runner as runner
+from pgjax import exact
 
 OWN = """
     import jax.numpy as jnp
@@ -24,6 +25,14 @@ OWN = """
 
     def number():
         return 3
+
+    def not_a_number():
+        return baselines.stateless(lambda trajectory: trajectory.rewards * jnp.nan)
+
+    def wrong_shape():
+        return baselines.stateless(lambda trajectory: jnp.zeros(3))
+
+    three = 3
 
     def fails(policy):
         raise TypeError("a mistake of the user's own")
@@ -90,6 +99,36 @@ def test_a_false_claim_is_told(own_module, monkeypatch, tmp_path):
     assert summary["rows"][0]["verdict"].startswith("DIFFERS")
 
 
+def test_what_is_no_number_is_never_called_unbiased(own_module, tmp_path):
+    config = dataclasses.replace(gradient_lab.TINY, only=("G₁",), estimator=("own_lab:not_a_number",))
+    _, summary = execute(config, tmp_path)
+    verdicts = {row["variant"]: row["verdict"] for row in summary["rows"] if row["quantity"] == "relative bias"}
+    assert verdicts == {"G₁": "unbiased", "own_lab:not_a_number": "NOT FINITE"}
+
+
+def test_probabilities_that_float32_rounds_make_no_estimator_biased(tmp_path):
+    config = gradient_lab.Config(problem="random", episodes=256, only=("G₁ − b*, exact", "γ = 0.9", "TD"))
+    _, summary = execute(config, tmp_path)
+    verdicts = [row["verdict"] for row in summary["rows"] if row["quantity"] == "relative bias"]
+    assert verdicts[0] == "unbiased" and all(verdict.startswith("biased: ") for verdict in verdicts[1:])
+
+
+def test_where_trajectories_cannot_be_listed_dynamic_programs_are_exact(tmp_path):
+    config = gradient_lab.Config(problem="random", episodes=256, limit=1, only=("Gₜ (GPOMDP)", "corrected"))
+    _, summary = execute(config, tmp_path)
+    rows = {(row["quantity"], row["variant"]): row for row in summary["rows"]}
+    assert rows["relative bias", "Gₜ − q(Xₜ, Aₜ), corrected"]["verdict"] == "unbiased"
+    assert rows["relative bias", "Gₜ − q(Xₜ, Aₜ), uncorrected"]["ours"] == pytest.approx(1.0)
+    assert rows["tr Var", "Gₜ (GPOMDP)"]["exact"] == pytest.approx(0.7131, rel=1e-3)
+
+
+def test_a_gradient_of_zero_accuses_nobody(own_module, monkeypatch, tmp_path):
+    monkeypatch.setitem(_problems.TABULAR, "bandit", lambda: exact.make_bandit(np.ones(3)))
+    _, summary = execute(dataclasses.replace(gradient_lab.TINY, only=("G₁",)), tmp_path)
+    assert summary["rows"][0]["verdict"] == "unbiased"
+    assert any("∇ρ vanishes here" in note for note in summary["notes"])
+
+
 def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path):
     config = gradient_lab.Config(
         problem="own_lab:walk",
@@ -101,7 +140,7 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
     _, summary = execute(config, tmp_path)
     rows = {(row["quantity"], row["variant"]): row for row in summary["rows"]}
     assert any("its own error" in note for note in summary["notes"])
-    assert rows["relative bias", "Gₜ − v(Xₜ)"]["verdict"].startswith("unbiased (max |z|")
+    assert rows["relative bias", "Gₜ − v(Xₜ)"]["verdict"].startswith("no bias seen (max |z|")
     assert all(row["exact"] is None for key, row in rows.items() if key[0] == "tr Var")
 
 
@@ -112,6 +151,11 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
         (["--problem", "CartPole-v1", "--policy", "random"], ["--policy random", "fresh or trained"]),
         (["--estimator", "nowhere:f"], ["--estimator nowhere:f", "module:function"]),
         (["--estimator", "own_lab:number"], ["own_lab:number", "Estimator or a Baseline", "int"]),
+        (["--estimator", "own_lab:three"], ["own_lab:three", "must be a function", "int"]),
+        (["--estimator", "own_lab:wrong_shape"], ["own_lab:wrong_shape", "[T, B] = [1, 2]", "[3]"]),
+        (["--only", "RLOO", "--batch", "1"], ["RLOO", "--batch 2 or more"]),
+        (["--problem", "own_lab:walk", "--only", "b*, exact"], ["needs a tabular problem"]),
+        (["--problem", "maze", "--checkpoint", "x.safetensors"], ["--problem maze", "without --checkpoint"]),
         (["--only", "REINFORCE"], ["--only REINFORCE", "G₁"]),
         (["--batch", "0"], ["--batch 0", "at least 1"]),
         (["--checkpoint", "nothing.safetensors"], ["nothing.safetensors"]),
@@ -126,7 +170,7 @@ def test_bad_input_is_refused(own_module, tmp_path, monkeypatch, capsys, argumen
             gradient_lab.Config,
             gradient_lab.run,
             gradient_lab.plot,
-            arguments=["--problem", "bandit", *arguments] if "--problem" not in arguments else arguments,
+            arguments=arguments if {"--problem", "--checkpoint"} & {*arguments} else ["--problem", "bandit", *arguments],
         )
     error = " ".join(capsys.readouterr().err.split())
     assert left.value.code == 2 and "Traceback" not in error
