@@ -13,7 +13,8 @@ RETURNS = {
     "lambda_return": lambda o: estimators.lambda_return(o["lambda_"], o["discount"]),
 }
 CRITIC_FORMS = ("all_action", "action_dependent", "trajectory_wise")
-OTHERS = (*CRITIC_FORMS, "per_parameter", "importance_weighted")
+WITHOUT_BASELINE = (*CRITIC_FORMS, "per_parameter")
+OTHERS = (*WITHOUT_BASELINE, "importance_weighted")
 BASELINES = {
     "none": lambda o: baselines.none(),
     "moving_average": lambda o: baselines.moving_average(o["decay"], "first"),
@@ -83,8 +84,24 @@ def _other_estimator(kind: str, options: dict, environment: Environment, policy:
     return estimators.make_critic_estimator(policy, critic, form=kind, returns=returns)
 
 
+def _require_ratio(options: dict) -> None:
+    """From its second step on a batch is another policy's: an estimator without the ratio would take it for θ's own."""
+    kind, loss, epochs = options["returns"], options["loss"], options["epochs"]
+    has_ratio = kind == "importance_weighted" or (kind not in OTHERS and loss != "score_function")
+    if epochs > 1 and not has_ratio:
+        raise ValueError(
+            f"--epochs {epochs}: must be 1 with --estimator {kind} and --loss {loss}, which have no ratio to the "
+            "policy that acted; above 1 with --loss importance_weighted or clipped, or --estimator importance_weighted"
+        )
+
+
 def make_build(options: dict, environment: Environment, policy: Policy):
-    """`η → Trainer`: the learning rate is traced, so that a sweep compiles once."""
+    """`η → Trainer`: the learning rate is traced, so that a sweep compiles once.
+
+    Raises:
+        ValueError: for options that do not fit each other.
+    """
+    _require_ratio(options)
     estimator = make_estimator(options, environment, policy)
     most = options["max_grad_norm"]
     before = optax.identity() if most is None else optax.clip_by_global_norm(most)
@@ -103,7 +120,7 @@ def make_build(options: dict, environment: Environment, policy: Policy):
             num_episodes=options["num_episodes"],
             num_steps=options["num_steps"],
             epochs=options["epochs"],
-            greedy_rollouts=options["baseline"] == "greedy",
+            greedy_rollouts=options["baseline"] == "greedy" and options["returns"] not in WITHOUT_BASELINE,
         )
 
     return build

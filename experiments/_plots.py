@@ -77,7 +77,8 @@ def learning_curves(
     statistic: Callable[..., np.ndarray] = np.mean,
     confidence: float = 0.95,
     colour_of: Mapping[str, str] | None = None,
-) -> None:
+    named: bool = True,
+) -> dict[str, tuple[float, float, str]]:
     """One line per variant, `statistic` over its runs, in a band: the bootstrap interval over the runs.
 
     The names stand at the ends of the lines, so set logarithmic scales, limits and reference lines before.
@@ -89,6 +90,10 @@ def learning_curves(
         statistic: `np.mean`, or `pgjax.diagnostics.interquartile_mean`.
         confidence: of the band.
         colour_of: name → colour; by default in the order of `curves`.
+        named: whether the names are written; if not, give what is returned to `label_ends`, from several calls at once.
+
+    Returns:
+        name → (x, y, colour) of each line's end.
     """
     x = np.asarray(x)
     colour_of = colour_of or colours(curves)
@@ -108,7 +113,9 @@ def learning_curves(
     axes.margins(x=0)
     if np.max(np.abs(x)) >= 1e4 and axes.get_xscale() == "linear":
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    label_ends(axes, ends)
+    if named:
+        label_ends(axes, ends)
+    return ends
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:

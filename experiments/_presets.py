@@ -29,6 +29,7 @@ DEFAULT: dict[str, Any] = {
     "max_grad_norm": None,
     "hidden": (64, 64),
     "distribution": "auto",
+    "eval_episodes": 100,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {

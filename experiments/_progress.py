@@ -3,7 +3,7 @@
 import sys
 import time
 
-from experiments._reports import format_duration, format_rate
+from experiments._reports import format_count, format_duration, format_rate
 
 PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal to draw a bar in
 
@@ -11,7 +11,8 @@ PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal to dra
 class Progress:
     """A context manager that shows what is done of `total`: a bar on a terminal, else a line now and then.
 
-    The first chunk usually holds the compilation: the rate counts from its end as soon as there is a second.
+    The first chunk usually holds the compilation: rate and time left count from its end, so they are shown from the
+    second chunk on.
     """
 
     def __init__(self, total: int, description: str, unit: str = "steps"):
@@ -36,7 +37,8 @@ class Progress:
             self._bar.update(self._task, completed=self.done, status=self._status(now, note))
         elif now - self._printed >= PLAIN_INTERVAL:
             self._printed = now
-            self._say(f"{self.done:,} of {self.total:,} {self.unit}, {self._status(now, note)}")
+            done = f"{self.done:,} of {format_count(self.total, self.unit)}"
+            self._say(", ".join(filter(None, [done, self._status(now, note)])))
         if self._first is None:
             self._first = (now, self.done)
 
@@ -46,7 +48,7 @@ class Progress:
         elif kind is None:
             now = time.perf_counter()
             rate = format_rate(self.rate(now), self.unit)
-            self._say(f"{self.done:,} {self.unit} in {format_duration(now - self._start)}, {rate}")
+            self._say(f"{format_count(self.done, self.unit)} in {format_duration(now - self._start)}, {rate}")
 
     def rate(self, now: float) -> float:
         """Units per second up to `now`, without the first chunk where there are more."""
@@ -54,6 +56,8 @@ class Progress:
         return (self.done - skipped) / max(now - start, 1e-9)
 
     def _status(self, now: float, note: str) -> str:
+        if self._first is None:
+            return note
         rate = self.rate(now)
         left = format_duration(max(self.total - self.done, 0) / max(rate, 1e-9))
         return ", ".join(filter(None, [format_rate(rate, self.unit), f"{left} left", note]))

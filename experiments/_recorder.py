@@ -57,6 +57,7 @@ class Recorder:
         self._figures: list[str] = []
         self._timings: dict[str, float] = {}
         self._metrics = None
+        self._to_go_on: str | None = None
 
     def __enter__(self) -> "Recorder":
         from rich.console import Console
@@ -132,6 +133,10 @@ class Recorder:
         self._metrics.write(json.dumps(_reports.plain(record), allow_nan=False) + "\n")
         self._metrics.flush()
 
+    def resumable(self, option: str = "--resume") -> None:
+        """From here on an early end says how to go on: the command with `option` and the run's directory."""
+        self._to_go_on = f"python -m experiments.{self.experiment} {option}"
+
     def figure(self, figure: Any, name: str) -> pathlib.Path:
         """Writes a matplotlib figure as `NAME.png`."""
         path = self.path(name.removesuffix(".png") + ".png")
@@ -206,6 +211,10 @@ class Recorder:
         reason = f"{type(error).__name__}: {headline}" if headline else type(error).__name__
         self._finish("interrupted" if stopped else "failed", reason)
         error.add_note(f"The run is incomplete; what it had recorded is in {self.directory}")
+        if self._to_go_on and not isinstance(error, UsageError):
+            elsewhere = self._parent.parent
+            place = "" if elsewhere == pathlib.Path("results") else f" --output-dir {shlex.quote(str(elsewhere))}"
+            error.add_note(f"To go on: {self._to_go_on} {shlex.quote(str(self.directory))}{place}")
 
     def _write(self, name: str, value: Any) -> None:
         text = json.dumps(_reports.plain(value), indent=2, ensure_ascii=False, allow_nan=False)

@@ -29,11 +29,12 @@ PACKAGES = ("pgjax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "numpy"
 def format_number(value: float | None, stderr: float | None = None) -> str:
     """`0.0123 ± 0.0004`: the error to two digits up to 35, else to one, the value to the same place.
 
-    Without a standard error five significant digits; powers of ten from 10⁶ and below 10⁻⁴; empty for None.
+    Without a standard error (None, or NaN: that of one run) five significant digits; powers of ten from 10⁶ and below
+    10⁻⁴; empty for None.
     """
     if value is None:
         return ""
-    if stderr is None:
+    if stderr is None or math.isnan(stderr):
         return f"{value:.5g}"
     size = abs(value) + stderr
     if not math.isfinite(size) or stderr <= 1e-9 * size:
@@ -123,6 +124,12 @@ def format_duration(seconds: float) -> str:
     if minutes == 0:
         return f"{rest} s"
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def format_count(count: int, unit: str) -> str:
+    """`1 process`, `2 processes`, `1,200 steps`; `unit` is a plural."""
+    singular = unit.removesuffix("es") if unit.endswith("sses") else unit.removesuffix("s")
+    return f"{count:,} {singular if count == 1 else unit}"
 
 
 def format_rate(rate: float, unit: str) -> str:

@@ -24,6 +24,7 @@ import os
 import pathlib
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
@@ -118,7 +119,13 @@ def _parse(program: str, description: str, config_type: type, arguments: Sequenc
             ("run_name", Annotated[str | None, label], None),
         ],
     )
-    return tyro.cli(options, prog=program, description=description.strip(), args=arguments)
+    return tyro.cli(options, prog=program, description=_help_text(description), args=arguments)
+
+
+def _help_text(description: str) -> str:
+    """An experiment's header as tyro prints it line by line: it joins to the line before what begins with a letter."""
+    title, _, rest = description.strip().partition("\n")
+    return f"{title}\n\n{textwrap.indent(rest.strip(), ' ')}" if rest.strip() else title
 
 
 def _terminate(signal_number: int, frame: Any) -> None:

@@ -151,7 +151,7 @@ def measure(
         )
     elif gained:
         most = gained["∇ρ"][0]
-        recorder.note(f"One step along the exact gradient gains {most:.4g} at most; ρ(θ) = {oracle.objective:.5g}.")
+        recorder.note(f"One step along the exact gradient gains {most:.4g}; ρ(θ) = {oracle.objective:.5g}.")
     return lines, curves, first
 
 

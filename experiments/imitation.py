@@ -10,7 +10,7 @@ Command  python -m experiments.imitation
 Shows    the return of the copy against the number of the expert's episodes, for cloning, DAgger and DART, with the
          expert's own return as a line; on CartPole, a mediocre expert copied and then passed by REINFORCE.
 Expect   CartPole: a copy of 20 episodes reaches 475 and more, a copy of one does not. Pendulum: within 5 % of the
-         controller. One to two minutes on two CPU cores, compilation included.
+         controller. Half a minute (maze) to two and a half on two CPU cores, compilation included.
 Departs  Copies act greedily, as the experts do; every seed has its own expert episodes.
 """
 
@@ -288,10 +288,12 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     axes.set_xticks(config.sizes(), list(map(str, config.sizes())))
     axes.minorticks_off()
     plots.reference_line(axes, expert, "the expert")
+    colour_of, ends = plots.colours(ALGORITHMS), {}
     for curve_name, curve in curves.items():
-        plots.learning_curves(
-            axes, curve.episodes, {curve_name: curve.returns}, colour_of=plots.colours(ALGORITHMS)
+        ends |= plots.learning_curves(
+            axes, curve.episodes, {curve_name: curve.returns}, colour_of=colour_of, named=False
         )
+    plots.label_ends(axes, ends)
     recorder.figure(figure, "imitation")
     if results["passed"] is None:
         return

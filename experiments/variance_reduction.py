@@ -177,7 +177,7 @@ def measure_stages(config: Config, problem: Problem, recorder: runner.Recorder) 
                 cosine = diagnostics.batch_cosine(estimates, reference, batch_size=1)
                 numbers = (found.variance, found.signal_to_noise, cosine)
                 for quantity, number in zip(QUANTITIES, numbers, strict=True):
-                    results[quantity][stage][name] = tuple(map(float, (number.value, number.low, number.high)))
+                    results[quantity][stage][name] = jax.tree.map(float, number)
                     recorder.row(
                         quantity=f"(b) {quantity}, {stage}",
                         variant=name,
@@ -222,8 +222,7 @@ def learning_curves(config: Config, problem: Problem, recorder: runner.Recorder)
             usable = returns.shape[1] // window * window
             smooth = returns[:, :usable].reshape(config.seeds, -1, window).mean(axis=2)
             curves[name] = (size * window * (1 + np.arange(smooth.shape[1])), smooth)
-            last = smooth[:, -max(1, smooth.shape[1] // 5) :].mean(axis=1)
-            mean, stderr = diagnostics.mean_and_stderr(last)
+            mean, stderr = diagnostics.mean_and_stderr(last_fifth(smooth))
             recorder.row(
                 quantity="(c) return over the last fifth",
                 variant=name,
@@ -244,20 +243,44 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     with recorder.timed("(c) learning curves"):
         curves = learning_curves(config, problem, recorder)
     recorder.note(f"B is 2 in (a) and {config.batch} in (b) and (c); ± is one standard error.")
-    return {"exact": variances, **measured, "curves": curves, "config": config}
+    results = {"exact": variances, **measured, "curves": curves, "config": config}
+    answer(results, recorder)
+    low, high = min(variances.values()), max(variances.values())
+    recorder.note(f"{finding(curves)}; on the corridor their exact variances run from {high:.3g} down to {low:.3g}.")
+    return results
+
+
+def answer(results: dict, recorder: runner.Recorder) -> None:
+    """One line per variant: how noisy its estimate is, exactly and on CartPole, how near to ∇ρ, and what it learns."""
+    number, measured, stage = runner.format_number, results["measured"], STAGES[1]
+    reached = results["returns"][stage]
+    headers = ["estimate", "exact tr Var, corridor", f"tr Var, CartPole at return {reached:.0f}"]
+    headers += ["cosine with ∇ρ there", "return over the last fifth"]
+    lines = []
+    for name, exact in results["exact"].items():
+        variance, cosine = (measured[quantity][stage][name] for quantity in ("variance", "cosine"))
+        mean, stderr = diagnostics.mean_and_stderr(last_fifth(results["curves"][name][1]))
+        pairs = ((variance.value, variance.stderr), (cosine.value, cosine.stderr), (float(mean), float(stderr)))
+        lines.append([name, f"{exact:.3g}", *(number(*pair) for pair in pairs)])
+    recorder.table("How noisy each estimate is, and what it learns", headers, lines)
+
+
+def last_fifth(returns: np.ndarray) -> np.ndarray:
+    """The mean of the last fifth of each run, `[S, U] → [S]`."""
+    return returns[:, -max(1, returns.shape[1] // 5) :].mean(axis=1)
 
 
 def finding(curves: dict) -> str:
     """What the learning curves say: the return over the last fifth, worst and best."""
-    last = {name: y[:, -max(1, y.shape[1] // 5) :].mean() for name, (_, y) in curves.items()}
+    last = {name: last_fifth(y).mean() for name, (_, y) in curves.items()}
     worst, best = min(last, key=last.get), max(last, key=last.get)
     return f"REINFORCE with “{worst}” ends at a return of {last[worst]:.0f}, with “{best}” at {last[best]:.0f}"
 
 
 def dots(values: dict) -> dict:
     """Intervals for a logarithmic axis: nothing at or below zero."""
-    positive = {name: interval for name, interval in values.items() if interval[0] > 0}
-    return {name: (value, max(low, value / 10), high) for name, (value, low, high) in positive.items()}
+    positive = {name: x for name, x in values.items() if x.value > 0}
+    return {name: (x.value, max(x.low, x.value / 10), x.high) for name, x in positive.items()}
 
 
 def plot(results: dict, recorder: runner.Recorder) -> None:
@@ -287,7 +310,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     for column, (stage, reached) in enumerate(results["returns"].items()):
         above, below = axes[:, column]
         plots.bars_with_intervals(above, dots(measured["variance"][stage]), scale="log", colour_of=colour_of)
-        plots.bars_with_intervals(below, measured["cosine"][stage], colour_of=colour_of)
+        cosines = {name: (x.value, x.low, x.high) for name, x in measured["cosine"][stage].items()}
+        plots.bars_with_intervals(below, cosines, colour_of=colour_of)
         above.set_title(f"{stage} policy, return {reached:.0f}", loc="left", fontsize=10)
         above.set_xlabel("tr Var (reward²)")
         below.set_xlabel("cosine with a large-sample gradient")

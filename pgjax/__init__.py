@@ -32,6 +32,7 @@ _MODULES = (
     "networks",
     "parameter_exploring",
     "pieces",
+    "policies",
     "restarts",
     "returns",
     "rewards",

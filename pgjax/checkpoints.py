@@ -30,12 +30,30 @@ def _named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): as_array(leaf) for path, leaf in leaves}
 
 
-def _digest(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+def digest(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> str:
+    """SHA-256 of named arrays and JSON `metadata`, as hexadecimal digits; the order of the names does not matter.
+
+    Names, dtypes, shapes and bytes count; the bytes are those in row-major order, in the array's own byte order.
+    """
+    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
+        found.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        found.update(arrays[name].tobytes())
+    return found.hexdigest()
+
+
+def replace_file(path: pathlib.Path, content: bytes | memoryview) -> None:
+    """Writes a file beside its place, `path` with `.partial`, and renames it: a crash leaves an older one whole.
+
+    Raises:
+        OSError: if the file cannot be written; an older one at `path` is then untouched.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
 def save(path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any] | None = None) -> None:
@@ -46,16 +64,10 @@ def save(path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any] | None 
     """
     from safetensors.numpy import save as serialise
 
-    path = pathlib.Path(path)
     arrays = _named_arrays(tree)
     metadata = metadata or {}
-    header = {"metadata": metadata, "sha256": _digest(arrays, metadata)}
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(serialise(arrays, {_HEADER: json.dumps(header)}))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    header = {"metadata": metadata, "sha256": digest(arrays, metadata)}
+    replace_file(pathlib.Path(path), serialise(arrays, {_HEADER: json.dumps(header)}))
 
 
 def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -74,7 +86,7 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any
         raise ValueError(f"path {path} was not written by pgjax.checkpoints")
     try:
         header = json.loads(header)
-        whole = _digest(arrays, header["metadata"]) == header["sha256"]
+        whole = digest(arrays, header["metadata"]) == header["sha256"]
     except (ValueError, KeyError):
         whole = False
     if not whole:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pgjax import datasets
+from pgjax import checkpoints, datasets
 from pgjax.datasets import DatasetError, ExpertDataset, npz
 from pgjax.types import Box, Discrete, Trajectory
 
@@ -166,7 +166,7 @@ def rewritten(path, change):
     header = json.loads(arrays.pop("header").tobytes())
     change(arrays, header)
     if header.get("sha256"):
-        header["sha256"] = npz._digest(arrays, header["metadata"])
+        header["sha256"] = checkpoints.digest(arrays, header["metadata"])
     npz._write(path, arrays, header)
 
 

@@ -219,6 +219,8 @@ def test_the_toy_conforms():
         name="toy", transitions=120, terminations=report.terminations, random_reset=True, random_step=False
     )
     assert report.terminations > 0
+    assert str(report).startswith("toy passed: ") and "120 random steps" in str(report)
+    assert str(report).endswith("(starts: random; what an action leads to: always the same)")
 
 
 @pytest.mark.parametrize("twin", TWINS)
@@ -268,7 +270,7 @@ def test_available_names_the_native_ones_first_and_nothing_that_downloads():
     [
         ("CartPole", {}, r"no environment is called 'CartPole'; did you mean 'CartPole-v1'"),
         ("gymnax:Breakout", {}, r"is called 'gymnax:Breakout'; did you mean 'Breakout-MinAtar'"),
-        ("xyzzy", {}, r"no environment is called 'xyzzy'; available\(\) lists all of them"),
+        ("xyzzy", {}, r"no environment is called 'xyzzy'; known are CartPole-v1, corridor, .*Breakout-MinAtar"),
         ("CartPole-v1", {"gravity": 1.0}, r"CartPole-v1 has no option 'gravity'; it has \['horizon'\]"),
         ("Catch-bsuite", {"rowz": 3}, r"no option 'rowz'; it has \['columns', 'horizon', 'params', 'rows'\]"),
         ("MNISTBandit-bsuite", {}, "MNISTBandit-bsuite downloads its images when made"),
@@ -277,6 +279,22 @@ def test_available_names_the_native_ones_first_and_nothing_that_downloads():
 def test_make_refuses_what_it_does_not_know(name, options, message):
     with pytest.raises(ValueError, match=message):
         make(name, **options)
+
+
+def test_one_s_own_are_imported_as_a_record_or_as_a_function(tmp_path, monkeypatch):
+    source = "from pgjax import environments\nbalance = environments.make('corridor')\nnumber = 3\n"
+    source += "def make(horizon): return environments.make('corridor', horizon=horizon)\n"
+    (tmp_path / "one_s_own.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    import one_s_own
+
+    assert make("one_s_own:balance") is one_s_own.balance
+    assert make("one_s_own:make", horizon=7).horizon == 7
+    with pytest.raises(ValueError, match=r"one_s_own:balance has no option 'horizon'"):
+        make("one_s_own:balance", horizon=7)
+    for name in ("one_s_own:number", "one_s_own:absent", "nowhere:x"):
+        with pytest.raises(ValueError, match=rf"{name}' must be 'package.module:name' of an Environment"):
+            make(name)
 
 
 def test_make_passes_options_on():

@@ -123,6 +123,30 @@ def test_refreshing_the_moving_average_before_use_shrinks_by_beta(problem, decay
     close(got, decay * problem.gradient)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_running_mean_with_the_current_sample_shrinks_by_one_minus_one_over_n(count):
+    """ρ̂_n = ρ̂_{n−1} + (G − ρ̂_{n−1}) / n over n episodes weighs the n-th: E = (1 − 1/n) ∇ρ, and ∇ρ with ρ̂_{n−1}."""
+    mdp = exact.random_mdp(jax.random.key(5), 3, 2, 1, 3)
+    params = jax.random.normal(jax.random.key(1), (3, 2))
+    enumeration = exact.enumerate_trajectories(mdp)
+    probabilities = exact.trajectory_probabilities(APPLY, params, enumeration)
+
+    def of_the_last(episodes):
+        state = baselines.moving_average(0.0).init(jax.random.key(0), episodes)
+        for n in range(1, count + 1):
+            before, episode = state, exact.select_episodes(episodes, jnp.asarray([n - 1]))
+            mean = baselines.moving_average(1.0 - 1.0 / n)
+            state, _ = mean.update(before, episode, jnp.sum(episode.rewards, axis=0, keepdims=True))
+        estimator = make(returns=estimators.total_return(), baseline=mean)
+        gradient = lambda state: estimator.gradient(params, state, episode)[0]
+        return {"included": gradient(state), "left out": gradient(before)}
+
+    got = exact.estimator_moments(of_the_last, enumeration, probabilities, count).mean
+    wanted = exact.exact_gradient(APPLY, params, mdp)
+    close(got["included"], wanted * (1.0 - 1.0 / count))
+    close(got["left out"], wanted)
+
+
 def test_a_batch_changes_no_expectation(problem):
     estimator = make(baseline=baselines.moving_average(0.9, 2.0))
     close(problem.mean(estimator, group_size=2), problem.gradient)

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pgjax import exact
+from pgjax import baselines, estimators, exact
+from pgjax.distributions import categorical
+from pgjax.types import Policy
 
 objective = jax.jit(exact.objective, static_argnums=0)
 exact_gradient = jax.jit(exact.exact_gradient, static_argnums=0)
@@ -124,7 +126,7 @@ def test_optimal_values_bound_every_policy_and_are_reached(problem):
 
 def test_discount_outside_unit_interval_is_refused(problem):
     mdp, params = problem
-    with pytest.raises(ValueError, match=r"discount is 1\.5, must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"discount must be in \[0, 1\], got 1\.5"):
         exact.objective(tabular, params, mdp, 1.5)
 
 
@@ -279,6 +281,45 @@ def test_estimator_moments_of_batches(problem):
     np.testing.assert_allclose(pair.mean["own sample in baseline"], truth / 2, atol=1e-13)
     excess = pair.second_moment - pair.total_variance
     np.testing.assert_allclose(excess, np.sum(truth**2) + np.sum((truth / 2) ** 2), atol=1e-13)
+
+
+# --- precision
+
+
+@jax.jit
+def of_all_programs(params, mdp, batch):
+    """ρ, ∇ρ, the joint moments of return and score, and the reward-to-go estimate from one batch."""
+    policy = Policy(init=None, apply=tabular, distribution=categorical)
+    estimator = estimators.make_estimator(
+        policy, returns=estimators.reward_to_go(0.9), baseline=baselines.constant(0.4)
+    )
+    return {
+        "objective": exact.objective(tabular, params, mdp, 0.9),
+        "gradient": exact.exact_gradient(tabular, params, mdp, 0.9),
+        "joint moments": exact.return_score_moments(tabular, params, mdp, discount=0.9)._asdict(),
+        "estimate": estimator.gradient(params, (), batch)[0],
+    }
+
+
+def test_float32_stays_within_a_hundred_roundings_of_float64(problem, enumerated):
+    """An entry is a sum of some ten products over T = 3 steps: 100 ε leaves room for all their roundings in a row.
+
+    Twin: rewards rounded to half precision, each off by up to 4096 ε, are seen in every quantity.
+    """
+    mdp, params = problem
+    batch = enumerated[0].trajectories
+    half = lambda x: np.asarray(x, np.float16)
+    rounded = dataclasses.replace(mdp, rewards=half(mdp.rewards)), batch._replace(rewards=half(batch.rewards))
+    as_single = lambda x: np.asarray(x, np.float32 if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype)
+    double = jax.device_get(of_all_programs(params, mdp, batch))
+    with jax.enable_x64(False):
+        single = jax.device_get(of_all_programs(*jax.tree.map(as_single, (params, mdp, batch))))
+        coarse = jax.device_get(of_all_programs(*jax.tree.map(as_single, (params, *rounded))))
+    for name, wanted in double.items():
+        assert {x.dtype for x in jax.tree.leaves(single[name])} == {np.dtype(np.float32)}
+        scale = max(np.max(np.abs(x)) for x in jax.tree.leaves(wanted))
+        bound = 100 * np.finfo(np.float32).eps * scale
+        assert distance(single[name], wanted) < bound < distance(coarse[name], wanted), name
 
 
 # --- construction and sampling

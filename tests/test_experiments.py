@@ -2,15 +2,18 @@
 
 import dataclasses
 import json
+import os
+import shutil
 import sys
 import textwrap
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import _measure, _presets, train, variance_reduction
+from experiments import _build, _measure, _presets, _resume, train, variance_reduction
 from experiments import _runner as runner
-from pgjax import checkpoints
+from pgjax import checkpoints, evaluation
 
 
 def summary(directory):
@@ -31,6 +34,10 @@ def variance_run(tmp_path_factory):
 def test_variance_reduction_writes_its_table_and_figures(variance_run):
     rows = summary(variance_run)["rows"]
     assert {path.stem for path in variance_run.glob("*.png")} == {"variance_reduction", "gradients", "exact"}
+    (table,) = summary(variance_run)["tables"]
+    assert [line[0] for line in table["lines"]] == list(variance_reduction.TINY.variants)
+    assert table["lines"][0][1] == "81.4" and all("±" in cell for line in table["lines"] for cell in line[2:])
+    assert "ends at a return of" in summary(variance_run)["notes"][-1]
     for variant in variance_reduction.TINY.variants:
         quantities = {row["quantity"] for row in rows if row["variant"] == variant}
         wanted = {f"(b) {q}, {s}" for q in variance_reduction.QUANTITIES for s in variance_reduction.STAGES}
@@ -85,6 +92,90 @@ def test_a_saved_policy_is_evaluated_again(train_run, tmp_path):
     assert summary(directory)["rows"][0]["ours"] == max(trained)
 
 
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """(directory, last words) of a run that ended after its third update was measured and before it was saved."""
+    saved, save = [], _resume.save
+
+    def save_twice(*args):
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        saved.append(save(*args))
+
+    output = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+        patch.setattr(_resume, "save", save_twice)
+        runner.execute("train", train.TINY, train.run, output_dir=output, run_name="cut")
+    return output / "train" / "cut-incomplete", caught.value.__notes__[-1]
+
+
+def test_an_interrupted_training_says_the_command_that_goes_on(interrupted):
+    directory, words = interrupted
+    output = directory.parent.parent
+    assert words == f"To go on: python -m experiments.train --resume {directory} --output-dir {output}"
+
+
+def test_a_resumed_run_covers_the_whole_training(train_run, interrupted, tmp_path):
+    directory, _ = interrupted
+    assert len((directory / "metrics.jsonl").read_text().splitlines()) == 3
+    seen = {}
+    config = train.Config(resume=directory.with_name("cut"))
+    resumed = runner.execute("train", config, train.run, lambda found, _: seen.update(found), output_dir=tmp_path)
+    assert (resumed / "metrics.jsonl").read_text() == (train_run / "metrics.jsonl").read_text()
+    whole, found = (checkpoints._read(run / "history.safetensors")[0] for run in (train_run, resumed))
+    for name in whole:
+        assert whole[name].shape == (4, 4)
+        np.testing.assert_array_equal(whole[name], found[name])
+    np.testing.assert_array_equal(seen["steps"], whole["['num_steps']"].mean(axis=0).cumsum())
+    np.testing.assert_array_equal(seen["returns"], whole["['mean_return']"])
+    assert [row["ours"] for row in summary(resumed)["rows"]] == [row["ours"] for row in summary(train_run)["rows"]]
+
+
+def test_a_resumed_run_keeps_its_options_unless_they_are_given_anew(interrupted):
+    directory, _ = interrupted
+    options = train.resolve(train.Config(resume=directory))
+    assert (options["eval_episodes"], options["num_updates"], options["lr"]) == (4, 4, (0.01, 0.1))
+    options = train.resolve(train.Config(resume=directory, eval_episodes=100, num_updates=7, gif=False))
+    assert (options["eval_episodes"], options["num_updates"], options["gif"]) == (100, 7, False)
+    with pytest.raises(ValueError, match=r"--discount 0.5: a resumed run keeps its options, here 1.0"):
+        train.resolve(train.Config(resume=directory, discount=0.5))
+
+
+def test_what_is_resumed_is_found_by_its_name(tmp_path):
+    asked = tmp_path / "name"
+    for age, name in enumerate(("name", "name-incomplete-2", ".name.partial", "name-incomplete")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "options.json").write_text("{}")
+        os.utime(tmp_path / name / "options.json", (1000 - age, 1000 - age))
+    for name in ("name", "name-incomplete-2", ".name.partial", "name-incomplete"):
+        assert _resume.find(asked) == tmp_path / name
+        assert _resume.find(tmp_path / name) == tmp_path / name
+        (tmp_path / name / "options.json").unlink()
+    with pytest.raises(ValueError, match=r"--resume .*name: no run .*name-incomplete or \.name\.partial"):
+        _resume.find(asked)
+
+
+def test_a_run_whose_updates_are_all_done_is_evaluated_unless_it_has_been(train_run, tmp_path):
+    with pytest.raises(runner.UsageError, match="--num-updates 4: must be above the 4 already done"):
+        runner.execute("train", train.Config(resume=train_run), train.run, output_dir=tmp_path)
+    cut = tmp_path / "cut-incomplete"
+    shutil.copytree(train_run, cut)
+    (cut / "summary.json").write_text(json.dumps({"status": "interrupted"}))
+    config = train.Config(resume=cut)
+    resumed = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path)
+    assert [row["ours"] for row in summary(resumed)["rows"]] == [row["ours"] for row in summary(train_run)["rows"]]
+
+
+def test_captions_and_notes_count_the_seeds():
+    note = train.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 1)
+    assert "best of" not in note and "over seeds" not in note and "7 episodes" in note
+    note = train.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 2)
+    assert "over seeds" not in note and "the best of the 2" in note
+    assert "± of the mean that over seeds" in train.how_to_read({"num_seeds": 2, "eval_episodes": 7}, 4)
+    assert train.caption({"num_seeds": 1, "num_steps": None}).startswith("One seed, hence no band; undiscounted")
+    assert train.caption({"num_seeds": 2, "num_steps": 8}).startswith("Mean over 2 seeds, 95 % bootstrap bands; undis")
+
+
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does_bit_for_bit(train_run, tmp_path):
     half = dataclasses.replace(train.TINY, num_updates=2, schedule_updates=4)
     first = runner.execute("train", half, train.run, output_dir=tmp_path, run_name="half")
@@ -121,8 +212,8 @@ BROKEN = """
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--env", "CartPool-v1"], ["CartPool-v1", "CartPole-v1"]),
-        (["--env", "nowhere:make"], ["nowhere:make", "package.module:function"]),
+        (["--env", "CartPool-v1"], ["CartPool-v1", "did you mean 'CartPole-v1'", "maze, lqg, Pendulum-v1"]),
+        (["--env", "nowhere:make"], ["nowhere:make", "package.module:name"]),
         (["--discount", "-0.5"], ["--discount", "-0.5", "[0, 1]"]),
         (["--lr", "0"], ["--lr", "above 0"]),
         (["--distribution", "gaussian"], ["gaussian", "CartPole-v1", "categorical"]),
@@ -130,6 +221,13 @@ BROKEN = """
         (["--estimator", "lambda_return", "--baseline", "moving_average"], ["baseline", "function of the observation"]),
         (["--estimator", "lambda_return", "--baseline", "none", "--num-steps", "8"], ["predicts the return"]),
         (["--num-steps", "8"], ["num_steps", "bootstrap"]),
+        (["--estimator", "per_parameter", "--baseline", "value"], ["--baseline value", "left out", "per_parameter"]),
+        (["--estimator", "all_action", "--baseline", "greedy"], ["--baseline greedy", "all_action", "reward_to_go"]),
+        (["--estimator", "action_dependent", "--baseline", "none"], ["--baseline none", "action_dependent"]),
+        (["--estimator", "trajectory_wise", "--baseline", "none"], ["--baseline none", "trajectory_wise"]),
+        (["--epochs", "3"], ["--epochs 3", "must be 1", "--loss score_function", "importance_weighted or clipped"]),
+        (["--epochs", "2", "--estimator", "per_parameter"], ["--epochs 2", "must be 1", "--estimator per_parameter"]),
+        (["--epochs", "2", "--estimator", "all_action"], ["--epochs 2", "must be 1", "--estimator all_action"]),
         (["--hidden", "0"], ["--hidden 0", "at least 1"]),
         (["--lr"], ["--lr", "at least one"]),
         (["--seed", "99999999999"], ["--seed 99999999999"]),
@@ -153,6 +251,39 @@ def test_bad_input_is_one_line_exit_code_two_and_nothing_left(tmp_path, monkeypa
     for word in words:
         assert word in " ".join(error.split())
     assert not (tmp_path / "results").exists()
+
+
+def traced_greedy_plays(monkeypatch, **options):
+    """Traces a trainer's start and its update, uncompiled; how often greedy episodes were among it."""
+    plays = []
+    play = evaluation.with_greedy_returns
+    monkeypatch.setattr(evaluation, "with_greedy_returns", lambda *args: plays.append(1) or play(*args))
+    options = train.resolve(train.TINY) | options
+    trainer = _build.make_build(options, *_build.make_policy(options))(0.1)
+    state = jax.eval_shape(trainer.init, jax.random.key(0))
+    jax.eval_shape(trainer.update, state)
+    return len(plays)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "used"), [("total_return", True), ("importance_weighted", True), ("per_parameter", False)]
+)
+def test_greedy_episodes_are_played_only_for_a_baseline_that_is_used(monkeypatch, estimator, used):
+    assert (traced_greedy_plays(monkeypatch, returns=estimator, baseline="greedy") > 0) == used
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"loss": "clipped"}, {"loss": "importance_weighted"}, {"returns": "importance_weighted"}],
+    ids=str,
+)
+def test_more_epochs_are_allowed_where_there_is_a_ratio(monkeypatch, options):
+    assert traced_greedy_plays(monkeypatch, epochs=2, **options) == 0
+
+
+def test_the_baseline_of_a_preset_is_not_refused():
+    config = dataclasses.replace(train.TINY, returns="per_parameter")
+    assert train.resolve(config)["baseline"] == _presets.preset("corridor")["baseline"]
 
 
 @pytest.mark.slow

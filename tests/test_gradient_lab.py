@@ -163,6 +163,8 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
 )
 def test_bad_input_is_refused(own_module, tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
+    if not {"--problem", "--checkpoint"} & {*arguments}:
+        arguments = ["--problem", "bandit", *arguments]
     with pytest.raises(SystemExit) as left:
         runner.main(
             gradient_lab.__file__,
@@ -170,7 +172,7 @@ def test_bad_input_is_refused(own_module, tmp_path, monkeypatch, capsys, argumen
             gradient_lab.Config,
             gradient_lab.run,
             gradient_lab.plot,
-            arguments=arguments if {"--problem", "--checkpoint"} & {*arguments} else ["--problem", "bandit", *arguments],
+            arguments=arguments,
         )
     error = " ".join(capsys.readouterr().err.split())
     assert left.value.code == 2 and "Traceback" not in error

@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = (
     "types",
     "_checks",
+    "_linear",
     "distributions",
     "returns",
     "rewards",
@@ -33,6 +34,7 @@ ORDER = (
     "experts",
     "parameter_exploring",
     "checkpoints",
+    "policies",
     "training",
     "datasets",
     "interactive",

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import _runner as runner
 from experiments import train
-from pgjax import environments, estimators, evaluation, networks, training
+from pgjax import environments, estimators, evaluation, networks, policies, training
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def same_mean(a, b):
 def test_cartpole_is_solved_and_gymnasium_agrees(tmp_path):
     directory, rows = trained(tmp_path)
     assert sum(row["ours"] >= 475 for row in rows) >= 9
-    environment, policy, params = train.load_policy(directory / "policy.safetensors")
+    environment, policy, params = policies.load_policy(directory / "policy.safetensors")
     theirs = gymnasium_returns(jax.jit(lambda obs: policy.apply(params, obs)), 100)
     assert same_mean(evaluation.evaluate(environment, policy, params, jax.random.key(5)).returns, theirs)
 
@@ -54,7 +54,7 @@ def test_cartpole_is_solved_and_gymnasium_agrees(tmp_path):
 def test_a_mediocre_policy_has_the_same_mean_in_gymnasium(tmp_path):
     """Where returns vary, the comparison has teeth."""
     directory, _ = trained(tmp_path, num_seeds=1, num_updates=10, seed=3)
-    environment, policy, params = train.load_policy(directory / "policy.safetensors")
+    environment, policy, params = policies.load_policy(directory / "policy.safetensors")
     theirs = gymnasium_returns(jax.jit(lambda obs: policy.apply(params, obs)), 100)
     ours = evaluation.evaluate(environment, policy, params, jax.random.key(5), num_episodes=1000).returns
     assert theirs.std() > 10 and same_mean(ours, theirs)

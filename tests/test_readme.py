@@ -8,12 +8,14 @@ import re
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import _runner as runner
 from experiments import gradient_lab
+from pgjax import environments, networks, policies
 
 README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -27,8 +29,8 @@ def session():
     return namespace
 
 
-def test_there_are_five_examples_of_fewer_than_25_lines():
-    assert len(BLOCKS) == 5
+def test_there_are_six_examples_of_fewer_than_25_lines():
+    assert len(BLOCKS) == 6
     assert all(len(block.splitlines()) < 25 for block in BLOCKS)
 
 
@@ -51,6 +53,19 @@ def test_the_experiment_example_runs(tmp_path):
     command = [sys.executable, path, "--episodes", "3", "--output-dir", tmp_path / "results", "--run-name", "one"]
     subprocess.run(command, check=True, cwd=README.parent, timeout=120, capture_output=True, env=environment())
     assert "episodes asked for" in (tmp_path / "results" / "median" / "one" / "summary.md").read_text(encoding="utf-8")
+
+
+def test_the_saved_policy_example_loads_what_was_saved(tmp_path, monkeypatch):
+    name = "results/train/RUN/policy.safetensors"
+    (tmp_path / name).parent.mkdir(parents=True)
+    made = networks.make_policy(environments.make("corridor"), hidden=(4,))
+    params = made.init(jax.random.key(0), jnp.zeros(1))
+    policies.save_policy(tmp_path / name, params, env="corridor", hidden=(4,))
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    exec(compile(BLOCKS[5], "README.md", "exec"), namespace)
+    assert name in BLOCKS[5] and namespace["environment"].name == "corridor"
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), namespace["params"], params))
 
 
 def test_the_laboratory_takes_the_example_and_finds_it_unbiased(tmp_path, monkeypatch):

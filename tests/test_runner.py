@@ -1,5 +1,6 @@
 """From the command line to the files of a run: complete, refused, failed, interrupted."""
 
+import ast
 import dataclasses
 import json
 import os
@@ -237,6 +238,22 @@ def test_interrupts_end_without_a_traceback(tmp_path, capsys, trouble, code):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize(("place", "option"), [("results", ""), ("else where", " --output-dir 'else where'")])
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys, place, option):
+    def run_for_ever(config, recorder):
+        recorder.resumable()
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        arguments = ["--output-dir", place, "--run-name", "one"]
+        runner.main(FILE, DESCRIPTION, Config, run_for_ever, arguments=arguments)
+    directory = f"{place}/toy/one-incomplete"
+    quoted = f"'{directory}'" if " " in directory else directory
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"To go on: python -m experiments.toy --resume {quoted}{option}"
+
+
 def test_running_out_of_memory_says_what_helps(tmp_path):
     with pytest.raises(RuntimeError) as caught:
         main("--trouble", "memory", directory=tmp_path)
@@ -263,7 +280,8 @@ def test_rows_are_checked(tmp_path):
         (1234567.0, 8900.0, "(1.235 ± 0.009)e6"),
         (1.5e-7, 2e-8, "(1.50 ± 0.20)e-7"),
         (5.0, 0.0, "5 ± 0"),
-        (1.0, float("nan"), "1 ± nan"),
+        (1.0, float("nan"), "1"),
+        (float("nan"), 0.1, "nan ± 0.1"),
         (-11.656854, None, "-11.657"),
         (None, None, ""),
     ],
@@ -309,11 +327,31 @@ def test_the_rate_leaves_the_compilation_out(monkeypatch, capsys):
         for _ in range(3):
             progress.advance(1_000_000, note="return 5")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith(
-        "training: 1,000,000 of 4,000,000 steps, 17 k steps/s, 3 min 00 s left, return 5"
-    )
+    assert lines[0] == "training: 1,000,000 of 4,000,000 steps, return 5"
     assert lines[1] == "training: 3,000,000 steps in 1 min 03 s, 667 k steps/s"
     assert len(lines) == 2  # one line every ten seconds, and one at the end
+
+
+def test_the_time_left_is_that_of_the_chunks_after_the_first(monkeypatch, capsys):
+    # 60 s with the compilation, then 15 s a chunk: 30 s are left after the second of four, not 75.
+    now = iter([0.0, 60.0, 75.0, 90.0, 105.0, 105.0])
+    monkeypatch.setattr(_progress.time, "perf_counter", lambda: next(now))
+    with _progress.Progress(4, "training", "updates") as progress:
+        for _ in range(4):
+            progress.advance()
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0] == "training: 1 of 4 updates" and shown[1].endswith(", 30 s left") and len(shown) == 5
+
+
+@pytest.mark.parametrize(
+    ("count", "unit", "text"),
+    [
+        (1, "estimators", "1 estimator"), (1, "processes", "1 process"),
+        (0, "steps", "0 steps"), (1200, "steps", "1,200 steps"),
+    ],
+)
+def test_one_of_a_unit_is_singular(count, unit, text):
+    assert _reports.format_count(count, unit) == text
 
 
 @pytest.mark.parametrize(
@@ -321,6 +359,20 @@ def test_the_rate_leaves_the_compilation_out(monkeypatch, capsys):
 )
 def test_durations(seconds, text):
     assert _reports.format_duration(seconds) == text
+
+
+HEADERS = ("Claim", "Source", "Command", "Shows", "Expect", "Departs", "Defines")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py")))
+def test_help_keeps_every_line_of_the_header(name, capsys):
+    source = (ROOT / "experiments" / f"{name}.py").read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(source))
+    with pytest.raises(SystemExit):
+        runner.main(f"{name}.py", docstring, Config, run, arguments=["--help"])
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in docstring.splitlines() if line and line.strip() not in shown] == []
+    assert sum(line.startswith(HEADERS) for line in shown) >= 4
 
 
 def test_the_list_is_read_without_importing(tmp_path, capsys):

@@ -1,9 +1,9 @@
 """The sampled pipeline and the oracle see one definition: 400 000 episodes of every estimator against enumeration.
 
 One comparison of one coordinate raises a false alarm once in 150 000 times (|z| < 4.5, two-sided normal). All of them
-together, 29 estimators with 8 coordinates each, raised one with a probability of about 1.6e-3 (232 × 6.8e-6, an upper
-bound whatever their dependence) before the seed was fixed; since then the outcome is fixed as well, and an alarm is a
-change of the program. The intervals of the variances add 6.8e-6 for each estimator that is enumerated.
+together raise one with a probability of about 1.6e-3 for 29 estimators with 8 coordinates each (232 × 6.8e-6, an upper
+bound whatever their dependence); each further estimator adds 5e-5, and each interval of a variance 6.8e-6. That was the
+chance before the seed was fixed; with it the outcome is fixed too, and an alarm means that something has changed.
 """
 
 import jax

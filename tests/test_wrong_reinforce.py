@@ -94,6 +94,14 @@ def test_every_loss_and_every_twin_is_on_show(visit):
     assert all(label.count("B =") == (twin.batch != 1) for label, twin in zip(labels, TWINS.values(), strict=True))
 
 
+def test_the_museum_has_the_numbers_of_the_readme(visit):
+    verdicts = list(visit[1].verdicts().values())
+    assert len(WRONG) == verdicts.count("caught") == 25
+    assert sum(visit[1].found[name].miss is not None for name in WRONG) == 24
+    assert len(EXHIBITS) - len(WRONG) == 3 and len(TWINS) == 15
+    assert verdicts.count("passes") == 3 + 15 and len(verdicts) == 25 + 3 + 15
+
+
 def test_the_page_shows_every_line_and_where_it_was(visit):
     directory, _ = visit
     page = (directory / "museum.md").read_text(encoding="utf-8")

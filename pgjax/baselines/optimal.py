@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_in_range, require_integer, require_one_of
+from pgjax._linear import ratio_or_zero
 from pgjax.types import Baseline, Trajectory
 
 PyTree = Any
@@ -31,10 +32,6 @@ class OptimalState(NamedTuple):
 
     weighted: jax.Array
     norms: jax.Array
-
-
-def _ratio(state: OptimalState) -> jax.Array:
-    return jnp.where(state.norms > 0, state.weighted / jnp.where(state.norms > 0, state.norms, 1.0), 0.0)
 
 
 def _score_norms(trajectory: Trajectory) -> jax.Array:
@@ -60,7 +57,8 @@ def _optimal(
         return OptimalState(weighted=zeros, norms=zeros)
 
     def predict(state: OptimalState, trajectory: Trajectory) -> jax.Array:
-        return jnp.broadcast_to(spread(_ratio(state), trajectory), trajectory.rewards.shape)
+        ratio = ratio_or_zero(state.weighted, state.norms)
+        return jnp.broadcast_to(spread(ratio, trajectory), trajectory.rewards.shape)
 
     def update(state: OptimalState, trajectory: Trajectory, returns: jax.Array):
         norms = _score_norms(trajectory).astype(returns.dtype)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pgjax.checkpoints import _digest
+from pgjax import checkpoints
 from pgjax.datasets.record import ARRAYS, DatasetError, ExpertDataset, present
 
 SCHEMA, VERSION = "pgjax.ExpertDataset", 1
@@ -31,12 +31,7 @@ def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict[str, 
     buffer = io.BytesIO()
     encoded = np.frombuffer(json.dumps(header).encode(), np.uint8)
     np.savez(buffer, **{_HEADER: encoded}, **arrays)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    checkpoints.replace_file(path, buffer.getbuffer())
 
 
 def save_npz(path: str | os.PathLike, dataset: ExpertDataset) -> None:
@@ -48,7 +43,7 @@ def save_npz(path: str | os.PathLike, dataset: ExpertDataset) -> None:
         OSError: if the file cannot be written.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in present(dataset).items()}
-    digest = _digest(arrays, dataset.metadata)
+    digest = checkpoints.digest(arrays, dataset.metadata)
     header = {"schema": SCHEMA, "version": VERSION, "sha256": digest, "metadata": dataset.metadata}
     _write(pathlib.Path(path), arrays, header)
 
@@ -112,7 +107,7 @@ def load_npz(path: str | os.PathLike, *, action_space: Any = None) -> ExpertData
                 raise DatasetError(name, expected="an array", found=f"keys {sorted(arrays)}")
         if unknown := sorted(arrays.keys() - set(ARRAYS)):
             raise DatasetError(unknown[0], expected=f"no other keys than {', '.join(ARRAYS)}", found="an array")
-        if (found := _digest(arrays, header["metadata"])) != header["sha256"]:
+        if (found := checkpoints.digest(arrays, header["metadata"])) != header["sha256"]:
             raise DatasetError("sha256", expected=header["sha256"], found=f"{found}: the data were changed")
         dataset = ExpertDataset(**arrays, metadata=header["metadata"])
         if action_space is not None:

@@ -43,13 +43,13 @@ def make(name: str, **options: Any) -> Environment:
     """Make the environment of that name.
 
     Args:
-        name: one of `available()`; "gymnax:NAME" for gymnax's version of NAME; or "package.module:function" for a
-            function of one's own that returns an `Environment`.
+        name: one of `available()`; "gymnax:NAME" for gymnax's version of NAME; or "package.module:name" for an
+            `Environment` of one's own, or a function that returns one.
         **options: of the environment's own `make_*` function; for gymnax's, those of its constructor, and
             `params` and `horizon` as in `from_gymnax`.
 
     Raises:
-        ValueError: on an unknown name, with those that are close, or an unknown option, with those allowed.
+        ValueError: on an unknown name, with those that are known, or an unknown option, with those allowed.
     """
     if name in _NATIVE:
         module, function = _NATIVE[name]
@@ -65,16 +65,21 @@ def make(name: str, **options: Any) -> Environment:
     if name.removeprefix(_PREFIX) not in gymnax.registered_envs:
         close = difflib.get_close_matches(name.removeprefix(_PREFIX), available(), n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-        raise ValueError(f"no environment is called {name!r}; {hint}available() lists all of them")
+        raise ValueError(f"no environment is called {name!r}; {hint}known are {', '.join(available())}")
     return dataclasses.replace(from_gymnax(name.removeprefix(_PREFIX), **options), name=name)
 
 
 def _imported(name: str, options: dict[str, Any]) -> Environment:
-    module, _, function = name.partition(":")
+    module, _, attribute = name.partition(":")
     try:
-        made = getattr(importlib.import_module(module), function)(**options)
+        made = getattr(importlib.import_module(module), attribute)
+        if isinstance(made, Environment):
+            refuse_unknown(name, options, [])
+        else:
+            made = made(**options)
     except (ImportError, AttributeError, SyntaxError, TypeError) as error:
-        raise ValueError(f"environment {name!r} must be 'package.module:function' to import: {error}") from error
+        wanted = "must be 'package.module:name' of an Environment or of a function that returns one"
+        raise ValueError(f"environment {name!r} {wanted}: {error}") from error
     if not isinstance(made, Environment):
         raise ValueError(f"environment {name!r} must return a pgjax.types.Environment, got {type(made).__name__}")
     return made

@@ -35,6 +35,13 @@ class CheckReport(NamedTuple):
     random_reset: bool
     random_step: bool
 
+    def __str__(self) -> str:
+        starts, steps = ("random" if r else "always the same" for r in (self.random_reset, self.random_step))
+        return (
+            f"{self.name} passed: it keeps the contract of an Environment in {self.transitions} random steps, of which "
+            f"{self.terminations} ended their episode (starts: {starts}; what an action leads to: {steps})"
+        )
+
 
 class _Walk(NamedTuple):
     """Random transitions, leaves `[steps, lanes, ...]`; `fresh` is the (state, obs) of a reset for each."""

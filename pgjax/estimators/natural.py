@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax._linear import pseudo_inverse
 from pgjax.pieces import sum_over_rows
 from pgjax.types import Estimator, Policy, Trajectory
 
@@ -96,7 +97,7 @@ def natural(
     def dense_inverse(params: PyTree) -> jax.Array:
         matrix = fisher(params)
         if pseudo:
-            return jnp.linalg.pinv(matrix, hermitian=True)
+            return pseudo_inverse(matrix)
         identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
         return jnp.linalg.inv(matrix + jnp.asarray(damping, matrix.dtype) * identity)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_in_range
+from pgjax._linear import ratio_or_zero
 from pgjax.estimators.hot_path import assemble, batch_gradient, each_episode
 from pgjax.estimators.rules import total_return
 from pgjax.types import Estimator, Policy, Trajectory
@@ -72,7 +73,8 @@ def per_parameter(
         return trajectory.actions, jnp.ones_like(trajectory.rewards)
 
     def subtract(params: PyTree, state: PyTree, with_return: PyTree, score: PyTree) -> PyTree:
-        baseline = _ratios(state) if values is None else _checked(values, params)
+        learned = lambda: jax.tree.map(ratio_or_zero, state.weighted, state.squares)
+        baseline = learned() if values is None else _checked(values, params)
         return jax.tree.map(lambda g, b, s: g - b * s, with_return, baseline, score)
 
     def update(params: PyTree, state: PyTree, trajectory: Trajectory, targets: jax.Array):
@@ -120,11 +122,6 @@ def per_parameter(
         return jax.vmap(one)(with_return, scores)
 
     return plain._replace(init=init, gradient=gradient, episode_gradients=episode_gradients)
-
-
-def _ratios(state: PerParameterState) -> PyTree:
-    ratio = lambda above, below: jnp.where(below > 0, above / jnp.where(below > 0, below, 1.0), 0.0)
-    return jax.tree.map(ratio, state.weighted, state.squares)
 
 
 def _checked(values: PyTree, params: PyTree) -> PyTree:

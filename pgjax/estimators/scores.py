@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from pgjax._checks import require_one_of
+from pgjax._linear import pseudo_inverse
 from pgjax.types import Policy, Trajectory
 
 PyTree = Any
@@ -69,7 +70,7 @@ def squared_score_norms(
     if norm == "vanilla":
         length = lambda score: jnp.sum(jnp.square(score))
     else:
-        inverse = jnp.linalg.pinv(fisher_estimate(policy, params, trajectory), hermitian=True)
+        inverse = pseudo_inverse(fisher_estimate(policy, params, trajectory))
         length = lambda score: jnp.sum(jnp.square(inverse @ score))
 
     def of_episode(episode: tuple) -> jax.Array:

@@ -7,6 +7,7 @@ estimates (`joint_moments`, `step_sums`), their best baselines and the causes of
 is exact too: regret, errors on and off the expert's states, and learners from counted data (`imitation`).
 """
 
+from pgjax._linear import pseudo_inverse
 from pgjax.exact.decomposition import VarianceDecomposition, return_variances, variance_decomposition
 from pgjax.exact.dynamic_programming import (
     action_values,
@@ -29,7 +30,7 @@ from pgjax.exact.enumeration import (
     select_episodes,
     trajectory_probabilities,
 )
-from pgjax.exact.fisher import fisher_matrix, natural_gradient, pseudo_inverse, score_table
+from pgjax.exact.fisher import fisher_matrix, natural_gradient, score_table
 from pgjax.exact.imitation import (
     ImitationErrors,
     PerformanceDifference,

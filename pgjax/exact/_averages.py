@@ -6,9 +6,7 @@ Axes: T time (the horizon), S states, A actions, K outcomes of one action in one
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.typing import ArrayLike
 
-from pgjax._checks import require_in_range
 from pgjax.exact.dynamic_programming import Apply, policy_probabilities
 from pgjax.exact.enumeration import Moments
 from pgjax.exact.tabular import TabularMDP
@@ -18,12 +16,6 @@ from pgjax.types import PyTree
 def running_probabilities(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
     """π(a|s), and 0 in terminal states, `[S, A]`: every average over actions is then 0 where nothing runs."""
     return jnp.where(mdp.terminal[:, None], 0.0, policy_probabilities(apply, params, mdp))
-
-
-def checked_discount(mdp: TabularMDP, discount: ArrayLike) -> jax.Array:
-    """γ in the MDP's float type; a ValueError if it is outside [0, 1]."""
-    require_in_range("discount", discount, 0.0, 1.0)
-    return jnp.asarray(discount, mdp.rewards.dtype)
 
 
 def over_outcomes(mdp: TabularMDP, weights: jax.Array) -> jax.Array:

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_one_of
-from pgjax.exact._averages import checked_discount, outcome_matrix, over_outcomes, running_probabilities
+from pgjax.exact._averages import outcome_matrix, over_outcomes, running_probabilities
 from pgjax.exact.dynamic_programming import Apply, action_values, visitation
 from pgjax.exact.fisher import score_table
 from pgjax.exact.step_sums import per_step
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP, checked_discount
 from pgjax.types import PyTree
 
 

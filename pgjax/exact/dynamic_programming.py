@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP, checked_discount
 from pgjax.types import PyTree
 
 Apply = Callable[[PyTree, jax.Array], jax.Array]
@@ -45,7 +45,7 @@ def state_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike 
 
     Source: Bellman (1957); Puterman (1994), section 4.2.
     """
-    return _evaluate(mdp, probabilities, _check_discount(mdp, discount))[0]
+    return _evaluate(mdp, probabilities, checked_discount(mdp, discount))[0]
 
 
 def action_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike = 1.0) -> jax.Array:
@@ -53,7 +53,7 @@ def action_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike
 
     Arguments, errors and source as in `state_values`.
     """
-    return _evaluate(mdp, probabilities, _check_discount(mdp, discount))[1]
+    return _evaluate(mdp, probabilities, checked_discount(mdp, discount))[1]
 
 
 def optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0) -> jax.Array:
@@ -66,13 +66,7 @@ def optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0) -> jax.Arr
 
     Source: Bellman (1957); Puterman (1994), section 4.3.
     """
-    return _optimise(mdp, _check_discount(mdp, discount))
-
-
-def _check_discount(mdp: TabularMDP, discount: ArrayLike) -> jax.Array:
-    if not isinstance(discount, jax.core.Tracer) and not 0 <= discount <= 1:
-        raise ValueError(f"discount is {discount}, must be in [0, 1]")
-    return jnp.asarray(discount, mdp.rewards.dtype)
+    return _optimise(mdp, checked_discount(mdp, discount))
 
 
 @jax.jit
@@ -138,7 +132,7 @@ def policy_gradient_theorem(
     Source: Sutton, McAllester, Singh & Mansour (2000), theorem 1, with time-dependent d and Q.
     """
     probabilities, pull_back = jax.vjp(lambda theta: policy_probabilities(apply, theta, mdp), params)
-    gamma = _check_discount(mdp, discount)
+    gamma = checked_discount(mdp, discount)
     powers = gamma ** jnp.arange(mdp.horizon, dtype=gamma.dtype)
     weights = (powers[:, None] * visitation(mdp, probabilities))[:, :, None]
     return pull_back(jnp.sum(weights * action_values(mdp, probabilities, gamma), axis=0))[0]

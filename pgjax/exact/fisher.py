@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from pgjax._checks import require_in_range
-from pgjax.exact._averages import checked_discount, outer_average, running_probabilities
+from pgjax._linear import pseudo_inverse
+from pgjax.exact._averages import outer_average, running_probabilities
 from pgjax.exact.dynamic_programming import Apply, exact_gradient, visitation
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP, checked_discount
 from pgjax.types import PyTree
 
 
@@ -46,24 +46,6 @@ def fisher_matrix(apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: Ar
     visits = powers @ visitation(mdp, probabilities)
     scores = score_table(apply, params, mdp)
     return jnp.sum(outer_average(visits[:, None] * probabilities, scores, scores, full=True), axis=0)
-
-
-def pseudo_inverse(matrix: jax.Array, damping: ArrayLike = 0.0) -> jax.Array:
-    """Σ_i q_i q_iᵀ / (λ_i + c) over the positive eigenvalues of a symmetric `[P, P]` matrix Σ_i λ_i q_i q_iᵀ.
-
-    Eigenvalues of at most 10 P ε times the largest (ε the float type's) count as zero: their directions change
-    no probability, so nothing is gained by a step there, damped or not. c = `damping` ≥ 0; c = 0 is Moore and
-    Penrose's inverse.
-
-    Raises:
-        ValueError: for a negative damping.
-    """
-    require_in_range("damping", damping, 0.0, None)
-    eigenvalues, vectors = jnp.linalg.eigh(matrix)
-    cutoff = 10 * matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(eigenvalues))
-    kept = eigenvalues > cutoff
-    damped = jnp.where(kept, eigenvalues, 1.0) + jnp.asarray(damping, matrix.dtype)
-    return (vectors * jnp.where(kept, 1.0 / damped, 0.0)[None, :]) @ vectors.T
 
 
 def natural_gradient(

@@ -15,7 +15,6 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from pgjax.exact._averages import (
-    checked_discount,
     outcome_matrix,
     outer_average,
     running_probabilities,
@@ -25,7 +24,7 @@ from pgjax.exact._averages import (
 from pgjax.exact.dynamic_programming import Apply
 from pgjax.exact.enumeration import Moments
 from pgjax.exact.fisher import score_table
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP, checked_discount
 from pgjax.types import PyTree
 
 

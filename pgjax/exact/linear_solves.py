@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from pgjax.exact._averages import checked_discount, outcome_matrix, over_outcomes
+from pgjax.exact._averages import outcome_matrix, over_outcomes
 from pgjax.exact.dynamic_programming import Apply, policy_probabilities
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP, checked_discount
 from pgjax.types import PyTree
 
 

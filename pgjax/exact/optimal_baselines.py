@@ -15,11 +15,12 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_one_of
-from pgjax.exact._averages import checked_discount, outcome_matrix, running_probabilities
+from pgjax._linear import pseudo_inverse, ratio_or_zero
+from pgjax.exact._averages import outcome_matrix, running_probabilities
 from pgjax.exact.dynamic_programming import Apply, action_values, visitation
-from pgjax.exact.fisher import fisher_matrix, pseudo_inverse, score_table
+from pgjax.exact.fisher import fisher_matrix, score_table
 from pgjax.exact.joint_moments import JointMoments, backward_joint_moments
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP, checked_discount
 from pgjax.types import PyTree
 
 _GROUPS = {"time_state": (), "time": (1,), "state": (0,), "constant": (0, 1)}
@@ -46,7 +47,7 @@ def optimal_constant_baseline(
     Source: Weaver & Tao (2001); Greensmith, Bartlett & Baxter (2004).
     """
     squares = _joint_moments(apply, params, mdp, discount, norm).squares.sum(axis=-1)
-    return _ratio(squares[1], squares[0])
+    return ratio_or_zero(squares[1], squares[0])
 
 
 def optimal_parameter_baseline(
@@ -61,7 +62,7 @@ def optimal_parameter_baseline(
     """
     flat, unravel = ravel_pytree(params)
     squares = _joint_moments(apply, params, mdp, discount, norm).squares
-    return unravel(_ratio(squares[1], squares[0]).astype(flat.dtype))
+    return unravel(ratio_or_zero(squares[1], squares[0]).astype(flat.dtype))
 
 
 def optimal_step_baseline(
@@ -109,7 +110,7 @@ def optimal_step_baseline(
     weights = (delta ** (2 * jnp.arange(mdp.horizon, dtype=delta.dtype)))[:, None]
     alive = visitation(mdp, probabilities)
     axes = _GROUPS[depends_on]
-    return _ratio(jnp.sum(weights * linear, axis=axes), jnp.sum(weights * alive * quadratic[None], axis=axes))
+    return ratio_or_zero(jnp.sum(weights * linear, axis=axes), jnp.sum(weights * alive * quadratic[None], axis=axes))
 
 
 def one_step_baseline(
@@ -126,7 +127,7 @@ def one_step_baseline(
     scores = _scores(apply, params, mdp, jnp.ones_like(gamma), norm)
     weights = probabilities * jnp.sum(scores**2, axis=-1)
     q = action_values(mdp, probabilities, gamma)
-    return _ratio(jnp.sum(weights[None] * q, axis=-1), jnp.sum(weights, axis=-1)[None])
+    return ratio_or_zero(jnp.sum(weights[None] * q, axis=-1), jnp.sum(weights, axis=-1)[None])
 
 
 @functools.partial(jax.jit, static_argnames="weighted")
@@ -171,9 +172,3 @@ def _joint_moments(apply: Apply, params: PyTree, mdp: TabularMDP, discount: Arra
     probabilities = running_probabilities(apply, params, mdp)
     scores = _scores(apply, params, mdp, gamma, norm)
     return backward_joint_moments(mdp, probabilities, scores, gamma, full=False)
-
-
-def _ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """numerator / denominator, 0 where the denominator, a mean square, is 0."""
-    possible = denominator > 0
-    return jnp.where(possible, numerator / jnp.where(possible, denominator, 1.0), 0.0)

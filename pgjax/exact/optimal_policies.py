@@ -11,9 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_one_of
-from pgjax.exact._averages import checked_discount
 from pgjax.exact.linear_solves import stationary_action_values
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP, checked_discount
 
 TIES = ("lowest", "uniform")
 

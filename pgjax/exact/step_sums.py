@@ -16,7 +16,6 @@ from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_one_of
 from pgjax.exact._averages import (
-    checked_discount,
     outcome_matrix,
     outer_average,
     over_outcomes,
@@ -27,7 +26,7 @@ from pgjax.exact._averages import (
 from pgjax.exact.dynamic_programming import Apply, action_values
 from pgjax.exact.enumeration import Moments
 from pgjax.exact.fisher import score_table
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP, checked_discount
 from pgjax.types import PyTree
 
 

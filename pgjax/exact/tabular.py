@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from pgjax._checks import require_in_range
 from pgjax.types import Box, Discrete, Environment, PyTree, Step
 
 
@@ -56,6 +57,12 @@ jax.tree_util.register_dataclass(
     data_fields=["initial", "successors", "probabilities", "rewards", "terminal", "observations"],
     meta_fields=["horizon", "name"],
 )
+
+
+def checked_discount(mdp: TabularMDP, discount: ArrayLike) -> jax.Array:
+    """γ in the MDP's float type; a ValueError if it is outside [0, 1]."""
+    require_in_range("discount", discount, 0.0, 1.0)
+    return jnp.asarray(discount, mdp.rewards.dtype)
 
 
 def make_tabular_mdp(
