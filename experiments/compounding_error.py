@@ -29,7 +29,6 @@ from pgjax.environments.maze import maze_mdp
 from pgjax.exact import TabularMDP
 
 HORIZONS = (10, 20, 50, 100, 200)
-CLIFF_HORIZONS = (8, 16, 32, 64)
 ALGORITHMS = ("cloning", "DAgger", "DART")
 
 
@@ -43,6 +42,8 @@ class Config:
     """Data sets of (b), and of (c) and (d) a quarter of them; all in one program."""
     sizes: tuple[int, ...] = (50, 100, 200, 400)
     """Numbers of demonstrations of (b)."""
+    horizons: tuple[int, ...] = (8, 16, 32, 64)
+    """Horizons of (b)."""
     episodes: tuple[int, ...] = (2, 4, 8, 16, 32)
     """Numbers of episodes of (c)."""
     slip: float = 0.1
@@ -57,7 +58,7 @@ class Config:
     def validate(self) -> None:
         runner.require(0 < self.error < 1, "--error", self.error, "in (0, 1)")
         runner.require(self.data_sets >= 8, "--data-sets", self.data_sets, "at least 8")
-        for name in ("sizes", "episodes"):
+        for name in ("sizes", "horizons", "episodes"):
             values = getattr(self, name)
             increasing = len(values) >= 2 and list(values) == sorted(set(values)) and values[0] >= 1
             shown = " ".join(map(str, values))
@@ -72,7 +73,7 @@ class Config:
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
 
 
-TINY = Config(data_sets=64, sizes=(4, 8), episodes=(1, 2), noise=(0.0, 0.5))
+TINY = Config(data_sets=64, sizes=(4, 8), horizons=(8, 16), episodes=(1, 2), noise=(0.5,))
 
 
 def slope(x, y) -> float:
@@ -129,7 +130,7 @@ def cliff(config: Config, recorder: runner.Recorder) -> dict[str, tuple]:
 
         return np.asarray(of_data(jax.random.split(jax.random.key(config.seed + 100 + index), config.data_sets)))
 
-    def line(name: str, settings: list[tuple[int, int]], start: int):
+    def line(settings: list[tuple[int, int]], start: int):
         found = [regrets(size, horizon, start + i) for i, (size, horizon) in enumerate(settings)]
         for (size, horizon), values in zip(settings, found, strict=True):
             mean, stderr = diagnostics.mean_and_stderr(values)
@@ -146,14 +147,15 @@ def cliff(config: Config, recorder: runner.Recorder) -> dict[str, tuple]:
         return np.stack(found, axis=1), np.array(predicted)
 
     middle = config.sizes[min(1, len(config.sizes) - 1)]
-    against_horizon = line("H", [(middle, horizon) for horizon in CLIFF_HORIZONS], 0)
-    against_size = line("N", [(size, CLIFF_HORIZONS[2]) for size in config.sizes], 10)
+    fixed = config.horizons[len(config.horizons) // 2]
+    against_horizon = line([(middle, horizon) for horizon in config.horizons], 0)
+    against_size = line([(size, fixed) for size in config.sizes], 10)
     for name, x, (values, predicted) in (
-        ("H", CLIFF_HORIZONS, against_horizon), ("N", config.sizes, against_size)
+        ("H", config.horizons, against_horizon), ("N", config.sizes, against_size)
     ):  # fmt: skip
         quantity = f"(b) slope of ln regret in ln {name}, at the right end"
         recorder.row(quantity=quantity, ours=slope(x, values.mean(axis=0)), exact=slope(x, predicted))
-    return {"H": (CLIFF_HORIZONS, *against_horizon), "N": (config.sizes, *against_size), "middle": middle}
+    return {"H": (config.horizons, *against_horizon), "N": (config.sizes, *against_size), "fixed": (middle, fixed)}
 
 
 def labellers(config: Config, mdp: TabularMDP, expert: jax.Array) -> dict[str, Callable]:
@@ -309,7 +311,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     title = f"On the reset cliff regret goes as H to the power {slopes['H']:.2f}, as N to the power {slopes['N']:.2f}"
     caption = f"{config.data_sets} data sets, 95 % bootstrap bands, thin as the lines. Dashed: exact, over data too."
     figure, both = plots.figure(title, caption, columns=2, width=13, height=4.6)
-    labels = {"H": f"H, steps (N = {cliff['middle']})", "N": f"N, demonstrations (H = {CLIFF_HORIZONS[2]})"}
+    middle, fixed = cliff["fixed"]
+    labels = {"H": f"H, steps (N = {middle})", "N": f"N, demonstrations (H = {fixed})"}
     for axes, name in zip(both, ("H", "N"), strict=True):
         x, values, predicted = cliff[name]
         axes.set(xscale="log", yscale="log", xlabel=labels[name], ylabel="regret (reward)")

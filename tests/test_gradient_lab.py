@@ -65,7 +65,7 @@ def execute(config, folder):
 
 @pytest.fixture(scope="module")
 def tabular(own_module, tmp_path_factory):
-    config = dataclasses.replace(gradient_lab.TINY, estimator=("own_lab:constant", "own_lab:halved"))
+    config = dataclasses.replace(gradient_lab.TINY, estimator=("own_lab:halved",))
     return execute(config, tmp_path_factory.mktemp("results"))
 
 
@@ -73,15 +73,15 @@ def test_with_an_oracle_every_number_is_exact_and_the_sample_agrees(tabular):
     directory, summary = tabular
     assert {path.stem for path in directory.glob("*.png")} == {"bias_variance", "variance_against_batch"}
     rows = {(row["quantity"], row["variant"]): row for row in summary["rows"]}
-    names = [*gradient_lab.TINY.only, "own_lab:constant", "own_lab:halved"]
+    names = [*gradient_lab.TINY.only, "own_lab:halved"]
     assert {variant for _, variant in rows} == set(names)
     for name in names:
         variance = rows["tr Var", name]
         assert abs(variance["ours"] - variance["exact"]) < 4.5 * variance["stderr"] and variance["verdict"] == "agrees"
     biases = [rows["relative bias", name]["ours"] for name in names]
-    np.testing.assert_allclose(biases, [0.0, 0.5, 0.0, 0.0, 0.5], atol=1e-9)
+    np.testing.assert_allclose(biases, [0.0, 0.5, 0.0, 0.5], atol=1e-9)
     verdicts = [rows["relative bias", name]["verdict"] for name in names]
-    assert verdicts == ["unbiased", f"biased: {_catalogue.OWN_SAMPLE}", "unbiased", "unbiased", "biased"]
+    assert verdicts == ["unbiased", f"biased: {_catalogue.OWN_SAMPLE}", "unbiased", "biased"]
 
 
 def test_the_parts_of_the_variance_add_up(tabular):
@@ -92,6 +92,7 @@ def test_the_parts_of_the_variance_add_up(tabular):
     assert float(parts["lines"][-1][2]) == 0.0
 
 
+@pytest.mark.slow
 def test_a_false_claim_is_told(own_module, monkeypatch, tmp_path):
     wrong = _catalogue.CATALOGUE["G₁, batch mean (Dr. GRPO)"]._replace(bias="")
     monkeypatch.setitem(_catalogue.CATALOGUE, "G₁", wrong)
@@ -107,7 +108,7 @@ def test_what_is_no_number_is_never_called_unbiased(own_module, tmp_path):
 
 
 def test_probabilities_that_float32_rounds_make_no_estimator_biased(tmp_path):
-    config = gradient_lab.Config(problem="random", episodes=256, only=("G₁ − b*, exact", "γ = 0.9", "TD"))
+    config = gradient_lab.Config(problem="random", episodes=256, only=("Gₜ (GPOMDP)", "γ = 0.9"))
     _, summary = execute(config, tmp_path)
     verdicts = [row["verdict"] for row in summary["rows"] if row["quantity"] == "relative bias"]
     assert verdicts[0] == "unbiased" and all(verdict.startswith("biased: ") for verdict in verdicts[1:])
@@ -122,6 +123,7 @@ def test_where_trajectories_cannot_be_listed_dynamic_programs_are_exact(tmp_path
     assert rows["tr Var", "Gₜ (GPOMDP)"]["exact"] == pytest.approx(0.7131, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_gradient_of_zero_accuses_nobody(own_module, monkeypatch, tmp_path):
     monkeypatch.setitem(_problems.TABULAR, "bandit", lambda: exact.make_bandit(np.ones(3)))
     _, summary = execute(dataclasses.replace(gradient_lab.TINY, only=("G₁",)), tmp_path)
