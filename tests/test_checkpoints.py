@@ -67,6 +67,19 @@ def test_another_shape_dtype_or_structure_is_named(path, tree, change, message):
         checkpoints.restore(path, change(tree))
 
 
+def test_a_write_that_fails_leaves_nothing_beside_its_place(path, tree, monkeypatch):
+    before = path.read_bytes()
+    with pytest.raises(OSError):
+        checkpoints.replace_file(path.parent, b"onto a folder")
+    with pytest.raises(FileNotFoundError):
+        checkpoints.replace_file(path.parent / "missing" / "file", b"")
+    monkeypatch.setattr(checkpoints.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        checkpoints.replace_file(path, b"other")
+    assert list(path.parent.iterdir()) == [path] and path.read_bytes() == before
+    assert not path.parent.with_name(path.parent.name + ".partial").exists()
+
+
 def test_strangers_are_refused(tmp_path, tree):
     from safetensors.numpy import save_file
 

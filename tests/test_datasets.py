@@ -262,6 +262,14 @@ class TestNpz:
         with pytest.raises(OSError, match="disk full"):
             datasets.save_npz(path, make(metadata={}))
         equal(datasets.load_npz(path), make())
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_places_where_no_file_can_be(self, tmp_path):
+        for place, message in ((".", "expected a file, found a folder"), ("none/d.npz", "found no such folder")):
+            with pytest.raises(DatasetError, match=f"path: .*{message}") as caught:
+                datasets.save_npz(tmp_path / place, make())
+            assert caught.value.file == tmp_path / place
+        assert not list(tmp_path.iterdir())
 
 
 def by_hand(path, *, episodes=None, metadata=None):
@@ -320,8 +328,10 @@ class TestMinari:
             assert [len(file[f"episode_{i}/observations"]) for i in range(3)] == [n + 1 for n in LENGTHS]
             assert file["episode_1/truncations"][()].tolist() == [True]
             assert dict(file["episode_2"].attrs) == {"id": 2, "total_steps": 3}
-        with pytest.raises(FileExistsError):
-            self.save(tmp_path / "d")
+        for place, message in (("d", "path: expected a new folder"), ("none/d", "path: .*found no such folder")):
+            with pytest.raises(DatasetError, match=message) as caught:
+                self.save(tmp_path / place)
+            assert caught.value.file == tmp_path / place and str(tmp_path / place) in str(caught.value)
 
     def test_parts_of_observations(self, tmp_path):
         parts = {"b": np.arange(3.0), "a": np.ones((3, 2, 1))}
@@ -399,6 +409,10 @@ class TestMinari:
             self.save(tmp_path / "d", make())
         with pytest.raises(DatasetError, match="rewards: expected an array"):
             self.save(tmp_path / "d", dataclasses.replace(self.plain(), rewards=None))
+        with pytest.raises(DatasetError, match=r"observations: expected shape \['N', 7\] of their space"):
+            space = Box(low=-np.inf, high=np.inf, shape=(7,), dtype=np.float32)
+            spaces = SPACES | {"observation_space": space}
+            datasets.save_minari(tmp_path / "d", self.plain(), dataset_id="maze/expert-v0", **spaces)
         with pytest.raises(DatasetError, match="dataset_id: expected"):
             datasets.save_minari(tmp_path / "d", self.plain(), dataset_id="no version", **SPACES)
         assert not list(tmp_path.iterdir())

@@ -274,6 +274,22 @@ def test_label_counts(x64, random_mdp):
     assert counts[:, np.asarray(mdp.terminal)].sum() == 0
 
 
+def test_answers_may_come_from_another_table(x64, random_mdp):
+    """By default they are the expert's. Another's answers are learned where the expert acts, and move nobody."""
+    mdp, betas = random_mdp, np.ones(2)
+    expert, sure = random_table(1, mdp, False), jnp.broadcast_to(jnp.eye(3)[2], (6, 3))
+    run = lambda **options: exact.tabular_dagger(jax.random.key(0), mdp, expert, betas, 50, pooled=True, **options)
+    default = run()
+    np.testing.assert_array_equal(run(labels=expert), default)
+    found = np.asarray(run(labels=sure))
+    # A state that is never met stays uniform; met are those of the expert's walk, whoever answers.
+    met = np.asarray(jnp.any(default != 1 / 3, axis=-1))
+    assert met[1].sum() == 5
+    np.testing.assert_allclose(found, np.where(met[..., None], np.asarray(sure), 1 / 3), atol=1e-12)
+    with pytest.raises(ValueError, match="labels must have the shape"):
+        run(labels=sure[:4])
+
+
 def _visits(mdp, table):
     """d_t(s) by a plain loop."""
     alive, rows = np.asarray(mdp.initial), []

@@ -66,6 +66,22 @@ def test_ties_and_softness(x64, maze):
         exact.optimal_probabilities(mdp, softness=-1.0)
 
 
+def test_in_float32_near_ties_are_told_apart_and_ties_are_not(maze):
+    """√ε max|Q| in float32, 0.035 here, would take the worse action; no tolerance would break the ties of the maze."""
+    options = {"initial": [1.0, 0.0], "probabilities": np.ones((2, 2, 1)), "terminal": [False, True], "horizon": 1}
+    rewards = np.array([[-100.0], [-99.98]])
+    for scale in (1.0, 1e-6):
+        mdp = exact.make_tabular_mdp(
+            successors=np.ones((2, 2, 1), int), rewards=np.stack([scale * rewards, 0.0 * rewards]), **options
+        )
+        assert mdp.rewards.dtype == np.float32
+        found = exact.optimal_probabilities(mdp)
+        assert found.dtype == np.float32 and found[0].tolist() == [0.0, 1.0]
+    shared = exact.optimal_probabilities(maze_mdp(LAYOUT, slip=0.2), ties="uniform")
+    np.testing.assert_allclose(shared, maze[2], atol=1e-6)
+    assert (np.asarray(shared) == 0.5).any()
+
+
 def test_where_going_round_is_free_is_refused(x64):
     mdp = maze_mdp()
     free = dataclasses.replace(mdp, rewards=jnp.where(mdp.terminal[mdp.successors], 1.0, 0.0))

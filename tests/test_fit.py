@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from pgjax import training
 from pgjax.training import NonFiniteError, fit
 
 NUM_ROWS, NUM_GROUPS = 24, 6
@@ -258,4 +257,3 @@ def test_errors_come_at_once(options, message):
 def test_a_fit_that_diverges_says_so():
     with pytest.raises(NonFiniteError, match=r"train_loss must be finite, got (inf|nan) in epoch"):
         run(optimizer=optax.sgd(1e6), num_epochs=30)
-    assert training.Fit._fields[:2] == ("params", "best_epoch")

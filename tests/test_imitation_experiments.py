@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from experiments import _imitation_problems as problems
 from experiments import _runner as runner
 from experiments import compounding_error, imitation
 from pgjax import datasets
@@ -60,7 +59,7 @@ def saved(tmp_path_factory):
 def test_imitation_writes_its_curves(saved):
     directory, _ = saved
     rows = rows_of(directory)
-    assert (directory / "imitation.png").is_file()
+    assert (directory / "imitation_maze.png").is_file()
     assert {variant for _, variant in rows if variant} == {"cloning", "dagger"}
     assert -40 < rows["return of the expert", None]["ours"] < -10
 
@@ -69,7 +68,7 @@ def test_a_saved_data_set_is_cloned_in_the_place_of_an_expert(saved, tmp_path):
     _, path = saved
     data = datasets.load_npz(path)
     assert data.num_episodes == 2
-    config = dataclasses.replace(imitation.TINY, dataset=path)
+    config = dataclasses.replace(imitation.TINY, dataset=path, algorithms=None)
     directory = runner.execute("imitation", config, imitation.run, output_dir=tmp_path)
     rows = rows_of(directory)
     assert {variant for _, variant in rows if variant} == {"cloning"}
@@ -83,6 +82,10 @@ def test_a_saved_data_set_is_cloned_in_the_place_of_an_expert(saved, tmp_path):
         (["--seeds", "1"], ["--seeds 1", "at least 2"]),
         (["--algorithms", "gail"], ["--algorithms gail", "cloning, dagger, dart"]),
         (["--rounds", "3"], ["--rounds 3", "divisor"]),
+        (["--algorithms", "cloning", "cloning"], ["--algorithms cloning cloning", "each once"]),
+        (["--dataset", "SAVED", "--algorithms", "dagger"], ["--algorithms dagger", "cannot be asked"]),
+        (["--save-dataset", "SAVED"], ["--save-dataset", "a new file in a folder that exists"]),
+        (["--save-dataset", "nowhere/x.npz"], ["nowhere/x.npz", "a new file"]),
         (["--dataset", "nothing.npz"], ["nothing.npz"]),
         (["--problem", "pendulum", "--dataset", "SAVED"], ["--dataset does not fit pendulum", "actions"]),
         (["--problem", "maze", "--dataset", "SAVED"], ["--episodes 20", "at most the 2"]),
@@ -103,14 +106,14 @@ def test_bad_input_is_refused(saved, tmp_path, monkeypatch, capsys, arguments, w
 
 @pytest.mark.slow
 def test_cartpole_is_copied_from_twenty_episodes_and_its_mediocre_expert_passed(tmp_path):
-    config = imitation.Config(algorithms=("cloning",), seeds=10)
+    config = imitation.Config(algorithms=("cloning",))
     rows = rows_of(runner.execute("imitation", config, imitation.run, imitation.plot, output_dir=tmp_path))
     assert rows["return of a copy of 20 episodes", "cloning"]["ours"] >= 475
     assert rows["return of a copy of 1 episode", "cloning"]["ours"] < 475
     end = rows["return in the end", "from the copy"]["ours"]
     assert end > rows["return of the mediocre expert", None]["ours"] + 100
-    passed = "updates until the mediocre expert is passed"
-    assert rows[passed, "from the copy"]["ours"] < rows[passed, "from scratch"]["ours"]
+    passed = "updates until 25 % above the mediocre expert"
+    assert rows[passed, "from the copy"]["ours"] < rows[passed, "from scratch"]["ours"] - 5
 
 
 @pytest.mark.slow
@@ -121,7 +124,8 @@ def test_the_pendulums_controller_is_copied_within_five_per_cent(tmp_path):
     assert rows["return of a copy of 100 episodes", "cloning"]["ours"] > 1.05 * expert
 
 
-def test_the_copy_of_a_maze_expert_is_its_table():
-    problem = problems.make_problem("maze", (4,), 0)
-    obs = np.eye(problem.environment.observation_space.shape[0], dtype=np.float32)[3]
-    assert np.isclose(np.exp(problem.expert.log_probs(obs)).sum(), 1.0)
+def test_no_lucky_batch_counts_as_having_passed():
+    returns = np.array([[0.0, 5.0, 0.0, 4.0, 4.0, 4.0], [5.0, 4.0, 4.0, 0.0, 0.0, 0.0], [0.0] * 6])
+    first, reached = imitation.updates_until(returns, 4.0)
+    np.testing.assert_array_equal(first, [3.0, 0.0, 6.0])
+    assert reached == 2

@@ -119,6 +119,15 @@ def test_probability_zero_is_minus_infinity():
     assert np.all(np.isposinf(imitation.forward_kl(jnp.asarray(expert), jnp.asarray(LOG_EXPERT))))
 
 
+def test_nan_is_not_probability_zero():
+    """The twin that leaves out every weight that is not finite would call such a policy perfect."""
+    spoilt = jnp.asarray(LOG_F).at[1].set(jnp.nan)
+    for name in DIVERGENCES:
+        loss = getattr(imitation, name)
+        for found in (loss(spoilt, jnp.asarray(LOG_EXPERT)), loss(jnp.asarray(LOG_EXPERT), spoilt)):
+            np.testing.assert_array_equal(np.isnan(found), [False, True, False])
+
+
 def test_the_subgradient_of_total_variation_at_the_expert_is_zero():
     # The very numbers of the learner: rounding alone would decide between the two signs.
     at_expert = jax.nn.log_softmax(jnp.asarray(LOGITS))

@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from pgjax import environments, evaluation, exact, experts, interactive, networks
+from pgjax import environments, evaluation, exact, experts, imitation, interactive, networks
 from pgjax.distributions import categorical
 from pgjax.environments.maze import maze_mdp, shortest_path_lengths
+from pgjax.training import NonFiniteError
 from pgjax.types import Policy
 
 SEEDS, ROUNDS, EPISODES = 32, 5, 2
@@ -163,6 +164,85 @@ def test_dart(maze, runs):
     assert abs(z(1.0)) > 5.0
     cloned = runs[3][1][0, 0, 0]
     assert gaps.mean() + 4.5 * gaps.std(ddof=1) / np.sqrt(number_of_runs) < cloned
+
+
+def fixed_fit(mode):
+    """Learns nothing: in state 0 its greatest logit is that of action `mode`, in state 1 that of action 1."""
+    answers = 1e3 * np.eye(2, dtype=np.float32)[[mode, 1]]
+    return lambda key, params, data: params + answers
+
+
+def test_dart_follows_the_errors_of_the_learner(chain):
+    """A learner that errs in state 1 alone: ε of round 3 is A/(A − 1) of that state's share in round 2."""
+    options = {"num_rounds": 3, "num_episodes": 20, "level": 0.3}
+    result = jax.jit(lambda key: interactive.dart(key, *chain, fixed_fit(0), **options))(jax.random.key(0))
+    data = result.demonstrations
+    assert np.all(data.actions == 0) and np.all(data.weights == 1)
+    off = np.asarray(data.obs).reshape(3, -1, 2)[..., 1].mean(axis=1)
+    assert 0 < off[1] < 0.5 and off[0] != off[1]
+    np.testing.assert_allclose(result.levels, [0.3, 0.3, 2 * off[1]], rtol=1e-6)
+    # Half of the random actions leave the road, from either state: the share of later steps off it is ε / 2.
+    for level, share in zip(np.asarray(result.levels), off, strict=True):
+        chance = level / 2
+        assert abs(share * 6 / 5 - chance) < 4.5 * np.sqrt(chance * (1 - chance) / 100)
+
+
+@pytest.mark.parametrize(
+    ("refit", "mixing", "schedule", "wanted"),
+    [
+        ("continue", "step", imitation.exponential_schedule(0.5), [1.0, 0.5, 0.25]),
+        ("anew", "episode", imitation.linear_schedule(2), [1.0, 0.5, 0.0]),
+    ],
+)
+def test_the_words_of_dagger(chain, refit, mixing, schedule, wanted):
+    """θ goes on from the last round or starts anew; the shares are the schedule's, of steps or of whole episodes."""
+    number, fit = 50, fixed_fit(1)
+    options = {"num_rounds": 3, "num_episodes": number, "refit": refit, "mixing": mixing, "schedule": schedule}
+    result = jax.jit(lambda key: interactive.dagger(key, *chain, fit, **options))(jax.random.key(0))
+    np.testing.assert_allclose(result.levels, wanted, rtol=1e-6)
+    times = {"continue": [1, 2, 3], "anew": [1, 1, 1]}[refit]
+    np.testing.assert_allclose(result.round_params[:, 0, 1], 1e3 * np.array(times))
+    # The expert keeps to state 0 and the learner goes to state 1, from the second round on: X_{t+1} tells who acted.
+    by_learner = np.asarray(result.demonstrations.obs).reshape(3, 6, number, 2)[:, 1:, :, 1]
+    assert np.all(by_learner[0] == 0)
+    whole = (by_learner == by_learner[:, :1]).all(axis=1).mean(axis=1)
+    assert np.all(whole == 1.0) if mixing == "episode" else whole[1] < 0.3
+    for share, acted in zip(wanted, by_learner, strict=True):
+        coins = acted[0] if mixing == "episode" else acted
+        assert abs(coins.mean() - (1 - share)) <= 4.5 * np.sqrt(share * (1 - share) / coins.size)
+
+
+def probability_data(table):
+    """Both states of the chain, three and one times."""
+    states = np.array([0, 0, 0, 1])
+    return interactive.Demonstrations(
+        obs=jnp.eye(2)[states],
+        actions=jnp.zeros(4, jnp.int32),
+        weights=jnp.ones(4),
+        groups=jnp.arange(4),
+        log_probs=jnp.log(jnp.asarray(table, jnp.float32))[states],
+    )
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "forward_kl", "reverse_kl", "total_variation"])
+def test_gradient_fit_descends_every_divergence(chain, loss):
+    """One full step of size 1 is the gradient of that very loss, and lowers it; an expert may exclude an action."""
+    fallible, sure = [[0.7, 0.3], [0.4, 0.6]], [[0.7, 0.3], [1.0, 0.0]]
+    data = probability_data(fallible if loss == "reverse_kl" else sure)
+    start = jnp.asarray([[0.1, -0.4], [0.3, 0.8]])
+    mean = lambda params: jnp.mean(getattr(imitation, loss)(jax.nn.log_softmax(data.obs @ params), data.log_probs))
+    fit = interactive.gradient_fit(chain[2], optax.sgd(1.0), num_epochs=1, batch_size=4, loss=loss)
+    learned = fit(jax.random.key(0), start, data)
+    before, gradient = jax.value_and_grad(mean)(start)
+    np.testing.assert_allclose(learned, start - gradient, atol=1e-6)
+    assert mean(learned) < before - 0.01
+    with pytest.raises(ValueError, match=f"loss must not be '{loss}': the expert's log-probabilities are not known"):
+        fit(jax.random.key(0), start, data._replace(log_probs=None))
+    with pytest.raises(NonFiniteError, match="train_loss must be finite, got nan"):
+        fit(jax.random.key(0), start * jnp.nan, data)
+    if loss == "reverse_kl":
+        with pytest.raises(NonFiniteError, match="train_loss must be finite, got inf"):
+            fit(jax.random.key(0), start, probability_data(sure))
 
 
 LOSSES = ["negative_log_likelihood", pytest.param("cross_entropy", marks=pytest.mark.slow)]
