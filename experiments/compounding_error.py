@@ -322,8 +322,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     powers = f"{slopes['H']:.2f}, as N to the power {slopes['N']:.2f}"
     title = f"On the reset cliff regret goes as H to the power {powers}"
     caption = (
-        f"{config.data_sets} data sets, 95 % bootstrap bands, thin as the lines. Dashed: exact, over data too. With one "
-        "table for all times a copy loses nothing, and is not drawn."
+        f"{config.data_sets} data sets, 95 % bootstrap bands, thin as the lines. Dashed: exact, over data too. With "
+        "one table for all times a copy loses nothing, and is not drawn."
         if not cliff["H"][1]["cloning, one table for all times"].any()
         else f"{config.data_sets} data sets, 95 % bootstrap bands. Dashed: exact, over data too."
     )

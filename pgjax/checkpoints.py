@@ -5,6 +5,7 @@ structure.
 Files are written beside their place and renamed, so that a crash leaves the old one whole.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -46,14 +47,19 @@ def replace_file(path: pathlib.Path, content: bytes | memoryview) -> None:
     """Writes a file beside its place, `path` with `.partial`, and renames it: a crash leaves an older one whole.
 
     Raises:
-        OSError: if the file cannot be written; an older one at `path` is then untouched.
+        OSError: if the file cannot be written; an older one at `path` is then untouched, and nothing is left beside it.
     """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def save(path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any] | None = None) -> None:

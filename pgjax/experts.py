@@ -55,7 +55,7 @@ def as_policy(expert: Expert) -> Policy:
 def from_table(mdp: TabularMDP, probabilities: jax.Array) -> Expert:
     """The expert that looks its observation up in π*(a|s) `[S, A]` of a tabular problem.
 
-    An observation that is no state's is treated as that of state 0.
+    An observation that is no state's is treated as that of the first running state.
 
     Raises:
         ValueError: for another shape, or if two states that can be acted in look the same and are treated differently.

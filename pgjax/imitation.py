@@ -66,8 +66,11 @@ def _expert(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Array:
 
 
 def _expectation(log_weights: jax.Array, *terms: jax.Array) -> jax.Array:
-    """Σ_a w_a (first − second − …)_a with 0 · ∞ = 0; the inner `where` keeps the gradient a number, too."""
-    possible = jnp.isfinite(log_weights)
+    """Σ_a w_a (first − second − …)_a with 0 · ∞ = 0; the inner `where` keeps the gradient a number, too.
+
+    Only a weight of −∞ leaves its action out: NaN goes through to the sum.
+    """
+    possible = ~jnp.isneginf(log_weights)
     first, *others = (jnp.where(possible, term, jnp.zeros_like(term)) for term in terms)
     for other in others:
         first = first - other

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pgjax.datasets.npz import errors_name
+from pgjax.datasets.npz import errors_name, require_folder_of
 from pgjax.datasets.record import DatasetError, ExpertDataset, ends_of_lengths
 from pgjax.types import Box, Discrete
 
@@ -211,6 +211,20 @@ def _space_json(space: Any) -> str:
     return json.dumps({"type": "Box", "dtype": str(np.dtype(space.dtype)), "shape": list(space.shape), **bounds})
 
 
+def _require_writable(dataset: ExpertDataset, dataset_id: str, observation_space: Any, action_space: Any) -> None:
+    for name in ("rewards", "final_observations", "terminated"):
+        if getattr(dataset, name) is None:
+            raise DatasetError(name, expected="an array, which Minari's layout holds", found=None)
+    if dataset.expert_log_probs is not None:
+        raise DatasetError("expert_log_probs", expected="None, Minari's layout has no place for it", found="an array")
+    if not re.fullmatch(r"([-\w]+/)*[-\w]+-v\d+", dataset_id):
+        raise DatasetError("dataset_id", expected="(namespace/)name-vN", found=repr(dataset_id))
+    dataset.require_actions_in(action_space)
+    shape, found = list(getattr(observation_space, "shape", ())), list(dataset.observations.shape[1:])
+    if shape != found:
+        raise DatasetError("observations", expected=f"shape {['N', *shape]} of their space", found=["N", *found])
+
+
 def save_minari(
     path: str | os.PathLike, dataset: ExpertDataset, *, dataset_id: str, observation_space: Any, action_space: Any
 ) -> None:
@@ -220,29 +234,24 @@ def save_minari(
     data set's metadata go under the entry `pgjax`.
 
     Args:
-        path: the folder to make; Minari finds it as `MINARI_DATASETS_PATH/dataset_id`.
+        path: the folder to make, in one that is there; Minari finds it as `MINARI_DATASETS_PATH/dataset_id`.
         dataset: with rewards, final observations and `terminated`, without `expert_log_probs`.
         dataset_id: `(namespace/)name-vN`.
         observation_space, action_space: `Discrete` or `Box`.
 
     Raises:
         DatasetError: if the data set lacks something that the layout wants or has something that it cannot hold, the
-            actions are outside their space, or the name is not of that form.
-        OSError: if the folder exists or cannot be written.
+            actions are outside their space, the observations are not of theirs in shape, or the name is not of that
+            form; or if `path` exists, or lies in no folder that is there.
+        OSError: if the folder cannot be written.
     """
     import h5py
 
     path = pathlib.Path(path)
-    for name in ("rewards", "final_observations", "terminated"):
-        if getattr(dataset, name) is None:
-            raise DatasetError(name, expected="an array, which Minari's layout holds", found=None)
-    if dataset.expert_log_probs is not None:
-        raise DatasetError("expert_log_probs", expected="None, Minari's layout has no place for it", found="an array")
-    if not re.fullmatch(r"([-\w]+/)*[-\w]+-v\d+", dataset_id):
-        raise DatasetError("dataset_id", expected="(namespace/)name-vN", found=repr(dataset_id))
-    dataset.require_actions_in(action_space)
+    _require_writable(dataset, dataset_id, observation_space, action_space)
+    require_folder_of(path)
     if path.exists():
-        raise FileExistsError(f"path {path} exists already")
+        raise DatasetError("path", expected="a new folder", found="one that exists already, or a file", file=path)
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "data").mkdir(parents=True)

@@ -27,6 +27,12 @@ def errors_name(file: pathlib.Path) -> Iterator[None]:
         raise error.in_file(file) from error
 
 
+def require_folder_of(path: pathlib.Path) -> None:
+    """A `DatasetError` that names `path`, unless the folder that it lies in is there."""
+    if not path.parent.is_dir():
+        raise DatasetError("path", expected=f"a place in a folder, {path.parent}", found="no such folder", file=path)
+
+
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     encoded = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -40,12 +46,17 @@ def save_npz(path: str | os.PathLike, dataset: ExpertDataset) -> None:
     `numpy.load` reads it, too: the arrays by their names, and `header`, JSON as bytes.
 
     Raises:
+        DatasetError: if `path` is a folder, or lies in none that is there.
         OSError: if the file cannot be written.
     """
+    path = pathlib.Path(path)
+    require_folder_of(path)
+    if path.is_dir():
+        raise DatasetError("path", expected="a file", found="a folder", file=path)
     arrays = {name: np.ascontiguousarray(array) for name, array in present(dataset).items()}
     digest = checkpoints.digest(arrays, dataset.metadata)
     header = {"schema": SCHEMA, "version": VERSION, "sha256": digest, "metadata": dataset.metadata}
-    _write(pathlib.Path(path), arrays, header)
+    _write(path, arrays, header)
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -282,6 +282,7 @@ def tabular_dagger(
     betas: jax.Array,
     num_episodes: int,
     *,
+    labels: jax.Array | None = None,
     pooled: bool = False,
 ) -> jax.Array:
     """The tables that R rounds of DAgger learn, π_2 … π_{R+1}, `[R, T, S, A]` (`[R, S, A]` if pooled).
@@ -293,17 +294,19 @@ def tabular_dagger(
         key: consumed.
         betas: β_i `[R]`.
         num_episodes: N, episodes a round.
+        labels: the answers are drawn from this table, `[S, A]` or `[T, S, A]`, in place of π*, who acts still.
 
     Source: Ross, Gordon & Bagnell (2011), algorithm 3.1.
     """
     require_in_range("betas", betas, 0.0, 1.0)
     expert = _table(mdp, expert_probabilities, "expert_probabilities")
+    answers = expert if labels is None else _table(mdp, labels, "labels")
     betas = jnp.asarray(betas, expert.dtype)
 
     def one_round(counts: jax.Array, row: tuple[jax.Array, jax.Array]):
         learner = jnp.broadcast_to(cloned_probabilities(counts, pooled=pooled), expert.shape)
         acting = row[1] * expert + (1.0 - row[1]) * learner
-        counts = counts + label_counts(row[0], mdp, acting, expert, num_episodes)
+        counts = counts + label_counts(row[0], mdp, acting, answers, num_episodes)
         return counts, cloned_probabilities(counts, pooled=pooled)
 
     keys = jax.random.split(key, betas.shape[0])

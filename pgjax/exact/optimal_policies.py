@@ -21,8 +21,12 @@ def stationary_optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0)
     """Q*(s, a) = Σ_k P(k|s, a) (R + γ max_a' Q*(s', a')), `[S, A]`, zero in terminal states.
 
     Policy iteration from the uniform policy: evaluate by a linear solve, change the action wherever another is better
-    by more than rounding, until none is. Runs on the host. At γ = 1 it solves a stochastic shortest path, in which
-    going round for ever must be worse than ending; states from which the uniform policy does not surely end hold NaN.
+    by more than rounding, until none is. Runs on the host. At γ = 1 it solves a stochastic shortest path, in which going
+    round for ever must be worse than ending; states from which the uniform policy does not surely end hold NaN.
+
+    All is solved in float64, and two values are equal but for rounding up to max(64 ε, √ε₆₄) max(|Q|, |R|): ε of the
+    type of `mdp.rewards`, to which the numbers of the problem were rounded, and ε₆₄ that of float64, for the solve. So
+    it is 7.6e-6 of the largest value or reward in float32, and 1.5e-8 in float64.
 
     Raises:
         ValueError: for a discount outside [0, 1]; at γ = 1, if the uniform policy does not surely end from where
@@ -30,6 +34,15 @@ def stationary_optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0)
 
     Source: Howard (1960); Bertsekas & Tsitsiklis (1991) for γ = 1.
     """
+    given = np.asarray(mdp.rewards)
+    with jax.enable_x64(True):
+        wide = lambda x: jnp.asarray(x, float) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.asarray(x)
+        q = _policy_iteration(jax.tree.map(wide, mdp), discount, given)
+    return jnp.asarray(q.astype(given.dtype))
+
+
+def _policy_iteration(mdp: TabularMDP, discount: ArrayLike, given: np.ndarray) -> np.ndarray:
+    """Q* `[S, A]` of a problem in float64, whose rewards were `given` in the type to which it was rounded."""
     gamma = checked_discount(mdp, discount)
     shape = (mdp.num_states, mdp.num_actions)
     q = np.asarray(stationary_action_values(mdp, jnp.full(shape, 1.0 / shape[1], mdp.rewards.dtype), gamma))
@@ -38,9 +51,9 @@ def stationary_optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0)
     actions = np.full(shape[0], -1)
     while True:
         chosen = np.take_along_axis(q, np.maximum(actions, 0)[:, None], axis=1)[:, 0]
-        better = (actions < 0) | (ends & (q.max(axis=1) > chosen + _rounding(q)))
+        better = (actions < 0) | (ends & (q.max(axis=1) > chosen + _rounding(q, given)))
         if not better.any():
-            return jnp.asarray(q)
+            return q
         actions = np.where(better, q.argmax(axis=1), actions)
         q = np.asarray(evaluate(mdp, jnp.asarray(np.eye(shape[1])[actions], mdp.rewards.dtype), gamma))
         if not np.isfinite(q[ends]).all():
@@ -49,10 +62,11 @@ def stationary_optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0)
             )
 
 
-def _rounding(q: np.ndarray) -> float:
-    """By how much two action values differ that are equal but for rounding in a linear solve."""
-    largest = np.abs(q[np.isfinite(q)]).max(initial=1.0)
-    return float(np.sqrt(np.finfo(q.dtype).eps) * largest)
+def _rounding(q: np.ndarray, rewards: np.ndarray) -> float:
+    """By how much two action values differ that are equal but for rounding, see `stationary_optimal_action_values`."""
+    # Values that cancel to nothing are as uncertain as the rewards that they are sums of.
+    largest = max(np.abs(q[np.isfinite(q)]).max(initial=0.0), np.abs(rewards).max())
+    return float(max(64 * np.finfo(rewards.dtype).eps, np.sqrt(np.finfo(np.float64).eps)) * largest)
 
 
 def optimal_probabilities(
@@ -66,8 +80,8 @@ def optimal_probabilities(
     Args:
         discount: γ.
         softness: τ ≥ 0, in units of reward; 0 is the best policy.
-        ties: among equally good actions (up to rounding) the `"lowest"` index, or `"uniform"` over all of them.
-            Only where τ = 0.
+        ties: among equally good actions (up to rounding, as above) the `"lowest"` index, or `"uniform"` over all of
+            them. Only where τ = 0.
 
     Returns:
         Rows that sum to 1; uniform in terminal states and, at γ = 1, where episodes do not surely end.
@@ -82,7 +96,7 @@ def optimal_probabilities(
     q = np.where(unused[:, None], 0.0, q)
     if softness > 0:
         return jax.nn.softmax(jnp.asarray(q) / softness)
-    best = q >= q.max(axis=1, keepdims=True) - _rounding(q)
+    best = q >= q.max(axis=1, keepdims=True) - _rounding(q, np.asarray(mdp.rewards))
     if ties == "lowest":
         best &= (np.cumsum(best, axis=1) == 1) | unused[:, None]
     return jnp.asarray(best / best.sum(axis=1, keepdims=True), q.dtype)

@@ -12,11 +12,11 @@ Axes: T time, B episodes a round, R rounds, N = R T B rows, A actions.
 
 from pgjax.interactive.algorithms import ImitationRun, behavioural_cloning, dagger, dart
 from pgjax.interactive.collecting import Demonstrations, Labelled, collect, demonstrations, label
-from pgjax.interactive.fitting import Fit, gradient_fit, table_fit
+from pgjax.interactive.fitting import Fitter, gradient_fit, table_fit
 
 __all__ = [
     "Demonstrations",
-    "Fit",
+    "Fitter",
     "ImitationRun",
     "Labelled",
     "behavioural_cloning",

@@ -15,7 +15,7 @@ from pgjax import evaluation, experts, imitation
 from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax.experts import Expert
 from pgjax.interactive.collecting import Demonstrations, Labelled, collect, demonstrations
-from pgjax.interactive.fitting import Fit
+from pgjax.interactive.fitting import Fitter
 from pgjax.types import Environment, Policy, PyTree
 
 REFITS = ("anew", "continue")
@@ -43,7 +43,7 @@ def _rounds(
     key: jax.Array,
     environment: Environment,
     policy: Policy,
-    fit: Fit,
+    fit: Fitter,
     gather: Callable[..., Labelled],
     next_level: Callable[..., jax.Array],
     level: jax.Array,
@@ -88,7 +88,7 @@ def dagger(
     environment: Environment,
     expert: Expert,
     policy: Policy,
-    fit: Fit,
+    fit: Fitter,
     *,
     num_rounds: int,
     num_episodes: int,
@@ -125,7 +125,7 @@ def dagger(
 
 
 def behavioural_cloning(
-    key: jax.Array, environment: Environment, expert: Expert, policy: Policy, fit: Fit, *, num_episodes: int
+    key: jax.Array, environment: Environment, expert: Expert, policy: Policy, fit: Fitter, *, num_episodes: int
 ) -> ImitationRun:
     """A fit to B episodes of the expert's own: one round of `dagger` with β = 1.
 
@@ -142,7 +142,7 @@ def dart(
     environment: Environment,
     expert: Expert,
     policy: Policy,
-    fit: Fit,
+    fit: Fitter,
     *,
     num_rounds: int,
     num_episodes: int,

@@ -15,12 +15,18 @@ from pgjax.interactive.collecting import Demonstrations
 from pgjax.training.fit import fit as minimise
 from pgjax.types import Policy, PyTree
 
-LOSSES = ("negative_log_likelihood", "cross_entropy", "squared_error")
+DIVERGENCES = {
+    "cross_entropy": imitation.cross_entropy,
+    "forward_kl": imitation.forward_kl,
+    "reverse_kl": imitation.reverse_kl,
+    "total_variation": imitation.total_variation,
+}
+LOSSES = ("negative_log_likelihood", "squared_error", *DIVERGENCES)
 
-Fit = Callable[[jax.Array, PyTree, Demonstrations], PyTree]
+Fitter = Callable[[jax.Array, PyTree, Demonstrations], PyTree]
 
 
-def table_fit(num_actions: int) -> Fit:
+def table_fit(num_actions: int) -> Fitter:
     """The maximum-likelihood table of a policy with logits `obs @ params` on one-hot observations: frequencies.
 
     θ(s, a) = ln(n(s, a) / Σ_b n(s, b)), 0 where s was never seen, and the logarithm of the smallest float for answers
@@ -47,32 +53,38 @@ def gradient_fit(
     loss: str = "negative_log_likelihood",
     validation_fraction: float = 0.0,
     patience: int | None = None,
-) -> Fit:
+) -> Fitter:
     """A fit by gradient descent, see `pgjax.training.fit`.
 
     Args:
-        loss: `"negative_log_likelihood"` of the expert's actions, `"cross_entropy"` with its log-probabilities, or
-            `"squared_error"` of the policy's mode; see `pgjax.imitation`.
+        policy: with logits of a categorical distribution, for a loss on probabilities.
+        loss: on the expert's actions, `"negative_log_likelihood"` or `"squared_error"` of the policy's mode; or on its
+            probabilities of discrete actions, where they are known, `"cross_entropy"`, `"forward_kl"`, `"reverse_kl"`
+            or `"total_variation"`; see `pgjax.imitation`.
 
     Raises:
-        ValueError: for an unknown word, cross-entropy with an expert whose log-probabilities are unknown, or as `fit`.
+        ValueError: for an unknown word, a loss on the probabilities of an expert that does not know them, or as `fit`.
+        NonFiniteError: as `fit`; `"reverse_kl"` is infinite for an expert that excludes an action.
     """
     require_one_of("loss", loss, LOSSES)
 
     def losses(params: PyTree, rows: dict[str, jax.Array]) -> jax.Array:
         outputs = jax.vmap(lambda obs: policy.apply(params, obs))(rows["obs"])
-        if loss == "cross_entropy":
-            return imitation.cross_entropy(jax.nn.log_softmax(outputs), rows["log_probs"])
+        if loss in DIVERGENCES:
+            known = rows["log_probs"]
+            known = jnp.where(known <= jnp.finfo(known.dtype).min, -jnp.inf, known)
+            return DIVERGENCES[loss](jax.nn.log_softmax(outputs), known)
         if loss == "squared_error":
             return imitation.squared_error(jax.vmap(policy.distribution.mode)(outputs), rows["actions"])
         return imitation.negative_log_likelihood(policy.distribution, outputs, rows["actions"])
 
     def fit(key: jax.Array, params: PyTree, data: Demonstrations) -> PyTree:
         rows = {"obs": data.obs, "actions": data.actions}
-        if loss == "cross_entropy":
+        if loss in DIVERGENCES:
             if data.log_probs is None:
-                raise ValueError("loss must not be 'cross_entropy': the expert's log-probabilities are not known")
-            rows["log_probs"] = data.log_probs
+                raise ValueError(f"loss must not be {loss!r}: the expert's log-probabilities are not known")
+            # Data must be finite, and probability 0 is data.
+            rows["log_probs"] = jnp.maximum(data.log_probs, jnp.finfo(data.log_probs.dtype).min)
         return minimise(
             key,
             params,
