@@ -247,13 +247,13 @@ def pass_the_expert(config: Config, recorder: runner.Recorder) -> dict:
 
 
 def updates_until(returns: np.ndarray, level: float) -> tuple[np.ndarray, int]:
-    """Updates made before three successive batches average `level`, `[S]`, of returns `[S, U]`; and how many did.
+    """Updates made when three successive batches have averaged `level`, `[S]`, of returns `[S, U]`; and how many did.
 
     Batch u is played after u updates, and no single lucky batch counts. U where it never happens.
     """
-    smooth = np.lib.stride_tricks.sliding_window_view(returns, min(3, returns.shape[1]), axis=1).mean(axis=2)
-    above = smooth >= level
-    first = np.where(above.any(axis=1), above.argmax(axis=1), returns.shape[1])
+    window = min(3, returns.shape[1])
+    above = np.lib.stride_tricks.sliding_window_view(returns, window, axis=1).mean(axis=2) >= level
+    first = np.where(above.any(axis=1), above.argmax(axis=1) + window - 1, returns.shape[1])
     return first.astype(float), int(above.any(axis=1).sum())
 
 
