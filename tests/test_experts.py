@@ -66,8 +66,8 @@ def test_ties_and_softness(x64, maze):
         exact.optimal_probabilities(mdp, softness=-1.0)
 
 
-def test_in_float32_near_ties_are_told_apart_and_ties_are_not(maze):
-    """√ε max|Q| in float32, 0.035 here, would take the worse action; no tolerance would break the ties of the maze."""
+def test_in_float32_near_ties_are_told_apart_and_ties_are_not():
+    """√ε max|Q| in float32, 0.035 here, would take the worse action; no tolerance would tell 0.1 + 0.6 from 0.7."""
     options = {"initial": [1.0, 0.0], "probabilities": np.ones((2, 2, 1)), "terminal": [False, True], "horizon": 1}
     rewards = np.array([[-100.0], [-99.98]])
     for scale in (1.0, 1e-6):
@@ -77,9 +77,17 @@ def test_in_float32_near_ties_are_told_apart_and_ties_are_not(maze):
         assert mdp.rewards.dtype == np.float32
         found = exact.optimal_probabilities(mdp)
         assert found.dtype == np.float32 and found[0].tolist() == [0.0, 1.0]
-    shared = exact.optimal_probabilities(maze_mdp(LAYOUT, slip=0.2), ties="uniform")
-    np.testing.assert_allclose(shared, maze[2], atol=1e-6)
-    assert (np.asarray(shared) == 0.5).any()
+    ways = exact.make_tabular_mdp(
+        initial=[1.0, 0.0, 0.0],
+        successors=np.array([[2, 1], [2, 2], [2, 2]])[..., None],
+        probabilities=np.ones((3, 2, 1)),
+        rewards=np.array([[0.7, 0.1], [0.6, 0.6], [0.0, 0.0]])[..., None],
+        terminal=[False, False, True],
+        horizon=2,
+    )
+    q = exact.stationary_optimal_action_values(ways)
+    assert q[0, 0] < q[0, 1]
+    np.testing.assert_array_equal(exact.optimal_probabilities(ways, ties="uniform")[0], [0.5, 0.5])
 
 
 def test_where_going_round_is_free_is_refused(x64):

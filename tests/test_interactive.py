@@ -193,6 +193,7 @@ def test_dart_follows_the_errors_of_the_learner(chain):
         ("continue", "step", imitation.exponential_schedule(0.5), [1.0, 0.5, 0.25]),
         ("anew", "episode", imitation.linear_schedule(2), [1.0, 0.5, 0.0]),
     ],
+    ids=["continue-step-exponential", "anew-episode-linear"],
 )
 def test_the_words_of_dagger(chain, refit, mixing, schedule, wanted):
     """θ goes on from the last round or starts anew; the shares are the schedule's, of steps or of whole episodes."""
@@ -235,7 +236,7 @@ def test_gradient_fit_descends_every_divergence(chain, loss):
     learned = fit(jax.random.key(0), start, data)
     before, gradient = jax.value_and_grad(mean)(start)
     np.testing.assert_allclose(learned, start - gradient, atol=1e-6)
-    assert mean(learned) < before - 0.01
+    assert mean(learned) < before - 1e-3
     with pytest.raises(ValueError, match=f"loss must not be '{loss}': the expert's log-probabilities are not known"):
         fit(jax.random.key(0), start, data._replace(log_probs=None))
     with pytest.raises(NonFiniteError, match="train_loss must be finite, got nan"):

@@ -21,8 +21,8 @@ def stationary_optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0)
     """Q*(s, a) = Σ_k P(k|s, a) (R + γ max_a' Q*(s', a')), `[S, A]`, zero in terminal states.
 
     Policy iteration from the uniform policy: evaluate by a linear solve, change the action wherever another is better
-    by more than rounding, until none is. Runs on the host. At γ = 1 it solves a stochastic shortest path, in which going
-    round for ever must be worse than ending; states from which the uniform policy does not surely end hold NaN.
+    by more than rounding, until none is. Runs on the host. At γ = 1 it solves a stochastic shortest path, in which
+    going round for ever must be worse than ending; states from which the uniform policy does not surely end hold NaN.
 
     All is solved in float64, and two values are equal but for rounding up to max(64 ε, √ε₆₄) max(|Q|, |R|): ε of the
     type of `mdp.rewards`, to which the numbers of the problem were rounded, and ε₆₄ that of float64, for the solve. So
