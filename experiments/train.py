@@ -8,8 +8,8 @@ Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --render results/train/RUN/policy.safetensors
          python -m experiments.train --resume results/train/RUN                     (after an interruption)
          python -m experiments.train --resume results/train/RUN --num-updates 100   (100 in all)
-Expect   CartPole-v1: from 22 to 499.9 of 500 in 29 to 58 s. Pendulum-v1: from −1220 to −207 ± 13 in 46 to 79 s. Breakout-MinAtar:
-         from 0.5 to 5.63 ± 0.13 in 2 min 11 s. On two CPU cores, compilation included.
+Expect   CartPole-v1: from 22 to 499.8 of 500 in half a minute to a minute. Pendulum-v1: from −1220 to −207 ± 13, about
+         a minute. Breakout-MinAtar: 5.63 ± 0.13 from 0.5, about two. On two CPU cores, compilation included.
 Departs  Adam instead of plain ascent; biased conventions only where a preset says so and why.
 """
 
