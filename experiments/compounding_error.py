@@ -32,7 +32,6 @@ from pgjax import diagnostics, exact
 from pgjax.environments.maze import maze_mdp
 from pgjax.exact import TabularMDP
 
-HORIZONS = (10, 20, 50, 100, 200)
 ALGORITHMS = ("cloning", "DAgger", "DART")
 
 
@@ -42,6 +41,8 @@ class Config:
 
     error: float = 0.005
     """ε of (a), the copy's error in states that it has seen."""
+    lengths: tuple[int, ...] = (10, 20, 50, 100, 200)
+    """Horizons of (a)."""
     data_sets: int = 200
     """Data sets of (b), and of (c) and (d) a quarter of them; all in one program."""
     sizes: tuple[int, ...] = (50, 100, 200, 400)
@@ -62,7 +63,7 @@ class Config:
     def validate(self) -> None:
         runner.require(0 < self.error < 1, "--error", self.error, "in (0, 1)")
         runner.require(self.data_sets >= 8, "--data-sets", self.data_sets, "at least 8")
-        for name in ("sizes", "horizons", "episodes"):
+        for name in ("lengths", "sizes", "horizons", "episodes"):
             values = getattr(self, name)
             increasing = len(values) >= 2 and list(values) == sorted(set(values)) and values[0] >= 1
             shown = " ".join(map(str, values))
@@ -77,7 +78,7 @@ class Config:
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
 
 
-TINY = Config(data_sets=64, sizes=(4, 8), horizons=(8, 16), episodes=(1, 2), noise=(0.5,))
+TINY = Config(lengths=(10, 20), data_sets=64, sizes=(4, 8), horizons=(8, 16), episodes=(1, 2), noise=(0.5,))
 
 
 def slope(x, y) -> float:
@@ -91,7 +92,7 @@ def chain(config: Config, recorder: runner.Recorder) -> dict[str, np.ndarray]:
     for recoverable in (False, True):
         kind = "errors can be mended" if recoverable else "an error lasts"
         regrets = {"cloning": [], "DAgger": []}
-        for horizon in HORIZONS:
+        for horizon in config.lengths:
             mdp = exact.compounding_chain(horizon, recoverable=recoverable)
             expert = exact.first_action(mdp)
             learners = exact.population_dagger(mdp, expert, config.error, num_rounds=2)
@@ -100,7 +101,7 @@ def chain(config: Config, recorder: runner.Recorder) -> dict[str, np.ndarray]:
         for name, values in regrets.items():
             curves[f"{name}, {kind}"] = np.array(values)
             linear = recoverable and name == "DAgger"
-            for horizon, value in zip(HORIZONS, values, strict=True):
+            for horizon, value in zip(config.lengths, values, strict=True):
                 predicted = config.error * horizon if linear else float(exact.compounding_cost(config.error, horizon))
                 recorder.row(
                     quantity=f"(a) regret, T = {horizon}",
@@ -112,7 +113,7 @@ def chain(config: Config, recorder: runner.Recorder) -> dict[str, np.ndarray]:
             recorder.row(
                 quantity="(a) slope of ln regret in ln T, at the left end",
                 variant=f"{name}, {kind}",
-                ours=float(np.log(values[1] / values[0]) / np.log(HORIZONS[1] / HORIZONS[0])),
+                ours=float(np.log(values[1] / values[0]) / np.log(config.lengths[1] / config.lengths[0])),
             )
     return curves
 
@@ -299,14 +300,14 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     config, chain, cliff, maze = (results[name] for name in ("config", "chain", "cliff", "maze"))
     longest = {name: values[-1] for name, values in chain.items()}
     title = (
-        f"At T = {HORIZONS[-1]} a copy loses {longest['cloning, an error lasts']:.3g}; asking the expert saves all but "
-        f"{longest['DAgger, errors can be mended']:.3g} where errors can be mended, and nothing where they last"
+        f"At T = {config.lengths[-1]} a copy loses {longest['cloning, an error lasts']:.3g}; asking the expert saves all "
+        f"but {longest['DAgger, errors can be mended']:.3g} where errors can be mended, and nothing where they last"
     )
     figure, (left, right) = plots.figure(
         title, f"Exact regret, ε = {config.error}. Grey: ε T² / 2 and ε T.", columns=2, width=13, height=4.8
     )
     colour_of = plots.colours(ALGORITHMS)
-    horizons = np.array(HORIZONS)
+    horizons = np.array(config.lengths)
     for axes, kind in ((left, "an error lasts"), (right, "errors can be mended")):
         axes.set(xscale="log", yscale="log", xlabel="T, steps of an episode", ylabel="regret (cost)")
         axes.set_title(kind, loc="left", fontsize=10)
@@ -314,7 +315,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
             axes.plot(horizons, reference, "--", color=plots.GREY, linewidth=1)
         curves = {name: chain[f"{name}, {kind}"][None] for name in ("cloning", "DAgger")}
         plots.learning_curves(axes, horizons, curves, colour_of=colour_of)
-        axes.set_xticks(HORIZONS, list(map(str, HORIZONS)))
+        axes.set_xticks(config.lengths, list(map(str, config.lengths)))
         axes.minorticks_off()
     recorder.figure(figure, "chain")
 

@@ -208,11 +208,11 @@ def check_cliff(case, counts):
     """200 regrets, each exact given its data, against the closed form, and a twin that they exclude."""
     gaps, closed = cliff_regrets(exact.reset_cliff(*case), counts), float(exact.reset_cliff_regret(*case))
     stderr = gaps.std(ddof=1) / np.sqrt(RUNS)
-    assert abs(gaps.mean() - closed) < 4.5 * stderr
+    assert abs(gaps.mean() - closed) < 5.2 * stderr
     # A uniform guess that is never right where nothing was seen: 4/3 of the error.
     rho = exact.reset_cliff(*case).initial
     twin = exact.compounding_cost(jnp.sum(rho * (1 - rho) ** case[0]), case[1])
-    assert abs(gaps.mean() - twin) > 4.5 * stderr
+    assert abs(gaps.mean() - twin) > 5.2 * stderr
     return gaps.mean()
 
 
@@ -257,7 +257,7 @@ def test_asking_does_not_help_on_the_cliff(x64):
     gaps = np.asarray(regrets(mdp, run(jax.random.split(jax.random.key(0), RUNS))))
     closed = float(exact.reset_cliff_regret(100, 32))
     # Not merely no better: an episode that falls early leaves its later times unseen.
-    assert gaps.mean() > closed + 4.5 * gaps.std(ddof=1) / np.sqrt(RUNS)
+    assert gaps.mean() > closed + 5.2 * gaps.std(ddof=1) / np.sqrt(RUNS)
 
 
 def test_label_counts(x64, random_mdp):
@@ -269,7 +269,7 @@ def test_label_counts(x64, random_mdp):
     visits = _visits(mdp, np.asarray(acting))
     expected = number * visits[..., None] * np.asarray(expert)
     z = lambda expected: np.abs(counts - expected) / np.sqrt(np.maximum(expected * (1 - expected / number), 1.0))
-    assert z(expected).max() < 4.5
+    assert z(expected).max() < 5.2
     assert z(number * visits[..., None] * np.asarray(acting)).max() > 20
     assert counts[:, np.asarray(mdp.terminal)].sum() == 0
 
