@@ -300,8 +300,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     config, chain, cliff, maze = (results[name] for name in ("config", "chain", "cliff", "maze"))
     longest = {name: values[-1] for name, values in chain.items()}
     title = (
-        f"At T = {config.lengths[-1]} a copy loses {longest['cloning, an error lasts']:.3g}; asking the expert saves all "
-        f"but {longest['DAgger, errors can be mended']:.3g} where errors can be mended, and nothing where they last"
+        f"At T = {config.lengths[-1]} a copy loses {longest['cloning, an error lasts']:.3g}; asking the expert saves "
+        f"all but {longest['DAgger, errors can be mended']:.3g} where errors can be mended, and nothing where they last"
     )
     figure, (left, right) = plots.figure(
         title, f"Exact regret, ε = {config.error}. Grey: ε T² / 2 and ε T.", columns=2, width=13, height=4.8
