@@ -15,8 +15,8 @@ Shows    (a) a chain on which one error lasts, or can be mended: exact regret ag
 Expect   (a) slopes 2 and, for DAgger where errors can be mended, 1; (b) slopes near 2 in H and −1 in N, no help from
          DAgger, which has no way back either, and nothing left of it with one table for all times; (c) all errors off
          the expert's way, cloning and DAgger alike, because the floor's slips lead the expert there too, and DART
-         ahead, whose injected noise does so more often; (d) for the same reason a noisy expert is copied better, its
-         likeliest answer being right. A minute on two CPU cores.
+         ahead, whose injected noise does so more often; (d) for the same reason cloning and DART copy a noisy expert
+         better, its likeliest answer being right; DAgger does not. A minute on two CPU cores.
 Departs  Tables in place of networks: the copy of a state is the frequency of the expert's actions there.
 """
 
@@ -33,6 +33,7 @@ from pgjax.environments.maze import maze_mdp
 from pgjax.exact import TabularMDP
 
 ALGORITHMS = ("cloning", "DAgger", "DART")
+ONE_TABLE = "cloning, one table for all times"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +123,7 @@ def cliff(config: Config, recorder: runner.Recorder) -> dict:
     """(b) Regret on the reset cliff from N demonstrations of H steps, over many data sets, one program for each."""
     middle = config.sizes[1]
     fixed = config.horizons[len(config.horizons) // 2]
-    on_cliff = {"cloning": None, "cloning, one table for all times": None, "DAgger": None, "DART": None}
+    on_cliff = ("cloning", ONE_TABLE, "DAgger", "DART")
 
     def regrets(name: str, size: int, horizon: int, index: int) -> np.ndarray:
         mdp = exact.reset_cliff(size, horizon)
@@ -134,7 +135,7 @@ def cliff(config: Config, recorder: runner.Recorder) -> dict:
                 betas = jnp.asarray([1.0, 0.0, 0.0, 0.0])
                 return exact.tabular_dagger(key, mdp, expert, betas, size // 4)[-1]
             counts = exact.label_counts(key, mdp, noisy if name == "DART" else expert, expert, size)
-            return exact.cloned_probabilities(counts, pooled=name == "cloning, one table for all times")
+            return exact.cloned_probabilities(counts, pooled=name == ONE_TABLE)
 
         of_data = jax.jit(jax.vmap(lambda key: exact.regret(mdp, expert, copy(key))))
         found = np.asarray(of_data(jax.random.split(jax.random.key(config.seed + 100 + index), config.data_sets)))
@@ -325,7 +326,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     caption = (
         f"{config.data_sets} data sets, 95 % bootstrap bands, thin as the lines. Dashed: exact, over data too. With "
         "one table for all times a copy loses nothing, and is not drawn."
-        if not cliff["H"][1]["cloning, one table for all times"].any()
+        if not cliff["H"][1][ONE_TABLE].any()
         else f"{config.data_sets} data sets, 95 % bootstrap bands. Dashed: exact, over data too."
     )
     figure, both = plots.figure(title, caption, columns=2, width=13, height=4.6)

@@ -128,12 +128,12 @@ def test_seeing_the_state_solves_the_corridor_in_three_steps():
 
 
 def test_sampled_corridor_has_the_exact_mean():
-    """|z| < 5.2 raises a false alarm in 7e-6 of seeds. Twin: the last step is not paid."""
+    """|z| < 4.5 raises a false alarm in 7e-6 of seeds. Twin: the last step is not paid."""
     mdp = corridor_mdp(horizon=30)
     twin = dataclasses.replace(mdp, rewards=mdp.rewards.at[2, RIGHT].set(0.0))
     logits = logits_of(jnp.array(0.4))
     returns = sample_returns(make_corridor(horizon=30), logits)
-    assert abs(z_score(returns, objective(blind, logits, mdp))) < 5.2
+    assert abs(z_score(returns, objective(blind, logits, mdp))) < 4.5
     assert abs(z_score(returns, objective(blind, logits, twin))) > 5.2
 
 
@@ -183,11 +183,11 @@ def test_slip_is_a_mixture_with_the_uniform_policy(slip):
 
 
 def test_sampled_maze_has_the_exact_mean():
-    """|z| < 5.2 raises a false alarm in 7e-6 of seeds. Twin: the oracle of another slip."""
+    """|z| < 4.5 raises a false alarm in 7e-6 of seeds. Twin: the oracle of another slip."""
     logits = jnp.array([0.0, 1.0, 1.0, 0.0])
     expect = lambda slip: objective(blind, logits, maze_mdp(TINY_LAYOUT, slip=slip))
     returns = sample_returns(make_maze(TINY_LAYOUT, slip=0.2), logits)
-    assert abs(z_score(returns, expect(0.2))) < 5.2
+    assert abs(z_score(returns, expect(0.2))) < 4.5
     assert abs(z_score(returns, expect(0.3))) > 5.2
 
 

@@ -17,9 +17,6 @@ OWN = """
     from pgjax import baselines, estimators
     from pgjax.types import Box, Discrete, Environment, Step
 
-    def constant():
-        return baselines.constant(0.4)
-
     def halved(policy):
         return estimators.make_estimator(policy, baseline=baselines.batch_mean())
 
@@ -77,7 +74,7 @@ def test_with_an_oracle_every_number_is_exact_and_the_sample_agrees(tabular):
     assert {variant for _, variant in rows} == set(names)
     for name in names:
         variance = rows["tr Var", name]
-        assert abs(variance["ours"] - variance["exact"]) < 5.2 * variance["stderr"] and variance["verdict"] == "agrees"
+        assert abs(variance["ours"] - variance["exact"]) < 4.5 * variance["stderr"] and variance["verdict"] == "agrees"
     biases = [rows["relative bias", name]["ours"] for name in names]
     np.testing.assert_allclose(biases, [0.0, 0.5, 0.0, 0.5], atol=1e-9)
     verdicts = [rows["relative bias", name]["verdict"] for name in names]

@@ -110,12 +110,12 @@ def test_discount_and_the_parameters_of_the_problem_inside():
 
 @pytest.mark.parametrize("baseline", ["0", "b", "others"])
 def test_unbiased_for_the_closed_form(summands, baseline):
-    assert np.abs(z_scores(summands[baseline], closed_form())).max() < 5.2
+    assert np.abs(z_scores(summands[baseline], closed_form())).max() < 4.5
 
 
 def test_a_return_of_another_draw_teaches_nothing(summands):
     """The wrong twin: the mean is then exactly 0, and the test above sees that."""
-    assert np.abs(z_scores(summands["twin"], 0.0)).max() < 5.2
+    assert np.abs(z_scores(summands["twin"], 0.0)).max() < 4.5
     assert np.abs(z_scores(summands["twin"], closed_form())).min() > 20
 
 
