@@ -106,7 +106,8 @@ class Recorder:
 
         Raises:
             ValueError: a number that is none, or a published one without its provenance: "text" (read in the
-                publication), "code" (in the authors' code), "card" (quoted elsewhere) or "mem" (remembered).
+                publication), "code" (in the authors' code), "card" (quoted elsewhere), "mem" (remembered) or "own"
+                (a reference, computed independently and not published).
         """
         if (paper is not None or provenance is not None) and provenance not in _reports.PROVENANCE:
             known = ", ".join(_reports.PROVENANCE)

@@ -22,7 +22,9 @@ PROVENANCE = {
     "code": "read in the authors' code",
     "card": "quoted by somebody else",
     "mem": "remembered, unverified",
+    "own": "computed independently of this code, not published",
 }
+PROVENANCE_MARKS = {"mem": " (unverified)", "own": " (reference)"}
 PACKAGES = ("pgjax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "numpy")
 
 
@@ -71,7 +73,7 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def _paper(row: Row) -> str:
-    return format_number(row["paper"]) + (" (unverified)" if row["provenance"] == "mem" else "")
+    return format_number(row["paper"]) + PROVENANCE_MARKS.get(row["provenance"], "") * (row["paper"] is not None)
 
 
 def _aligned(cells: Sequence[str]) -> list[str]:

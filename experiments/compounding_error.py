@@ -21,26 +21,30 @@ Departs  Tables in place of networks: the copy of a state is the frequency of th
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import _compounding_maze as maze
+from experiments import _compounding_paper as paper
+from experiments import _papers as papers
 from experiments import _runner as runner
+from experiments._compounding_paper import ERROR, ON_CLIFF, ONE_TABLE, PAPER, slope
 from pgjax import diagnostics, exact
-from pgjax.environments.maze import maze_mdp
-from pgjax.exact import TabularMDP
 
-ALGORITHMS = ("cloning", "DAgger", "DART")
-ONE_TABLE = "cloning, one table for all times"
+PARTS = ("chain", "cliff", "maze")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Options; the defaults are what the README shows."""
 
-    error: float = 0.005
+    parts: tuple[str, ...] = PARTS
+    """Of chain, cliff and maze, those that are run."""
+    copies: tuple[str, ...] = ON_CLIFF
+    """Who copies on the cliff."""
+    error: float = ERROR
     """ε of (a), the copy's error in states that it has seen."""
     lengths: tuple[int, ...] = (10, 20, 50, 100, 200)
     """Horizons of (a)."""
@@ -62,6 +66,12 @@ class Config:
     """Of everything."""
 
     def validate(self) -> None:
+        for name, allowed in (("parts", PARTS), ("copies", ON_CLIFF)):
+            chosen = getattr(self, name)
+            known = "cloning" in chosen or name == "parts"
+            each_once = chosen and set(chosen) <= set(allowed) and len(set(chosen)) == len(chosen) and known
+            words = f"some of {'; '.join(allowed)}, each once{', cloning among them' * (name == 'copies')}"
+            runner.require(each_once, f"--{name}", " ".join(chosen), words)
         runner.require(0 < self.error < 1, "--error", self.error, "in (0, 1)")
         runner.require(self.data_sets >= 8, "--data-sets", self.data_sets, "at least 8")
         for name in ("lengths", "sizes", "horizons", "episodes"):
@@ -79,12 +89,15 @@ class Config:
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
 
 
-TINY = Config(lengths=(10, 20), data_sets=64, sizes=(4, 8), horizons=(8, 16), episodes=(1, 2), noise=(0.5,))
-
-
-def slope(x, y) -> float:
-    """Of ln y against ln x, between the last two points."""
-    return float(np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2]))
+TINY = Config(
+    copies=("cloning", ONE_TABLE, "DAgger"),
+    lengths=(10, 20),
+    data_sets=64,
+    sizes=(4, 8),
+    horizons=(8, 16),
+    episodes=(1, 2),
+    noise=(0.5,),
+)
 
 
 def chain(config: Config, recorder: runner.Recorder) -> dict[str, np.ndarray]:
@@ -123,8 +136,6 @@ def cliff(config: Config, recorder: runner.Recorder) -> dict:
     """(b) Regret on the reset cliff from N demonstrations of H steps, over many data sets, one program for each."""
     middle = config.sizes[1]
     fixed = config.horizons[len(config.horizons) // 2]
-    on_cliff = ("cloning", ONE_TABLE, "DAgger", "DART")
-
     def regrets(name: str, size: int, horizon: int, index: int) -> np.ndarray:
         mdp = exact.reset_cliff(size, horizon)
         expert = exact.first_action(mdp)
@@ -159,10 +170,10 @@ def cliff(config: Config, recorder: runner.Recorder) -> dict:
             progress.advance(1, f"{name}, N = {size}, H = {horizon}")
         return np.stack(found, axis=1)
 
-    total = len(on_cliff) * len(config.horizons) + len(config.sizes)
+    total = len(config.copies) * len(config.horizons) + len(config.sizes)
     with recorder.progress(total, "copies on the cliff", "settings") as progress:
         against_horizon = {
-            name: line(name, [(middle, horizon) for horizon in config.horizons], 0) for name in on_cliff
+            name: line(name, [(middle, horizon) for horizon in config.horizons], 0) for name in config.copies
         }
         against_size = {"cloning": line("cloning", [(size, fixed) for size in config.sizes], 10)}
     predicted = {
@@ -177,128 +188,35 @@ def cliff(config: Config, recorder: runner.Recorder) -> dict:
     return {name: (*found[name], predicted[name]) for name in found} | {"fixed": (middle, fixed)}
 
 
-def labellers(config: Config, mdp: TabularMDP) -> dict[str, Callable]:
-    """name → `(key, expert, n) → π [S, A]`: the copy after n episodes of an expert that acts and answers as told."""
-    first = config.episodes[0]
-
-    def cloning(key, expert, n):
-        return exact.cloned_probabilities(exact.label_counts(key, mdp, expert, expert, n), pooled=True)
-
-    def dart(key, expert, n):
-        noisy = (1.0 - config.injected) * expert + config.injected / mdp.num_actions
-        return exact.cloned_probabilities(exact.label_counts(key, mdp, noisy, expert, n), pooled=True)
-
-    def dagger(key, expert, n):
-        def one_round(counts, row):
-            key, is_first = row
-            # The copy acts as it is judged: by its likeliest answer.
-            acting = jnp.where(is_first, expert, best(exact.cloned_probabilities(counts, pooled=True)))
-            return counts + exact.label_counts(key, mdp, acting, expert, first), None
-
-        rounds = n // first
-        counts = jnp.zeros((mdp.horizon, mdp.num_states, mdp.num_actions))
-        rows = (jax.random.split(key, rounds), jnp.arange(rounds) == 0)
-        return exact.cloned_probabilities(jax.lax.scan(one_round, counts, rows)[0], pooled=True)
-
-    return {"cloning": cloning, "DAgger": dagger, "DART": dart}
-
-
-def best(policy: jax.Array) -> jax.Array:
-    """The likeliest action of each state: a copy that is sure of itself, uniform where nothing was seen."""
-    top = policy == jnp.max(policy, axis=-1, keepdims=True)
-    return top / jnp.sum(top, axis=-1, keepdims=True)
-
-
-def maze(config: Config, recorder: runner.Recorder) -> dict:
-    """(c) and (d): exact regret on a maze with slip, against the number of episodes and the noise of the labels."""
-    mdp = maze_mdp(slip=config.slip)
-    expert = exact.optimal_probabilities(mdp)
-    number = max(2, config.data_sets // 4)
-    keys = jax.random.split(jax.random.key(config.seed + 1), number)
-    spread = jnp.full_like(expert, 1.0 / mdp.num_actions)
-    # With slip the expert comes everywhere at times; its states are those on its way when nothing slips.
-    way = exact.expert_support(maze_mdp(slip=0.0), expert)
-    methods = labellers(config, mdp)
-
-    def look(method, n: int):
-        @jax.jit
-        def of(keys: jax.Array, noise: jax.Array):
-            asked = (1.0 - noise) * expert + noise * spread
-
-            def one(key: jax.Array):
-                copy = best(method(key, asked, n))
-                return exact.regret(mdp, expert, copy), exact.imitation_errors(mdp, expert, copy, known=way)
-
-            return jax.lax.map(one, keys)
-
-        return of
-
-    against_size, against_noise, errors = {}, {}, {}
-    total = len(methods) * (len(config.episodes) + len(config.noise))
-    with recorder.progress(total, "copies of the maze's expert", "settings") as progress:
-        for name, method in methods.items():
-            columns, split = [], []
-            for n in config.episodes:
-                regret, found = look(method, n)(keys, jnp.zeros(()))
-                columns.append(np.asarray(regret))
-                split.append(jax.tree.map(np.asarray, found))
-                progress.advance(1, f"{name}, {n} episodes: regret {columns[-1].mean():.3g}")
-            against_size[name], errors[name] = np.stack(columns, axis=1), split
-            most = look(method, config.episodes[-1])
-            columns = []
-            for noise in config.noise:
-                columns.append(np.asarray(most(keys, jnp.asarray(noise))[0]))
-                progress.advance(1, f"{name}, noise {noise}: regret {columns[-1].mean():.3g}")
-            against_noise[name] = np.stack(columns, axis=1)
-    _record_maze(config, against_size, against_noise, errors, recorder)
-    return {"size": against_size, "noise": against_noise, "errors": errors}
-
-
-ON_THE_WAY = "errors per step of the copy, on the expert's way"
-OFF_THE_WAY = "errors per step of the copy, off the expert's way"
-STEPS_OFF = "share of the copy's steps off the expert's way"
-
-
-def _shares(found: exact.ImitationErrors) -> dict[str, np.ndarray]:
-    """Where the copies err and where they go, `[data sets]` each."""
-    return {
-        ON_THE_WAY: found.known_fraction * found.known_error,
-        OFF_THE_WAY: (1.0 - found.known_fraction) * found.unknown_error,
-        STEPS_OFF: 1.0 - found.known_fraction,
-    }
-
-
-def _record_maze(config, against_size, against_noise, errors, recorder: runner.Recorder) -> None:
-    for name in against_size:
-        for i, n in enumerate(config.episodes):
-            for label, values in (("regret (steps)", against_size[name][:, i]), *_shares(errors[name][i]).items()):
-                mean, stderr = diagnostics.mean_and_stderr(values)
-                quantity = f"(c) {label}, {n} episodes"
-                recorder.row(quantity=quantity, variant=name, ours=float(mean), stderr=float(stderr))
-        for i, noise in enumerate(config.noise):
-            mean, stderr = diagnostics.mean_and_stderr(against_noise[name][:, i])
-            quantity = f"(d) regret in the maze, {noise:g} of the expert random"
-            recorder.row(quantity=quantity, variant=name, ours=float(mean), stderr=float(stderr))
-
-
 def run(config: Config, recorder: runner.Recorder) -> dict:
+    names = {"chain": "(a) the chain", "cliff": "(b) the cliff", "maze": "(c), (d) the maze"}
+    functions = {"chain": chain, "cliff": cliff, "maze": maze.measure}
+    found = {}
     with jax.enable_x64(True):
-        with recorder.timed("(a) the chain"):
-            first = chain(config, recorder)
-        with recorder.timed("(b) the cliff"):
-            second = cliff(config, recorder)
-        with recorder.timed("(c), (d) the maze"):
-            third = maze(config, recorder)
+        for part in config.parts:
+            with recorder.timed(names[part]):
+                found[part] = functions[part](config, recorder)
+        papers.check(recorder, PAPER, paper.measured(config, found))
     recorder.note("Every regret is exact; ± is the standard error over data sets; (b)'s exact column is over data too.")
-    recorder.note("(c), (d): copies act by their likeliest answer, at random where they have none.")
-    recorder.note("(d): a noisy expert shows more of the maze, and the likeliest of its answers is still right.")
-    return {"config": config, "chain": first, "cliff": second, "maze": third}
+    if "maze" in found:
+        recorder.note("(c), (d): copies act by their likeliest answer, at random where they have none.")
+        recorder.note("(d): a noisy expert shows more of the maze, and the likeliest of its answers is still right.")
+    return {"config": config, **found}
 
 
 def plot(results: dict, recorder: runner.Recorder) -> None:
+    config = results["config"]
+    if "chain" in results:
+        plot_chain(config, results["chain"], recorder)
+    if "cliff" in results:
+        plot_cliff(config, results["cliff"], recorder)
+    if "maze" in results:
+        maze.plot(config, results["maze"], recorder)
+
+
+def plot_chain(config: Config, chain: dict, recorder: runner.Recorder) -> None:
     from experiments import _plots as plots
 
-    config, chain, cliff, maze = (results[name] for name in ("config", "chain", "cliff", "maze"))
     longest = {name: values[-1] for name, values in chain.items()}
     title = (
         f"At T = {config.lengths[-1]} a copy loses {longest['cloning, an error lasts']:.3g}; asking the expert saves "
@@ -307,7 +225,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     figure, (left, right) = plots.figure(
         title, f"Exact regret, ε = {config.error}. Grey: ε T² / 2 and ε T.", columns=2, width=13, height=4.8
     )
-    colour_of = plots.colours(ALGORITHMS)
+    colour_of = plots.colours(maze.ALGORITHMS)
     horizons = np.array(config.lengths)
     for axes, kind in ((left, "an error lasts"), (right, "errors can be mended")):
         axes.set(xscale="log", yscale="log", xlabel="T, steps of an episode", ylabel="regret (cost)")
@@ -320,13 +238,17 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         axes.minorticks_off()
     recorder.figure(figure, "chain")
 
+
+def plot_cliff(config: Config, cliff: dict, recorder: runner.Recorder) -> None:
+    from experiments import _plots as plots
+
     slopes = {name: slope(cliff[name][0], cliff[name][1]["cloning"].mean(axis=0)) for name in ("H", "N")}
     powers = f"{slopes['H']:.2f}, as N to the power {slopes['N']:.2f}"
     title = f"On the reset cliff regret goes as H to the power {powers}"
     caption = (
         f"{config.data_sets} data sets, 95 % bootstrap bands, thin as the lines. Dashed: exact, over data too. With "
         "one table for all times a copy loses nothing, and is not drawn."
-        if not cliff["H"][1][ONE_TABLE].any()
+        if not cliff["H"][1].get(ONE_TABLE, np.ones(1)).any()
         else f"{config.data_sets} data sets, 95 % bootstrap bands. Dashed: exact, over data too."
     )
     figure, both = plots.figure(title, caption, columns=2, width=13, height=4.6)
@@ -337,34 +259,10 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         axes.set(xscale="log", yscale="log", xlabel=labels[name], ylabel="regret (reward)")
         axes.plot(x, predicted, "--", color=plots.INK, linewidth=1, zorder=3)
         lossy = {name: values for name, values in curves.items() if values.mean() > 0}
-        plots.learning_curves(axes, np.array(x), lossy, colour_of=plots.colours(cliff["H"][1]))
+        plots.learning_curves(axes, np.array(x), lossy, colour_of=plots.colours(ON_CLIFF))
         axes.set_xticks(x, list(map(str, x)))
         axes.minorticks_off()
     recorder.figure(figure, "cliff")
-
-    last = {name: values[:, -1].mean() for name, values in maze["size"].items()}
-    on_the_way = max(_shares(each)[ON_THE_WAY].max() for found in maze["errors"].values() for each in found)
-    title = f"A maze with slip, {config.episodes[-1]} episodes: " + ", ".join(
-        f"{name} loses {value:.3g} steps" for name, value in last.items()
-    ) + ("; every error is off the expert's way" if on_the_way < 1e-12 else "")
-    caption = (
-        f"Exact, mean over {len(maze['size']['cloning'])} data sets, 95 % bootstrap bands. The expert's way: "
-        f"where it goes when nothing slips. Noise: with {config.episodes[-1]} episodes."
-    )
-    figure, axes = plots.figure(title, caption, rows=2, columns=2, width=13, height=8)
-    panels = {"regret (steps)": maze["size"]}
-    for label in (OFF_THE_WAY, STEPS_OFF):
-        columns = lambda found, label=label: np.stack([_shares(each)[label] for each in found], axis=1)
-        panels[label] = {name: columns(found) for name, found in maze["errors"].items()}
-    for ax, (label, curves) in zip(axes.flat, panels.items()):
-        ax.set(xscale="log", xlabel="episodes labelled by the expert", ylabel=label)
-        plots.learning_curves(ax, np.array(config.episodes), curves, colour_of=colour_of)
-        ax.set_ylim(bottom=0)
-        ax.set_xticks(config.episodes, list(map(str, config.episodes)))
-        ax.minorticks_off()
-    axes[1, 1].set(xlabel="probability that the expert acts and answers at random", ylabel="regret (steps)")
-    plots.learning_curves(axes[1, 1], np.array(config.noise), maze["noise"], colour_of=colour_of)
-    recorder.figure(figure, "maze")
 
 
 if __name__ == "__main__":

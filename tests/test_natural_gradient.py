@@ -113,13 +113,24 @@ def test_on_a_bandit_it_is_the_advantage():
     fisher = lambda params: jnp.asarray(information(table[None], np.ones(1)))
     vanilla = estimators.make_estimator(POLICY)
     natural = estimators.natural(vanilla, POLICY, fisher=fisher)
+    closed = estimators.natural(vanilla, POLICY, solve=estimators.softmax_inverse_fisher)
     probabilities = exact.trajectory_probabilities(APPLY, params, enumeration)
 
     @jax.jit
     def means(params, batch):
-        return [jnp.tensordot(probabilities, e.episode_gradients(params, (), batch), 1) for e in (vanilla, natural)]
+        found = [e.episode_gradients(params, (), batch) for e in (vanilla, natural, closed)]
+        return found, [jnp.tensordot(probabilities, each, 1) for each in found[:2]], closed.gradient(params, (), batch)
 
-    by_vanilla, by_natural = means(params, enumeration.trajectories)
+    found, (by_vanilla, by_natural), whole = means(params, enumeration.trajectories)
+    each, metrics = found[2], whole[2]
+    close(each, found[1], atol=1e-12)
+    close(whole[0], jnp.mean(found[1], axis=0), atol=1e-12)
+    # As printed: w (e_a − 1/A) / π_a; with e_a − π in the place of e_a − 1/A it is no solution of F x = ∇ρ̂.
+    arms = np.asarray(enumeration.trajectories.actions)[0]
+    weights = np.array([1.0, 0.7, 0.0])[arms] / table[arms]
+    close(each[:, 0], weights[:, None] * (np.eye(3)[arms] - 1 / 3))
+    assert np.abs(each[:, 0] - weights[:, None] * (np.eye(3)[arms] - table)).max() > 0.1
+    assert "natural_residual" not in metrics
     rewards = np.array([1.0, 0.7, 0.0])
     advantages = rewards - table @ rewards
     close(by_natural[0], advantages - advantages.mean())
@@ -157,7 +168,13 @@ def test_the_change_of_the_policy_does_not_depend_on_the_parameters(problem, sol
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"damping": -1.0}, "damping.*-1"), ({"iterations": 0}, "iterations.*0")]
+    ("options", "message"),
+    [
+        ({"damping": -1.0}, "damping.*-1"),
+        ({"iterations": 0}, "iterations.*0"),
+        ({"damping": 0.1, "solve": estimators.softmax_inverse_fisher}, "solve must come without"),
+        ({"fisher": jnp.diag, "solve": estimators.softmax_inverse_fisher}, "solve must come without"),
+    ],
 )
 def test_bad_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):

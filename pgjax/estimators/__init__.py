@@ -11,7 +11,7 @@ in expectation: sum over time, mean over complete episodes, nothing standardised
 from pgjax.estimators.critic import CriticEstimatorState, make_critic_estimator
 from pgjax.estimators.factorised import at_component_mode, counterfactual, each_component, factorised
 from pgjax.estimators.importance import importance_weighted
-from pgjax.estimators.natural import fisher_vector_product, natural
+from pgjax.estimators.natural import fisher_vector_product, natural, softmax_inverse_fisher
 from pgjax.estimators.per_parameter import PerParameterState, per_parameter
 from pgjax.estimators.rules import Returns, lambda_return, n_step, next_values, reward_to_go, total_return
 from pgjax.estimators.score_function import clipped_surrogate, make_estimator, record_behaviour, score_function
@@ -37,5 +37,6 @@ __all__ = [
     "record_behaviour",
     "reward_to_go",
     "score_function",
+    "softmax_inverse_fisher",
     "total_return",
 ]

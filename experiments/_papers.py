@@ -1,0 +1,234 @@
+"""What a paper's module declares: the paper, its targets, and the rule by which each of our numbers is judged.
+
+    PAPER = papers.Paper(
+        citation="Sutton & Barto 2018, example 13.1",
+        claim="A baseline makes REINFORCE learn much faster.",
+        targets=(
+            papers.Target("best", "v*", papers.Digits(), published="−11.6", provenance="text", headline=True),
+            papers.Target("order", "return with − without baseline, episode 100", papers.Above(), provenance="text"),
+        ),
+    )
+
+and in `run`: `papers.check(recorder, PAPER, {"best": papers.Measured(-11.657), "order": papers.Measured(9.8, 0.4)})`.
+Two questions are kept apart: are we right (our number against `exact`), and does the paper agree (against `published`)?
+"""
+
+import dataclasses
+import decimal
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from experiments import _reports
+from experiments._runner import Recorder, UsageError, format_number
+
+NOT_MEASURED = "not measured"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Our number, its standard error (0: nothing was sampled), and the exact value where the oracle knows it."""
+
+    value: float
+    stderr: float = 0.0
+    exact: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Digits:
+    """Equal in every digit that was printed: |ours − published| ≤ half a unit of the last one."""
+
+    def holds(self, ours: Measured, expected: float, printed: str | None) -> bool:
+        return abs(ours.value - expected) <= (1e-9 * max(1.0, abs(expected)) if printed is None else half_unit(printed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """Equal within `errors` standard errors: |ours − expected| ≤ errors · √(stderr² + published_stderr²).
+
+    A printed number adds half a unit of its last digit. With `published_stderr=None` it is as uncertain as ours: it was
+    sampled as often and its error was not given.
+    """
+
+    errors: float = 3.0
+    published_stderr: float | None = 0.0
+
+    def holds(self, ours: Measured, expected: float, printed: str | None) -> bool:
+        if not ours.stderr > 0:
+            raise ValueError("Within: a number without a standard error is judged by Digits or Near")
+        rounding = 0.0 if printed is None else half_unit(printed)
+        theirs = ours.stderr if self.published_stderr is None else self.published_stderr
+        return abs(ours.value - expected) <= self.errors * (ours.stderr**2 + theirs**2) ** 0.5 + rounding
+
+
+@dataclasses.dataclass(frozen=True)
+class Near:
+    """Equal within `delta`, for slopes and for numbers that nothing was sampled for."""
+
+    delta: float
+
+    def holds(self, ours: Measured, expected: float, printed: str | None) -> bool:
+        del printed
+        return abs(ours.value - expected) <= self.delta
+
+
+@dataclasses.dataclass(frozen=True)
+class Above:
+    """An ordering: ours is a difference (or a ratio) that is above `bound` by `errors` standard errors."""
+
+    bound: float = 0.0
+    errors: float = 3.0
+
+    def holds(self, ours: Measured, expected: float | None, printed: str | None) -> bool:
+        del expected, printed
+        return ours.value - self.errors * ours.stderr > self.bound
+
+
+Rule = Digits | Within | Near | Above
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One number or ordering that is to come out.
+
+    Attributes:
+        key: the name under which `check` is given ours.
+        quantity, variant: what the table says; units belong in `quantity`.
+        rule: how ours is judged.
+        published: the number as it was printed, "−11.6"; its digits are its precision. None for an ordering.
+        provenance: where it was found, one of `_reports.PROVENANCE`; "own" is a reference that was computed
+            independently and never published.
+        exact: what mathematics gives, where it is known beforehand; `Measured.exact` comes before it.
+        exact_tolerance: relative; how far from `exact` a number without a standard error may be.
+        headline: whether the one-line summary of the paper shows it.
+        why: why ours differs from the published one, to be shown if it does.
+    """
+
+    key: str
+    quantity: str
+    rule: Rule
+    published: str | None = None
+    provenance: str | None = None
+    variant: str | None = None
+    exact: float | None = None
+    exact_tolerance: float = 1e-9
+    headline: bool = False
+    why: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """A paper, what it claims in one sentence, what is to come out, and where public code goes wrong."""
+
+    citation: str
+    claim: str
+    targets: tuple[Target, ...]
+    pitfalls: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        keys = [target.key for target in self.targets]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"targets: keys must differ, got {keys}")
+
+
+def number(printed: str) -> float:
+    """`"−11.6"` → −11.6; the minus may be typographic."""
+    return float(printed.replace("−", "-"))
+
+
+def half_unit(printed: str) -> float:
+    """Half a unit of the last digit of a printed number, and a hair for binary fractions: `"20"` → 0.5."""
+    exponent = decimal.Decimal(printed.replace("−", "-")).as_tuple().exponent
+    return 0.5 * 10.0**exponent * (1 + 1e-9)
+
+
+def judge(target: Target, ours: Measured) -> str:
+    """The verdict: "agrees", "holds" (an ordering), "differs", "fails", or "differs from the exact value"."""
+    exact = target.exact if ours.exact is None else ours.exact
+    if exact is not None:
+        slack = target.exact_tolerance * max(1.0, abs(exact))
+        if not abs(ours.value - exact) <= (4.5 * ours.stderr if ours.stderr > 0 else slack):
+            return "differs from the exact value"
+    if isinstance(target.rule, Above):
+        return "holds" if target.rule.holds(ours, None, None) else "fails"
+    expected = exact if target.published is None else number(target.published)
+    if expected is None:
+        raise ValueError(f"{target.key}: neither a published nor an exact value to judge by")
+    return "agrees" if target.rule.holds(ours, expected, target.published) else "differs"
+
+
+def check(recorder: Recorder, paper: Paper, measured: Mapping[str, Measured]) -> dict[str, str]:
+    """Adds a row for every target, a note for each that comes out other than published, and `paper.json`.
+
+    Targets that `measured` lacks are recorded as not measured.
+
+    Returns:
+        key → verdict.
+
+    Raises:
+        ValueError: a measured number that no target asks for.
+    """
+    unknown = set(measured) - {target.key for target in paper.targets}
+    if unknown:
+        raise ValueError(f"measured: no target is called {', '.join(sorted(unknown))}")
+    verdicts, lines = {}, []
+    for target in paper.targets:
+        ours = measured.get(target.key)
+        found = NOT_MEASURED if ours is None else judge(target, ours)
+        verdicts[target.key] = found
+        exact = target.exact if ours is None or ours.exact is None else ours.exact
+        recorder.row(
+            quantity=target.quantity,
+            variant=target.variant,
+            ours=None if ours is None else ours.value,
+            stderr=ours.stderr if ours is not None and ours.stderr > 0 else None,
+            exact=exact,
+            paper=None if target.published is None else number(target.published),
+            provenance=target.provenance,
+            verdict=found,
+        )
+        if bad(found):
+            name = target.quantity if target.variant is None else f"{target.quantity}, {target.variant}"
+            recorder.note(f"{name}: {found}. {target.why or 'We have no explanation.'}")
+        if target.headline and ours is not None:
+            lines.append(
+                {
+                    "quantity": target.quantity + (f", {target.variant}" if target.variant else ""),
+                    "published": _published(target),
+                    "ours": format_number(ours.value, ours.stderr if ours.stderr > 0 else None),
+                    "verdict": found,
+                }
+            )
+    for pitfall in paper.pitfalls:
+        recorder.note(pitfall)
+    described = {"citation": paper.citation, "claim": paper.claim, "pitfalls": paper.pitfalls, "headline": lines}
+    text = json.dumps(described | {"verdicts": verdicts}, indent=1, ensure_ascii=False)
+    recorder.path("paper.json").write_text(text, encoding="utf-8")
+    return verdicts
+
+
+def bad(verdict: str) -> bool:
+    """Whether a verdict says that something came out other than stated."""
+    return verdict.startswith("differs") or verdict == "fails"
+
+
+def full_size(config: Any, sizes: Mapping[str, Any]) -> Any:
+    """`config` with the paper's own sizes if it has `full` set, otherwise as it is.
+
+    Raises:
+        UsageError: one of `sizes` was chosen too.
+    """
+    if not config.full:
+        return config
+    for name in sizes:
+        default = next(field.default for field in dataclasses.fields(config) if field.name == name)
+        if getattr(config, name) != default:
+            option = f"--{name.replace('_', '-')} {getattr(config, name)}"
+            raise UsageError(f"{option}: --full sets it; leave one of them out")
+    return dataclasses.replace(config, **sizes)
+
+
+def _published(target: Target) -> str:
+    if target.published is None:
+        return "claimed" if target.provenance else ""
+    return target.published + _reports.PROVENANCE_MARKS.get(target.provenance, "")
