@@ -100,7 +100,7 @@ class Target:
             independently and never published.
         exact: what mathematics gives, where it is known beforehand; `Measured.exact` comes before it.
         exact_tolerance: relative; how far from `exact` a number without a standard error may be.
-        headline: whether the one-line summary of the paper shows it.
+        headline: whether the one-line summary of the paper shows it, and under which short name if it is one.
         why: why ours differs from the published one, to be shown if it does.
     """
 
@@ -112,7 +112,7 @@ class Target:
     variant: str | None = None
     exact: float | None = None
     exact_tolerance: float = 1e-9
-    headline: bool = False
+    headline: bool | str = False
     why: str = ""
 
 
@@ -171,7 +171,7 @@ def check(recorder: Recorder, paper: Paper, measured: Mapping[str, Measured]) ->
     unknown = set(measured) - {target.key for target in paper.targets}
     if unknown:
         raise ValueError(f"measured: no target is called {', '.join(sorted(unknown))}")
-    verdicts, lines = {}, []
+    verdicts, lines, contradictions = {}, [], []
     for target in paper.targets:
         ours = measured.get(target.key)
         found = NOT_MEASURED if ours is None else judge(target, ours)
@@ -189,11 +189,13 @@ def check(recorder: Recorder, paper: Paper, measured: Mapping[str, Measured]) ->
         )
         if bad(found):
             name = target.quantity if target.variant is None else f"{target.quantity}, {target.variant}"
-            recorder.note(f"{name}: {found}. {target.why or 'We have no explanation.'}")
+            contradictions.append(f"{name}: {found}. {target.why or 'We have no explanation.'}")
+            recorder.note(contradictions[-1])
         if target.headline and ours is not None:
+            name = target.quantity + (f", {target.variant}" if target.variant else "")
             lines.append(
                 {
-                    "quantity": target.quantity + (f", {target.variant}" if target.variant else ""),
+                    "quantity": target.headline if isinstance(target.headline, str) else name,
                     "published": _published(target),
                     "ours": format_number(ours.value, ours.stderr if ours.stderr > 0 else None),
                     "verdict": found,
@@ -202,7 +204,8 @@ def check(recorder: Recorder, paper: Paper, measured: Mapping[str, Measured]) ->
     for pitfall in paper.pitfalls:
         recorder.note(pitfall)
     described = {"citation": paper.citation, "claim": paper.claim, "pitfalls": paper.pitfalls, "headline": lines}
-    text = json.dumps(described | {"verdicts": verdicts}, indent=1, ensure_ascii=False)
+    described |= {"verdicts": verdicts, "contradictions": contradictions}
+    text = json.dumps(described, indent=1, ensure_ascii=False)
     recorder.path("paper.json").write_text(text, encoding="utf-8")
     return verdicts
 

@@ -54,6 +54,7 @@ class Recorder:
         self._rows: list[_reports.Row] = []
         self._notes: list[str] = []
         self._tables: list[dict[str, Any]] = []
+        self._numeric: list[Sequence[str]] = []
         self._figures: list[str] = []
         self._timings: dict[str, float] = {}
         self._metrics = None
@@ -117,11 +118,22 @@ class Recorder:
         row = {name: None if value is None else float(value) for name, value in numbers.items()} | words
         self._rows.append({name: row[name] for name in _reports.COLUMNS})
 
-    def table(self, title: str, headers: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-        """Adds a table of ready-made cells; a run that has one shows it instead of its rows, which the files keep."""
+    def table(
+        self,
+        title: str,
+        headers: Sequence[str],
+        lines: Sequence[Sequence[str]],
+        numeric: Sequence[str] | None = None,
+    ) -> None:
+        """Adds a table of ready-made cells; a run that has one shows it instead of its rows, which the files keep.
+
+        Args:
+            numeric: headers of the columns of numbers, which are never broken into lines; all but the first if None.
+        """
         if any(len(line) != len(headers) for line in lines):
             raise ValueError(f"lines: each needs {len(headers)} cells, as headers")
         self._tables.append({"title": title, "headers": list(headers), "lines": [list(line) for line in lines]})
+        self._numeric.append(headers[1:] if numeric is None else numeric)
 
     def note(self, text: str) -> None:
         """Adds a sentence that is shown under the table, for example why a published value differs."""
@@ -139,9 +151,10 @@ class Recorder:
         self._to_go_on = f"python -m experiments.{self.experiment} {option}"
 
     def figure(self, figure: Any, name: str) -> pathlib.Path:
-        """Writes a matplotlib figure as `NAME.png`."""
+        """Writes a matplotlib figure as `NAME.png`, its title also as the file's `Title`."""
         path = self.path(name.removesuffix(".png") + ".png")
-        figure.savefig(path, metadata={"Software": None})
+        title = " ".join(figure.get_suptitle().split())
+        figure.savefig(path, metadata={"Software": None, "Title": title})
         self._figures.append(path.relative_to(self.directory).as_posix())
         return path
 
@@ -222,8 +235,8 @@ class Recorder:
         self.path(name).write_text(text + "\n", encoding="utf-8")
 
     def _show(self) -> None:
-        for table in self._tables:
-            self._show_table(table["title"], table["headers"], table["lines"], right=table["headers"][1:])
+        for table, numeric in zip(self._tables, self._numeric, strict=True):
+            self._show_table(table["title"], table["headers"], table["lines"], right=numeric)
         if self._rows and not self._tables:
             headers, cells = _reports.table(self._rows)
             self._show_table("", headers, cells, right=_reports.NUMERIC)

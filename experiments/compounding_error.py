@@ -27,10 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import _compounding_maze as maze
-from experiments import _compounding_paper as paper
 from experiments import _papers as papers
 from experiments import _runner as runner
-from experiments._compounding_paper import ERROR, ON_CLIFF, ONE_TABLE, PAPER, slope
+from experiments._compounding_paper import ERROR, ON_CLIFF, ONE_TABLE, PAPER, measured, slope
 from pgjax import diagnostics, exact
 
 PARTS = ("chain", "cliff", "maze")
@@ -196,7 +195,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         for part in config.parts:
             with recorder.timed(names[part]):
                 found[part] = functions[part](config, recorder)
-        papers.check(recorder, PAPER, paper.measured(config, found))
+        papers.check(recorder, PAPER, measured(config, found))
     recorder.note("Every regret is exact; ± is the standard error over data sets; (b)'s exact column is over data too.")
     if "maze" in found:
         recorder.note("(c), (d): copies act by their likeliest answer, at random where they have none.")

@@ -1,12 +1,21 @@
 """The rules by which a published number is judged, and the list of papers."""
 
+import base64
 import dataclasses
+import html
+import html.parser
 import json
+import shutil
+import subprocess
+import sys
+import types
 
 import pytest
 
 from experiments import _papers as papers
+from experiments import _plots as plots
 from experiments import _runner as runner
+from experiments import papers as all_papers
 from experiments._papers import Above, Digits, Measured, Near, Target, Within
 
 
@@ -76,8 +85,9 @@ def test_every_target_gets_a_row_and_every_difference_its_reason(tmp_path):
     summary = json.loads((directory / "summary.json").read_text())
     assert [row["verdict"] for row in summary["rows"]] == ["differs", papers.NOT_MEASURED, "holds"]
     assert summary["rows"][0]["paper"] == -11.6 and summary["rows"][0]["provenance"] == "text"
-    assert summary["notes"] == ["v*: differs. It is cut off.", "The last reward is forgotten."]
     described = json.loads((directory / "paper.json").read_text())
+    assert summary["notes"] == ["v*: differs. It is cut off.", "The last reward is forgotten."]
+    assert described["contradictions"] == summary["notes"][:1]
     assert described["headline"][0] == {"quantity": "v*", "published": "−11.6", "ours": "-11.657", "verdict": "differs"}
 
 
@@ -99,3 +109,127 @@ def test_the_papers_own_size_is_asked_for_alone():
     assert papers.full_size(Sizes(full=True), {"runs": 100}).runs == 100
     with pytest.raises(runner.UsageError, match="--runs 7: --full sets it"):
         papers.full_size(Sizes(runs=7, full=True), {"runs": 100})
+
+
+@pytest.fixture
+def two_modules(monkeypatch):
+    """Two small modules in the place of the papers': the second fails until it is told not to."""
+    healthy = {"second": False}
+
+    def make(name):
+        module = types.ModuleType(f"experiments.{name}")
+
+        def run_one(config, recorder):
+            if name == "second" and not healthy["second"]:
+                raise RuntimeError("no luck <today>")
+            run(config, recorder)
+
+        def plot(results, recorder):
+            figure, axes = plots.figure(f"The finding of {name} is < 1 & “good”", width=3, height=2)
+            axes.plot([0, 1])
+            recorder.figure(figure, "found")
+
+        module.Config, module.TINY, module.run, module.plot = Sizes, Sizes(runs=1), run_one, plot
+        monkeypatch.setitem(sys.modules, f"experiments.{name}", module)
+
+    make("first"), make("second")
+    monkeypatch.setattr(all_papers, "MODULES", {"first": {}, "second": {}})
+    return healthy
+
+
+class Reader(html.parser.HTMLParser):
+    """What a browser would show and fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.images, self.fetched, self.scripts = [], [], 0
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.scripts += tag == "script"
+        if tag == "img":
+            self.images.append((attributes["alt"], attributes["src"]))
+        for name in ("src", "href"):
+            link = attributes.get(name, "#")
+            if not link.startswith(("#", "data:")):
+                self.fetched.append(link)
+
+
+def run_all(tmp_path, name, **options):
+    config = all_papers.Config(tiny=True, **options)
+    return runner.execute("papers", config, all_papers.run, output_dir=tmp_path, run_name=name)
+
+
+def test_one_paper_that_fails_leaves_the_others_and_the_run_goes_on_from_there(tmp_path, two_modules):
+    with pytest.raises(RuntimeError, match="second failed"):
+        run_all(tmp_path, "a")
+    broken = tmp_path / "papers" / "a-incomplete"
+    assert "Failed, and missing here: second" in (broken / "report.html").read_text()
+    two_modules["second"] = True
+    before = (broken / "first" / "run" / "summary.json").read_bytes()
+    directory = run_all(tmp_path, "b", resume=broken)
+    assert (directory / "first" / "run" / "summary.json").read_bytes() == before
+    page = (directory / "report.html").read_text()
+    assert "Failed" not in page and "2 of 6 numbers and orderings of 2 modules come out as stated, 2 do not" in page
+    rows = json.loads((directory / "summary.json").read_text())["rows"]
+    assert [row["quantity"] for row in rows] == [f"{name}: {q}" for name in ("first", "second") for q in QUANTITIES]
+
+
+QUANTITIES = ("v*", "gap", "a − b")
+
+
+def test_the_page_holds_every_figure_and_fetches_nothing(tmp_path, two_modules):
+    two_modules["second"] = True
+    directory = run_all(tmp_path, "a")
+    page = (directory / "report.html").read_text()
+    reader = Reader()
+    reader.feed(page)
+    assert reader.fetched == [] and reader.scripts == 0 and "url(" not in page and "@import" not in page
+    names = ("first", "second")
+    assert [alt for alt, _ in reader.images] == [f"The finding of {name} is < 1 & “good”" for name in names]
+    for (_, source), name in zip(reader.images, names, strict=True):
+        sent = base64.b64decode(source.removeprefix("data:image/png;base64,"))
+        assert sent == (directory / name / "run" / "found.png").read_bytes()
+    commit = json.loads((directory / "environment.json").read_text())["commit"]
+    assert str(commit or "not from a git checkout") in page
+    assert page.count("v*: differs. It is cut off.") == 4  # in the summary of differences and at each paper
+    assert "python -m experiments.first" in page and "1 of 3 agree, 1 differ, 1 not measured" in page
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+LISTENER = """<script>
+const errors = [];
+addEventListener("error", event => errors.push(event.message || event.target.tagName), true);
+addEventListener("load", () => {
+  const images = [...document.images].map(image => image.complete && image.naturalWidth > 0);
+  const wide = document.documentElement.scrollWidth > innerWidth + 1;
+  document.title = JSON.stringify({images, errors, wide});
+});
+</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_browser_shows_every_figure_without_an_error(tmp_path, two_modules, width):
+    two_modules["second"] = True
+    directory = run_all(tmp_path, "a")
+    page = (directory / "report.html").read_text()
+    heard = tmp_path / "heard.html"
+    heard.write_text(page.replace("<head>", "<head>" + LISTENER, 1))
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom", heard.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    title = html.unescape(done.stdout.partition("<title>")[2].partition("</title>")[0])
+    assert json.loads(title) == {"images": [True, True], "errors": [], "wide": False}
+    assert ":CONSOLE" not in done.stderr
+
+
+def test_what_may_be_chosen(tmp_path):
+    for options, words in (
+        ({"only": ("four_rooms", "five_rooms")}, "--only five_rooms: must be some of short_corridor"),
+        ({"only": ("four_rooms", "four_rooms")}, "each once"),
+        ({"full": True, "tiny": True}, "--full beside --tiny"),
+        ({"resume": tmp_path}, "the directory of an earlier run"),
+    ):
+        with pytest.raises(runner.UsageError, match=words):
+            all_papers.Config(**options).validate()

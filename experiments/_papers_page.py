@@ -1,0 +1,269 @@
+"""The page of all papers: one HTML file with every figure in it, for a desk or a phone, by day or by night."""
+
+import base64
+import dataclasses
+import html
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments import _papers as papers
+from experiments import _reports as reports
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """One module's finished run, as read from its directory.
+
+    Attributes:
+        name: of the module.
+        paper: citation, claim, headline, verdicts and contradictions, as `_papers.check` wrote them.
+        summary: of the run: rows, notes, tables, seconds.
+        figures: title → PNG.
+    """
+
+    name: str
+    paper: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    figures: Mapping[str, bytes]
+
+    @property
+    def command(self) -> str:
+        return f"python -m experiments.{self.name}"
+
+    @property
+    def verdict(self) -> str:
+        """`28 of 30`, and what the others are."""
+        verdicts = list(self.paper["verdicts"].values())
+        good = sum(verdict in ("agrees", "holds") for verdict in verdicts)
+        others = {"differ": sum(map(papers.bad, verdicts)), papers.NOT_MEASURED: verdicts.count(papers.NOT_MEASURED)}
+        rest = [f"{count} {word}" for word, count in others.items() if count]
+        return ", ".join([f"{good} of {len(verdicts)} agree", *rest])
+
+
+def load(directory: pathlib.Path) -> Found:
+    """A module's run from its directory."""
+    from PIL import Image
+
+    read = lambda name: json.loads((directory / name).read_text(encoding="utf-8"))
+    summary = read("summary.json")
+    figures = {}
+    for path in sorted(directory.glob("*.png")):
+        with Image.open(path) as image:
+            figures[image.info.get("Title") or path.stem] = path.read_bytes()
+    return Found(name=summary["experiment"], paper=read("paper.json"), summary=summary, figures=figures)
+
+
+def overview(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
+    """Headers and cells of paper | claim | published | ours | verdict | command | seconds, a line for each paper."""
+    lines = []
+    for each in found:
+        headline = each.paper["headline"]
+        named = lambda key, headline=headline: "; ".join(
+            f"{line['quantity']}: {line[key]}" for line in headline if line[key]
+        )
+        seconds = f"{each.summary['seconds']:.0f}"
+        cells = [each.paper["citation"], each.paper["claim"], named("published"), named("ours")]
+        lines.append([*cells, each.verdict, f"`{each.command}`", seconds])
+    return ["paper", "claim", "published", "ours ± s.e.", "verdict", "command", "seconds"], lines
+
+
+def write(found: Sequence[Found], failed: Sequence[str], environment: Mapping[str, Any]) -> str:
+    """The page. Nothing in it is fetched: no script, no font, no picture from elsewhere."""
+    body = [
+        "<header>",
+        "<h1>Policy gradient papers, reproduced</h1>",
+        f"<p>{_text(_standing(found, failed))}</p>",
+        _facts(environment),
+        "</header>",
+        '<section id="overview"><h2>In one table</h2>',
+        _overview(found),
+        "</section>",
+        _contradictions(found),
+        *(_paper(each) for each in found),
+        f"<footer><p>{_text(_legend())}</p></footer>",
+    ]
+    return _PAGE.replace("STYLE", _STYLE).replace("BODY", "\n".join(part for part in body if part))
+
+
+def _standing(found: Sequence[Found], failed: Sequence[str]) -> str:
+    verdicts = [verdict for each in found for verdict in each.paper["verdicts"].values()]
+    good = sum(verdict in ("agrees", "holds") for verdict in verdicts)
+    differing = sum(map(papers.bad, verdicts))
+    words = f"{good} of {len(verdicts)} numbers and orderings of {len(found)} modules come out as stated"
+    words += f", {differing} do not"
+    unmeasured = verdicts.count(papers.NOT_MEASURED)
+    words += f", {unmeasured} were not measured at this size." if unmeasured else "."
+    return words + (f" Failed, and missing here: {', '.join(failed)}." if failed else "")
+
+
+def _facts(environment: Mapping[str, Any]) -> str:
+    commit = environment["commit"] or "not from a git checkout"
+    changed = ", with uncommitted changes" if environment["uncommitted_changes"] else ""
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+    facts = {
+        "commit": commit + changed,
+        "device": reports.format_machine(environment),
+        "versions": f"Python {environment['python']}, {versions}",
+        "date": environment["date"],
+        "command": environment["command"],
+    }
+    lines = "".join(f"<dt>{name}</dt><dd>{_text(fact)}</dd>" for name, fact in facts.items())
+    return f"<dl>{lines}</dl>"
+
+
+def _overview(found: Sequence[Found]) -> str:
+    headers, lines = overview(found)
+    rows = []
+    for each, line in zip(found, lines, strict=True):
+        cells = [_text(cell) for cell in line]
+        cells[0] = f'<a href="#{each.name}">{cells[0]}</a>'
+        for i, key in ((2, "published"), (3, "ours")):
+            entries = [(entry["quantity"], entry[key]) for entry in each.paper["headline"] if entry[key]]
+            cells[i] = "".join(f"<div><small>{_text(name)}</small> {_text(value)}</div>" for name, value in entries)
+        cells[4] = _badge(each)
+        cells[5] = f"<code>{_text(each.command)}</code>"
+        labelled = zip(headers, cells, strict=True)
+        rows.append("<tr>" + "".join(f'<td data-label="{name}">{cell}</td>' for name, cell in labelled) + "</tr>")
+    return _table(headers, rows, "stacked")
+
+
+def _contradictions(found: Sequence[Found]) -> str:
+    items = [
+        f'<li><a href="#{each.name}">{_text(each.name)}</a>: {_text(note)}</li>'
+        for each in found
+        for note in each.paper["contradictions"]
+    ]
+    if not items:
+        return ""
+    return f'<section id="differs"><h2>What came out otherwise, and why</h2><ul>{"".join(items)}</ul></section>'
+
+
+def _paper(each: Found) -> str:
+    figures = "".join(
+        f'<figure class="scroll"><img alt="{_text(title)}" '
+        f'src="data:image/png;base64,{base64.b64encode(image).decode()}"></figure>'
+        for title, image in each.figures.items()
+    )
+    notes = "".join(f"<li>{_text(note)}</li>" for note in each.summary["notes"])
+    tables = "".join(
+        f"<h3>{_text(made['title'])}</h3>" + _plain_table(made["headers"], made["lines"])
+        for made in each.summary["tables"]
+    )
+    headers, lines = reports.table(each.summary["rows"])
+    took = reports.format_duration(each.summary["seconds"])
+    return "\n".join(
+        [
+            f'<section class="paper" id="{each.name}">',
+            f"<h2>{_text(each.paper['citation'])}</h2>",
+            f"<p>{_text(each.paper['claim'])}</p>",
+            f"<p>{_badge(each)} <code>{_text(each.command)}</code>, {took}</p>",
+            figures,
+            tables,
+            f"<details open><summary>{len(lines)} rows</summary>{_plain_table(headers, lines)}</details>",
+            f"<ul>{notes}</ul>" if notes else "",
+            '<p><a href="#overview">to the table</a></p>',
+            "</section>",
+        ]
+    )
+
+
+def _plain_table(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    numbers = [name in reports.NUMERIC for name in headers]
+    verdicts = [name == "verdict" for name in headers]
+
+    def cell(text: str, name: str, is_number: bool, is_verdict: bool) -> str:
+        style = ' class="number"' if is_number else ' class="bad"' if is_verdict and papers.bad(text.strip()) else ""
+        return f'<td{style} data-label="{_text(name)}">{_text(text.strip())}</td>'
+
+    rows = ["<tr>" + "".join(map(cell, line, headers, numbers, verdicts)) + "</tr>" for line in lines]
+    return _table(headers, rows, "wide")
+
+
+def _table(headers: Sequence[str], rows: Sequence[str], kind: str) -> str:
+    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in headers)
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _badge(each: Found) -> str:
+    kind = "badge bad" if each.paper["contradictions"] else "badge"
+    return f'<span class="{kind}">{_text(each.verdict)}</span>'
+
+
+def _legend() -> str:
+    marks = "; ".join(f"“{name}”: {meaning}" for name, meaning in reports.PROVENANCE.items())
+    return (
+        f"± is a standard error. Sources of published numbers: {marks}. Numbers that were only remembered are marked "
+        "(unverified), those computed independently of this code (reference)."
+    )
+
+
+def _text(text: str) -> str:
+    return html.escape(str(text))
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Policy gradient papers, reproduced</title>
+<link rel="icon" href="data:,">
+<style>STYLE</style>
+</head>
+<body>
+BODY
+</body>
+</html>
+"""
+_STYLE = """
+:root { --ink: #1d1d1f; --grey: #5f6368; --paper: #fdfdfc; --line: #dcdcd8; --link: #0b57d0;
+  --good: #17693a; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e6e3; --grey: #a5a5a0; --paper: #17181a; --line: #3a3b3e; --link: #8ab4f8;
+    --good: #7bd09a; --bad: #f28b82; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.2rem; max-width: 72rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.25rem; line-height: 1.3; } h3 { font-size: 1rem; }
+a { color: var(--link); }
+section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: .6rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; font-size: .85rem; color: var(--grey); }
+dd { margin: 0; overflow-wrap: anywhere; }
+code { font-size: .85em; overflow-wrap: anywhere; }
+figure { margin: 1rem 0; }
+figure img { display: block; width: 100%; height: auto; background: #fff; border-radius: 6px; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
+th { color: var(--grey); font-weight: 600; }
+td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.bad { color: var(--bad); font-weight: 600; }
+small { color: var(--grey); }
+summary { cursor: pointer; color: var(--grey); }
+footer { color: var(--grey); font-size: .85rem; margin-top: 2rem; }
+.badge { border: 1px solid currentColor; border-radius: 1rem; padding: .05rem .6rem; font-size: .8rem;
+  color: var(--good); display: inline-block; }
+.badge.bad { color: var(--bad); }
+@media (max-width: 50rem) {
+  body { padding: .8rem; }
+  table.stacked thead { display: none; }
+  table.stacked, table.stacked tbody, table.stacked tr, table.stacked td { display: block; width: 100%; }
+  table.stacked tr { border: 1px solid var(--line); border-radius: 6px; margin-bottom: .8rem; padding: .3rem; }
+  table.stacked td { border: 0; padding: .15rem .4rem; }
+  table.stacked td:not(:first-child)::before { content: attr(data-label) ": "; color: var(--grey); }
+  figure img { min-width: 44rem; }
+  table.wide thead, table.wide td:empty { display: none; }
+  table.wide tr { display: block; border-bottom: 1px solid var(--line); padding: .25rem 0; }
+  table.wide td { display: inline-block; border: 0; padding: 0 .8rem 0 0; }
+  table.wide td:first-child { display: block; font-weight: 600; }
+  table.wide td:not(:first-child)::before { content: attr(data-label) ": "; color: var(--grey); font-weight: 400; }
+  table.stacked td > div { display: inline; } table.stacked td > div:not(:last-child)::after { content: "; "; }
+}
+"""

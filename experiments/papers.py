@@ -1,0 +1,115 @@
+"""All papers, reproduced: every published number beside ours, as one table and one page.
+
+Claim    Each paper's numbers come out of pgjax's own estimators and oracle; where ours differs, the page says why.
+Command  python -m experiments.papers
+         python -m experiments.papers --only four_rooms kl_estimators
+         python -m experiments.papers --full
+Shows    one table, paper | claim | published | ours | verdict | command | seconds, and `report.html`: one file with
+         every figure in it, which opens from disk, without a network, on a phone as well.
+Expect   Under eight minutes on two CPU cores. --full runs each paper's own number of repetitions, which takes hours.
+         An interrupted run goes on with --resume and its directory.
+Departs  Each module's own header says what it departs from; `python -m experiments.NAME --help`.
+"""
+
+import dataclasses
+import importlib
+import json
+import pathlib
+import shutil
+import traceback
+from typing import Any
+
+from experiments import _papers_page as page
+from experiments import _runner as runner
+
+# In the order of the page: module → what differs from its default, where it has more than its paper asks for.
+MODULES: dict[str, dict[str, Any]] = {
+    "short_corridor": {},
+    "baselines_and_convergence": {},
+    "leave_one_out": {},
+    "action_dependent_baselines": {},
+    "gradient_bandit": {},
+    "kl_estimators": {},
+    "optimal_baselines": {},
+    "compounding_error": {"parts": ("chain", "cliff")},
+    "group_baselines": {},
+    "rates_and_plateaus": {},
+    "four_rooms": {},
+    "step_size": {},
+    "baseline_start": {},
+}
+RUN = "run"  # the name of each module's run inside this one's directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options; the defaults are what the README shows."""
+
+    only: tuple[str, ...] = ()
+    """These papers' modules alone; all if empty."""
+    full: bool = False
+    """Each paper's own number of runs, where it is more than the default."""
+    resume: pathlib.Path | None = None
+    """The directory of an earlier run: what it finished is taken over, whatever its options were."""
+    tiny: bool = False
+    """Each module at the size of its tests, to see that everything works: a minute or two."""
+
+    def validate(self) -> None:
+        unknown = [name for name in self.only if name not in MODULES]
+        runner.require(not unknown, "--only", " ".join(unknown), f"some of {', '.join(MODULES)}")
+        runner.require(len(set(self.only)) == len(self.only), "--only", " ".join(self.only), "each once")
+        runner.require(not (self.full and self.tiny), "--full", "beside --tiny", "one of them")
+        if self.resume is not None:
+            known = self.resume.is_dir() and (self.resume / "config.json").is_file()
+            runner.require(known, "--resume", self.resume, "the directory of an earlier run")
+
+    @property
+    def chosen(self) -> list[str]:
+        return [name for name in MODULES if not self.only or name in self.only]
+
+
+def config_of(module: Any, name: str, config: Config) -> Any:
+    """The module's configuration: its default, its tests', or its paper's size."""
+    chosen = dataclasses.replace(module.TINY if config.tiny else module.Config(), **MODULES[name])
+    return dataclasses.replace(chosen, full=True) if config.full and hasattr(chosen, "full") else chosen
+
+
+def reproduce(name: str, config: Config, recorder: runner.Recorder) -> pathlib.Path:
+    """Runs one module inside this run's directory, or takes over what an earlier run finished."""
+    place = recorder.path(f"{name}/{RUN}")
+    if config.resume is not None and (config.resume / name / RUN / "summary.json").is_file():
+        shutil.copytree(config.resume / name / RUN, place)
+        recorder.say(f"{name}: taken over from {config.resume}")
+        return place
+    module = importlib.import_module(f"experiments.{name}")
+    options = config_of(module, name, config)
+    return runner.execute(name, options, module.run, module.plot, output_dir=recorder.directory, run_name=RUN)
+
+
+def run(config: Config, recorder: runner.Recorder) -> list[page.Found]:
+    recorder.resumable()
+    found, failed = [], []
+    for index, name in enumerate(config.chosen):
+        recorder.say(f"\n[{index + 1}/{len(config.chosen)}] {name}")
+        try:
+            found.append(page.load(reproduce(name, config, recorder)))
+        except Exception:
+            failed.append(name)
+            recorder.say(traceback.format_exc())
+    for each in found:
+        for row in each.summary["rows"]:
+            recorder.row(**row | {"quantity": f"{each.name}: {row['quantity']}"})
+    recorder.table("Every paper's best-known numbers", *page.overview(found), numeric=("seconds",))
+    environment = json.loads(recorder.path("environment.json").read_text(encoding="utf-8"))
+    report = recorder.path("report.html")
+    report.write_text(page.write(found, failed, environment), encoding="utf-8")
+    for each in found:
+        for contradiction in each.paper["contradictions"]:
+            recorder.note(f"{each.name}: {contradiction}")
+    if failed:
+        raise RuntimeError(f"{', '.join(failed)} failed, as shown above; the other papers are in {report.name}")
+    return found
+
+
+if __name__ == "__main__":
+    runner.main(__file__, __doc__, Config, run)
