@@ -52,7 +52,7 @@ def softmax_inverse_fisher(logits: jax.Array, gradient: jax.Array) -> jax.Array:
     Fisher information is that of its own softmax; how often a state is visited is left out, as Chung et al. 2021 do.
 
     Args:
-        logits: `[..., A]`, π = softmax over the last axis.
+        logits: `[..., A]`, π = softmax over the last axis; NaN where π underflows to 0.
         gradient: g, as `logits`; its rows sum to zero, as those of every gradient through a softmax do.
 
     Source: Kakade 2002; Agarwal, Kakade, Lee & Mahajan 2021, lemma 15.
