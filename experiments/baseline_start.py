@@ -1,0 +1,270 @@
+"""Where should REINFORCE's moving average ρ̂ start, and why does the sign of the returns then matter?
+
+Claim    Use-then-update is unbiased wherever ρ̂ starts, at zero too: E ρ̂ = (1 − βⁿ) ρ(θ) is a lag, not a bias. But until
+         ρ̂ has caught up, positive returns push up whatever was tried and negative ones push it down: from zero the
+         policy commits itself, or it keeps looking, by a constant that nobody meant to matter.
+Source   Williams 1992 (REINFORCE with a moving average); Chung, Thomas, Machado & Le Roux 2021 (committal baselines).
+Command  python -m experiments.baseline_start
+Shows    (a) exact, by enumeration of every past: E ρ̂ and the gradient's bias for a start at zero, at the first return,
+         debiased as Adam is; the factor β of refreshing ρ̂ before its use; what a constant added to all rewards adds to
+         the weights. (b) three arms, a constant added to every reward: how many of many runs find the best arm, from
+         each start and from ρ(θ₀) itself, with plain steps from the uniform policy and with natural steps from Chung
+         et al.'s θ₀.
+Expect   (a) to every digit. (b) from first, debiased or ρ(θ₀) the constant is hardly seen. From zero natural steps find
+         the best arm in 98 % of the runs if returns are negative, in 57 % if they are positive, debiased in 81 %. Plain
+         steps lose runs with either sign, more with the positive one: there the noise does harm too. Half a minute
+         on two CPU cores.
+Departs  No paper has this table. Rewards are those of Chung et al. minus their mean, plus the constant. π is cut as in
+         `baselines_and_convergence`. β = 0.9 in (a); in (b) 0.99, a lag of 100 updates. Steps, constants and lag are
+         large enough to be seen: with β = 0.9 natural steps from zero find the best arm in 82 % of the runs at −1 and
+         in 72 % at +1, against 75 % from elsewhere, and plain steps with constants of ±1 always do, from any start.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import _baseline_start_facts as facts
+from experiments import _papers as papers
+from experiments import _runner as runner
+from experiments import _three_arms as arms
+from experiments._baseline_start_paper import NATURAL, PAPER, PLAIN
+from pgjax import baselines
+
+__all__ = ["PAPER", "TINY", "VARIANTS", "Config", "plot", "run"]
+
+CENTRED = tuple(reward - sum(arms.REWARDS) / len(arms.REWARDS) for reward in arms.REWARDS)
+KNOWN = "ρ(θ₀)"
+VARIANTS = (*facts.WORDS, KNOWN)
+NAMES = dict(zip(VARIANTS, ("zero", "first return", "debiased", KNOWN), strict=True))
+UPDATES, SURE = 1000, 0.9
+EARLY = 10  # updates in which repetitions are counted
+LOOK = 30  # updates after which the entropy is shown
+
+
+class Setting(NamedTuple):
+    """Which steps are taken, of which length, and from where."""
+
+    natural: bool
+    step: float
+    start: tuple
+
+
+SETTINGS = {
+    PLAIN: Setting(natural=False, step=0.1, start=((0.0, 0.0, 0.0),)),
+    NATURAL: Setting(natural=True, step=0.025, start=arms.START),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options; the defaults are what the README shows."""
+
+    runs: int = 2000
+    """Runs of each start with each constant."""
+    decay: float = 0.99
+    """β of ρ̂ ← β ρ̂ + (1 − β) R in (b)."""
+    plain_shifts: tuple[float, ...] = (-5.0, -2.5, 0.0, 2.5, 5.0)
+    """What is added to every reward, with plain steps."""
+    natural_shifts: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)
+    """What is added to every reward, with natural steps."""
+    full: bool = False
+    """20 000 runs."""
+    seed: int = 0
+    """Of the runs."""
+
+    def validate(self) -> None:
+        runner.require(2 <= self.runs <= 10**6, "--runs", self.runs, "in [2, 10⁶]")
+        runner.require(0 <= self.decay <= 1, "--decay", self.decay, "in [0, 1]")
+        for option, shifts in (("--plain-shifts", self.plain_shifts), ("--natural-shifts", self.natural_shifts)):
+            shown = " ".join(map(str, shifts))
+            increasing = len(shifts) >= 2 and list(shifts) == sorted(set(shifts))
+            runner.require(increasing and shifts[0] < 0 < shifts[-1], option, shown, "increasing, from below 0 on")
+        runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
+
+    def shifts(self, setting: str) -> tuple[float, ...]:
+        return self.plain_shifts if setting == PLAIN else self.natural_shifts
+
+
+TINY = Config(runs=300, plain_shifts=(-5.0, 5.0), natural_shifts=(-1.0, 1.0))
+
+
+class Run(NamedTuple):
+    """θ, ρ̂'s state, the arm tried last, how many updates there were, and how often one repeated the arm before."""
+
+    theta: jax.Array
+    average: Any
+    arm: jax.Array
+    updates: jax.Array
+    repeats: jax.Array
+
+
+def make_runs(bandit: arms.Bandit, config: Config):
+    """`(key, natural [], which start [], ρ(θ₀) [], θ₀, step, shift) → (π at the end, repetitions, kept)`.
+
+    One program for everything: starts are branches; zero and ρ(θ₀) are the start at a given number.
+    """
+
+    @jax.jit
+    def run(key, natural, start, known, theta, step, shift):
+        shifted = arms.shift_rewards(bandit, shift)
+        number = jnp.where(start == len(facts.WORDS), known, 0.0)
+        averages = [baselines.moving_average(config.decay, b) for b in (number, *facts.WORDS[1:])]
+        baseline = arms.one_of(averages, jnp.where(start == len(facts.WORDS), 0, start))
+        estimator = arms.either_reinforce(baseline, natural)
+
+        def update(carry: Run, uniform: jax.Array) -> Run:
+            logits = arms.clipped(carry.theta)
+            episode = shifted.draw(logits, uniform)
+            direction, average, _ = estimator.gradient(logits, carry.average, episode)
+            arm = episode.actions[0, 0]
+            return Run(
+                theta=carry.theta + step * direction,
+                average=average,
+                arm=arm,
+                updates=carry.updates + 1,
+                repeats=carry.repeats + ((arm == carry.arm) & (carry.updates < EARLY)),
+            )
+
+        def played(carry: Run) -> jax.Array:
+            return jax.nn.softmax(arms.clipped(carry.theta))[:, 0]
+
+        def keep(carry: Run) -> dict:
+            policies = played(carry)
+            watched = arms.spread_out(policies) | {"value": policies @ jnp.asarray(CENTRED)}
+            return {name: jnp.stack(arms.mean_over_runs(x)) for name, x in watched.items()}
+
+        nothing, average = jnp.zeros((), jnp.int32), baseline.init(key, shifted.episodes.trajectories)
+        first = Run(theta=theta, average=average, arm=nothing - 1, updates=nothing, repeats=nothing)
+        last, kept = arms.train(update, first, key, runs=config.runs, updates=UPDATES, keep=keep)
+        return played(last), last.repeats / (EARLY - 1), kept
+
+    return run
+
+
+def learn(config: Config, bandit: arms.Bandit, recorder: runner.Recorder) -> dict[tuple, dict[str, np.ndarray]]:
+    """(b) (setting, start, shift) → π at the end `[S, A]`, early repetitions `[S]`, mean and s.e. `[N + 1, 2]`."""
+    run, found = make_runs(bandit, config), {}
+    total = len(VARIANTS) * sum(len(config.shifts(name)) for name in SETTINGS)
+    with recorder.progress(total, "REINFORCE from every start", "settings") as progress:
+        for place, (name, setting) in enumerate(SETTINGS.items()):
+            theta = jnp.asarray(setting.start)
+            key = jax.random.fold_in(jax.random.key(config.seed), place)
+            for start, variant in enumerate(VARIANTS):
+                for shift in config.shifts(name):
+                    known = bandit.value(theta) + shift
+                    numbers = (jnp.asarray(x) for x in (setting.natural, start, known))
+                    ends, repeats, kept = run(key, *numbers, theta, setting.step, shift)
+                    made = {"ends": ends, "repeats": repeats, **kept}
+                    found[name, variant, shift] = jax.tree.map(np.asarray, made)
+                    share = arms.fraction(found[name, variant, shift]["ends"][:, 0] > SURE)[0]
+                    progress.advance(1, f"{name}, from {variant}, {shift:+g}: {share:.1f} % find the best arm")
+    curves = {
+        f"{name}, from {variant}, {shift:+g}: {what}": x[what].T
+        for (name, variant, shift), x in found.items()
+        for what in ("entropy", "largest", "value")
+    }
+    np.savez(recorder.path("curves.npz"), **curves)
+    return found
+
+
+def record(config: Config, found: dict, recorder: runner.Recorder) -> None:
+    """A row for each start with the least, no, and the greatest constant."""
+    for (name, variant, shift), x in found.items():
+        if shift not in (config.shifts(name)[0], 0.0, config.shifts(name)[-1]):
+            continue
+        entropy = x["entropy"][LOOK]
+        rows = {
+            f"(b) runs that find the best arm (%), rewards {shift:+g}": arms.fraction(x["ends"][:, 0] > SURE),
+            f"(b) entropy after {LOOK} updates (nats), rewards {shift:+g}": (float(entropy[0]), float(entropy[1])),
+        }
+        if name == PLAIN:
+            rows[f"(b) repetitions in {EARLY} updates (%), rewards {shift:+g}"] = arms.mean(100.0 * x["repeats"])
+        for quantity, (value, stderr) in rows.items():
+            recorder.row(quantity=quantity, variant=f"{name}, from {variant}", ours=value, stderr=stderr)
+
+
+def claims(config: Config, found: dict) -> dict[str, papers.Measured]:
+    """(b) What the start does, as differences."""
+
+    def ends(name: str, variant: str, sign: int) -> dict[str, np.ndarray]:
+        return found[name, variant, config.shifts(name)[0 if sign < 0 else -1]]
+
+    def difference(a: tuple[float, float], b: tuple[float, float]) -> papers.Measured:
+        return papers.Measured(float(a[0] - b[0]), float(np.hypot(a[1], b[1])))
+
+    best = lambda *which: arms.fraction(ends(*which)["ends"][:, 0] > SURE)
+    repeats = lambda *which: arms.mean(100.0 * ends(*which)["repeats"])
+    entropy = lambda *which: tuple(ends(*which)["entropy"][LOOK])
+    policies = [found[PLAIN, KNOWN, shift]["ends"] for shift in config.plain_shifts]
+    moved = max(float(np.max(np.abs(policy - policies[0]))) for policy in policies)
+    return {
+        "natural positive": difference(best(NATURAL, "debiased", 1), best(NATURAL, "zero", 1)),
+        "natural negative": difference(best(NATURAL, "zero", -1), best(NATURAL, "debiased", -1)),
+        "plain positive": difference(best(PLAIN, "debiased", 1), best(PLAIN, "zero", 1)),
+        "plain signs": difference(best(PLAIN, "zero", -1), best(PLAIN, "zero", 1)),
+        "repeats positive": difference(repeats(PLAIN, "zero", 1), repeats(PLAIN, "debiased", 1)),
+        "repeats negative": difference(repeats(PLAIN, "debiased", -1), repeats(PLAIN, "zero", -1)),
+        "entropy negative": difference(entropy(PLAIN, "zero", -1), entropy(PLAIN, "debiased", -1)),
+        "known": papers.Measured(moved),
+    }
+
+
+def run(config: Config, recorder: runner.Recorder) -> dict:
+    config = papers.full_size(config, {"runs": 20000})
+    with jax.enable_x64(True):
+        bandit = arms.make_bandit(CENTRED)
+        with recorder.timed("(a) exact facts"):
+            measured = facts.facts(bandit, config.plain_shifts[-1])
+        with recorder.timed("(b) runs"):
+            found = learn(config, bandit, recorder)
+    record(config, found, recorder)
+    measured |= claims(config, found)
+    papers.check(recorder, PAPER, measured)
+    recorder.note(f"(b): {config.runs} runs each; the same uniform numbers decide the arms for every constant.")
+    return {"config": config, "found": found, "measured": measured}
+
+
+def plot(results: dict, recorder: runner.Recorder) -> None:
+    from experiments import _plots as plots
+
+    config, found = results["config"], results["found"]
+    share = lambda which, shift: f"{arms.fraction(found[NATURAL, which, shift]['ends'][:, 0] > SURE)[0]:.0f} %"
+    low, high = config.natural_shifts[0], config.natural_shifts[-1]
+    title = (
+        f"A moving average that starts at zero makes the sign of the returns matter: with natural steps "
+        f"{share('zero', low)} of the runs find the best arm if they are negative, {share('zero', high)} if positive"
+    )
+    worth = ", ".join(f"{reward:.2f}" for reward in CENTRED).replace("-", "−")
+    caption = (
+        f"Lines: where the moving average starts, ρ(θ₀) being the true mean. Three arms, worth {worth} plus the "
+        f"constant; {UPDATES} updates of one episode each, β = {config.decay:g}; found: π(best arm) > {SURE}. "
+        f"{config.runs} runs a point, 95 % bootstrap bands."
+    )
+    figure, axes = plots.figure(title, caption, columns=3, width=13, height=4.6)
+    best, repeats = (lambda x: 100.0 * (x["ends"][:, 0] > SURE)), (lambda x: 100.0 * x["repeats"])
+    panels = (
+        (axes[0], NATURAL, best, "runs that find the best arm (%)", "natural steps, from a bad θ₀"),
+        (axes[1], PLAIN, best, "runs that find the best arm (%)", "plain steps, from the uniform policy"),
+        (axes[2], PLAIN, repeats, "updates that repeat the last arm (%)", f"plain steps, first {EARLY} updates"),
+    )
+    for ax, name, of, label, heading in panels:
+        shifts = config.shifts(name)
+        curves = {
+            NAMES[variant]: np.stack([of(found[name, variant, shift]) for shift in shifts], axis=1)
+            for variant in VARIANTS
+        }
+        ax.set(xlabel="constant added to every reward", ylabel=label)
+        ax.set_title(heading, loc="left", fontsize=10)
+        ends = plots.learning_curves(ax, np.array(shifts), curves, named=False)
+        if of is best:
+            ax.set_ylim(50, 102)
+        plots.label_ends(ax, ends)
+    recorder.figure(figure, "starts")
+
+
+if __name__ == "__main__":
+    runner.main(__file__, __doc__, Config, run, plot)
