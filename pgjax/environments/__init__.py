@@ -20,6 +20,7 @@ __all__ = ["CheckReport", "ConformanceError", "available", "check", "from_gymnax
 _NATIVE = {
     "CartPole-v1": ("cartpole", "make_cartpole"),
     "corridor": ("corridor", "make_corridor"),
+    "four_rooms": ("four_rooms", "make_four_rooms"),
     "maze": ("maze", "make_maze"),
     "lqg": ("lqg", "make_lqg"),
 }
