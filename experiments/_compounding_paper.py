@@ -61,7 +61,7 @@ PAPER = papers.Paper(
             published="2",
             provenance="card",
             variant="cloning, an error lasts",
-            headline=True,
+            headline="slope in T, cloning",
         ),
         papers.Target(
             "mended slope",
@@ -70,7 +70,7 @@ PAPER = papers.Paper(
             published="1",
             provenance="card",
             variant="DAgger, errors can be mended",
-            headline=True,
+            headline="slope in T, DAgger, errors mended",
         ),
         *(
             papers.Target(
@@ -98,7 +98,7 @@ PAPER = papers.Paper(
             papers.Near(0.01),
             "−1",
             "text",
-            headline=True,
+            headline="slope in N, cliff",
         ),
         papers.Target(
             "no help",

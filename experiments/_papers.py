@@ -4,7 +4,7 @@
         citation="Sutton & Barto 2018, example 13.1",
         claim="A baseline makes REINFORCE learn much faster.",
         targets=(
-            papers.Target("best", "v*", papers.Digits(), published="−11.6", provenance="text", headline=True),
+            papers.Target("best", "v*", papers.Digits(), published="−11.6", provenance="text", headline="v*"),
             papers.Target("order", "return with − without baseline, episode 100", papers.Above(), provenance="text"),
         ),
     )
@@ -100,7 +100,7 @@ class Target:
             independently and never published.
         exact: what mathematics gives, where it is known beforehand; `Measured.exact` comes before it.
         exact_tolerance: relative; how far from `exact` a number without a standard error may be.
-        headline: whether the one-line summary of the paper shows it, and under which short name if it is one.
+        headline: its short name in the one-line summary of the paper, which shows those that have one.
         why: why ours differs from the published one, to be shown if it does.
     """
 
@@ -112,7 +112,7 @@ class Target:
     variant: str | None = None
     exact: float | None = None
     exact_tolerance: float = 1e-9
-    headline: bool | str = False
+    headline: str = ""
     why: str = ""
 
 
@@ -189,13 +189,13 @@ def check(recorder: Recorder, paper: Paper, measured: Mapping[str, Measured]) ->
         )
         if bad(found):
             name = target.quantity if target.variant is None else f"{target.quantity}, {target.variant}"
-            contradictions.append(f"{name}: {found}. {target.why or 'We have no explanation.'}")
-            recorder.note(contradictions[-1])
+            text = f"{name}: {found}. {target.why or 'We have no explanation.'}"
+            contradictions.append({"text": text, "provenance": target.provenance})
+            recorder.note(text)
         if target.headline and ours is not None:
-            name = target.quantity + (f", {target.variant}" if target.variant else "")
             lines.append(
                 {
-                    "quantity": target.headline if isinstance(target.headline, str) else name,
+                    "quantity": target.headline,
                     "published": _published(target),
                     "ours": format_number(ours.value, ours.stderr if ours.stderr > 0 else None),
                     "verdict": found,
@@ -233,5 +233,5 @@ def full_size(config: Any, sizes: Mapping[str, Any]) -> Any:
 
 def _published(target: Target) -> str:
     if target.published is None:
-        return "claimed" if target.provenance else ""
+        return {None: "", "own": "expected", "mem": "claimed (unverified)"}.get(target.provenance, "claimed")
     return target.published + _reports.PROVENANCE_MARKS.get(target.provenance, "")

@@ -92,7 +92,9 @@ def _standing(found: Sequence[Found], failed: Sequence[str]) -> str:
     good = sum(verdict in ("agrees", "holds") for verdict in verdicts)
     differing = sum(map(papers.bad, verdicts))
     words = f"{good} of {len(verdicts)} numbers and orderings of {len(found)} modules come out as stated"
-    words += f", {differing} do not"
+    sources = [entry["provenance"] for each in found for entry in each.paper["contradictions"]]
+    published = sum(source in ("text", "code", "card", "mem") for source in sources)
+    words += f", {differing} do not ({published} published, {differing - published} of our own reference)"
     unmeasured = verdicts.count(papers.NOT_MEASURED)
     words += f", {unmeasured} were not measured at this size." if unmeasured else "."
     return words + (f" Failed, and missing here: {', '.join(failed)}." if failed else "")
@@ -123,7 +125,7 @@ def _overview(found: Sequence[Found]) -> str:
             entries = [(entry["quantity"], entry[key]) for entry in each.paper["headline"] if entry[key]]
             cells[i] = "".join(f"<div><small>{_text(name)}</small> {_text(value)}</div>" for name, value in entries)
         cells[4] = _badge(each)
-        cells[5] = f"<code>{_text(each.command)}</code>"
+        cells[5] = _command(each)
         labelled = zip(headers, cells, strict=True)
         rows.append("<tr>" + "".join(f'<td data-label="{name}">{cell}</td>' for name, cell in labelled) + "</tr>")
     return _table(headers, rows, "stacked")
@@ -131,13 +133,22 @@ def _overview(found: Sequence[Found]) -> str:
 
 def _contradictions(found: Sequence[Found]) -> str:
     items = [
-        f'<li><a href="#{each.name}">{_text(each.name)}</a>: {_text(note)}</li>'
+        f'<li><a href="#{each.name}">{_text(each.name)}</a> ({_source(entry)}): {_text(entry["text"])}</li>'
         for each in found
-        for note in each.paper["contradictions"]
+        for entry in each.paper["contradictions"]
     ]
     if not items:
         return ""
     return f'<section id="differs"><h2>What came out otherwise, and why</h2><ul>{"".join(items)}</ul></section>'
+
+
+def _source(entry: Mapping[str, Any]) -> str:
+    return {"own": "reference", "mem": "unverified", None: "expected"}.get(entry["provenance"], "published")
+
+
+def _command(each: Found) -> str:
+    """The command, which may be broken where a name is."""
+    return "<code>" + _text(each.command).replace(".", ".<wbr>").replace("_", "_<wbr>") + "</code>"
 
 
 def _paper(each: Found) -> str:
@@ -158,7 +169,7 @@ def _paper(each: Found) -> str:
             f'<section class="paper" id="{each.name}">',
             f"<h2>{_text(each.paper['citation'])}</h2>",
             f"<p>{_text(each.paper['claim'])}</p>",
-            f"<p>{_badge(each)} <code>{_text(each.command)}</code>, {took}</p>",
+            f"<p>{_badge(each)} {_command(each)}, {took}</p>",
             figures,
             tables,
             f"<details open><summary>{len(lines)} rows</summary>{_plain_table(headers, lines)}</details>",
@@ -236,7 +247,7 @@ a { color: var(--link); }
 section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: .6rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; font-size: .85rem; color: var(--grey); }
 dd { margin: 0; overflow-wrap: anywhere; }
-code { font-size: .85em; overflow-wrap: anywhere; }
+code { font-size: .85em; }
 figure { margin: 1rem 0; }
 figure img { display: block; width: 100%; height: auto; background: #fff; border-radius: 6px; }
 .scroll { overflow-x: auto; }

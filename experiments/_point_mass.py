@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments._papers import Measured
 from pgjax import decomposition, estimators, exact, rollouts
 from pgjax.environments.lqg import LQGParams, make_lqg, make_lqg_policy, time_step
 from pgjax.exact import LinearGaussian, Quadratic
@@ -138,6 +139,14 @@ def logarithms(solved: Solved) -> dict[str, np.ndarray]:
 def gaps(lines: dict[str, np.ndarray]) -> np.ndarray:
     """Each source of the ladder over the next one, in nats, `[3, ..., T]`."""
     return -np.diff(np.stack([lines[source] for source in LADDER]), axis=0)
+
+
+def least_gap(sampled: dict, update: int) -> Measured:
+    """The least of ln(Σ_a⁰ / Σ_τ) and ln(Σ_τ / Σ_a^φ(s)) over the sampled t."""
+    ladder = ((NO_BASELINE, FUTURE), (FUTURE, WITH_VALUES))
+    times = [t for u, t, source in sampled if (u, source) == (update, FUTURE)]
+    pairs = [(sampled[update, t, above], sampled[update, t, below]) for t in times for above, below in ladder]
+    return min((Measured(a - b, float(np.hypot(e, f))) for (a, e), (b, f) in pairs), key=lambda gap: gap.value)
 
 
 def released_mean_error(problem: LinearGaussian, solved: Solved, time: int) -> float:

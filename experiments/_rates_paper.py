@@ -47,8 +47,8 @@ PAPER = papers.Paper(
             variant=WITH,
             headline="slope of the tail",
             why=(
-                "1/t is a bound. 480 runs of 3·10⁵ updates have the slope −1.14 ± 0.04 there, and t times the gap falls "
-                "from 0.61 to 0.42, about as 1/ln² t does; 100 runs of 10⁵ are within two standard errors of both."
+                "1/t is a bound. 480 runs of 3·10⁵ updates have the slope −1.14 ± 0.04 there, and t times the gap "
+                "falls from 0.61 to 0.42, about as 1/ln² t does; 100 runs of 10⁵ are within two errors of both."
             ),
         ),
         papers.Target(
@@ -102,7 +102,7 @@ PAPER = papers.Paper(
             "4570",
             papers.Digits(),
             variant="from (0.01, 0.98, 0.01)",
-            headline=True,
+            headline="plateau from π(a*) = 0.01, updates",
         ),
         _own("no plateau", "exact ascent: first t with gap < 0.05", "60", papers.Digits(), variant="from uniform"),
         _own("still there", "ρ(θ) after 50 000 updates", ".89998", papers.Digits(), variant="from (0.001, 0.9, 0.099)"),

@@ -51,7 +51,7 @@ PAPER = papers.Paper(
                 papers.Within(3),
                 exact=share,
                 variant=name,
-                headline=name != AVERAGE,
+                headline=f"stuck at η = {LARGEST}, {name}" if name != AVERAGE else "",
                 why=COUNTED,
             )
             for name, share in ((NO_BASELINE, 1 / 2), (AVERAGE, 1 / 2), (VALUE, 1 / 3))

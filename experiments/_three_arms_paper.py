@@ -38,7 +38,7 @@ VARIANTS = {
     "V": Variant("value", 0.0, (".969", "89.7", "1.6", "0.0"), 0.057),
     "0": Variant("zero", 0.0, (".858", "53.1", "46.5", "0.0"), 0.148),
 }
-HEADLINES = ("b* − 0.5, as released: solved", "b* − 0.5, corrected: solved")
+HEADLINES = ("b* − 0.5, as released", "b* + 0.5, as released", "b* − 0.5, corrected", "b* + 0.5, corrected")
 
 
 def _reference() -> tuple[papers.Target, ...]:
@@ -57,7 +57,7 @@ def _reference() -> tuple[papers.Target, ...]:
                     published=printed,
                     provenance="own",
                     variant=name,
-                    headline=f"{name}: {key}" in HEADLINES,
+                    headline=f"{name} (%)" if key == "solved" and name in HEADLINES else "",
                 )
             )
     return tuple(found)

@@ -38,6 +38,7 @@ from experiments._point_mass import (
     Sampler,
     Solved,
     gaps,
+    least_gap,
     logarithms,
     released_mean_error,
     snapshots,
@@ -88,8 +89,9 @@ def _targets() -> list[papers.Target]:
     )
     return [
         *table,
-        claimed("gap", "ln(Σ_τ / Σ_a^φ(s)), least over t ≤ 98, update 0", 3.0, headline=True),
+        claimed("gap", "ln(Σ_τ / Σ_a^φ(s)), least over t ≤ 98, update 0", 3.0, headline="ln Σ_τ / Σ_a^φ(s), least"),
         *(claimed(f"order {u}", f"{gap}, t ≤ 98, update {u}") for u in UPDATES),
+        *(claimed(f"sampled order {u}", f"{gap}, Σ_s left out, sampled, update {u}") for u in UPDATES),
         claimed("order at the end", f"{gap}, t = 99, update 0", why=NO_FUTURE),
     ]
 
@@ -104,7 +106,7 @@ def _released_targets() -> list[papers.Target]:
     )
     error, inflated = "mean of G_t − Q_t(X_t, A_t), t = {}", "ln(Σ_τ as released / Σ_τ), t = {}"
     return [
-        dataclasses.replace(own("released 0", _name(FUTURE, 0), 0.011, "19.5"), headline=True),
+        dataclasses.replace(own("released 0", _name(FUTURE, 0), 0.011, "19.5"), headline="ln Σ_τ as released, t = 0"),
         own("released 95", _name(FUTURE, 95), 0.011, "13.1"),
         own("inflated 0", inflated.format(0), 0.011, "4"),
         own("inflated 95", inflated.format(95), 0.011, "7"),
@@ -201,6 +203,7 @@ def measure(lines: dict[str, np.ndarray], sampled: dict, errors: dict) -> dict[s
     found |= {f"order {u}": papers.Measured(each_gap[:, i, :99].min()) for i, u in enumerate(UPDATES)}
     found["gap"] = papers.Measured(each_gap[1, 0, :99].min())
     found["order at the end"] = papers.Measured(each_gap[:, 0, 99].min())
+    found |= {f"sampled order {u}": least_gap(sampled, u) for u in UPDATES}
     released = {t: sampled[0, t, RELEASED] for u, t, source in sampled if u == 0 and source == RELEASED}
     for t in (0, 95):
         value, stderr = released[t]

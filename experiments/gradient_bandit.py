@@ -78,8 +78,8 @@ PAPER = papers.Paper(
     citation="Sutton & Barto 2018, section 2.8, figure 2.5",
     claim="A baseline makes the gradient bandit much better; whether it contains the own reward hardly matters.",
     targets=(
-        _share(FOOTNOTE, 0.1, LATE, "84.2", headline=True),
-        _share(NONE, 0.1, LATE, "49.7", headline=True),
+        _share(FOOTNOTE, 0.1, LATE, "84.2", headline="best arm, with baseline (%)"),
+        _share(NONE, 0.1, LATE, "49.7", headline="without (%)"),
         _share(FOOTNOTE, 0.4, LATE, "72.2"),
         _share(NONE, 0.4, LATE, "27.2"),
         _share(FOOTNOTE, 0.1, EARLY, "69.3"),

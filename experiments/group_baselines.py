@@ -48,7 +48,7 @@ def _targets() -> tuple[Target, ...]:
     for size, printed in REFERENCE.items():
         for p, published in zip(PROBABILITIES, printed, strict=True):
             many = "∇ 2 arcsin √p / ∇p, the limit G → ∞" if size == LIMIT else f"{RATIO}, G = {size}"
-            headline = (size, p) in ((8, 0.05), (LIMIT, 0.05))
+            headline = {(8, 0.05): "GRPO, G = 8, p = .05", (LIMIT, 0.05): "G → ∞"}.get((size, p), "")
             quantity = f"{many}, p = {p}"
             targets.append(
                 Target(f"{size} {p}", quantity, Digits(), published, "own", AS_PUBLISHED, headline=headline)

@@ -56,12 +56,12 @@ def _targets() -> tuple[Target, ...]:
         for name in ESTIMATORS:
             for word, printed, known in zip(WORDS, PUBLISHED[mean][name], REFERENCE[mean][name], strict=True):
                 key, quantity = f"{name} {word} {mean:g}", f"{word} of {name} / KL, μ = {mean:g}"
-                headline = (name, word, mean) == ("k3", "standard deviation", 0.1)
+                headline = f"std of {name} / KL, μ = .1" if (word, mean) == (WORDS[1], 0.1) else ""
                 targets.append(Target(key, quantity, Digits(), printed, "card", "as printed", headline=headline))
                 if known is not None:
                     targets.append(Target(f"{key} digits", quantity, Digits(), known, "own", "more digits"))
     for key, quantity in GRADIENTS.items():
-        targets.append(Target(key, quantity, Digits(), exact=0.0, headline=key == "k2 loss"))
+        targets.append(Target(key, quantity, Digits(), exact=0.0, headline="E∇k2 off ∇KL" if key == "k2 loss" else ""))
     targets.append(Target("k3 wrong", DISTANCE.format("E∇k3", "∇KL(π ‖ ref)"), Above(0.1), None, "card"))
     return tuple(targets)
 

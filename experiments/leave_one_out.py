@@ -67,11 +67,11 @@ GROUP_MEAN = ("0.5000", "0.6667", "0.7500")
 
 
 def _targets() -> tuple[Target, ...]:
-    targets = [Target("gradient", "∇E f, η = 0", Digits(), "−0.0450", "code", headline=True)]
+    targets = [Target("gradient", "∇E f, η = 0", Digits(), "−0.0450", "code", headline="∇E f")]
     for logit in LOGITS:
         at, known = f", η = {logit:g}", REFERENCE[logit]
 
-        def add(key, quantity, published, variant=None, headline=False, at=at, logit=logit):
+        def add(key, quantity, published, variant=None, headline="", at=at, logit=logit):
             key, quantity, why = f"{key} {logit:g}", quantity + at, SLIPS.get(published, "")
             targets.append(Target(key, quantity, Digits(), published, "own", variant, headline=headline, why=why))
 
@@ -80,7 +80,7 @@ def _targets() -> tuple[Target, ...]:
         for k, published in enumerate(known["none"], 1):
             add(f"none {k}", f"Var of the estimate, k = {k}", published, "no baseline")
         for k, published in zip(GROUPS, known["leave_one_out"], strict=True):
-            headline = logit == 0 and k == 2
+            headline = "Var, two samples" if logit == 0 and k == 2 else ""
             add(f"leave_one_out {k}", f"Var of the estimate, k = {k}", published, "leave-one-out", headline)
         add("mean", "Var of the estimate, k = 1", known["mean"], "b = E f")
         add("best", "Var of the estimate, k = 1", known["best"], "b = b*")

@@ -40,7 +40,7 @@ def _targets() -> tuple[papers.Target, ...]:
     )
     ours = {"variant": f"{ARMS}, θ = (0, 3, 5)", "provenance": "own"}
     return (
-        papers.Target("b*", "b* = E[‖S‖² G] / E[‖S‖²]", papers.Digits(), published="0.632", headline=True, **ours),
+        papers.Target("b*", "b* = E[‖S‖² G] / E[‖S‖²]", papers.Digits(), "0.632", headline="b*, three arms", **ours),
         papers.Target("value", "V = E[G]", papers.Digits(), published="0.089", **ours),
         above("bandit", "Var(V) / Var(b*)", ARMS, None, 1.0),
         *(
@@ -59,7 +59,7 @@ def _targets() -> tuple[papers.Target, ...]:
         above("parameter", "Var(b*) − Var(b*_i)", THREE, None),
         above("constant", "Var(b = E G) − Var(b*)", THREE, None),
         above("average", "Var(b = T · average reward) − Var(b*)", THREE, "text"),
-        above("critic", "Var(b = V_t(s)) − Var(b*_t(s)), step sense", THREE, "text", headline=True),
+        above("critic", "Var(b = V_t(s)) − Var(b*_t(s)), step sense", THREE, "text", headline="Var(V_t) − Var(b*_t)"),
         above("parameter, random", "Var(b*) / Var(b*_i), least", RANDOM, None, 1.0),
         above("constant, random", "Var(b = E G) / Var(b*), least", RANDOM, None, 1.0),
         above("critic, random", "Var(b = V_t(s)) / Var(b*_t(s)), step sense, least", RANDOM, "text", 1.0),

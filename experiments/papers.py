@@ -105,7 +105,7 @@ def run(config: Config, recorder: runner.Recorder) -> list[page.Found]:
     report.write_text(page.write(found, failed, environment), encoding="utf-8")
     for each in found:
         for contradiction in each.paper["contradictions"]:
-            recorder.note(f"{each.name}: {contradiction}")
+            recorder.note(f"{each.name}: {contradiction['text']}")
     if failed:
         raise RuntimeError(f"{', '.join(failed)} failed, as shown above; the other papers are in {report.name}")
     return found
