@@ -59,7 +59,7 @@ def measure(config: Any, recorder: runner.Recorder) -> dict:
     spread = jnp.full_like(expert, 1.0 / mdp.num_actions)
     # With slip the expert comes everywhere at times; its states are those on its way when nothing slips.
     way = exact.expert_support(maze_mdp(slip=0.0), expert)
-    methods = labellers(config, mdp)
+    methods = {name: method for name, method in labellers(config, mdp).items() if name in config.copies}
 
     def look(method, n: int):
         @jax.jit

@@ -42,7 +42,7 @@ class Config:
     parts: tuple[str, ...] = PARTS
     """Of chain, cliff and maze, those that are run."""
     copies: tuple[str, ...] = ON_CLIFF
-    """Who copies on the cliff."""
+    """Who copies on the cliff, and those of them that can in the maze."""
     error: float = ERROR
     """ε of (a), the copy's error in states that it has seen."""
     lengths: tuple[int, ...] = (10, 20, 50, 100, 200)
@@ -151,10 +151,15 @@ def cliff(config: Config, recorder: runner.Recorder) -> dict:
         found = np.asarray(of_data(jax.random.split(jax.random.key(config.seed + 100 + index), config.data_sets)))
         return np.where(np.abs(found) < 1e-12 * horizon, 0.0, found)  # what is left of rounding
 
+    known_values: dict[tuple[str, int, int], np.ndarray] = {}
+
     def line(name: str, settings: list[tuple[int, int]], start: int) -> np.ndarray:
         found = []
         for i, (size, horizon) in enumerate(settings):
-            values = regrets(name, size, horizon, start + i)
+            if (name, size, horizon) in known_values:
+                found.append(known_values[name, size, horizon])
+                continue
+            values = known_values[name, size, horizon] = regrets(name, size, horizon, start + i)
             mean, stderr = diagnostics.mean_and_stderr(values)
             known = float(exact.reset_cliff_regret(size, horizon)) if name == "cloning" else None
             recorder.row(
@@ -169,7 +174,7 @@ def cliff(config: Config, recorder: runner.Recorder) -> dict:
             progress.advance(1, f"{name}, N = {size}, H = {horizon}")
         return np.stack(found, axis=1)
 
-    total = len(config.copies) * len(config.horizons) + len(config.sizes)
+    total = len(config.copies) * len(config.horizons) + len(config.sizes) - 1
     with recorder.progress(total, "copies on the cliff", "settings") as progress:
         against_horizon = {
             name: line(name, [(middle, horizon) for horizon in config.horizons], 0) for name in config.copies

@@ -104,6 +104,7 @@ def test_what_is_no_number_is_never_called_unbiased(own_module, tmp_path):
     assert verdicts == {"G₁": "unbiased", "own_lab:not_a_number": "NOT FINITE"}
 
 
+@pytest.mark.slow
 def test_probabilities_that_float32_rounds_make_no_estimator_biased(tmp_path):
     config = gradient_lab.Config(problem="random", episodes=256, only=("Gₜ (GPOMDP)", "γ = 0.9"))
     _, summary = execute(config, tmp_path)
