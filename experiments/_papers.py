@@ -16,6 +16,7 @@ Two questions are kept apart: are we right (our number against `exact`), and doe
 import dataclasses
 import decimal
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,30 @@ class Measured:
     value: float
     stderr: float = 0.0
     exact: float | None = None
+
+    @classmethod
+    def of(cls, runs: Any, exact: float | None = None) -> "Measured":
+        """Mean and standard error of `runs [S]`."""
+        from pgjax import diagnostics
+
+        return cls(*map(float, diagnostics.mean_and_stderr(runs)), exact)
+
+    @classmethod
+    def share(cls, hits: Any, exact: float | None = None, *, percent: bool = False) -> "Measured":
+        """The share of `hits` bool `[S]`, with `share_error`, so that none or all of S are not certain."""
+        count, runs, scale = int(sum(hits)), len(hits), 100.0 if percent else 1.0
+        return cls(scale * count / runs, scale * share_error(count, runs), exact)
+
+    def minus(self, other: "Measured") -> "Measured":
+        """The difference of two independent numbers."""
+        exact = None if self.exact is None or other.exact is None else self.exact - other.exact
+        return Measured(self.value - other.value, math.hypot(self.stderr, other.stderr), exact)
+
+
+def share_error(count: float, runs: int) -> float:
+    """√(p (1 − p) / S) with p = (k + 1) / (S + 2), above 0 also for k = 0 and k = S."""
+    p = (count + 1.0) / (runs + 2.0)
+    return (p * (1.0 - p) / runs) ** 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +79,6 @@ class Within:
     published_stderr: float | None = 0.0
 
     def holds(self, ours: Measured, expected: float, printed: str | None) -> bool:
-        if not ours.stderr > 0:
-            raise ValueError("Within: a number without a standard error is judged by Digits or Near")
         rounding = 0.0 if printed is None else half_unit(printed)
         theirs = ours.stderr if self.published_stderr is None else self.published_stderr
         return abs(ours.value - expected) <= self.errors * (ours.stderr**2 + theirs**2) ** 0.5 + rounding
@@ -184,6 +207,7 @@ def check(recorder: Recorder, paper: Paper, measured: Mapping[str, Measured]) ->
             stderr=ours.stderr if ours is not None and ours.stderr > 0 else None,
             exact=exact,
             paper=None if target.published is None else number(target.published),
+            printed=target.published,
             provenance=target.provenance,
             verdict=found,
         )

@@ -21,12 +21,14 @@ class Found:
         paper: citation, claim, headline, verdicts and contradictions, as `_papers.check` wrote them.
         summary: of the run: rows, notes, tables, seconds.
         figures: title → PNG.
+        environment: versions, device, commit and date of this module's run.
     """
 
     name: str
     paper: Mapping[str, Any]
     summary: Mapping[str, Any]
     figures: Mapping[str, bytes]
+    environment: Mapping[str, Any]
 
     @property
     def command(self) -> str:
@@ -52,7 +54,13 @@ def load(directory: pathlib.Path) -> Found:
     for path in sorted(directory.glob("*.png")):
         with Image.open(path) as image:
             figures[image.info.get("Title") or path.stem] = path.read_bytes()
-    return Found(name=summary["experiment"], paper=read("paper.json"), summary=summary, figures=figures)
+    return Found(
+        name=summary["experiment"],
+        paper=read("paper.json"),
+        summary=summary,
+        figures=figures,
+        environment=read("environment.json"),
+    )
 
 
 def overview(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
@@ -81,7 +89,7 @@ def write(found: Sequence[Found], failed: Sequence[str], environment: Mapping[st
         _overview(found),
         "</section>",
         _contradictions(found),
-        *(_paper(each) for each in found),
+        *(_paper(each, environment) for each in found),
         f"<footer><p>{_text(_legend())}</p></footer>",
     ]
     return _PAGE.replace("STYLE", _STYLE).replace("BODY", "\n".join(part for part in body if part))
@@ -93,8 +101,9 @@ def _standing(found: Sequence[Found], failed: Sequence[str]) -> str:
     differing = sum(map(papers.bad, verdicts))
     words = f"{good} of {len(verdicts)} numbers and orderings of {len(found)} modules come out as stated"
     sources = [entry["provenance"] for each in found for entry in each.paper["contradictions"]]
-    published = sum(source in ("text", "code", "card", "mem") for source in sources)
-    words += f", {differing} do not ({published} published, {differing - published} of our own reference)"
+    expected, own = sources.count(None), sources.count("own")
+    published = differing - expected - own
+    words += f", {differing} do not ({published} published, {own} of an independent reference, {expected} expected)"
     unmeasured = verdicts.count(papers.NOT_MEASURED)
     words += f", {unmeasured} were not measured at this size." if unmeasured else "."
     return words + (f" Failed, and missing here: {', '.join(failed)}." if failed else "")
@@ -151,7 +160,16 @@ def _command(each: Found) -> str:
     return "<code>" + _text(each.command).replace(".", ".<wbr>").replace("_", "_<wbr>") + "</code>"
 
 
-def _paper(each: Found) -> str:
+def _elsewhere(each: Found, environment: Mapping[str, Any]) -> str:
+    """Where a module that an earlier run finished was run, if not as the page says."""
+    standing = lambda e: (f"commit {e['commit']}", "with uncommitted changes" * bool(e["uncommitted_changes"]))
+    ours, whole = ((*standing(e), reports.format_machine(e)) for e in (each.environment, environment))
+    if ours == whole:
+        return ""
+    return f" Taken over: {', '.join(filter(None, ours))}, {each.environment['date']}."
+
+
+def _paper(each: Found, environment: Mapping[str, Any]) -> str:
     figures = "".join(
         f'<figure class="scroll"><img alt="{_text(title)}" '
         f'src="data:image/png;base64,{base64.b64encode(image).decode()}"></figure>'
@@ -169,7 +187,7 @@ def _paper(each: Found) -> str:
             f'<section class="paper" id="{each.name}">',
             f"<h2>{_text(each.paper['citation'])}</h2>",
             f"<p>{_text(each.paper['claim'])}</p>",
-            f"<p>{_badge(each)} {_command(each)}, {took}</p>",
+            f"<p>{_badge(each)} {_command(each)}, {took}.{_text(_elsewhere(each, environment))}</p>",
             figures,
             tables,
             f"<details open><summary>{len(lines)} rows</summary>{_plain_table(headers, lines)}</details>",

@@ -99,11 +99,14 @@ class Recorder:
         stderr: float | None = None,
         exact: float | None = None,
         paper: float | None = None,
+        printed: str | None = None,
         provenance: str | None = None,
         verdict: str | None = None,
         seconds: float | None = None,
     ) -> None:
         """Adds a row to the table: our number ± its standard error beside the exact and the published one.
+
+        `printed` is the published number with the digits that it was printed with.
 
         Raises:
             ValueError: a number that is none, or a published one without its provenance: "text" (read in the
@@ -114,7 +117,7 @@ class Recorder:
             known = ", ".join(_reports.PROVENANCE)
             raise ValueError(f"provenance: a published number needs one of {known}, got {provenance!r}")
         numbers = {"ours": ours, "stderr": stderr, "exact": exact, "paper": paper, "seconds": seconds}
-        words = {"quantity": quantity, "variant": variant, "provenance": provenance, "verdict": verdict}
+        words = {"quantity": quantity, "variant": variant, "provenance": provenance, "verdict": verdict, "printed": printed}
         row = {name: None if value is None else float(value) for name, value in numbers.items()} | words
         self._rows.append({name: row[name] for name in _reports.COLUMNS})
 

@@ -15,7 +15,7 @@ from typing import Any
 
 Row = dict[str, Any]
 
-COLUMNS = ("quantity", "variant", "ours", "stderr", "exact", "paper", "provenance", "verdict", "seconds")
+COLUMNS = ("quantity", "variant", "ours", "stderr", "exact", "paper", "provenance", "verdict", "seconds", "printed")
 NUMERIC = ("ours ± s.e.", "exact", "paper", "seconds")
 PROVENANCE = {
     "text": "read in the publication",
@@ -73,7 +73,7 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def _paper(row: Row) -> str:
-    return format_number(row["paper"]) + PROVENANCE_MARKS.get(row["provenance"], "") * (row["paper"] is not None)
+    return (row["printed"] or format_number(row["paper"])) + PROVENANCE_MARKS.get(row["provenance"], "") * (row["paper"] is not None)
 
 
 def _aligned(cells: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ import traceback
 from typing import Any
 
 from experiments import _papers_page as page
+from experiments import _reports
 from experiments import _runner as runner
 
 # In the order of the page: module → what differs from its default, where it has more than its paper asks for.
@@ -50,7 +51,7 @@ class Config:
     full: bool = False
     """Each paper's own number of runs, where it is more than the default."""
     resume: pathlib.Path | None = None
-    """The directory of an earlier run: what it finished is taken over, whatever its options were."""
+    """The directory of an earlier run: what it finished with the same options is taken over."""
     tiny: bool = False
     """Each module at the size of its tests, to see that everything works: a minute or two."""
 
@@ -76,14 +77,19 @@ def config_of(module: Any, name: str, config: Config) -> Any:
 
 def reproduce(name: str, config: Config, recorder: runner.Recorder) -> pathlib.Path:
     """Runs one module inside this run's directory, or takes over what an earlier run finished."""
-    place = recorder.path(f"{name}/{RUN}")
-    if config.resume is not None and (config.resume / name / RUN / "summary.json").is_file():
-        shutil.copytree(config.resume / name / RUN, place)
-        recorder.say(f"{name}: taken over from {config.resume}")
-        return place
     module = importlib.import_module(f"experiments.{name}")
     options = config_of(module, name, config)
+    if config.resume is not None and finished(config.resume / name / RUN, options):
+        recorder.say(f"{name}: taken over from {config.resume}")
+        return pathlib.Path(shutil.copytree(config.resume / name / RUN, recorder.path(f"{name}/{RUN}")))
     return runner.execute(name, options, module.run, module.plot, output_dir=recorder.directory, run_name=RUN)
+
+
+def finished(directory: pathlib.Path, options: Any) -> bool:
+    """Whether a module's run came to its end there, with these options."""
+    if not (directory / "summary.json").is_file():
+        return False
+    return json.loads((directory / "config.json").read_text(encoding="utf-8")) == _reports.plain(options)
 
 
 def run(config: Config, recorder: runner.Recorder) -> list[page.Found]:

@@ -60,8 +60,17 @@ def test_being_wrong_is_not_excused_by_agreeing_with_the_paper():
     assert papers.judge(Target("x", "x", Digits(), exact=1.0), Measured(1.0 + 1e-6)) != "agrees"
     with pytest.raises(ValueError, match="neither a published nor an exact"):
         papers.judge(Target("x", "x", Digits()), Measured(1.0))
-    with pytest.raises(ValueError, match="without a standard error"):
-        papers.judge(Target("x", "x", Within(), "1", "text"), Measured(1.0))
+    # Without a standard error of ours there is that of the paper, and its rounding.
+    assert papers.judge(Target("x", "x", Within(), "1.0", "text"), Measured(1.06)) == "differs"
+    assert papers.judge(Target("x", "x", Within(3, 0.01), "1.0", "text"), Measured(1.06)) == "agrees"
+
+
+def test_shares_and_differences_have_errors():
+    none = Measured.share([False] * 100)
+    assert none.value == 0 and none.stderr == pytest.approx((1 / 102 * 101 / 102 / 100) ** 0.5)
+    assert Measured.share([True, False], percent=True).value == 50.0
+    assert Measured.of([1.0, 3.0]) == Measured(2.0, 1.0)
+    assert Measured(3.0, 0.3, 3.0).minus(Measured(1.0, 0.4, 2.0)) == Measured(2.0, 0.5, 1.0)
 
 
 PAPER = papers.Paper(
@@ -171,12 +180,24 @@ def test_one_paper_that_fails_leaves_the_others_and_the_run_goes_on_from_there(t
     assert (directory / "first" / "run" / "summary.json").read_bytes() == before
     page = (directory / "report.html").read_text()
     assert "Failed" not in page
-    assert "2 of 6 numbers and orderings of 2 modules come out as stated, 2 do not (2 published, 0 of our own" in page
+    assert "2 of 6 numbers and orderings of 2 modules come out as stated, 2 do not (2 published, 0 of an" in page
     rows = json.loads((directory / "summary.json").read_text())["rows"]
     assert [row["quantity"] for row in rows] == [f"{name}: {q}" for name in ("first", "second") for q in QUANTITIES]
 
 
 QUANTITIES = ("v*", "gap", "a − b")
+
+
+def test_what_was_run_with_other_options_is_run_again(tmp_path, two_modules):
+    two_modules["second"] = True
+    first = run_all(tmp_path, "a")
+    other = runner.execute("papers", all_papers.Config(resume=first), all_papers.run, output_dir=tmp_path, run_name="b")
+    config = json.loads((other / "first" / "run" / "config.json").read_text())
+    assert config["runs"] == Sizes.runs and (first / "first" / "run" / "config.json").read_text() != config
+    stamp = json.loads((first / "first" / "run" / "environment.json").read_text())
+    (first / "first" / "run" / "environment.json").write_text(json.dumps(stamp | {"commit": "0123abc"}))
+    page = (run_all(tmp_path, "c", resume=first) / "report.html").read_text()
+    assert page.count("Taken over: commit 0123abc") == 1
 
 
 def test_the_page_holds_every_figure_and_fetches_nothing(tmp_path, two_modules):
