@@ -117,7 +117,8 @@ class Recorder:
             known = ", ".join(_reports.PROVENANCE)
             raise ValueError(f"provenance: a published number needs one of {known}, got {provenance!r}")
         numbers = {"ours": ours, "stderr": stderr, "exact": exact, "paper": paper, "seconds": seconds}
-        words = {"quantity": quantity, "variant": variant, "provenance": provenance, "verdict": verdict, "printed": printed}
+        words = {"quantity": quantity, "variant": variant, "provenance": provenance, "verdict": verdict}
+        words["printed"] = printed
         row = {name: None if value is None else float(value) for name, value in numbers.items()} | words
         self._rows.append({name: row[name] for name in _reports.COLUMNS})
 

@@ -73,7 +73,8 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def _paper(row: Row) -> str:
-    return (row["printed"] or format_number(row["paper"])) + PROVENANCE_MARKS.get(row["provenance"], "") * (row["paper"] is not None)
+    mark = "" if row["paper"] is None else PROVENANCE_MARKS.get(row["provenance"], "")
+    return (row["printed"] or format_number(row["paper"])) + mark
 
 
 def _aligned(cells: Sequence[str]) -> list[str]:
