@@ -140,6 +140,15 @@ def test_on_a_bandit_it_is_the_advantage():
     assert np.abs(after(by_vanilla) - wanted / wanted.sum()).max() > 0.01
 
 
+def test_softmax_tables_are_solved_row_by_row():
+    """Each row by the pseudo-inverse of its own diag π − π πᵀ; a mean over all rows would mix the states."""
+    logits, weights = jax.random.normal(jax.random.key(5), (2, 3, 4))
+    table = jax.nn.softmax(logits)
+    gradient = weights * table - table * jnp.sum(weights * table, axis=1, keepdims=True)
+    wanted = [np.linalg.pinv(information(row[None], np.ones(1)), hermitian=True) @ g for row, g in zip(table, gradient)]
+    close(estimators.softmax_inverse_fisher(logits, gradient), np.stack(wanted))
+
+
 def test_the_change_of_the_policy_does_not_depend_on_the_parameters(problem, solved):
     """θ = M φ: M δφ moves every probability as δθ does; the vanilla M Mᵀ ∇ρ does not."""
     mixing = jnp.eye(6) + 0.4 * jax.random.normal(jax.random.key(4), (6, 6))

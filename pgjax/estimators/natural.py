@@ -88,8 +88,9 @@ def natural(
         fisher: `params → F [P, P]` in the order of `ravel_pytree(params)`, such as the oracle's; then solved densely,
             by the pseudo-inverse if δ is the number 0, in P³. If None: conjugate gradients on
             `fisher_vector_product`, each iteration about two gradients of the batch.
-        solve: `(params, ∇̂ρ) → F⁻¹ ∇̂ρ` where that is known in closed form, in place of `fisher` and without damping:
-            `softmax_inverse_fisher` for softmax tables.
+        solve: `(params, ∇̂ρ) → x` where the solution is known in closed form, in place of `fisher`, without damping and
+            iterations. `softmax_inverse_fisher` for softmax tables: with one state F⁻¹ ∇̂ρ, with several each state by
+            its own F_s, whatever the visits.
         iterations: of conjugate gradients at most; exact after as many as F̂ has distinct eigenvalues. The metric
             `natural_residual` is ‖∇̂ρ − (F̂ + δI) x‖ / ‖∇̂ρ‖ of what they return.
         rows_per_piece: how many rows a product works on at a time.
