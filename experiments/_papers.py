@@ -1,15 +1,35 @@
 """What a paper's module declares: the paper, its targets, and the rule by which each of our numbers is judged.
 
+A whole module, `experiments/corridor_optimum.py`, runs by itself and, once its name is in `MODULES` of
+`experiments/papers.py`, among all papers (`full: bool`, for the paper's own sizes, and `plot` may be left out):
+
+    import dataclasses
+    from experiments import _papers as papers
+    from experiments import _runner as runner
+    from pgjax.environments import corridor
+
     PAPER = papers.Paper(
         citation="Sutton & Barto 2018, example 13.1",
-        claim="A baseline makes REINFORCE learn much faster.",
+        claim="The best policy of the short corridor is a random one.",
         targets=(
             papers.Target("best", "v*", papers.Digits(), published="−11.6", provenance="text", headline="v*"),
-            papers.Target("order", "return with − without baseline, episode 100", papers.Above(), provenance="text"),
+            papers.Target("order", "v(p*) − v(½)", papers.Above(), provenance="text"),
         ),
     )
 
-and in `run`: `papers.check(recorder, PAPER, {"best": papers.Measured(-11.657), "order": papers.Measured(9.8, 0.4)})`.
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        seed: int = 0
+
+    TINY = Config()
+
+    def run(config, recorder):
+        best, half = corridor.BEST_VALUE, float(corridor.corridor_value(0.5))
+        papers.check(recorder, PAPER, {"best": papers.Measured(best), "order": papers.Measured(best - half)})
+
+    if __name__ == "__main__":
+        runner.main(__file__, __doc__, Config, run)
+
 Two questions are kept apart: are we right (our number against `exact`), and does the paper agree (against `published`)?
 """
 
@@ -207,7 +227,7 @@ def check(recorder: Recorder, paper: Paper, measured: Mapping[str, Measured]) ->
             stderr=ours.stderr if ours is not None and ours.stderr > 0 else None,
             exact=exact,
             paper=None if target.published is None else number(target.published),
-            printed=target.published,
+            printed=_with_allowance(target),
             provenance=target.provenance,
             verdict=found,
         )
@@ -253,6 +273,18 @@ def full_size(config: Any, sizes: Mapping[str, Any]) -> Any:
             option = f"--{name.replace('_', '-')} {getattr(config, name)}"
             raise UsageError(f"{option}: --full sets it; leave one of them out")
     return dataclasses.replace(config, **sizes)
+
+
+def _with_allowance(target: Target) -> str | None:
+    """The number as printed, with the error that it is judged with: `0.412 ± 0.053`, `−1 (± 0.1 allowed)`."""
+    rule = target.rule
+    if target.published is None:
+        return None
+    if isinstance(rule, Near):
+        return f"{target.published} (± {rule.delta:g} allowed)"
+    if isinstance(rule, Within) and rule.published_stderr:
+        return f"{target.published} ± {rule.published_stderr:.2g}"
+    return target.published
 
 
 def _published(target: Target) -> str:

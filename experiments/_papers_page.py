@@ -3,8 +3,10 @@
 import base64
 import dataclasses
 import html
+import importlib
 import json
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +24,7 @@ class Found:
         summary: of the run: rows, notes, tables, seconds.
         figures: title → PNG.
         environment: versions, device, commit and date of this module's run.
+        command: what repeats it, with the options that differ from the default.
     """
 
     name: str
@@ -29,10 +32,7 @@ class Found:
     summary: Mapping[str, Any]
     figures: Mapping[str, bytes]
     environment: Mapping[str, Any]
-
-    @property
-    def command(self) -> str:
-        return f"python -m experiments.{self.name}"
+    command: str
 
     @property
     def verdict(self) -> str:
@@ -60,7 +60,18 @@ def load(directory: pathlib.Path) -> Found:
         summary=summary,
         figures=figures,
         environment=read("environment.json"),
+        command=_command_line(summary["experiment"], read("config.json")),
     )
+
+
+def _command_line(name: str, config: Mapping[str, Any]) -> str:
+    default = reports.plain(importlib.import_module(f"experiments.{name}").Config())
+    words = ["python", "-m", f"experiments.{name}"]
+    for key, value in config.items():
+        if value != default.get(key):
+            values = [] if value is True else value if isinstance(value, list) else [value]
+            words += [f"--{key.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
 
 
 def overview(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
@@ -77,12 +88,16 @@ def overview(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
     return ["paper", "claim", "published", "ours ± s.e.", "verdict", "command", "seconds"], lines
 
 
-def write(found: Sequence[Found], failed: Sequence[str], environment: Mapping[str, Any]) -> str:
+def write(
+    found: Sequence[Found], failed: Sequence[str], environment: Mapping[str, Any], tiny: bool = False
+) -> str:
     """The page. Nothing in it is fetched: no script, no font, no picture from elsewhere."""
     body = [
         "<header>",
         "<h1>Policy gradient papers, reproduced</h1>",
+        "<p><strong>A tiny run: it shows that everything works, and its differences mean nothing.</strong></p>" * tiny,
         f"<p>{_text(_standing(found, failed))}</p>",
+        f"<p>{_text(_sources(found))}</p>",
         _facts(environment),
         "</header>",
         '<section id="overview"><h2>In one table</h2>',
@@ -99,7 +114,8 @@ def _standing(found: Sequence[Found], failed: Sequence[str]) -> str:
     verdicts = [verdict for each in found for verdict in each.paper["verdicts"].values()]
     good = sum(verdict in ("agrees", "holds") for verdict in verdicts)
     differing = sum(map(papers.bad, verdicts))
-    words = f"{good} of {len(verdicts)} numbers and orderings of {len(found)} modules come out as stated"
+    modules = reports.format_count(len(found), "modules")
+    words = f"{good} of {len(verdicts)} numbers and orderings of {modules} come out as stated"
     sources = [entry["provenance"] for each in found for entry in each.paper["contradictions"]]
     expected, own = sources.count(None), sources.count("own")
     published = differing - expected - own
@@ -107,6 +123,18 @@ def _standing(found: Sequence[Found], failed: Sequence[str]) -> str:
     unmeasured = verdicts.count(papers.NOT_MEASURED)
     words += f", {unmeasured} were not measured at this size." if unmeasured else "."
     return words + (f" Failed, and missing here: {', '.join(failed)}." if failed else "")
+
+
+def _sources(found: Sequence[Found]) -> str:
+    """How many of the numbers are published ones."""
+    rows = [row for each in found for row in each.summary["rows"] if row["verdict"] and row["provenance"]]
+    count = lambda *sources: sum(row["paper"] is not None and row["provenance"] in sources for row in rows)
+    claims = sum(row["paper"] is None and row["provenance"] != "own" for row in rows)
+    return (
+        f"{count('text', 'code', 'card')} numbers stand in the publications, in their code or in quotations of them, and "
+        f"{count('mem')} are remembered, with {claims} claims that name no number; {count('own')} are references, computed "
+        "independently of this code for what a publication only draws. The others are what mathematics demands."
+    )
 
 
 def _facts(environment: Mapping[str, Any]) -> str:
@@ -190,8 +218,9 @@ def _paper(each: Found, environment: Mapping[str, Any]) -> str:
             f"<p>{_badge(each)} {_command(each)}, {took}.{_text(_elsewhere(each, environment))}</p>",
             figures,
             tables,
-            f"<details open><summary>{len(lines)} rows</summary>{_plain_table(headers, lines)}</details>",
             f"<ul>{notes}</ul>" if notes else "",
+            f"<details{' open' * (len(lines) <= 30)}><summary>{reports.format_count(len(lines), 'rows')}, number by "
+            f"number</summary>{_plain_table(headers, lines)}</details>",
             '<p><a href="#overview">to the table</a></p>',
             "</section>",
         ]
@@ -224,10 +253,10 @@ def _badge(each: Found) -> str:
 
 
 def _legend() -> str:
-    marks = "; ".join(f"“{name}”: {meaning}" for name, meaning in reports.PROVENANCE.items())
+    marks = ", ".join(f"“{name}”: {meaning}" for name, meaning in reports.PROVENANCE.items())
     return (
-        f"± is a standard error. Sources of published numbers: {marks}. Numbers that were only remembered are marked "
-        "(unverified), those computed independently of this code (reference)."
+        f"± is a standard error; that of a published number is what it is judged with. Sources: {marks}. They are "
+        "marked (code), (quoted), (unverified) and (reference); a number without a mark was read in the publication."
     )
 
 

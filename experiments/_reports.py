@@ -24,7 +24,7 @@ PROVENANCE = {
     "mem": "remembered, unverified",
     "own": "computed independently of this code, not published",
 }
-PROVENANCE_MARKS = {"mem": " (unverified)", "own": " (reference)"}
+PROVENANCE_MARKS = {"code": " (code)", "card": " (quoted)", "mem": " (unverified)", "own": " (reference)"}
 PACKAGES = ("pgjax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "numpy")
 
 

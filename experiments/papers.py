@@ -1,13 +1,15 @@
 """All papers, reproduced: every published number beside ours, as one table and one page.
 
-Claim    Each paper's numbers come out of pgjax's own estimators and oracle; where ours differs, the page says why.
+Claim    Each paper's numbers come out of pgjax's own estimators and oracle; where ours differs, the page says why. What
+         a paper shows but does not print is compared with a reference that was computed independently, marked so.
 Command  python -m experiments.papers
          python -m experiments.papers --only four_rooms kl_estimators
-         python -m experiments.papers --full
+         python -m experiments.papers --tiny
 Shows    one table, paper | claim | published | ours | verdict | command | seconds, and `report.html`: one file with
-         every figure in it, which opens from disk, without a network, on a phone as well.
-Expect   Under eight minutes on two CPU cores. --full runs each paper's own number of repetitions, which takes hours.
-         An interrupted run goes on with --resume and its directory.
+         every figure in it, which opens from disk, without a network, on a phone as well. The last two modules,
+         step_size and baseline_start, are warnings of the textbooks rather than papers.
+Expect   About five minutes on two CPU cores; --tiny one or two. --full makes the modules larger that can be, which
+         takes hours. An interrupted run goes on with --resume and its directory.
 Departs  Each module's own header says what it departs from; `python -m experiments.NAME --help`.
 """
 
@@ -49,11 +51,11 @@ class Config:
     only: tuple[str, ...] = ()
     """These papers' modules alone; all if empty."""
     full: bool = False
-    """Each paper's own number of runs, where it is more than the default."""
+    """The larger sizes of the modules that have them (`python -m experiments.NAME --help`); hours."""
     resume: pathlib.Path | None = None
-    """The directory of an earlier run: what it finished with the same options is taken over."""
+    """The directory of an earlier run: its options, and what it finished with them, are taken over."""
     tiny: bool = False
-    """Each module at the size of its tests, to see that everything works: a minute or two."""
+    """Each module at the size of its tests, to see that everything works, in a minute or two; proves nothing."""
 
     def validate(self) -> None:
         unknown = [name for name in self.only if name not in MODULES]
@@ -71,6 +73,9 @@ class Config:
 
 def config_of(module: Any, name: str, config: Config) -> Any:
     """The module's configuration: its default, its tests', or its paper's size."""
+    lacking = [part for part in ("PAPER", "Config", "TINY", "run") if not hasattr(module, part)]
+    if lacking:
+        raise RuntimeError(f"experiments.{name} has no {', '.join(lacking)}, see experiments/_papers.py")
     chosen = dataclasses.replace(module.TINY if config.tiny else module.Config(), **MODULES[name])
     return dataclasses.replace(chosen, full=True) if config.full and hasattr(chosen, "full") else chosen
 
@@ -82,7 +87,8 @@ def reproduce(name: str, config: Config, recorder: runner.Recorder) -> pathlib.P
     if config.resume is not None and finished(config.resume / name / RUN, options):
         recorder.say(f"{name}: taken over from {config.resume}")
         return pathlib.Path(shutil.copytree(config.resume / name / RUN, recorder.path(f"{name}/{RUN}")))
-    return runner.execute(name, options, module.run, module.plot, output_dir=recorder.directory, run_name=RUN)
+    plot = getattr(module, "plot", None)
+    return runner.execute(name, options, module.run, plot, output_dir=recorder.directory, run_name=RUN)
 
 
 def finished(directory: pathlib.Path, options: Any) -> bool:
@@ -92,7 +98,17 @@ def finished(directory: pathlib.Path, options: Any) -> bool:
     return json.loads((directory / "config.json").read_text(encoding="utf-8")) == _reports.plain(options)
 
 
+def resumed(config: Config) -> Config:
+    """`config` with the options of the run that it goes on with, unless others were given."""
+    if config.resume is None or dataclasses.replace(config, resume=None) != Config():
+        return config
+    saved = json.loads((config.resume / "config.json").read_text(encoding="utf-8"))
+    return dataclasses.replace(config, only=tuple(saved["only"]), full=saved["full"], tiny=saved["tiny"])
+
+
 def run(config: Config, recorder: runner.Recorder) -> list[page.Found]:
+    config = resumed(config)
+    recorder.path("config.json").write_text(json.dumps(_reports.plain(config)), encoding="utf-8")
     recorder.resumable()
     found, failed = [], []
     for index, name in enumerate(config.chosen):
@@ -108,10 +124,11 @@ def run(config: Config, recorder: runner.Recorder) -> list[page.Found]:
     recorder.table("Every paper's best-known numbers", *page.overview(found), numeric=("seconds",))
     environment = json.loads(recorder.path("environment.json").read_text(encoding="utf-8"))
     report = recorder.path("report.html")
-    report.write_text(page.write(found, failed, environment), encoding="utf-8")
+    report.write_text(page.write(found, failed, environment, tiny=config.tiny), encoding="utf-8")
     for each in found:
         for contradiction in each.paper["contradictions"]:
             recorder.note(f"{each.name}: {contradiction['text']}")
+    recorder.note(f"Open {report.name} in a browser: the same, with every figure, in one file.")
     if failed:
         raise RuntimeError(f"{', '.join(failed)} failed, as shown above; the other papers are in {report.name}")
     return found

@@ -138,7 +138,7 @@ def two_modules(monkeypatch):
             axes.plot([0, 1])
             recorder.figure(figure, "found")
 
-        module.Config, module.TINY, module.run, module.plot = Sizes, Sizes(runs=1), run_one, plot
+        module.PAPER, module.Config, module.TINY, module.run, module.plot = PAPER, Sizes, Sizes(runs=1), run_one, plot
         monkeypatch.setitem(sys.modules, f"experiments.{name}", module)
 
     make("first"), make("second")
@@ -176,7 +176,10 @@ def test_one_paper_that_fails_leaves_the_others_and_the_run_goes_on_from_there(t
     assert "Failed, and missing here: second" in (broken / "report.html").read_text()
     two_modules["second"] = True
     before = (broken / "first" / "run" / "summary.json").read_bytes()
-    directory = run_all(tmp_path, "b", resume=broken)
+    directory = runner.execute(
+        "papers", all_papers.Config(resume=broken), all_papers.run, output_dir=tmp_path, run_name="b"
+    )
+    assert json.loads((directory / "config.json").read_text())["tiny"] is True
     assert (directory / "first" / "run" / "summary.json").read_bytes() == before
     page = (directory / "report.html").read_text()
     assert "Failed" not in page
@@ -191,9 +194,9 @@ QUANTITIES = ("v*", "gap", "a − b")
 def test_what_was_run_with_other_options_is_run_again(tmp_path, two_modules):
     two_modules["second"] = True
     first = run_all(tmp_path, "a")
-    other = runner.execute("papers", all_papers.Config(resume=first), all_papers.run, output_dir=tmp_path, run_name="b")
-    config = json.loads((other / "first" / "run" / "config.json").read_text())
-    assert config["runs"] == Sizes.runs and (first / "first" / "run" / "config.json").read_text() != config
+    whole = all_papers.Config(resume=first, only=("first",))
+    other = runner.execute("papers", whole, all_papers.run, output_dir=tmp_path, run_name="b")
+    assert json.loads((other / "first" / "run" / "config.json").read_text())["runs"] == Sizes.runs != 1
     stamp = json.loads((first / "first" / "run" / "environment.json").read_text())
     (first / "first" / "run" / "environment.json").write_text(json.dumps(stamp | {"commit": "0123abc"}))
     page = (run_all(tmp_path, "c", resume=first) / "report.html").read_text()
@@ -214,8 +217,10 @@ def test_the_page_holds_every_figure_and_fetches_nothing(tmp_path, two_modules):
         assert sent == (directory / name / "run" / "found.png").read_bytes()
     commit = json.loads((directory / "environment.json").read_text())["commit"]
     assert str(commit or "not from a git checkout") in page
+    assert "A tiny run" in page and "2 numbers stand in the publications" in page
     assert page.count("v*: differs. It is cut off.") == 4  # in the summary of differences and at each paper
-    assert "python -m experiments.<wbr>first" in page and "1 of 3 agree, 1 differ, 1 not measured" in page
+    assert "python -m experiments.<wbr>first --runs 1</code>" in page
+    assert "1 of 3 agree, 1 differ, 1 not measured" in page
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
