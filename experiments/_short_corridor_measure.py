@@ -14,10 +14,8 @@ from experiments import _short_corridor_targets as targets
 from experiments import _short_corridor_training as training
 from experiments._papers import Measured
 from experiments._short_corridor_targets import BASELINE, CLIPPED, CORRECTED, FROM_HALF, PUBLISHED, RELEASED, WINDOWS
-from pgjax import diagnostics, exact
-from pgjax.environments.corridor import BEST_PROBABILITY, LEFT, RIGHT, corridor_mdp, corridor_value
-
-GONE = 1e-5
+from pgjax import exact
+from pgjax.environments.corridor import BEST_PROBABILITY, RIGHT, corridor_mdp, corridor_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +46,9 @@ class Curves:
         return self.total_reward[method][self.stopped[method] == 0]
 
     def window(self, method: str, window: tuple[int, int]) -> np.ndarray | None:
-        """The mean over a window of episodes of each run that was never stopped; None if there is none so late."""
+        """The mean over a window of episodes of each run that was never stopped; None if no run was so long."""
         rewards = self.survivors(method)
-        if rewards.shape[1] < window[1] or len(rewards) < 2:
+        if rewards.shape[1] < window[1]:
             return None
         return rewards[:, window[0] - 1 : window[1]].mean(axis=1)
 
@@ -169,25 +167,23 @@ def in_episode(
     parts = [training.play(key, settings, runs, np.int32(i), **how)[0].params for i in range(-(-samples // several))]
     updates = np.stack([np.asarray(part)[:, RIGHT] for part in parts]) - gaps
     updates = updates[:, : several * len(places)].reshape(len(parts), len(places), several)
-    means, stderrs = diagnostics.mean_and_stderr(np.moveaxis(updates, 1, 0).reshape(len(places), -1), axis=1)
-    return {
-        name: Measured(float(mean), float(stderr), exact=known[name])
-        for name, mean, stderr in zip(places, means, stderrs, strict=True)
-    }
+    columns = np.moveaxis(updates, 1, 0).reshape(len(places), -1)
+    return {name: Measured.of(found, known[name]) for name, found in zip(places, columns, strict=True)}
 
 
-def difference(a: Measured, b: Measured) -> Measured:
-    return Measured(a.value - b.value, math.hypot(a.stderr, b.stderr))
+def mean(values: np.ndarray) -> Measured:
+    """Of `[S]` runs: NaN, which no claim is true of, if there is none, and without an error if there is one."""
+    if len(values) > 1:
+        return Measured.of(values)
+    return Measured(float(values[0]) if len(values) else math.nan)
 
 
-def learning(found: dict[str, Curves], as_the_reference: bool) -> dict[str, Measured]:
+def learning(found: dict[str, Curves]) -> dict[str, Measured]:
     """Windows of the curves, of the runs that were not stopped, and the orderings of the figures."""
 
     def window(variant: str, method: str, episodes: tuple[int, int]) -> Measured | None:
-        if variant == CLIPPED and not as_the_reference:
-            return None
         values = found[variant].window(method, episodes)
-        return None if values is None else Measured(*map(float, diagnostics.mean_and_stderr(values)))
+        return None if values is None else mean(values)
 
     wanted = [(v, m, w) for v, methods in targets.CURVES.items() for m in methods for w in WINDOWS]
     wanted += [(PUBLISHED, FROM_HALF, WINDOWS[0]), (CORRECTED, BASELINE, WINDOWS[-1])]
@@ -199,76 +195,17 @@ def learning(found: dict[str, Curves], as_the_reference: bool) -> dict[str, Meas
     pairs["reversed"] = ((CLIPPED, "2⁻¹²", at_100), (CLIPPED, "2⁻¹³", at_100))
     pairs["alike"] = ((PUBLISHED, BASELINE, last), (CORRECTED, BASELINE, last))
     both = {key: (window(*a), window(*b)) for key, (a, b) in pairs.items()}
-    measured |= {key: difference(a, b) for key, (a, b) in both.items() if a is not None and b is not None}
+    measured |= {key: a.minus(b) for key, (a, b) in both.items() if a is not None and b is not None}
     published = found[PUBLISHED]
     if published.window(BASELINE, at_100) is not None:
         values = published.value[BASELINE][published.stopped[BASELINE] == 0, at_100[0] - 1 : at_100[1]]
-        measured["near"] = Measured(*map(float, diagnostics.mean_and_stderr(values.mean(axis=1))))
+        measured["near"] = mean(values.mean(axis=1))
     return {key: value for key, value in measured.items() if value is not None}
 
 
-def played_on(
-    key: jax.Array, shares: Curves, methods: tuple[str, ...], cap: int, episodes: int
-) -> dict[str, np.ndarray]:
-    """method → v(p), if episodes are cut after `cap` steps, of the policies that its stopped runs end with, `[≤ S]`.
-
-    They play on until p has left (10⁻⁵, 1 − 10⁻⁵), where an episode hardly ever ends before the cap and the next
-    updates lead further out, or for as many `episodes` as a run has.
-    """
-    stopped = {method: shares.rows(method)[shares.stopped[method] > 0] for method in methods}
-    rows = np.concatenate(list(stopped.values()))
-    if not len(rows):
-        return stopped
-    settings, runs = jax.tree.map(lambda x: x[rows], (shares.settings, shares.runs))
-    settings = settings._replace(stop=np.full(len(rows), training.log_odds(1 - GONE), np.float32))
-    runs = runs._replace(stopped=jnp.abs(runs.params[:, RIGHT] - runs.params[:, LEFT]) > settings.stop)
-    for episode in range(episodes):
-        if bool(runs.stopped.all()):
-            break
-        runs, _ = training.play(
-            key, settings, runs, np.int32(episode), environment=training.corridor(cap), update=training.PER_STEP
-        )
-    with jax.enable_x64(True):
-        values = np.asarray(training.capped_value(jnp.asarray(np.asarray(runs.params, float)), cap))
-    ends = np.cumsum([len(each) for each in stopped.values()])
-    return dict(zip(methods, np.split(values, ends[:-1]), strict=True))
-
-
-def divergence(found: Curves, shares: Curves, values: dict[str, np.ndarray]) -> dict[str, Measured]:
-    """Shares of diverged runs, when they diverge, and the means over all runs, diverged ones included.
-
-    Args:
-        found: the published variant's curves.
-        shares: of more and shorter runs, from which the shares are.
-        values: method → what the diverged runs of `shares` come to, `played_on`.
-    """
-    number, measured, share = shares.number, {}, {}
-    for method in targets.DIVERGED:
-        count = int((shares.stopped[method] > 0).sum())
-        share[method] = Measured(count / number, targets.share_stderr(count, number))
-        measured[f"diverged {method}"] = share[method]
-    fast, slow = targets.STEPS[:2]
-    if share[fast].value > 0:
-        measured["diverged more"] = difference(share[fast], share[slow])
-    if (found.stopped[fast] > 0).any():
-        measured["early"] = Measured(100.0 - found.stopped[fast].max())
-    ends = {method: found.window(method, WINDOWS[-1]) for method in (fast, slow)}
-    if all(end is not None for end in ends.values()) and len(values[fast]):
-        everybody = {method: over_all_runs(ends[method], share[method], values[method]) for method in ends}
-        measured |= {"all runs": everybody[fast], "best step": difference(everybody[slow], everybody[fast])}
-    return measured
-
-
-def over_all_runs(survivors: np.ndarray, share: Measured, diverged: np.ndarray) -> Measured:
-    """(1 − q) S + q D: q the share of diverged runs, S and D the means of survivors `[S]` and diverged runs `[S]`."""
-    mean, stderr = map(float, diagnostics.mean_and_stderr(survivors))
-    if not len(diverged):
-        return Measured(mean, stderr)
-    lost = float(diverged.mean())
-    spread = float(diverged.std()) / math.sqrt(len(diverged))
-    q = share.value
-    error = math.hypot((1 - q) * stderr, q * spread, (lost - mean) * share.stderr)
-    return Measured((1 - q) * mean + q * lost, error)
+def add_row(recorder: runner.Recorder, quantity: str, variant: str, ours: Measured) -> None:
+    """A row of a number that there is nothing to judge by."""
+    recorder.row(quantity=quantity, variant=variant, ours=ours.value, stderr=ours.stderr)
 
 
 def record(found: dict[str, Curves], recorder: runner.Recorder) -> None:
@@ -279,19 +216,16 @@ def record(found: dict[str, Curves], recorder: runner.Recorder) -> None:
             for window in (WINDOWS[1], WINDOWS[-1]):
                 values = curves.window(method, window)
                 if values is not None and (variant, method, window) not in targets.ENDS:
-                    mean, stderr = map(float, diagnostics.mean_and_stderr(values))
-                    recorder.row(quantity=targets.window_name(window), variant=name, ours=mean, stderr=stderr)
+                    add_row(recorder, targets.window_name(window), name, mean(values))
             if variant == CORRECTED:
-                count, number = int((curves.stopped[method] > 0).sum()), curves.number
-                error = targets.share_stderr(count, number)
-                recorder.row(quantity="share diverged", variant=name, ours=count / number, stderr=error)
+                add_row(recorder, "share diverged", name, Measured.share(curves.stopped[method] > 0))
         recorder.row(quantity="share of episodes that the cap cut", variant=variant, ours=curves.cut)
 
 
 def title(curves: Curves) -> str:
     """The finding: when each method comes within 1 of v*, by what it shows at episodes 91–100."""
     values = {method: curves.window(method, WINDOWS[1]) for method in (BASELINE, "2⁻¹³")}
-    if any(value is None for value in values.values()):
+    if any(value is None or not len(value) for value in values.values()):
         return "REINFORCE on the short corridor"
     found = [f"{value.mean():.1f}".replace("-", "−") for value in values.values()]
     return f"After 100 episodes REINFORCE earns {found[0]} with a baseline and {found[1]} without; the best is −11.7"

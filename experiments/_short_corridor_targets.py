@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from experiments import _papers as papers
 from pgjax.environments.corridor import BEST_PROBABILITY, BEST_VALUE
@@ -33,17 +33,13 @@ CURVES = {
 }
 ENDS = {(PUBLISHED, FROM_HALF, WINDOWS[0]): ("−11.9", 2.7), (CORRECTED, BASELINE, WINDOWS[-1]): ("−12.0", 1.19)}
 REFERENCE_RUNS = {PUBLISHED: 200, CLIPPED: 100}
-DIVERGED = {"2⁻¹²": "0.035", "2⁻¹³": "0", "2⁻¹⁴": "0", BASELINE: "0.005"}
+DIVERGED = {"2⁻¹²": "0.035", "2⁻¹³": "0.000", "2⁻¹⁴": "0.000", BASELINE: "0.005"}
+# −171 = .96 · (−12) + .04 · (−4000) but for rounding: 3 or 5 runs of 100 would be −132 or −211.
+STUCK = 0.04
 
 
 def window_name(window: tuple[int, int]) -> str:
     return f"total reward, episodes {window[0]}–{window[1]}"
-
-
-def share_stderr(count: float, number: int) -> float:
-    """Of a share, by (k + 1)/(n + 2) (Laplace), because 0 of 200 is not 0 for certain."""
-    share = (count + 1) / (number + 2)
-    return math.sqrt(share * (1 - share) / number)
 
 
 def exact_targets() -> Iterator[papers.Target]:
@@ -73,7 +69,8 @@ def exact_targets() -> Iterator[papers.Target]:
 
 def in_episode_targets() -> Iterator[papers.Target]:
     """Of the mean update at fixed θ, with the baseline of the box."""
-    published = (("6.98", 0.09), ("3.10", 0.06), ("8.45", 0.10), ("1.71", 0.06))
+    # No error is given for 3.10: it is taken to be as uncertain as ours.
+    published = (("6.98", 0.09), ("3.10", None), ("8.45", 0.10), ("1.71", 0.06))
     for name, (number, stderr) in zip(IN_EPISODE, published, strict=True):
         rule = papers.Within(3, published_stderr=stderr)
         yield papers.Target(name, f"E Σ_t (G_t − w_t) ∂ ln f, {name}", rule, number, "own", PUBLISHED)
@@ -90,23 +87,28 @@ def ordering_targets() -> Iterator[papers.Target]:
     for faster, slower in itertools.pairwise(STEPS):
         quantity = f"return at {faster} − at {slower}, episodes 91–100"
         yield papers.Target(f"{faster} first", quantity, above, provenance="own", variant=PUBLISHED)
-    quantity = "return at 2⁻¹³ − at 2⁻¹², all runs, episodes 901–1000"
+    quantity = "best step, our reading: 2⁻¹³ − 2⁻¹², stopped runs played on"
     yield papers.Target("best step", quantity, above, provenance="text", variant=PUBLISHED)
     quantity = "return at 2⁻¹² − at 2⁻¹³, all runs, episodes 91–100"
     yield papers.Target("reversed", quantity, above, provenance="own", variant=CLIPPED)
-    rule = papers.Within(3, published_stderr=3988 * share_stderr(4, 100))
-    yield papers.Target("all runs", "return at 2⁻¹², all runs, cap 4000", rule, "−171", "own", PUBLISHED)
 
 
 def divergence_targets() -> Iterator[papers.Target]:
     """How many runs leave (.001, .999), and when."""
     for method, published in DIVERGED.items():
-        rule = papers.Within(3, published_stderr=share_stderr(200 * float(published), 200))
+        rule = papers.Within(3, published_stderr=papers.share_error(200 * float(published), 200))
         yield papers.Target(f"diverged {method}", f"share diverged, {method}", rule, published, "own", PUBLISHED)
     quantity = "share diverged by episode 100, 2⁻¹² − 2⁻¹³"
     yield papers.Target("diverged more", quantity, papers.Above(), provenance="own", variant=PUBLISHED)
     quantity = "100 − the last episode after which a run of 2⁻¹² diverged"
     yield papers.Target("early", quantity, papers.Above(), provenance="own", variant=PUBLISHED)
+    # At p = 1 − 10⁻⁵, where a run counts as over the edge, v is −3960: 2 % of the episodes end, on average half-way.
+    quantity = "v of the runs of 2⁻¹² that are stuck, cap 4000"
+    yield papers.Target("stuck", quantity, papers.Near(40.0), "−4000", "own", PUBLISHED)
+    quantity = "return at 2⁻¹², all runs, if 4 of 100 are stuck, cap 4000"
+    why = "How many runs the reference had, and how many of them diverged, is not known; 4 of 100 is what fits."
+    rule = papers.Within(3, published_stderr=0.96 / 10)
+    yield papers.Target("all runs", quantity, rule, "−171", "own", PUBLISHED, why=why)
 
 
 def curve_targets() -> Iterator[papers.Target]:
@@ -124,6 +126,18 @@ def curve_targets() -> Iterator[papers.Target]:
     rule = papers.Within(3, published_stderr=1.19 * math.sqrt(2) / 10)
     quantity = "return per step − per episode, baseline, episodes 901–1000"
     yield papers.Target("alike", quantity, rule, "0.1", "own", f"{PUBLISHED}, {CORRECTED}")
+
+
+def left_out(changed: Collection[str]) -> set[str]:
+    """Keys of the targets that are about another problem once the options of these names are changed."""
+    concerned = {
+        "cap": lambda target: True,
+        "p_min": lambda target: CLIPPED in target.variant,
+        "decay": lambda target: CORRECTED in target.variant,
+        "long_cap": lambda target: target.key in ("stuck", "all runs", "best step"),
+    }
+    learnt = [target for part in (ordering_targets, divergence_targets, curve_targets) for target in part()]
+    return {target.key for target in learnt for name in concerned if name in changed and concerned[name](target)}
 
 
 def all_targets() -> tuple[papers.Target, ...]:

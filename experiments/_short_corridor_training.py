@@ -175,11 +175,10 @@ def expected_update(params: jax.Array, baseline_step: jax.typing.ArrayLike) -> j
 
         Σ_s d(s) Σ_a ∇π(a|s) Q(s, a),    d(s) = Σ_t (1 − α_w)ᵗ P(S_t = s),    Q undiscounted.
     """
-    mdp = corridor_mdp()
     apply = clipped_policy(np.inf).apply
-    probabilities, pull_back = jax.vjp(lambda theta: exact.policy_probabilities(apply, theta, mdp), params)
-    visits = exact.stationary_visitation(mdp, probabilities, 1.0 - baseline_step)
-    return pull_back(visits[:, None] * exact.stationary_action_values(mdp, probabilities))[0]
+    return exact.stationary_policy_gradient_theorem(
+        apply, params, corridor_mdp(), visitation_discount=1.0 - baseline_step
+    )
 
 
 def capped_value(params: jax.Array, horizon: int) -> jax.Array:

@@ -116,6 +116,7 @@ def test_the_two_gradients_agree(problem, discount):
     policy, pull_back = jax.vjp(lambda theta: exact.policy_probabilities(tabular, theta, mdp), params)
     undiscounted = exact.stationary_visitation(mdp, policy, 1.0)[:, None]
     twin = pull_back(undiscounted * exact.stationary_action_values(mdp, policy, discount))[0]
+    np.testing.assert_allclose(theorem(tabular, params, mdp, discount, 1.0), twin, rtol=1e-12, atol=1e-12)
     wrong = np.max(np.abs(twin - theorem(tabular, params, mdp, discount)))
     assert (wrong > 1e-2) == (discount < 1)  # twin: visits counted without γᵗ
 

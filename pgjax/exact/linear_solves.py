@@ -89,16 +89,23 @@ def stationary_gradient(apply: Apply, params: PyTree, mdp: TabularMDP, discount:
 
 
 def stationary_policy_gradient_theorem(
-    apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike = 1.0
+    apply: Apply,
+    params: PyTree,
+    mdp: TabularMDP,
+    discount: ArrayLike = 1.0,
+    visitation_discount: ArrayLike | None = None,
 ) -> PyTree:
     """∇ρ(θ) = Σ_s d(s) Σ_a ∇π(a|s) Q(s, a), a pytree as `params`; equals `stationary_gradient`.
 
-    `mdp.horizon` is ignored; errors as in `stationary_state_values`.
+    With a `visitation_discount` δ, d(s) = Σ_t δᵗ P(S_t = s) while Q keeps its γ: the mean of updates whose step t is
+    multiplied by δᵗ, for δ ≠ γ no gradient. `mdp.horizon` is ignored; errors as in `stationary_state_values`.
 
     Source: Sutton, McAllester, Singh & Mansour (2000), theorem 1.
     """
     probabilities, pull_back = jax.vjp(lambda theta: policy_probabilities(apply, theta, mdp), params)
-    visits = stationary_visitation(mdp, probabilities, discount)[:, None]
+    visits = stationary_visitation(
+        mdp, probabilities, discount if visitation_discount is None else visitation_discount
+    )[:, None]
     q = stationary_action_values(mdp, probabilities, discount)
     return pull_back(jnp.where(visits > 0, visits * q, 0.0))[0]
 
