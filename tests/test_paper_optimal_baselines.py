@@ -53,8 +53,8 @@ def test_the_lowest_points_tell_the_rules_apart(ran):
 
 
 def test_bad_options_are_refused():
-    with pytest.raises(runner.UsageError, match="--problems 3: must be at least 8"):
-        dataclasses.replace(module.TINY, problems=3).validate()
+    with pytest.raises(runner.UsageError, match="--problems 63: must be at least 64"):
+        dataclasses.replace(module.TINY, problems=63).validate()
     with pytest.raises(runner.UsageError, match="--lengths 4 1024: must be increasing, with 16 among them"):
         dataclasses.replace(module.TINY, lengths=(4, 1024)).validate()
 
