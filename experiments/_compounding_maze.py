@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from experiments import _runner as runner
 from pgjax import diagnostics, exact
@@ -18,6 +19,11 @@ OFF_THE_WAY = "errors per step of the copy, off the expert's way"
 STEPS_OFF = "share of the copy's steps off the expert's way"
 
 
+def random_at_times(policy: jax.Array, probability: ArrayLike) -> jax.Array:
+    """(1 − p) π(a|s) + p / A, `[S, A]`: with probability p an action at random, the right one among them."""
+    return (1.0 - probability) * policy + probability / policy.shape[-1]
+
+
 def labellers(config: Any, mdp: TabularMDP) -> dict[str, Callable]:
     """name → `(key, expert, n) → π [S, A]`: the copy after n episodes of an expert that acts and answers as told."""
     first = config.episodes[0]
@@ -26,7 +32,7 @@ def labellers(config: Any, mdp: TabularMDP) -> dict[str, Callable]:
         return exact.cloned_probabilities(exact.label_counts(key, mdp, expert, expert, n), pooled=True)
 
     def dart(key, expert, n):
-        noisy = (1.0 - config.injected) * expert + config.injected / mdp.num_actions
+        noisy = random_at_times(expert, config.injected)
         return exact.cloned_probabilities(exact.label_counts(key, mdp, noisy, expert, n), pooled=True)
 
     def dagger(key, expert, n):
@@ -56,7 +62,6 @@ def measure(config: Any, recorder: runner.Recorder) -> dict:
     expert = exact.optimal_probabilities(mdp)
     number = max(2, config.data_sets // 4)
     keys = jax.random.split(jax.random.key(config.seed + 1), number)
-    spread = jnp.full_like(expert, 1.0 / mdp.num_actions)
     # With slip the expert comes everywhere at times; its states are those on its way when nothing slips.
     way = exact.expert_support(maze_mdp(slip=0.0), expert)
     methods = {name: method for name, method in labellers(config, mdp).items() if name in config.copies}
@@ -64,7 +69,7 @@ def measure(config: Any, recorder: runner.Recorder) -> dict:
     def look(method, n: int):
         @jax.jit
         def of(keys: jax.Array, noise: jax.Array):
-            asked = (1.0 - noise) * expert + noise * spread
+            asked = random_at_times(expert, noise)
 
             def one(key: jax.Array):
                 copy = best(method(key, asked, n))

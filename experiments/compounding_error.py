@@ -13,7 +13,8 @@ Shows    (a) a chain on which one error lasts, or can be mended: exact regret ag
          against the noise of the expert. Nothing is estimated but the mean over data sets: every regret is a dynamic
          program, with a true zero.
 Expect   (a) slopes 2 and, for DAgger where errors can be mended, 1; (b) slopes near 2 in H and −1 in N, no help from
-         DAgger, which has no way back either, and nothing left of it with one table for all times; (c) all errors off
+         DAgger, which has no way back either and stays near 2, by far the most regret for DART, whose injected noise
+         throws the expert itself over the cliff, and nothing left with one table for all times; (c) all errors off
          the expert's way, cloning and DAgger alike, because the floor's slips lead the expert there too, and DART
          ahead, whose injected noise does so more often; (d) for the same reason cloning and DART copy a noisy expert
          better, its likeliest answer being right; DAgger does not. A minute on two CPU cores.
@@ -23,14 +24,14 @@ Departs  Tables in place of networks: the copy of a state is the frequency of th
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from experiments import _compounding_cliff as cliff
 from experiments import _compounding_maze as maze
 from experiments import _papers as papers
 from experiments import _runner as runner
-from experiments._compounding_paper import ERROR, ON_CLIFF, ONE_TABLE, PAPER, measured, slope
-from pgjax import diagnostics, exact
+from experiments._compounding_paper import CHAIN, ERROR, INJECTED, ON_CLIFF, ONE_TABLE, PAPER, measured, slope
+from pgjax import exact
 
 PARTS = ("chain", "cliff", "maze")
 
@@ -50,7 +51,7 @@ class Config:
     data_sets: int = 200
     """Data sets of (b), and of (c) and (d) a quarter of them; all in one program."""
     sizes: tuple[int, ...] = (50, 100, 200, 400)
-    """Numbers of demonstrations of (b)."""
+    """Numbers of demonstrations of (b); the second is that of the curves against the horizon."""
     horizons: tuple[int, ...] = (8, 16, 32, 64)
     """Horizons of (b)."""
     episodes: tuple[int, ...] = (2, 4, 8, 16, 32)
@@ -59,8 +60,8 @@ class Config:
     """Probability that the maze's floor chooses the move."""
     noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4)
     """Probabilities in (d) that the expert acts and answers at random."""
-    injected: float = 0.2
-    """DART: probability that the acting expert takes a random action."""
+    injected: float = INJECTED
+    """DART: probability that the acting expert takes an action at random, the right one among them."""
     seed: int = 0
     """Of everything."""
 
@@ -79,9 +80,10 @@ class Config:
             shown = " ".join(map(str, values))
             runner.require(increasing, f"--{name}", shown, "at least two numbers, increasing, at least 1")
         runner.require(self.sizes[0] >= 4, "--sizes", self.sizes[0], "at least 4 (the cliff has 5 good states)")
-        runner.require(
-            all(n % self.episodes[0] == 0 for n in self.episodes), "--episodes", self.episodes, "multiples of the first"
-        )
+        words = f"a multiple of {cliff.ROUNDS} in second place, where DAgger learns in {cliff.ROUNDS} rounds"
+        runner.require(self.sizes[1] % cliff.ROUNDS == 0, "--sizes", " ".join(map(str, self.sizes)), words)
+        divided = all(n % self.episodes[0] == 0 for n in self.episodes)
+        runner.require(divided, "--episodes", " ".join(map(str, self.episodes)), "multiples of the first")
         runner.require(0 <= self.slip < 1, "--slip", self.slip, "in [0, 1)")
         runner.require(all(0 <= p <= 1 for p in self.noise) and self.noise, "--noise", self.noise, "in [0, 1]")
         runner.require(0 <= self.injected <= 1, "--injected", self.injected, "in [0, 1]")
@@ -114,87 +116,30 @@ def chain(config: Config, recorder: runner.Recorder) -> dict[str, np.ndarray]:
         for name, values in regrets.items():
             curves[f"{name}, {kind}"] = np.array(values)
             linear = recoverable and name == "DAgger"
+            shown = linear if name == "DAgger" else not recoverable
             for horizon, value in zip(config.lengths, values, strict=True):
+                if shown and horizon in CHAIN and config.error == ERROR:
+                    continue  # a target's
                 predicted = config.error * horizon if linear else float(exact.compounding_cost(config.error, horizon))
                 recorder.row(
-                    quantity=f"(a) regret, T = {horizon}",
+                    quantity=f"(a) regret, ε = {config.error:g}, T = {horizon}",
                     variant=f"{name}, {kind}",
                     ours=value,
                     exact=predicted,
                     verdict=runner.verdict(value, 0.0, predicted, tolerance=1e-9 * horizon),
                 )
-            recorder.row(
-                quantity="(a) slope of ln regret in ln T, at the left end",
-                variant=f"{name}, {kind}",
-                ours=float(np.log(values[1] / values[0]) / np.log(config.lengths[1] / config.lengths[0])),
-            )
+            if not (linear and config.error == ERROR):
+                recorder.row(
+                    quantity="(a) slope of ln regret in ln T, the first two",
+                    variant=f"{name}, {kind}",
+                    ours=slope(config.lengths[:2], values[:2]),
+                )
     return curves
-
-
-def cliff(config: Config, recorder: runner.Recorder) -> dict:
-    """(b) Regret on the reset cliff from N demonstrations of H steps, over many data sets, one program for each."""
-    middle = config.sizes[1]
-    fixed = config.horizons[len(config.horizons) // 2]
-    def regrets(name: str, size: int, horizon: int, index: int) -> np.ndarray:
-        mdp = exact.reset_cliff(size, horizon)
-        expert = exact.first_action(mdp)
-        noisy = exact.with_errors(expert, config.injected)
-
-        def copy(key: jax.Array) -> jax.Array:
-            if name == "DAgger":
-                betas = jnp.asarray([1.0, 0.0, 0.0, 0.0])
-                return exact.tabular_dagger(key, mdp, expert, betas, size // 4)[-1]
-            counts = exact.label_counts(key, mdp, noisy if name == "DART" else expert, expert, size)
-            return exact.cloned_probabilities(counts, pooled=name == ONE_TABLE)
-
-        of_data = jax.jit(jax.vmap(lambda key: exact.regret(mdp, expert, copy(key))))
-        found = np.asarray(of_data(jax.random.split(jax.random.key(config.seed + 100 + index), config.data_sets)))
-        return np.where(np.abs(found) < 1e-12 * horizon, 0.0, found)  # what is left of rounding
-
-    known_values: dict[tuple[str, int, int], np.ndarray] = {}
-
-    def line(name: str, settings: list[tuple[int, int]], start: int) -> np.ndarray:
-        found = []
-        for i, (size, horizon) in enumerate(settings):
-            if (name, size, horizon) in known_values:
-                found.append(known_values[name, size, horizon])
-                continue
-            values = known_values[name, size, horizon] = regrets(name, size, horizon, start + i)
-            mean, stderr = diagnostics.mean_and_stderr(values)
-            known = float(exact.reset_cliff_regret(size, horizon)) if name == "cloning" else None
-            recorder.row(
-                quantity=f"(b) regret on the cliff, N = {size}, H = {horizon}",
-                variant=name,
-                ours=float(mean),
-                stderr=float(stderr),
-                exact=known,
-                verdict=None if known is None else runner.verdict(float(mean), float(stderr), known),
-            )
-            found.append(values)
-            progress.advance(1, f"{name}, N = {size}, H = {horizon}")
-        return np.stack(found, axis=1)
-
-    total = len(config.copies) * len(config.horizons) + len(config.sizes) - 1
-    with recorder.progress(total, "copies on the cliff", "settings") as progress:
-        against_horizon = {
-            name: line(name, [(middle, horizon) for horizon in config.horizons], 0) for name in config.copies
-        }
-        against_size = {"cloning": line("cloning", [(size, fixed) for size in config.sizes], 10)}
-    predicted = {
-        "H": np.array([float(exact.reset_cliff_regret(middle, horizon)) for horizon in config.horizons]),
-        "N": np.array([float(exact.reset_cliff_regret(size, fixed)) for size in config.sizes]),
-    }
-    found = {"H": (config.horizons, against_horizon), "N": (config.sizes, against_size)}
-    for name, (x, curves) in found.items():
-        quantity = f"(b) slope of ln regret in ln {name}, at the right end"
-        ours = slope(x, curves["cloning"].mean(axis=0))
-        recorder.row(quantity=quantity, variant="cloning", ours=ours, exact=slope(x, predicted[name]))
-    return {name: (*found[name], predicted[name]) for name in found} | {"fixed": (middle, fixed)}
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
     names = {"chain": "(a) the chain", "cliff": "(b) the cliff", "maze": "(c), (d) the maze"}
-    functions = {"chain": chain, "cliff": cliff, "maze": maze.measure}
+    functions = {"chain": chain, "cliff": cliff.measure, "maze": maze.measure}
     found = {}
     with jax.enable_x64(True):
         for part in config.parts:
@@ -213,7 +158,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     if "chain" in results:
         plot_chain(config, results["chain"], recorder)
     if "cliff" in results:
-        plot_cliff(config, results["cliff"], recorder)
+        cliff.plot(config, results["cliff"], recorder)
     if "maze" in results:
         maze.plot(config, results["maze"], recorder)
 
@@ -241,32 +186,6 @@ def plot_chain(config: Config, chain: dict, recorder: runner.Recorder) -> None:
         axes.set_xticks(config.lengths, list(map(str, config.lengths)))
         axes.minorticks_off()
     recorder.figure(figure, "chain")
-
-
-def plot_cliff(config: Config, cliff: dict, recorder: runner.Recorder) -> None:
-    from experiments import _plots as plots
-
-    slopes = {name: slope(cliff[name][0], cliff[name][1]["cloning"].mean(axis=0)) for name in ("H", "N")}
-    powers = f"{slopes['H']:.2f}, as N to the power {slopes['N']:.2f}"
-    title = f"On the reset cliff regret goes as H to the power {powers}"
-    caption = (
-        f"{config.data_sets} data sets, 95 % bootstrap bands, thin as the lines. Dashed: exact, over data too. With "
-        "one table for all times a copy loses nothing, and is not drawn."
-        if not cliff["H"][1].get(ONE_TABLE, np.ones(1)).any()
-        else f"{config.data_sets} data sets, 95 % bootstrap bands. Dashed: exact, over data too."
-    )
-    figure, both = plots.figure(title, caption, columns=2, width=13, height=4.6)
-    middle, fixed = cliff["fixed"]
-    labels = {"H": f"H, steps (N = {middle})", "N": f"N, demonstrations (H = {fixed})"}
-    for axes, name in zip(both, ("H", "N"), strict=True):
-        x, curves, predicted = cliff[name]
-        axes.set(xscale="log", yscale="log", xlabel=labels[name], ylabel="regret (reward)")
-        axes.plot(x, predicted, "--", color=plots.INK, linewidth=1, zorder=3)
-        lossy = {name: values for name, values in curves.items() if values.mean() > 0}
-        plots.learning_curves(axes, np.array(x), lossy, colour_of=plots.colours(ON_CLIFF))
-        axes.set_xticks(x, list(map(str, x)))
-        axes.minorticks_off()
-    recorder.figure(figure, "cliff")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from experiments import _papers as papers
 from experiments import _runner as runner
 from experiments._four_rooms_paper import EXITS, PAPER, REFERENCE, key_of
 from experiments._papers import Measured
-from pgjax import diagnostics, exact
+from pgjax import exact
 from pgjax.environments import four_rooms as rooms
 
 __all__ = ["PAPER", "TINY", "VARIANTS", "Config", "plot", "run"]
@@ -82,7 +82,8 @@ class Config:
             require(math.isfinite(epsilon), "--epsilons", epsilon, "finite")
         require(0 < self.natural_step < math.inf, "--natural-step", self.natural_step, "positive")
         require(0 < self.vanilla_step < math.inf, "--vanilla-step", self.vanilla_step, "positive")
-        require(self.horizon >= 15, "--horizon", self.horizon, "at least 15: the best exit is 14 steps away")
+        require(self.horizon >= 14, "--horizon", self.horizon, "at least 14: the best exit is 14 steps away")
+        require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
 
 
 TINY = Config(runs=8, episodes=100, every=50, epsilons=(-0.5, 0.5), time_left=False)
@@ -115,6 +116,15 @@ def geometry_facts(horizon: int) -> dict[str, Measured]:
     }
 
 
+def before_learning(curves: Curves) -> Measured:
+    """The uniform policy's value as the curves begin, solved for, beside that of episodes of 3000 steps."""
+    mdp = training.numbered("described", 3000)  # whose rest is worth less than 1e-13
+    start = jnp.zeros((mdp.num_states, mdp.num_actions))
+    cut = exact.objective(training.POLICY.apply, start, mdp, training.DISCOUNT)
+    course = next(iter(curves["described", "natural", "endless"].values()))
+    return Measured(float(course.objective[0, 0]), exact=float(cut))
+
+
 def learn(config: Config, recorder: runner.Recorder) -> Curves:
     """All curves, each a `Course` of NumPy arrays `[runs, N]`."""
     steps = {"natural": config.natural_step, "vanilla": config.vanilla_step}
@@ -139,31 +149,22 @@ def learn(config: Config, recorder: runner.Recorder) -> Curves:
 def compare(config: Config, curves: Curves) -> dict[str, Measured]:
     """Ours for every target about learning that the options leave comparable."""
     natural, vanilla = (curves["described", method, "endless"] for method in ("natural", "vanilla"))
-    before = float(natural[config.epsilons[0]].objective[0, 0])
-    measured = {"uniform": Measured(before, exact=before)}
+    measured = {}
     if any(getattr(config, name) != getattr(Config, name) for name in ("natural_step", "vanilla_step", "horizon")):
         return measured  # the reference answers another question
     for (method, epsilon), numbers in REFERENCE.items():
         course = curves["described", method, "endless"].get(epsilon)
         for episode in numbers if course is not None else ():
             if episode <= config.episodes and episode % config.every == 0:
-                measured[key_of(method, epsilon, episode)] = _mean(course.objective[:, episode // config.every])
+                measured[key_of(method, epsilon, episode)] = Measured.of(course.objective[:, episode // config.every])
     if {-0.5, 0.5} <= set(config.epsilons) and config.episodes >= Config.episodes:
-        gap = lambda of, field: _less(_mean(getattr(of[0.5], field)[:, -1]), _mean(getattr(of[-0.5], field)[:, -1]))
+        at_end = lambda course, field: Measured.of(getattr(course, field)[:, -1])
+        gap = lambda of, field: at_end(of[0.5], field).minus(at_end(of[-0.5], field))
         measured["value"] = gap(natural, "objective")
         measured["actions"] = gap(natural, "action_entropy")
         measured["states"] = gap(natural, "state_entropy")
-        measured["weak"] = _less(measured["value"], gap(vanilla, "objective"))
+        measured["weak"] = measured["value"].minus(gap(vanilla, "objective"))
     return measured
-
-
-def _mean(runs: np.ndarray) -> Measured:
-    mean, stderr = diagnostics.mean_and_stderr(runs)
-    return Measured(float(mean), float(stderr))
-
-
-def _less(a: Measured, b: Measured) -> Measured:
-    return Measured(a.value - b.value, math.hypot(a.stderr, b.stderr))
 
 
 def record(config: Config, curves: Curves, compared: dict[str, Measured], recorder: runner.Recorder) -> None:
@@ -174,18 +175,20 @@ def record(config: Config, curves: Curves, compared: dict[str, Measured], record
         name = f"{method}, {geometry}" + ", Q of the time left" * (values == "time left")
         for epsilon, course in of_epsilon.items():
             at_end = course.objective[:, -1]
-            rows = {f"value after {config.episodes} episodes": at_end, f"share of runs worth < {LOST}": at_end < LOST}
+            rows = {
+                f"value after {config.episodes} episodes": Measured.of(at_end),
+                f"share of runs worth < {LOST}": Measured.share(at_end < LOST),
+            }
             if (geometry, values) == ("described", "endless") and key_of(method, epsilon, config.episodes) in compared:
                 del rows[f"value after {config.episodes} episodes"]
-            for quantity, runs in rows.items():
-                ours = _mean(runs.astype(float))
+            for quantity, ours in rows.items():
                 label = f"{quantity}, ε = {epsilon:g}".replace("-", "−")
                 recorder.row(quantity=label, variant=name, ours=ours.value, stderr=ours.stderr)
             which = {"geometry": geometry, "method": method, "values": values, "epsilon": epsilon}
             for field, runs in course._asdict().items():
                 raw["_".join(map(str, (*which.values(), field))).replace(" ", "_")] = runs
             for index, episode in enumerate(looks):
-                means = {field: _mean(runs[:, index]) for field, runs in course._asdict().items()}
+                means = {field: Measured.of(runs[:, index]) for field, runs in course._asdict().items()}
                 line = which | {"episode": int(episode)} | {field: mean.value for field, mean in means.items()}
                 recorder.metrics(line | {f"{field}_stderr": mean.stderr for field, mean in means.items()})
     np.savez_compressed(recorder.path("curves.npz"), **raw)
@@ -198,6 +201,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
             facts = geometry_facts(config.horizon)
         with recorder.timed("learning"):
             curves = learn(config, recorder)
+        facts["uniform"] = before_learning(curves)
     compared = compare(config, curves)
     papers.check(recorder, PAPER, facts | compared)
     record(config, curves, compared, recorder)

@@ -107,14 +107,12 @@ PAPER = papers.Paper(
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """Options; the defaults are what the README shows, and the paper's sizes."""
 
     evaluations: int = 8
     """The most evaluations of f per estimate, k."""
     draws: int = 1000
     """Estimates drawn for each k; the paper's number."""
-    full: bool = False
-    """The paper's sizes, which are the defaults."""
     seed: int = 0
     """Of the draws."""
 
@@ -122,7 +120,6 @@ class Config:
         runner.require(4 <= self.evaluations <= 12, "--evaluations", self.evaluations, "from 4 to 12")
         runner.require(self.draws >= 100, "--draws", self.draws, "at least 100")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
-        papers.full_size(self, {"evaluations": 8, "draws": 1000})
 
 
 TINY = Config(evaluations=4, draws=200)
@@ -177,7 +174,6 @@ def record_draws(draws: dict, curves: dict, gradient: np.ndarray, recorder: runn
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
-    config = papers.full_size(config, {"evaluations": 8, "draws": 1000})
     with jax.enable_x64(True):
         every = problem()
         sizes = range(1, config.evaluations + 1)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import _compounding_maze as maze
+from experiments import _compounding_paper as compounding_paper
 from experiments import _papers as papers
 from experiments import _runner as runner
 from experiments import compounding_error, imitation
@@ -31,7 +32,7 @@ def test_the_exact_set_ups_have_their_digits(compounding):
     # 1.0175 is Σ (1 − (1 − ε)^t) at T = 20; some print it as 1.018.
     lasting = {10: 0.271, 20: 1.0175}
     for horizon, cost in lasting.items():
-        wanted = f"(a) regret, T = {horizon}"
+        wanted = f"(a) regret, ε = 0.005, T = {horizon}"
         found = {variant: row["ours"] for (quantity, variant), row in rows.items() if quantity == wanted}
         assert found["cloning, an error lasts"] == pytest.approx(cost, rel=5e-4)
         assert found["DAgger, an error lasts"] == pytest.approx(cost, rel=5e-4)
@@ -46,7 +47,10 @@ def test_of_the_papers_numbers_only_a_rounding_differs(compounding):
     reached = {key for key, verdict in verdicts.items() if verdict in ("agrees", "holds")}
     exactly = {"chain 10", "mended 10", "mended 20", "bound", "chain slope", "mended slope", "limit H", "limit N"}
     assert reached == exactly | {"no help", "one table"}
-    wrong = [key for key, row in rows_of(compounding).items() if papers.bad(row["verdict"] or "")]
+    rows = json.loads((compounding / "summary.json").read_text())["rows"]
+    shown = [(row["quantity"], row["variant"]) for row in rows]
+    assert len(set(shown)) == len(shown)
+    wrong = [key for key, row in zip(shown, rows) if papers.bad(row["verdict"] or "")]
     assert wrong == [("(a) regret, ε = 0.005, T = 20", "cloning, an error lasts")]
 
 
@@ -56,7 +60,56 @@ def test_every_error_of_a_copy_is_off_the_experts_way_once_that_was_seen(compoun
         [row["ours"] for (quantity, _), row in rows.items() if label in quantity]
         for label in (maze.ON_THE_WAY, maze.OFF_THE_WAY)
     )
-    assert len(on) == len(off) == 4 and max(off) > 0.05 > max(on)
+    assert len(on) == len(off) == 4 and max(off) > 0.05 and max(on) < 1e-12
+
+
+def test_a_random_action_may_be_the_right_one():
+    """At p = 0.2 of 4 actions the expert's own comes with 0.85; were it always another one, with 0.8."""
+    expert = np.eye(4)[:2]
+    np.testing.assert_allclose(maze.random_at_times(expert, 0.2), 0.8 * expert + 0.05)
+    np.testing.assert_array_equal(maze.random_at_times(expert, 0.0), expert)
+
+
+def test_what_one_table_lacks_is_counted_by_inclusion_and_exclusion():
+    """Against 20,000 data sets of 8 draws each."""
+    drawn = np.random.default_rng(0).integers(5, size=(20_000, 8))  # ρ is uniform at N = 4
+    lacking = np.mean([len(set(row)) < 5 for row in drawn.tolist()])
+    exact = compounding_paper.missing(4, 2)
+    assert abs(lacking - exact) < 4.5 * (exact * (1 - exact) / 20_000) ** 0.5 and 0.3 < exact < 0.8
+    assert compounding_paper.missing(100, 8) == pytest.approx(4 * (100 / 101) ** 800, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sizes": (4, 6)}, "--sizes 4 6: must be a multiple of 4 in second place"),
+        ({"episodes": (2, 3)}, "--episodes 2 3: must be multiples of the first"),
+        ({"injected": float("nan")}, r"--injected nan: must be in \[0, 1\]"),
+    ],
+)
+def test_bad_options_of_compounding_error_are_refused(tmp_path, options, words):
+    with pytest.raises(runner.UsageError, match=words):
+        config = compounding_error.Config(**options)
+        runner.execute("compounding_error", config, compounding_error.run, output_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_bound_is_met_with_equality_at_one_step():
+    chain = {name: np.array([0.005, 0.014975]) for name in ("cloning, an error lasts", "DAgger, errors can be mended")}
+    config = dataclasses.replace(compounding_error.TINY, lengths=(1, 2))
+    (target,) = [target for target in compounding_error.PAPER.targets if target.key == "bound"]
+    found = lambda curves: compounding_paper.measured(config, {"chain": curves})["bound"]
+    assert papers.judge(target, found(chain)) == "holds"
+    assert papers.judge(target, found(chain | {"cloning, an error lasts": np.array([0.005, 0.0201])})) == "fails"
+
+
+@pytest.mark.slow
+def test_compounding_error_at_its_defaults_differs_in_a_rounding_alone(tmp_path):
+    config = compounding_error.Config(parts=("chain", "cliff"))
+    directory = runner.execute("compounding_error", config, compounding_error.run, output_dir=tmp_path)
+    verdicts = json.loads((directory / "paper.json").read_text())["verdicts"]
+    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == {"chain 20"}
+    assert papers.NOT_MEASURED not in verdicts.values()
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def test_multisets_stand_for_all_ordered_groups(x64):
 def test_bad_options_are_refused(tmp_path):
     for config, words in (
         (leave_one_out.Config(evaluations=3), "--evaluations 3: must be from 4 to 12"),
-        (leave_one_out.Config(full=True, draws=200), "--draws 200: --full sets it"),
+        (leave_one_out.Config(draws=99), "--draws 99: must be at least 100"),
     ):
         with pytest.raises(runner.UsageError, match=words):
             runner.execute(NAME, config, leave_one_out.run, output_dir=tmp_path)
