@@ -64,19 +64,16 @@ PAPER = papers.Paper(
         ),
         papers.Target("too large", "bandit, ρ at the best step − at the largest", papers.Above(), variant=NO_BASELINE),
         papers.Target(
-            "value helps", "bandit, runs stuck over all steps, b = 0 − b = ρ(θ)", papers.Above(), provenance="card"
+            "value helps", "bandit, runs stuck over all steps, b = 0 − b = ρ(θ)", papers.Above()
         ),
         papers.Target(
-            "average helps", "bandit, runs stuck over all steps, b = 0 − b = ρ̂", papers.Above(), provenance="card"
+            "average helps", "bandit, runs stuck over all steps, b = 0 − b = ρ̂", papers.Above()
         ),
         papers.Target(
             "entropy",
             "bandit, entropy at the smallest step − at the largest (nats)",
             papers.Above(),
             variant=NO_BASELINE,
-        ),
-        papers.Target(
-            "flat", "bandit, ‖∇ρ‖ at the start / the longest where stuck", papers.Above(10.0), provenance="mem"
         ),
         papers.Target(
             "corridor stuck",

@@ -21,19 +21,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import _one_step as one_step
 from experiments import _papers as papers
 from experiments import _runner as runner
 from experiments import _step_size_paper as known
 from experiments._step_size_paper import AVERAGE, BANDIT, CORRIDOR, EXACT, VALUE, VARIANTS, Problem
-from pgjax import baselines, diagnostics, estimators, exact, rollouts
-from pgjax.distributions import categorical
-from pgjax.types import Estimator, Policy
+from pgjax import baselines, estimators, exact, rollouts
+from pgjax.types import Estimator
 
 PAPER = known.PAPER
 DECAY = 0.9
-TABLE = Policy(
-    init=lambda key, obs: jnp.zeros((1, 2)), apply=lambda params, obs: obs @ params, distribution=categorical
-)
+TABLE = one_step.table(2)  # as many columns as θ has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +122,7 @@ def ascend(problem: Problem, updates: int) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(one, (None, 0)))(start, step_sizes))
 
 
-def judge(problem: Problem, *groups: np.ndarray) -> list[Final]:
+def examine(problem: Problem, *groups: np.ndarray) -> list[Final]:
     """The oracle on groups of policies `[..., 1, A]`; the best is the greatest ρ(θ) of the first group."""
     objective = lambda theta: exact.objective(TABLE.apply, theta, problem.mdp)
     length = lambda theta: jnp.linalg.norm(exact.exact_gradient(TABLE.apply, theta, problem.mdp))
@@ -147,11 +145,10 @@ def curvature(problem: Problem, params: np.ndarray) -> float:
 
 
 class Outcome(NamedTuple):
-    """Of one problem: exact ascent `[N]`, REINFORCE `[V, N, runs]`, the start `[]`, and 2/λ at the best."""
+    """Of one problem: exact ascent `[N]`, REINFORCE `[V, N, runs]`, and 2/λ at the best."""
 
     ascent: Final
     trained: Final
-    start: Final
     limit: float
 
 
@@ -160,10 +157,10 @@ def train(name: str, config: Config, runs: int, updates: int) -> Outcome:
     with jax.enable_x64(True):
         problem = known.problems()[name]
         climbed = ascend(problem, updates)
-        ascent, final, start = judge(problem, climbed, trained, np.asarray(problem.start)[None])
+        ascent, final = examine(problem, climbed, trained)
         # A maximum at infinity has no curvature, and no step is too large for it.
         limit = 2.0 / curvature(problem, climbed[ascent.returns.argmax()]) if name == CORRIDOR else np.inf
-    return Outcome(ascent=ascent, trained=final, start=start, limit=limit)
+    return Outcome(ascent=ascent, trained=final, limit=limit)
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
@@ -176,18 +173,21 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
             progress.advance(1, name)
     measured = measure_bandit(found[BANDIT])
     recorder.note(
-        f"{config.runs} runs in the bandit, {sizes[CORRIDOR][0]} in the corridor. Stuck: entropy below {known.SURE} "
+        f"{config.runs} runs in the bandit, a quarter of them in the corridor. Stuck: entropy below {known.SURE} "
         "nats and ρ(θ) more than a tenth of its range below the best."
     )
     if CORRIDOR in found:
-        measured |= measure_corridor(found[CORRIDOR])
+        of_corridor = measure_corridor(found[CORRIDOR])
+        # Before exact ascent has settled nothing can be said of the step from which on it does not.
+        settled = config.updates >= Config.updates
+        measured |= of_corridor if settled else {"corridor stuck": of_corridor["corridor stuck"]}
         recorder.note(f"2/λ = {found[CORRIDOR].limit:.4f} in the corridor.")
     papers.check(recorder, PAPER, measured)
     record(found, recorder)
     return {"sizes": sizes, "found": found}
 
 
-ours = lambda runs: papers.Measured(*map(float, diagnostics.mean_and_stderr(runs)))
+ours = papers.Measured.of
 
 
 def measure_bandit(found: Outcome) -> dict[str, papers.Measured]:
@@ -197,14 +197,13 @@ def measure_bandit(found: Outcome) -> dict[str, papers.Measured]:
     gain = lambda i: ours(bandit.returns[plain, best] - bandit.returns[plain, i])
     over_steps = bandit.stuck.mean(axis=1)
     return {
-        **{f"stuck {name}": ours(bandit.stuck[i, -1]) for i, name in enumerate(VARIANTS)},
+        **{f"stuck {name}": papers.Measured.share(bandit.stuck[i, -1]) for i, name in enumerate(VARIANTS)},
         "exact never stuck": papers.Measured(float(found.ascent.stuck.sum())),
         "too small": gain(0),
         "too large": gain(-1),
         "value helps": ours(over_steps[plain] - over_steps[value]),
         "average helps": ours(over_steps[plain] - over_steps[average]),
         "entropy": ours(bandit.entropy[plain, 0] - bandit.entropy[plain, -1]),
-        "flat": papers.Measured(float(found.start.gradient / bandit.gradient[bandit.stuck].max())),
     }
 
 
@@ -215,7 +214,7 @@ def measure_corridor(found: Outcome) -> dict[str, papers.Measured]:
     free = step_sizes[: np.argmax(stuck.any(axis=1))]
     below = float(step_sizes[step_sizes <= found.limit].max())
     return {
-        "corridor stuck": ours(stuck[-1].astype(float) - stuck[0]),
+        "corridor stuck": papers.Measured.share(stuck[-1]).minus(papers.Measured.share(stuck[0])),
         "limit": papers.Measured(float(step_sizes[settled].max()), exact=below),
         "noise first": papers.Measured(float(np.log2(found.limit / free.max()))),
     }
@@ -248,16 +247,18 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     sizes, found = results["sizes"], results["found"]
     bandit = found[BANDIT]
     plain, value = 100 * bandit.trained.stuck[[0, -1], -1].mean(axis=1)
-    corridor = " In the corridor noise gets them stuck far below 2/λ, where the exact gradient oversteps"
+    corridor = ""
+    if CORRIDOR in found and measure_corridor(found[CORRIDOR])["noise first"].value > 1:
+        corridor = " In the corridor noise gets them stuck far below 2/λ, where the exact gradient oversteps"
     title = (
         f"With a large step {plain:.0f} % of REINFORCE's runs get stuck on a lesser arm, {value:.0f} % with b = ρ(θ), "
-        f"{100 * bandit.ascent.stuck.mean():.0f} % with the exact gradient." + corridor * (CORRIDOR in found)
+        f"{100 * bandit.ascent.stuck.mean():.0f} % with the exact gradient." + corridor
     )
+    which = "; ".join(f"{name}: {sizes[name][0]} runs of {sizes[name][1]} updates" for name in found)
+    curvature_of = " λ: the curvature of ρ at its maximum." * (CORRIDOR in found)
     caption = (
-        f"Plain ascent, one episode an update; {sizes[BANDIT][0]} runs of {sizes[BANDIT][1]} updates above, "
-        f"{sizes[CORRIDOR][0]} of {sizes[CORRIDOR][1]} below; means and 95 % bootstrap bands; ρ(θ) and entropy are "
-        f"exact. Stuck: entropy below {known.SURE} nats and ρ(θ) more than a tenth of its range below the best. λ: the "
-        "curvature of ρ at its maximum."
+        f"Plain ascent, one episode an update; {which}; means and 95 % bootstrap bands; ρ(θ) and entropy are exact. "
+        f"Stuck: entropy below {known.SURE} nats and ρ(θ) more than a tenth of its range below the best.{curvature_of}"
     )
     figure, grid = plots.figure(title, caption, rows=len(found), columns=3, width=13, height=7.5)
     colour_of = plots.colours(VARIANTS)

@@ -28,7 +28,7 @@ def tiny(tmp_path_factory):
 
 def test_what_the_paper_says_comes_out(tiny):
     directory, verdicts = tiny
-    assert set(verdicts) == {target.key for target in module.PAPER.targets}
+    assert papers.NOT_MEASURED not in verdicts.values()
     assert verdicts["identity"] == "agrees"
     # A difference of 6 points needs more runs than the tiny size has.
     assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == {"first step"}
@@ -88,5 +88,5 @@ def test_the_running_mean_is_the_mean_and_without_one_b_is_0(x64):
 
 
 def test_too_few_runs_are_refused():
-    with pytest.raises(runner.UsageError, match="--runs 9: must be at least 10"):
-        module.Config(runs=9).validate()
+    with pytest.raises(runner.UsageError, match="--runs 99: must be at least 100"):
+        module.Config(runs=99).validate()

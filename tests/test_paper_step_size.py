@@ -64,11 +64,11 @@ def test_exact_ascent_leaves_the_best_above_2_over_the_curvature(x64):
     theta = climbed[0, 0]
     h = 1e-3
     moved = np.stack([theta + sign * h * np.array([-0.5, 0.5]) for sign in (-1, 0, 1)])[:, None]
-    below, at, above = module.judge(problem, moved)[0].returns
+    below, at, above = module.examine(problem, moved)[0].returns
     second = (above - 2 * at + below) / h**2
     assert limit == pytest.approx(-1.0 / second, rel=1e-4)
     assert 2.0**settled < limit < 2.0**left
-    final = module.judge(problem, climbed)[0]
+    final = module.examine(problem, climbed)[0]
     assert final.gradient[0] < 1e-10 and final.gradient[1] > 1e-3
     # A wrong twin: the step that the curvature in Δ alone would allow is twice as large.
     assert -2.0 / second > 2.0**left
