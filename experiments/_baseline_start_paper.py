@@ -96,7 +96,7 @@ _LEARNING = (
         "either way. So plain steps lose runs from zero with both signs. The sign decides for natural steps, whose "
         "pushes do not fade as an arm becomes certain.",
     ),
-    _exactly("known", "(b) most that the shift moves π at the end", 0.0, f"{PLAIN}, from ρ(θ₀)", exact_tolerance=1e-6),
+    _exactly("known", "(b) most that the shift moves π at the end", 0.0, f"{PLAIN}, from ρ(θ₀)"),
 )
 
 PAPER = papers.Paper(

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments import _one_step as one_step
-from pgjax import baselines, diagnostics, estimators, exact
+from pgjax import baselines, estimators, exact
 from pgjax.distributions import categorical_quantile
 from pgjax.pieces import RUNS_AXIS
 from pgjax.types import Baseline, Estimator, Trajectory
@@ -132,22 +131,3 @@ def spread_out(policies: jax.Array) -> dict[str, jax.Array]:
 def mean_over_runs(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and standard error of `x [S]`, traceable."""
     return jnp.mean(x), jnp.std(x, ddof=1) / x.shape[0] ** 0.5
-
-
-def fraction(hits: np.ndarray) -> tuple[float, float]:
-    """The share of `hits [S]` and its standard error, in per cent; (k + 1) / (S + 2) stands for p in the latter.
-
-    With p̂ itself none or all of the runs would leave no error at all.
-    """
-    return 100.0 * float(np.mean(hits)), 100.0 * share_error(int(np.sum(hits)), len(hits))
-
-
-def share_error(count: float, runs: int) -> float:
-    """√(p (1 − p) / S), p = (k + 1) / (S + 2)."""
-    share = (count + 1.0) / (runs + 2.0)
-    return float((share * (1.0 - share) / runs) ** 0.5)
-
-
-def mean(x: np.ndarray) -> tuple[float, float]:
-    value, stderr = diagnostics.mean_and_stderr(x)
-    return float(value), float(stderr)

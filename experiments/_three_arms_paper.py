@@ -48,7 +48,7 @@ def _reference() -> tuple[papers.Target, ...]:
         for (key, quantity), printed in zip(OUTCOMES.items(), variant.printed, strict=True):
             stderr = variant.deviation / REFERENCE_RUNS**0.5
             if key != "value":
-                stderr = 100.0 * arms.share_error(papers.number(printed) / 100.0 * REFERENCE_RUNS, REFERENCE_RUNS)
+                stderr = 100.0 * papers.share_error(papers.number(printed) / 100.0 * REFERENCE_RUNS, REFERENCE_RUNS)
             found.append(
                 papers.Target(
                     f"{name}: {key}",
@@ -63,8 +63,8 @@ def _reference() -> tuple[papers.Target, ...]:
     return tuple(found)
 
 
-def _digits(key: str, quantity: str, printed: str, provenance: str = "own", variant: str | None = None):
-    return papers.Target(key, quantity, papers.Digits(), printed, provenance, variant)
+def _digits(key: str, quantity: str, printed: str, variant: str | None = None) -> papers.Target:
+    return papers.Target(key, quantity, papers.Digits(), printed, "own", variant)
 
 
 def _vanishing(key: str, quantity: str) -> papers.Target:
@@ -73,10 +73,10 @@ def _vanishing(key: str, quantity: str) -> papers.Target:
 
 _EXACT = (
     *(
-        _digits(f"pi {index}", f"(a) π₀(arm worth {reward:g})", printed, "code")
+        _digits(f"pi {index}", f"(a) π₀(arm worth {reward:g})", printed)
         for index, (reward, printed) in enumerate(zip(arms.REWARDS, (".0059", ".1185", ".8756"), strict=True))
     ),
-    _digits("V0", "(a) V at θ₀", ".0888", "code"),
+    _digits("V0", "(a) V at θ₀", ".0888"),
     _digits("V", "(a) V at θ₀", ".08885"),
     _digits("b* vanilla", "(a) b* at θ₀, of the gradient", ".63166"),
     _digits("b* natural", "(a) b* at θ₀, of the natural gradient", ".97949"),
@@ -108,6 +108,14 @@ _CLAIMS = tuple(
             variant=weights,
             why="It happens in 2 to 5 % of the runs, which takes about a thousand of them to be sure of.",
         ),
+        papers.Target(
+            f"rarer, {weights}",
+            "(b) runs that end at the arm worth 0.7, b* minus b* + ½ (points)",
+            papers.Above(),
+            provenance="mem",
+            variant=weights,
+            why="It is 2 to 5 points, which takes about a thousand runs to be sure of.",
+        ),
     )
 )
 
@@ -119,6 +127,10 @@ PAPER = papers.Paper(
         "The released bandit script has the weights of its optimal baseline the wrong way round: with natural steps it "
         "takes those that minimise the plain gradient's variance. Its b* + ½ and b* − ½ are then not equally noisy: at "
         "θ₀ their tr Var differ by a factor of 25. With the right weights they are equal.",
+        "From memory the theory says that a noisier baseline converges almost surely. No finite run decides that, and "
+        "b* + ½ is not that baseline: with the right weights 66 of 2000 runs of seed 7 were nearly certain of the arm "
+        "worth 0.7 after 10 000 updates, as after 5000 (5 after 1000); with b* 136, with the released b* + ½ one. At "
+        "that corner b* is nearly the reward of the rarest arm, and where that is 0, b* + ½ < 0.7 pushes 0.7 up.",
         "A panel of 25 runs has a standard error of up to 10 points: it is a picture, not a measurement.",
     ),
 )

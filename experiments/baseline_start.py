@@ -21,6 +21,7 @@ Departs  No paper has this table. Rewards are those of Chung et al. minus their 
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -41,6 +42,7 @@ KNOWN = "ρ(θ₀)"
 VARIANTS = (*facts.WORDS, KNOWN)
 NAMES = dict(zip(VARIANTS, ("zero", "first return", "debiased", KNOWN), strict=True))
 UPDATES, SURE = 1000, 0.9
+FULL = {"runs": 20000}
 EARLY = 10  # updates in which repetitions are counted
 LOOK = 30  # updates after which the entropy is shown
 
@@ -77,12 +79,15 @@ class Config:
     """Of the runs."""
 
     def validate(self) -> None:
-        runner.require(2 <= self.runs <= 10**6, "--runs", self.runs, "in [2, 10⁶]")
+        runs, largest = papers.full_size(self, FULL).runs, max(map(abs, CENTRED))
+        runner.require(2 <= runs <= 10**6, "--runs", runs, "in [2, 10⁶]")
         runner.require(0 <= self.decay <= 1, "--decay", self.decay, "in [0, 1]")
         for option, shifts in (("--plain-shifts", self.plain_shifts), ("--natural-shifts", self.natural_shifts)):
             shown = " ".join(map(str, shifts))
             increasing = len(shifts) >= 2 and list(shifts) == sorted(set(shifts))
-            runner.require(increasing and shifts[0] < 0 < shifts[-1], option, shown, "increasing, from below 0 on")
+            one_sign = increasing and shifts[0] < -largest and largest < shifts[-1]
+            ends = f"the first below −{largest:.2f} and the last above {largest:.2f}"
+            runner.require(one_sign, option, shown, f"increasing, {ends}: returns of one sign")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
 
     def shifts(self, setting: str) -> tuple[float, ...]:
@@ -160,7 +165,7 @@ def learn(config: Config, bandit: arms.Bandit, recorder: runner.Recorder) -> dic
                     ends, repeats, kept = run(key, *numbers, theta, setting.step, shift)
                     made = {"ends": ends, "repeats": repeats, **kept}
                     found[name, variant, shift] = jax.tree.map(np.asarray, made)
-                    share = arms.fraction(found[name, variant, shift]["ends"][:, 0] > SURE)[0]
+                    share = best(found[name, variant, shift]).value
                     progress.advance(1, f"{name}, from {variant}, {shift:+g}: {share:.1f} % find the best arm")
     curves = {
         f"{name}, from {variant}, {shift:+g}: {what}": x[what].T
@@ -171,20 +176,35 @@ def learn(config: Config, bandit: arms.Bandit, recorder: runner.Recorder) -> dic
     return found
 
 
+def best(x: dict[str, np.ndarray]) -> papers.Measured:
+    """Runs of one entry of `learn` that find the best arm, in per cent."""
+    return papers.Measured.share(x["ends"][:, 0] > SURE, percent=True)
+
+
+def repetitions(x: dict[str, np.ndarray]) -> papers.Measured:
+    """Updates in its first `EARLY` that repeat the arm before, in per cent."""
+    return papers.Measured.of(100.0 * x["repeats"])
+
+
+def entropy(x: dict[str, np.ndarray]) -> papers.Measured:
+    """After `LOOK` updates, in nats."""
+    return papers.Measured(*map(float, x["entropy"][LOOK]))
+
+
 def record(config: Config, found: dict, recorder: runner.Recorder) -> None:
     """A row for each start with the least, no, and the greatest constant."""
     for (name, variant, shift), x in found.items():
         if shift not in (config.shifts(name)[0], 0.0, config.shifts(name)[-1]):
             continue
-        entropy = x["entropy"][LOOK]
         rows = {
-            f"(b) runs that find the best arm (%), rewards {shift:+g}": arms.fraction(x["ends"][:, 0] > SURE),
-            f"(b) entropy after {LOOK} updates (nats), rewards {shift:+g}": (float(entropy[0]), float(entropy[1])),
+            f"(b) runs that find the best arm (%), rewards {shift:+g}": best(x),
+            f"(b) entropy after {LOOK} updates (nats), rewards {shift:+g}": entropy(x),
         }
         if name == PLAIN:
-            rows[f"(b) repetitions in {EARLY} updates (%), rewards {shift:+g}"] = arms.mean(100.0 * x["repeats"])
-        for quantity, (value, stderr) in rows.items():
-            recorder.row(quantity=quantity, variant=f"{name}, from {variant}", ours=value, stderr=stderr)
+            rows[f"(b) repetitions in {EARLY} updates (%), rewards {shift:+g}"] = repetitions(x)
+        for quantity, ours in rows.items():
+            who = f"{name}, from {variant}"
+            recorder.row(quantity=quantity, variant=who, ours=ours.value, stderr=ours.stderr)
 
 
 def claims(config: Config, found: dict) -> dict[str, papers.Measured]:
@@ -193,28 +213,25 @@ def claims(config: Config, found: dict) -> dict[str, papers.Measured]:
     def ends(name: str, variant: str, sign: int) -> dict[str, np.ndarray]:
         return found[name, variant, config.shifts(name)[0 if sign < 0 else -1]]
 
-    def difference(a: tuple[float, float], b: tuple[float, float]) -> papers.Measured:
-        return papers.Measured(float(a[0] - b[0]), float(np.hypot(a[1], b[1])))
+    def difference(of: Callable[[dict], papers.Measured], a: tuple, b: tuple) -> papers.Measured:
+        return of(ends(*a)).minus(of(ends(*b)))
 
-    best = lambda *which: arms.fraction(ends(*which)["ends"][:, 0] > SURE)
-    repeats = lambda *which: arms.mean(100.0 * ends(*which)["repeats"])
-    entropy = lambda *which: tuple(ends(*which)["entropy"][LOOK])
     policies = [found[PLAIN, KNOWN, shift]["ends"] for shift in config.plain_shifts]
     moved = max(float(np.max(np.abs(policy - policies[0]))) for policy in policies)
     return {
-        "natural positive": difference(best(NATURAL, "debiased", 1), best(NATURAL, "zero", 1)),
-        "natural negative": difference(best(NATURAL, "zero", -1), best(NATURAL, "debiased", -1)),
-        "plain positive": difference(best(PLAIN, "debiased", 1), best(PLAIN, "zero", 1)),
-        "plain signs": difference(best(PLAIN, "zero", -1), best(PLAIN, "zero", 1)),
-        "repeats positive": difference(repeats(PLAIN, "zero", 1), repeats(PLAIN, "debiased", 1)),
-        "repeats negative": difference(repeats(PLAIN, "debiased", -1), repeats(PLAIN, "zero", -1)),
-        "entropy negative": difference(entropy(PLAIN, "zero", -1), entropy(PLAIN, "debiased", -1)),
+        "natural positive": difference(best, (NATURAL, "debiased", 1), (NATURAL, "zero", 1)),
+        "natural negative": difference(best, (NATURAL, "zero", -1), (NATURAL, "debiased", -1)),
+        "plain positive": difference(best, (PLAIN, "debiased", 1), (PLAIN, "zero", 1)),
+        "plain signs": difference(best, (PLAIN, "zero", -1), (PLAIN, "zero", 1)),
+        "repeats positive": difference(repetitions, (PLAIN, "zero", 1), (PLAIN, "debiased", 1)),
+        "repeats negative": difference(repetitions, (PLAIN, "debiased", -1), (PLAIN, "zero", -1)),
+        "entropy negative": difference(entropy, (PLAIN, "zero", -1), (PLAIN, "debiased", -1)),
         "known": papers.Measured(moved),
     }
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
-    config = papers.full_size(config, {"runs": 20000})
+    config = papers.full_size(config, FULL)
     with jax.enable_x64(True):
         bandit = arms.make_bandit(CENTRED)
         with recorder.timed("(a) exact facts"):
@@ -228,29 +245,35 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     return {"config": config, "found": found, "measured": measured}
 
 
+def headline(config: Config, found: dict) -> str:
+    """The figure's title: what the sign of the returns does to natural steps from zero, and whether it does."""
+    least, most = (best(found[NATURAL, "zero", config.natural_shifts[end]]) for end in (0, -1))
+    change = least.minus(most)
+    seen = " makes the sign of the returns matter" if change.value > 3 * change.stderr else ""
+    return (
+        f"A moving average that starts at zero{seen}: with natural steps {least.value:.0f} % of the runs find the "
+        f"best arm if all returns are negative, {most.value:.0f} % if positive"
+    )
+
+
 def plot(results: dict, recorder: runner.Recorder) -> None:
     from experiments import _plots as plots
 
     config, found = results["config"], results["found"]
-    share = lambda which, shift: f"{arms.fraction(found[NATURAL, which, shift]['ends'][:, 0] > SURE)[0]:.0f} %"
-    low, high = config.natural_shifts[0], config.natural_shifts[-1]
-    title = (
-        f"A moving average that starts at zero makes the sign of the returns matter: with natural steps "
-        f"{share('zero', low)} of the runs find the best arm if they are negative, {share('zero', high)} if positive"
-    )
     worth = ", ".join(f"{reward:.2f}" for reward in CENTRED).replace("-", "−")
     caption = (
         f"Lines: where the moving average starts, ρ(θ₀) being the true mean. Three arms, worth {worth} plus the "
         f"constant; {UPDATES} updates of one episode each, β = {config.decay:g}; found: π(best arm) > {SURE}. "
         f"{config.runs} runs a point, 95 % bootstrap bands."
     )
-    figure, axes = plots.figure(title, caption, columns=3, width=13, height=4.6)
-    best, repeats = (lambda x: 100.0 * (x["ends"][:, 0] > SURE)), (lambda x: 100.0 * x["repeats"])
+    figure, axes = plots.figure(headline(config, found), caption, columns=3, width=13, height=4.6)
+    hits, repeats = (lambda x: 100.0 * (x["ends"][:, 0] > SURE)), (lambda x: 100.0 * x["repeats"])
     panels = (
-        (axes[0], NATURAL, best, "runs that find the best arm (%)", "natural steps, from a bad θ₀"),
-        (axes[1], PLAIN, best, "runs that find the best arm (%)", "plain steps, from the uniform policy"),
+        (axes[0], NATURAL, hits, "runs that find the best arm (%)", "natural steps, from a bad θ₀"),
+        (axes[1], PLAIN, hits, "runs that find the best arm (%)", "plain steps, from the uniform policy"),
         (axes[2], PLAIN, repeats, "updates that repeat the last arm (%)", f"plain steps, first {EARLY} updates"),
     )
+    line_ends = []
     for ax, name, of, label, heading in panels:
         shifts = config.shifts(name)
         curves = {
@@ -259,9 +282,11 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         }
         ax.set(xlabel="constant added to every reward", ylabel=label)
         ax.set_title(heading, loc="left", fontsize=10)
-        ends = plots.learning_curves(ax, np.array(shifts), curves, named=False)
-        if of is best:
-            ax.set_ylim(50, 102)
+        line_ends.append(plots.learning_curves(ax, np.array(shifts), curves, named=False))
+    lowest = min(ax.get_ylim()[0] for ax in axes[:2])
+    for ax in axes[:2]:
+        ax.set_ylim(lowest, 102)
+    for ax, ends in zip(axes, line_ends, strict=True):
         plots.label_ends(ax, ends)
     recorder.figure(figure, "starts")
 

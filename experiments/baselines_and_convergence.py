@@ -35,6 +35,7 @@ from pgjax import baselines, exact
 __all__ = ["PAPER", "TINY", "VARIANTS", "Config", "plot", "run"]
 
 STEP, UPDATES, SOLVED = 0.025, 1000, 0.9
+FULL = {"runs": 20000}
 LOOK = 200  # updates after which it is asked how far the policies have decided
 APPLY = arms.POLICY.apply
 
@@ -53,8 +54,9 @@ class Config:
     """Of the runs."""
 
     def validate(self) -> None:
-        runner.require(2 <= self.runs <= 10**6, "--runs", self.runs, "in [2, 10⁶]")
-        runner.require(1 <= self.drawn <= self.runs, "--drawn", self.drawn, "at least 1 and at most --runs")
+        runs = papers.full_size(self, FULL).runs
+        runner.require(2 <= runs <= 10**6, "--runs", runs, "in [2, 10⁶]")
+        runner.require(1 <= self.drawn <= runs, "--drawn", self.drawn, "at least 1 and at most --runs")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
 
 
@@ -159,11 +161,12 @@ def make_runs(bandit: arms.Bandit, config: Config):
     return run
 
 
-def outcomes(policies: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Of the policies at the end, `[S, A]`: the four numbers of the table, with standard errors."""
+def outcomes(policies: np.ndarray) -> dict[str, papers.Measured]:
+    """Of the policies at the end, `[S, A]`: the four numbers of the table."""
     values = policies @ np.asarray(arms.REWARDS)
     hits = (values > SOLVED, policies[:, 1] > SOLVED, policies[:, 2] > SOLVED)
-    return dict(zip(OUTCOMES, (arms.mean(values), *map(arms.fraction, hits)), strict=True))
+    shares = (papers.Measured.share(hit, percent=True) for hit in hits)
+    return dict(zip(OUTCOMES, (papers.Measured.of(values), *shares), strict=True))
 
 
 def learn(config: Config, bandit: arms.Bandit, recorder: runner.Recorder) -> tuple[dict, dict]:
@@ -176,8 +179,8 @@ def learn(config: Config, bandit: arms.Bandit, recorder: runner.Recorder) -> tup
             found = run(key, jnp.asarray(kinds.index(variant.kind)), jnp.asarray(variant.epsilon))
             policies, kept = jax.tree.map(np.asarray, found)
             results = outcomes(policies)
-            measured |= {f"{name}: {key}": papers.Measured(*result) for key, result in results.items()}
-            solved = results["solved"][0]
+            measured |= {f"{name}: {key}": result for key, result in results.items()}
+            solved = results["solved"].value
             pictures[name] = {"paths": kept.pop("paths"), "solved": solved}
             curves |= {f"{name}: {what}": np.stack(both) for what, both in kept.items()}
             decided = {"entropy (nats)": kept["entropy"], "largest probability": kept["largest"]}
@@ -190,18 +193,18 @@ def learn(config: Config, bandit: arms.Bandit, recorder: runner.Recorder) -> tup
 
 
 def orderings(measured: dict[str, papers.Measured]) -> dict[str, papers.Measured]:
-    """The claims: how much more often b* + ½ converges than b* − ½, and that b* sometimes does not."""
+    """The claims: how much more often b* + ½ converges than b* − ½; b* sometimes does not, and b* + ½ more rarely."""
     found = {}
     for weights in ("as released", "corrected"):
         low, high = (measured[f"b* {sign} 0.5, {weights}: solved"] for sign in "−+")
-        stderr = float(np.hypot(low.stderr, high.stderr))
-        found[f"order, {weights}"] = papers.Measured(high.value - low.value, stderr)
-        found[f"trapped, {weights}"] = measured[f"b*, {weights}: second arm"]
+        found[f"order, {weights}"] = high.minus(low)
+        trapped = found[f"trapped, {weights}"] = measured[f"b*, {weights}: second arm"]
+        found[f"rarer, {weights}"] = trapped.minus(measured[f"b* + 0.5, {weights}: second arm"])
     return found
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
-    config = papers.full_size(config, {"runs": 20000})
+    config = papers.full_size(config, FULL)
     with jax.enable_x64(True):
         bandit = arms.make_bandit()
         with recorder.timed("(a) exact facts"):
@@ -259,15 +262,16 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
 
     config, pictures = results["config"], results["pictures"]
     share = lambda name: f"{pictures[name]['solved']:.0f} %"
+    low, high = results["facts"]["natural variances"][0, 2:]
     title = (
-        f"Equally noisy baselines: b* + ½ finds the best arm in {share('b* + 0.5, corrected')} of the runs, b* − ½ in "
-        f"{share('b* − 0.5, corrected')} (as released: {share('b* + 0.5, as released')}, "
-        f"{share('b* − 0.5, as released')})"
+        f"Equally noisy baselines: b* + ½ finds the best arm in {share('b* + 0.5, corrected')} of the runs, "
+        f"b* − ½ in {share('b* − 0.5, corrected')} (“corrected”)"
     )
     caption = (
         f"Ways of the policy through the simplex in {UPDATES} natural-gradient steps of {STEP}, one episode each; the "
         f"first {config.drawn} runs. Percentages: runs that end at ρ > {SOLVED}, of all {config.runs}; standard errors "
-        f"are at most {50 / config.runs**0.5:.1f} points. The arms pay 1, 0.7 and 0; V and 0 are the same for both b*."
+        f"are at most {50 / config.runs**0.5:.1f} points. The arms pay 1, 0.7 and 0; V and 0 are the same for both b*. "
+        f"“As released”, b* ± ½ are not equally noisy: at the start tr Var differs {low / high:.0f}-fold."
     )
     figure, grid = plots.figure(title, caption, rows=2, columns=5, width=13, height=5.6)
     for row, weights in enumerate(("as released", "corrected")):
