@@ -133,7 +133,7 @@ def _sources(found: Sequence[Found]) -> str:
     claims = sum(row["paper"] is None and row["provenance"] != "own" for row in rows)
     return (
         f"{count('text', 'code', 'card')} numbers stand in the publications, in their code or in quotations of them, "
-        f"{count('mem')} are remembered, and {claims} claims name no number; {count('own')} are references, computed "
+        f"{count('mem')} more from memory, and {claims} claims name no number; {count('own')} are references, computed "
         "independently of this code for what a publication only draws. The others are what mathematics demands."
     )
 
