@@ -112,6 +112,7 @@ def test_probabilities_that_float32_rounds_make_no_estimator_biased(tmp_path):
     assert verdicts[0] == "unbiased" and all(verdict.startswith("biased: ") for verdict in verdicts[1:])
 
 
+@pytest.mark.slow
 def test_where_trajectories_cannot_be_listed_dynamic_programs_are_exact(tmp_path):
     config = gradient_lab.Config(problem="random", episodes=256, limit=1, only=("Gₜ (GPOMDP)", "corrected"))
     _, summary = execute(config, tmp_path)
@@ -129,6 +130,7 @@ def test_a_gradient_of_zero_accuses_nobody(own_module, monkeypatch, tmp_path):
     assert any("∇ρ vanishes here" in note for note in summary["notes"])
 
 
+@pytest.mark.slow
 def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path):
     config = gradient_lab.Config(
         problem="own_lab:walk",

@@ -18,6 +18,7 @@ def finished(tmp_path_factory):
     return runner.execute("throughput", throughput.TINY, throughput.run, throughput.plot, output_dir=directory)
 
 
+@pytest.mark.slow
 def test_every_number_is_in_the_table(finished):
     rows = json.loads((finished / "summary.json").read_text())["rows"]
     quantities = {row["quantity"] for row in rows}
@@ -54,6 +55,7 @@ def test_aims_are_met_by_all_seeds_or_missed(monkeypatch, tmp_path, unsolved, se
         assert row["verdict"].startswith(verdict)
 
 
+@pytest.mark.slow
 def test_a_new_process_learns_and_says_what_it_took(tmp_path):
     options = {"seed": 0, "hidden": (4,), "episodes": 2, "learning_rate": 0.01, "max_updates": 2}
     found = _solve.solve_in_a_new_process(options, str(tmp_path))
