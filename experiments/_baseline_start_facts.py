@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import _museum_room as room
+from experiments import _one_step as one_step
 from experiments import _papers as papers
 from experiments import _three_arms as arms
 from pgjax import baselines, estimators, exact
-from pgjax.distributions import categorical
-from pgjax.types import Estimator, Policy, Trajectory
+from pgjax.types import Estimator, Trajectory
 
 DECAY = 0.9  # β of this part
 PAST = 4  # episodes; all 3⁴ pasts are enumerated
@@ -91,16 +91,15 @@ def pushes(start: jax.Array, bandit: arms.Bandit) -> jax.Array:
 
 def several_steps(episodes: exact.Enumeration, discount: jax.Array) -> dict[str, jax.Array]:
     """E[estimate] of reward-to-go over all episodes of a walk, in either order of ρ̂'s use, and ∇ρ_γ, `[9, 2]`."""
-    apply = lambda params, obs: obs @ params
-    policy = Policy(init=lambda key, obs: jnp.zeros((obs.size, 2)), apply=apply, distribution=categorical)
+    policy = one_step.table(2)
     params = jnp.asarray(np.sin(np.arange(18.0)).reshape(9, 2))
-    probabilities = exact.trajectory_probabilities(apply, params, episodes)
+    probabilities = exact.trajectory_probabilities(policy.apply, params, episodes)
     average = baselines.moving_average(DECAY, 0.7)
     estimator = estimators.make_estimator(policy, returns=estimators.reward_to_go(discount), baseline=average)
     state = estimator.init(jax.random.key(0), episodes.trajectories)
     both = lambda batch: in_both_orders(estimator, params, state, batch)
     found = exact.estimator_moments(both, episodes, probabilities, 1).mean
-    return found | {"gradient": exact.exact_gradient(apply, params, episodes.mdp, discount)}
+    return found | {"gradient": exact.exact_gradient(policy.apply, params, episodes.mdp, discount)}
 
 
 def noise(bandit: arms.Bandit, shift: jax.Array) -> jax.Array:

@@ -63,8 +63,9 @@ class Config:
         runner.require(len(set(self.only)) == len(self.only), "--only", " ".join(self.only), "each once")
         runner.require(not (self.full and self.tiny), "--full", "beside --tiny", "one of them")
         if self.resume is not None:
-            known = self.resume.is_dir() and (self.resume / "config.json").is_file()
-            runner.require(known, "--resume", self.resume, "the directory of an earlier run")
+            saved = self.resume / "config.json"
+            known = saved.is_file() and {"only", "full", "tiny"} <= json.loads(saved.read_text(encoding="utf-8")).keys()
+            runner.require(known, "--resume", self.resume, "the directory of an earlier run of all papers")
 
     @property
     def chosen(self) -> list[str]:

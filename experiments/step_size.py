@@ -10,7 +10,7 @@ Shows    Final return, entropy and share of stuck runs against the step size, pl
          with ρ(θ) itself; and the exact gradient. Returns and entropies of final policies are the oracle's.
 Expect   In the bandit half the runs stuck at the largest step without baseline and with ρ̂, a third with ρ(θ), none with
          the exact gradient at any step. In the corridor runs get stuck at steps several times below 2/λ, from which on
-         exact ascent oversteps, λ the curvature at the best. 40 s on two CPU cores.
+         exact ascent oversteps, λ the curvature at the best. A quarter of a minute on two CPU cores.
 Departs  The moving average is the lecture's, β = 0.9, started at the first return.
 """
 
@@ -211,12 +211,14 @@ def measure_corridor(found: Outcome) -> dict[str, papers.Measured]:
     step_sizes = 2.0 ** np.array(known.problems()[CORRIDOR].powers)
     stuck = found.trained.stuck[VARIANTS.index(AVERAGE)]
     settled = (found.ascent.gradient < 1e-6) & (found.ascent.returns > found.ascent.returns.max() - 1e-6)
-    free = step_sizes[: np.argmax(stuck.any(axis=1))]
-    below = float(step_sizes[step_sizes <= found.limit].max())
+    some = stuck.any(axis=1)
+    # NaN, which no rule accepts, where every step has a stuck run or is beyond 2/λ.
+    free = max(step_sizes[: np.argmax(some) if some.any() else None], default=np.nan)
+    below = float(max(step_sizes[step_sizes <= found.limit], default=np.nan))
     return {
         "corridor stuck": papers.Measured.share(stuck[-1]).minus(papers.Measured.share(stuck[0])),
-        "limit": papers.Measured(float(step_sizes[settled].max()), exact=below),
-        "noise first": papers.Measured(float(np.log2(found.limit / free.max()))),
+        "limit": papers.Measured(float(max(step_sizes[settled], default=np.nan)), exact=below),
+        "noise first": papers.Measured(float(np.log2(found.limit / free))),
     }
 
 

@@ -252,11 +252,14 @@ def test_a_browser_shows_every_figure_without_an_error(tmp_path, two_modules, wi
 
 
 def test_what_may_be_chosen(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"seed": 0}')
     for options, words in (
         ({"only": ("four_rooms", "five_rooms")}, "--only five_rooms: must be some of short_corridor"),
         ({"only": ("four_rooms", "four_rooms")}, "each once"),
         ({"full": True, "tiny": True}, "--full beside --tiny"),
         ({"resume": tmp_path}, "the directory of an earlier run"),
+        ({"resume": tmp_path / "other"}, "the directory of an earlier run of all papers"),
     ):
         with pytest.raises(runner.UsageError, match=words):
             all_papers.Config(**options).validate()
