@@ -98,15 +98,39 @@ class Distribution(NamedTuple):
     mode: Callable[[PyTree], jax.Array]
 
 
+class Memory(NamedTuple):
+    """What a policy remembers of the episode so far, for one episode; vmap outside.
+
+    Attributes:
+        start: `(params, obs) → carry` at X_1: the memory before the first action. A transformer reads its prompt here.
+        step: `(params, carry, obs) → (carry, outputs)`: looks at X_t, and gives the distribution's parameters for A_t.
+        unroll: `(params, carry | None, obs [T, ...], starts bool [T] | None) → outputs [T, ...]`, the outputs of all
+            rows at once. A carry of None means that row 0 is X_1; `starts` marks the rows that are the X_1 of a new
+            episode (None: no row after row 0). If the field is None, `unroll` is a scan of `step`.
+    """
+
+    start: Callable[[PyTree, PyTree], PyTree]
+    step: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    unroll: Callable[[PyTree, PyTree | None, PyTree, jax.Array | None], PyTree] | None = None
+
+
 class Policy(NamedTuple):
     """f(x, θ): `init(key, obs) → params` and `apply(params, obs) → parameters` of `distribution`.
 
     Both see one observation; vmap outside. Plain functions, so linen, nnx and raw JAX all fit.
+
+    Attributes:
+        init: draws θ.
+        apply: the distribution's parameters as a function of X_t alone; None for a policy that has to remember.
+        distribution: the family of action distributions.
+        memory: how the policy remembers; None for a policy that does not. A policy that has both `apply` and `memory`
+            computes the same function twice: `apply` serves the oracle, and `memory` is the fast path of rollouts.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
-    apply: Callable[[PyTree, PyTree], PyTree]
+    apply: Callable[[PyTree, PyTree], PyTree] | None
     distribution: Distribution
+    memory: Memory | None = None
 
 
 class Trajectory(NamedTuple):
@@ -126,6 +150,8 @@ class Trajectory(NamedTuple):
             filled in before `update` for a baseline that asks.
         behaviour_log_probs: ln f(X_t, θ_old)_{A_t} of the policy that acted, `[T, B]`; None where that was θ itself.
         greedy_returns: G_1 of a greedy episode from the same start, in every row, `[T, B]`, if it was played.
+        carry: what a policy with memory remembered at row 0 of a window, leaves `[B, ...]`; None in complete episodes,
+            which begin with `Memory.start`. It was computed with the θ of earlier windows.
     """
 
     obs: PyTree
@@ -140,6 +166,26 @@ class Trajectory(NamedTuple):
     score_norms: jax.Array | None = None
     behaviour_log_probs: jax.Array | None = None
     greedy_returns: jax.Array | None = None
+    carry: PyTree | None = None
+
+
+class Rewards(NamedTuple):
+    """The reward stage: what stands for the rewards of a collected trajectory, with parameters and state of its own.
+
+    A penalty for leaving a reference policy, a reward model that learns and a running scale are such stages
+    (`pgjax.rewards`). No gradient flows through them.
+
+    Attributes:
+        init: `(key, params) → state`; `params` is the policy's θ at the start of training, such as a reference.
+        relabel: `(params, state, trajectory) → (trajectory, metrics)`: the trajectory with other rewards.
+        update: `(state, trajectory) → state`, after the trajectory was used.
+        needs_log_probs: whether `relabel` reads `trajectory.behaviour_log_probs`, which the rollout then records.
+    """
+
+    init: Callable[[jax.Array, PyTree], PyTree]
+    relabel: Callable[[PyTree, PyTree, Trajectory], tuple[Trajectory, dict[str, jax.Array]]]
+    update: Callable[[PyTree, Trajectory], PyTree]
+    needs_log_probs: bool = False
 
 
 class Baseline(NamedTuple):
@@ -206,6 +252,8 @@ class TrainState(NamedTuple):
         lanes: running episodes of auto-reset windows, or `()` when every update collects complete episodes.
         key: the run's key; update u uses `fold_in(key, u)`, so a resumed run continues bit for bit.
         update: int32, the number of updates done.
+        reward_state: the reward stage's (reference θ, β, reward model), `()` without one. Another state of the same
+            shapes may be put here between two updates: nothing is compiled again.
     """
 
     params: PyTree
@@ -214,3 +262,4 @@ class TrainState(NamedTuple):
     lanes: PyTree
     key: jax.Array
     update: jax.Array
+    reward_state: PyTree = ()

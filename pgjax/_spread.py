@@ -1,0 +1,45 @@
+"""Mean and spread of values, so that equal is equal: values that are all the same have a spread of exactly 0.
+
+Rounding in a mean gives equal values a tiny spread, which a division would blow up to ±1. Differences to one of the
+values are exact for equal ones, so moments are taken of those. Nothing here adds an absolute ε.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def centre_and_spread(
+    x: jax.Array, mask: jax.Array | None = None, *, axis: Any = None, ddof: int = 0
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean m, deviations x − m and standard deviation s of the values under a mask, along `axis` (dimensions kept).
+
+    m = x₀ + (1/n) Σ (x_i − x₀),   s² = Σ (x_i − m)² / max(n − ddof, 1),   x₀ one of the values
+
+    Args:
+        x: values, a float type.
+        mask: bool, of the shape of x: which values count; all of them if None.
+        axis: one axis, several, or None for all of them.
+        ddof: 0 for the divisor n, 1 for n − 1.
+
+    Returns:
+        m and s with the axes kept as 1, and x − m in the shape of x, 0 outside the mask. s and x − m are exactly 0
+        where all values that count are equal.
+    """
+    mask = jnp.ones(x.shape, jnp.bool_) if mask is None else mask
+    count = jnp.sum(mask, axis=axis, keepdims=True).astype(x.dtype)
+    # The largest value serves as x₀: it is one of the values, whatever the mask.
+    largest = jnp.max(x, axis=axis, keepdims=True, where=mask, initial=-jnp.inf)
+    origin = jnp.where(count > 0, largest, jnp.zeros_like(largest))
+    shifted = jnp.where(mask, x - origin, jnp.zeros_like(x))
+    shift = jnp.sum(shifted, axis=axis, keepdims=True) / jnp.maximum(count, 1)
+    deviations = jnp.where(mask, shifted - shift, jnp.zeros_like(x))
+    variance = jnp.sum(jnp.square(deviations), axis=axis, keepdims=True) / jnp.maximum(count - ddof, 1)
+    return origin + shift, deviations, jnp.sqrt(variance)
+
+
+def standardised(x: jax.Array, mask: jax.Array | None = None, *, axis: Any = None, ddof: int = 0) -> jax.Array:
+    """(x − m) / s of `centre_and_spread`, in the shape of x; exactly 0 where all values that count are equal."""
+    _, deviations, spread = centre_and_spread(x, mask, axis=axis, ddof=ddof)
+    return deviations / jnp.where(spread > 0, spread, jnp.ones_like(spread))

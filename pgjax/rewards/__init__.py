@@ -1,0 +1,9 @@
+"""The reward stage: pure transforms of a collected trajectory, and records of them that have parameters and learn.
+
+A learned reward model, a KL penalty towards a reference policy and shaping all enter here, so that learning from
+preferences is the same pipeline as CartPole. Axes: T time, B episodes.
+"""
+
+from pgjax.rewards.transforms import centre, kl_regularised, potential_shaping, relabel, scale, whiten
+
+__all__ = ["centre", "kl_regularised", "potential_shaping", "relabel", "scale", "whiten"]
