@@ -1,7 +1,7 @@
 """Episodes over several devices: what is split, what every device holds, and in which order sums are taken.
 
-Under a mesh with an axis `episodes` every device plays and differentiates its share of the episodes. Sums are taken over
-a fixed number of blocks of episodes, added in a fixed order, so that they do not depend on the number of devices.
+Under a mesh with an axis `episodes` every device plays and differentiates its share of the episodes. Sums are taken
+over a fixed number of blocks of episodes, added in a fixed order, so that they do not depend on the number of devices.
 Without such a mesh the same blocks are taken one after another. Axes: T time, B episodes.
 """
 
@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 PyTree = Any
 
 EPISODES_AXIS = "episodes"
-# Blocks of a sum: the largest number of devices that give the same sums, bit for bit. A block has two episodes at least,
+# Blocks of a sum: the largest number of devices that give the same sums bit for bit. A block has at least two episodes,
 # because products of a single row are rounded differently.
 BLOCKS, _LEAST_EPISODES = 8, 2
 _deterministic = contextvars.ContextVar("deterministic", default=True)
@@ -24,7 +24,7 @@ _deterministic = contextvars.ContextVar("deterministic", default=True)
 
 @contextlib.contextmanager
 def summation(*, deterministic: bool) -> Iterator[None]:
-    """While tracing inside: whether sums over episodes are taken in blocks of a fixed order, on any number of devices."""
+    """While tracing inside: whether sums over episodes are taken in blocks of a fixed order, whatever the devices."""
     token = _deterministic.set(deterministic)
     try:
         yield
@@ -38,7 +38,7 @@ def num_shards() -> int:
 
 
 def num_blocks(num_episodes: int) -> int:
-    """Into how many blocks of a fixed order the episodes are cut; 1 where they are too few or the order does not count."""
+    """How many blocks of a fixed order the episodes are cut into; 1 where they are too few or order does not count."""
     fits = num_episodes % (BLOCKS * _LEAST_EPISODES) == 0 and BLOCKS % num_shards() == 0
     return BLOCKS if fits and _deterministic.get() else 1
 
@@ -78,3 +78,11 @@ def everywhere(tree: PyTree) -> PyTree:
     if num_shards() == 1:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
+
+
+def numbers_everywhere(rows: PyTree) -> PyTree:
+    """Rows `[T, B, ...]` whose numbers `[T, B]` are whole on every device; what is larger stays where it is.
+
+    Without it the compiler may split the numbers, and their sums then depend on the number of devices.
+    """
+    return jax.tree.map(lambda x: everywhere(x) if x.ndim == 2 else x, rows)

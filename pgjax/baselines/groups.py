@@ -1,7 +1,7 @@
 """Baselines that an episode gets from the other episodes of its group.
 
-A batch of B episodes is B/k groups of k consecutive lanes. Training and the laboratory read `Baseline.needs` and let the
-episodes of a group share one start (one prompt, one problem); nothing is biased where starts differ.
+A batch of B episodes is B/k groups of k consecutive lanes. Training and the laboratory read `Baseline.needs` and let
+the episodes of a group share one start (one prompt, one problem); nothing is biased where starts differ.
 Axes: T time, B episodes, k episodes of a group.
 """
 

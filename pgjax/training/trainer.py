@@ -220,7 +220,7 @@ def _checked_sizes(
         if microbatches != 1:
             raise ValueError(f"microbatches must be 1 with continuing windows (num_steps), got {microbatches}")
         if needs.greedy_returns:
-            raise ValueError("num_steps must be None with an estimator that needs greedy episodes: a window has no start")
+            raise ValueError("num_steps must be None with an estimator that needs greedy episodes, which start anew")
         if group_size not in (None, 1) or wanted > 1:
             raise ValueError(
                 f"group_size must be 1 with continuing windows (num_steps), whose episodes share no start, "
