@@ -57,7 +57,8 @@ def rloo(
         rewards: `[B]`, the score of each episode; or R_{t+1} `[B, T]`, in units of reward.
         mask: bool of the shape of the rewards, what counts; all if None.
         returns: what `[B, T]` is compared by. `"total_return"`: G_i = Σ_t R_{t+1}, one advantage for all steps of an
-            episode. `"reward_to_go"`: G_t of the n-th step, with the others' at their n-th step (0 after their last).
+            episode. `"reward_to_go"`: G_t of the n-th step, with the others' at their n-th step (0 after their last);
+            unbiased where no reward depends on later steps.
         group_size: k ≥ 2 consecutive rows are a group; the whole batch if neither this nor `group_ids` is given.
         group_ids: the group of each row, int `[B]`, in 0 … N − 1.
         num_groups: N, known when the function is compiled; needed with `group_ids`.
@@ -88,9 +89,9 @@ def dr_grpo(
 
     A_i = G_i − m,    m = (1/k) Σ_j G_j
 
-    Biased by a factor alone: the expected gradient is exactly (k − 1)/k of ∇ρ(θ), because m contains G_i. A learning rate
-    absorbs the factor where all groups have one size; `rloo` has no such factor, and the paper's Appendix A says that
-    the two differ by k/(k − 1). The paper also drops the 1/|o_i| of the loss: `aggregate` with `"sum"`.
+    Biased by a factor alone: the expected gradient is exactly (k − 1)/k of ∇ρ(θ), because m contains G_i. A learning
+    rate absorbs the factor where all groups have one size; `rloo` has no such factor, and the paper's Appendix A says
+    that the two differ by k/(k − 1). The paper also drops the 1/|o_i| of the loss: `aggregate` with `"sum"`.
 
     Args:
         rewards, mask, returns, group_size, group_ids, num_groups: as in `rloo`.
@@ -134,8 +135,8 @@ def grpo(
     to s (OpenRLHF adds 1e-9, verl 1e-6, TRL 1e-4): it would turn rounding into advantages, and shrink those of small
     rewards.
 
-    *The factor 1/|o_i| of GRPO is in its loss*, not here: `aggregate` with `"episode_mean"`. This is outcome supervision;
-    process supervision (section 4.1.3), which standardises the rewards of single steps, is another rule.
+    *The factor 1/|o_i| of GRPO is in its loss*, not here: `aggregate` with `"episode_mean"`. This is the outcome
+    supervision of the paper; its process supervision (section 4.1.3) standardises single steps and is another rule.
 
     Args:
         rewards, mask, returns, group_size, group_ids, num_groups: as in `rloo`.
@@ -177,10 +178,10 @@ def reinforce_plus_plus(
     (k − 1)/k where the group's mean is subtracted first. m gives an episode the weight of its length. For episodes of
     one step, `"none"` is `grpo` with the whole batch as one group.
 
-    *Where implementations differ.* OpenRLHF has ddof = 0 and s² at least 1e-8. Its variant with the group's mean subtracts
-    the mean of the scores, and takes the reward-to-go with the penalties afterwards: this is `"none"` here, with
-    `dr_grpo(scores, group_size=k)` as the scores. verl has ddof = 1 and adds 1e-8 to s²; a group of one keeps its score;
-    and with `"none"` nothing flows back over a gap in the mask, where it does here. With a discount, call
+    *Where implementations differ.* OpenRLHF has ddof = 0 and s² at least 1e-8. Its variant with the group's mean first
+    subtracts the mean of the scores, and then takes the reward-to-go with the penalties: this is `"none"` here, with
+    `dr_grpo(scores, group_size=k)` as the scores. verl has ddof = 1 and adds 1e-8 to s²; a group of one keeps its
+    score; and with `"none"` nothing flows back over a gap in the mask, where it does here. With a discount, call
     `standardise(reward_to_go(rewards, mask, discount=γ), mask)`.
 
     Args:

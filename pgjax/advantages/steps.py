@@ -160,8 +160,8 @@ def aggregate(terms: jax.Array, mask: jax.Array, *, over_time: str = "sum") -> j
     B is the number of episodes with a step that counts, |o_i| the number of steps of episode i that count.
 
     `"sum"` leaves the expected gradient as it is (Dr. GRPO, up to a constant; verl's seq-mean-token-sum). `"mean"` is a
-    rescaling by B / Σ_i |o_i|, which is random (DAPO; verl's token-mean). `"episode_mean"` is biased towards short right
-    answers and long wrong ones (GRPO; verl's seq-mean-token-mean).
+    rescaling by B / Σ_i |o_i|, which is random (DAPO; verl's token-mean). `"episode_mean"` is biased towards short
+    right answers and long wrong ones (GRPO; verl's seq-mean-token-mean).
 
     Args:
         terms: x `[B, T]`, such as `losses.score_function_loss(log_probs, advantages)`.
