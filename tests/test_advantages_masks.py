@@ -49,7 +49,7 @@ def plain(rule, rewards, mask, ids, which):
 def test_masked_groups_are_the_loops(rule, which):
     """NaN outside the mask stays out; so do empty episodes, which may fill groups up."""
     by_ids = lambda rewards, mask, ids: RULES[rule](rewards, mask, returns=which, group_ids=ids, num_groups=3)
-    got = run(by_ids, DEAD, MASK, IDS)
+    got = run(by_ids, DEAD, MASK, IDS.astype(np.uint8))
     close(got, plain(rule, REWARDS, MASK, IDS, which))
     assert (got[~MASK] == 0).all()
     # The same groups as neighbours, filled up with empty rows to three episodes.

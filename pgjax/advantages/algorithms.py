@@ -55,7 +55,8 @@ def rloo(
 
     Args:
         rewards: `[B]`, the score of each episode; or R_{t+1} `[B, T]`, in units of reward.
-        mask: bool of the shape of the rewards, what counts; all if None.
+        mask: bool of the shape of the rewards, what counts; all if None. A reward outside it does not count, so the
+            step that holds the score has to be inside.
         returns: what `[B, T]` is compared by. `"total_return"`: G_i = Σ_t R_{t+1}, one advantage for all steps of an
             episode. `"reward_to_go"`: G_t of the n-th step, with the others' at their n-th step (0 after their last);
             unbiased where no reward depends on later steps.

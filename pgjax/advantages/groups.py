@@ -47,7 +47,7 @@ def _consecutive(shape: tuple[int, ...], group_size: int) -> _Layout:
 
 def _by_id(shape: tuple[int, ...], group_ids: jax.Array, num_groups: int) -> _Layout:
     """Every group has a row of all B episodes; those of other groups are 0 (False) in it."""
-    members = group_ids[None] == jnp.arange(num_groups, dtype=group_ids.dtype)[:, None]
+    members = group_ids.astype(jnp.int32)[None] == jnp.arange(num_groups, dtype=jnp.int32)[:, None]
     members = members.reshape(*members.shape, *(1 for _ in shape[1:]))
     of_members = lambda x: jnp.where(members, x, jnp.zeros_like(x))
     return _Layout(split=lambda x: of_members(x[None]), join=lambda x: jnp.sum(of_members(x), axis=0))
