@@ -294,7 +294,8 @@ def finish(options, environment, policy, trained, rates, recorder) -> None:
     best = int(np.argmax(means))
     recorder.note(how_to_read(options, len(rates)))
     path = recorder.path(policies.FILE_NAME)
-    policies.save_policy(path, of(best), environment=options["env"], **network_arguments(options))
+    with runner.usage_errors():  # θ that is not finite
+        policies.save_policy(path, of(best), environment=options["env"], **network_arguments(options))
     draw(options, environment, policy, of(best), recorder)
 
 
