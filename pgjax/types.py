@@ -56,14 +56,15 @@ class Distribution(NamedTuple):
     """A family of action distributions as pure functions of its parameters, for one observation.
 
     `sample(key, parameters)`, `log_prob(parameters, action)`, `entropy(parameters)`, `kl(p, q)` and
-    `mode(parameters)`; `parameters` is what a policy's `apply` returns.
+    `mode(parameters)`; `parameters` is what a policy's `apply` returns. `entropy` or `kl` is None where it cannot be
+    computed: who reports it leaves it out, and who needs it calls `distributions.require`.
     """
 
-    sample: Callable[[jax.Array, PyTree], jax.Array]
-    log_prob: Callable[[PyTree, jax.Array], jax.Array]
-    entropy: Callable[[PyTree], jax.Array]
-    kl: Callable[[PyTree, PyTree], jax.Array]
-    mode: Callable[[PyTree], jax.Array]
+    sample: Callable[[jax.Array, PyTree], PyTree]
+    log_prob: Callable[[PyTree, PyTree], jax.Array]
+    entropy: Callable[[PyTree], jax.Array] | None
+    kl: Callable[[PyTree, PyTree], jax.Array] | None
+    mode: Callable[[PyTree], PyTree]
 
 
 class Memory(NamedTuple):
