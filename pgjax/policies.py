@@ -4,15 +4,17 @@ A file never makes the program import or call anything. It may name an environme
 environment comes from the caller, and its spaces must be those of the file.
 """
 
+import json
 import os
 import pathlib
 from typing import Any
 
 import jax
 
-from pgjax import _space_descriptions, checkpoints, environments, networks
+from pgjax import checkpoints, environments, networks
 from pgjax._checks import shown
 from pgjax._leaves import named_leaves, require_finite, require_same_layout
+from pgjax._space_descriptions import alike, describe
 from pgjax.types import Environment, Policy
 
 PyTree = Any
@@ -113,7 +115,7 @@ def _header_and_shapes(environment: Environment | str, arguments: dict[str, Any]
     made = _made(environment)
     _, shapes = _policy_and_shapes(made, arguments)
     name = environment if isinstance(environment, str) else None
-    spaces = {space: _space_descriptions.describe(getattr(made, space), space) for space in _SPACES}
+    spaces = {space: describe(getattr(made, space), space) for space in _SPACES}
     return checkpoints.as_json({"version": _VERSION, "env": name, **spaces, "arguments": arguments}), shapes
 
 
@@ -152,16 +154,11 @@ def _require_spaces(path: pathlib.Path, header: dict[str, Any], environment: Env
     for name in _SPACES:
         if name not in header:
             continue
-        found = getattr(environment, name)
-        try:
-            saved = _space_descriptions.from_description(header[name], name)
-            alike = _space_descriptions.same(saved, found)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"path {path}: {error}") from error
-        if not alike:
+        saved, found = header[name], describe(getattr(environment, name), f"{environment.name}: {name}")
+        if not alike(saved, found):
             raise ValueError(
-                f"path {path} holds a policy for the {name} {shown(repr(saved))}, but the environment "
-                f"{environment.name} has {shown(repr(found))}"
+                f"path {path} holds a policy for the {name} {shown(json.dumps(saved))}, but the environment "
+                f"{environment.name} has {shown(json.dumps(found))}"
             )
 
 

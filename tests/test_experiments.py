@@ -249,7 +249,7 @@ BROKEN = """
         (["--render", "."], ["policy.safetensors is not a file"]),
         (["--render", "own.safetensors"], ["own.safetensors names the environment broken_environments:make", "--env"]),
         (["--render", "own.safetensors", "--env", "nosuch"], ["no environment is called 'nosuch'"]),
-        (["--render", "corridor.safetensors", "--env", "maze"], ["observation_space Box(", "environment maze has"]),
+        (["--render", "corridor.safetensors", "--env", "maze"], ["the observation_space {", "environment maze has"]),
         (["--resume", "nothing"], ["--resume nothing", "options.json"]),
         (["--run-name", "a/b"], ["--run-name a/b"]),
     ],

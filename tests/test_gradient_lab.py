@@ -163,7 +163,7 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
         (["--batch", "0"], ["--batch 0", "at least 1"]),
         (["--checkpoint", "nothing.safetensors"], ["nothing.safetensors"]),
         (["--checkpoint", "own.safetensors"], ["names the environment own_saved:walk", "does not ship", "--env"]),
-        (["--checkpoint", "own.safetensors", "--env", "maze"], ["observation_space Box(", "environment maze has"]),
+        (["--checkpoint", "own.safetensors", "--env", "maze"], ["the observation_space {", "environment maze has"]),
         (["--problem", "maze", "--env", "maze"], ["--env maze", "used with --checkpoint"]),
     ],
 )

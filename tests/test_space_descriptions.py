@@ -1,4 +1,4 @@
-"""Spaces come back from JSON equal, and what describes no space is refused by name."""
+"""Every space has a JSON description of its own, and what is no space has none."""
 
 import json
 import math
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pgjax._space_descriptions import describe, from_description, same
-from pgjax.types import Box, Discrete
+from pgjax._space_descriptions import alike, describe
+from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate
 
 
 class Pair(NamedTuple):
@@ -17,43 +17,53 @@ class Pair(NamedTuple):
     second: object
 
 
-SPACES = [
-    Discrete(5),
-    Discrete(3, dtype=jnp.uint8),
-    Box(0.0, 1.0, (10, 10, 4)),
-    Box(-math.inf, math.inf, ()),
-    Box((-1.0, -math.inf), (1.0, math.inf), (2,)),
-    Box(0, 255, (3,), dtype=jnp.uint8),
-    Box(0.0, 1.0, (2,), dtype=jnp.bfloat16),
-    {"position": Box(0.0, 1.0, (2,)), "type": Discrete(2)},
-    (Discrete(2), [Discrete(3), Box(0.0, 1.0, (2,))], {}),
+DESCRIBED = [
+    (Discrete(5), {"type": "Discrete", "n": 5, "dtype": "int32"}),
+    (Discrete(5, dtype=jnp.uint8), {"type": "Discrete", "n": 5, "dtype": "uint8"}),
+    (MultiDiscrete((2, 3)), {"type": "MultiDiscrete", "sizes": [2, 3], "dtype": "int32"}),
+    (Slate(5, 2), {"type": "Slate", "n": 5, "k": 2, "dtype": "int32"}),
+    (Box(0.0, 1.0, (2, 3)), {"type": "Box", "low": 0.0, "high": 1.0, "shape": [2, 3], "dtype": "float32"}),
+    (Box(-math.inf, 1.0, ()), {"type": "Box", "low": "-inf", "high": 1.0, "shape": [], "dtype": "float32"}),
+    (
+        Box((-1.0, 0.0), (1.0, math.inf), (2,), dtype=jnp.bfloat16),
+        {"type": "Box", "low": [-1.0, 0.0], "high": [1.0, "inf"], "shape": [2], "dtype": "bfloat16"},
+    ),
+    (Box(0, 255, (3,), dtype=jnp.uint8), {"type": "Box", "low": 0, "high": 255, "shape": [3], "dtype": "uint8"}),
+    (
+        {"type": Discrete(2), "dtype": [Discrete(3)]},
+        {
+            "type": "dict",
+            "parts": {
+                "type": {"type": "Discrete", "n": 2, "dtype": "int32"},
+                "dtype": {"type": "list", "parts": [{"type": "Discrete", "n": 3, "dtype": "int32"}]},
+            },
+        },
+    ),
+    ((Discrete(2),), {"type": "tuple", "parts": [{"type": "Discrete", "n": 2, "dtype": "int32"}]}),
 ]
 
 
-@pytest.mark.parametrize("space", SPACES, ids=str)
-def test_a_space_comes_back(space):
-    written = json.dumps(describe(space), allow_nan=False)
-    found = from_description(json.loads(written))
-    assert same(found, space) and describe(found) == describe(space)
-    assert [same(space, other) for other in SPACES].count(True) == 1
-    if not isinstance(space, dict | tuple):
-        assert type(found) is type(space) and found.shape == space.shape and found.dtype == np.dtype(space.dtype)
+@pytest.mark.parametrize(("space", "description"), DESCRIBED, ids=str)
+def test_the_attributes_of_a_space_are_its_description(space, description):
+    found = json.loads(json.dumps(describe(space), allow_nan=False))
+    assert found == description and alike(found, description)
+    assert [alike(found, other) for _, other in DESCRIBED].count(True) == 1
 
 
 def test_bounds_are_what_they_say_however_they_are_written():
-    one = Box(np.zeros(2, np.float32), jnp.ones(2), (2,))
-    assert describe(one) == describe(Box(0.0, 1.0, (2,)))
-    assert from_description(describe(Box([[1, 2]], 3, (1, 2)))).low == ((1, 2),)
+    assert describe(Box(np.zeros(2, np.float32), jnp.ones(2), (2,))) == describe(Box(0.0, 1.0, (2,)))
 
 
 def test_a_named_tuple_counts_as_a_tuple():
-    assert same(Pair(first=Discrete(2), second=Discrete(3)), (Discrete(2), Discrete(3)))
-    assert not same(Pair(first=Discrete(2), second=Discrete(3)), (Discrete(3), Discrete(2)))
+    assert describe(Pair(first=Discrete(2), second=Discrete(3))) == describe((Discrete(2), Discrete(3)))
 
 
 def test_32_and_64_bits_are_alike_and_other_dtypes_are_not():
-    assert same(Discrete(2), Discrete(2, dtype=jnp.int64)) and same(Box(0, 1, (2,)), Box(0, 1, (2,), jnp.float64))
-    assert not same(Discrete(2), Discrete(2, dtype=jnp.uint8)) and not same(Box(0, 1, (2,)), Box(0, 1, (2,), jnp.int32))
+    of = lambda dtype: describe((Discrete(2, dtype=dtype), Box(0, 1, (2,), dtype)))
+    assert alike(of(jnp.int32), of(jnp.int64)) and not alike(of(jnp.int32), of(jnp.uint32))
+    assert not alike(of(jnp.int32), of(jnp.int16))
+    box = lambda dtype: describe(Box(0, 1, (2,), dtype))
+    assert alike(box(jnp.float32), box(jnp.float64)) and not alike(box(jnp.float32), box(jnp.float16))
 
 
 class Foreign:
@@ -63,13 +73,11 @@ class Foreign:
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (Foreign(), "space must be Discrete, Box, or a dict, tuple or list of these, got <"),
-        ({"x": 5}, r"space\['x'\] must be Discrete, Box"),
-        ({1: Discrete(2)}, "space must be Discrete, Box"),
-        ((Discrete(2), None), r"space\[1\] must be Discrete, Box"),
-        (Discrete(2.5), r"space\.n must be an integer, got 2\.5"),
-        (Box(0.0, 1.0, (2.5,)), r"space\.shape must be a list of integers"),
-        (Box("low", 1.0, (2,)), r"space\.low must be a number, 'inf'"),
+        (Foreign(), r"space must be a space of pgjax\.spaces, or a dict .*, got <"),
+        (None, "space must be .*, got None"),
+        ({"x": 5}, r"space\['x'\] must be .*, got 5"),
+        ({1: Discrete(2)}, r"space must be .* strings as keys, .*, got \{1: "),
+        ((Discrete(2), None), r"space\[1\] must be .*, got None"),
     ],
 )
 def test_what_is_no_space_is_not_described(space, message):
@@ -77,31 +85,11 @@ def test_what_is_no_space_is_not_described(space, message):
         describe(space)
 
 
-BOX = {"type": "Box", "low": 0, "high": 1, "shape": [2], "dtype": "float32"}
+@pytest.mark.parametrize("hostile", [None, 5, "int32", {"type": {}}, [[]], {"type": "Discrete", "n": math.inf}])
+def test_nothing_else_is_alike(hostile):
+    assert alike(hostile, hostile) and not any(alike(hostile, description) for _, description in DESCRIBED)
 
 
-@pytest.mark.parametrize(
-    ("description", "message"),
-    [
-        (None, "space must be an object whose type is one of Discrete, Box, dict, tuple, list, got None"),
-        ({"type": "os:system"}, "space must be an object whose type is one of"),
-        ({"type": {}}, "space must be an object whose type is one of"),
-        ({"type": "dict", "parts": []}, r"space\.parts must be a JSON object, got \[\]"),
-        ({"type": "tuple", "parts": {}}, r"space\.parts must be a JSON list, got \{\}"),
-        ({"type": "tuple"}, r"space\.parts must be a JSON list, got None"),
-        ({"type": "dict", "parts": {"x": 1}}, r"space\['x'\] must be an object"),
-        ({"type": "tuple", "parts": [BOX, 1]}, r"space\[1\] must be an object"),
-        (BOX | {"extra": 1}, "space must have low, high, shape, dtype and no more; wrong is extra"),
-        (BOX | {"dtype": "object"}, r"space\.dtype must be one of bool, int8"),
-        (BOX | {"dtype": []}, r"space\.dtype must be one of bool, int8"),
-        (BOX | {"shape": [True]}, r"space\.shape must be a list of integers, got \[True\]"),
-        (BOX | {"shape": 2}, r"space\.shape must be a list of integers, got 2"),
-        (BOX | {"low": "nan"}, r"space\.low must be a number, 'inf', '-inf'"),
-        (BOX | {"high": [0, None]}, r"space\.high must be a number"),
-        ({"type": "Discrete", "n": True, "dtype": "int32"}, r"space\.n must be an integer, got True"),
-        ({"type": "Discrete", "n": math.inf, "dtype": "int32"}, r"space\.n must be an integer, got inf"),
-    ],
-)
-def test_what_describes_no_space_is_refused(description, message):
-    with pytest.raises(ValueError, match=message):
-        from_description(description)
+def test_a_deep_description_is_compared_without_recursion_of_our_own():
+    deep = json.loads("[" * 900 + "]" * 900)
+    assert alike(deep, deep) and not alike(deep, describe(Discrete(2)))
