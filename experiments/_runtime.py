@@ -51,10 +51,9 @@ def use_devices(count: int | None) -> None:
     except RuntimeError as error:
         if count is not None:
             raise ValueError(f"--devices {count}: JAX runs already with {jax.device_count()}") from error
-    for name in ("jax_cuda_visible_devices", "jax_rocm_visible_devices") if count is not None else ():
-        visible = getattr(jax.config, name)
-        listed = [str(i) for i in range(count)] if visible == "all" else visible.split(",")
-        jax.config.update(name, ",".join(listed[:count]))
+    if count is not None:
+        for platform in ("cuda", "rocm"):
+            jax.config.update(f"jax_{platform}_visible_devices", ",".join(map(str, range(count))))
 
 
 def cache_directory() -> pathlib.Path | None:

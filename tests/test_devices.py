@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from experiments import _runtime
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -120,3 +122,115 @@ mean = jax.shard_map(
 assert "all-reduce" in jax.jit(mean).lower(rates).compile().as_text()
 """
     )
+
+
+def test_no_experiment_starts_jax_when_it_is_imported():
+    """A command that only shows its options must not take the accelerator."""
+    passes(
+        """
+import importlib, pathlib
+import jax
+names = [path.stem for path in sorted(pathlib.Path("experiments").glob("*.py")) if not path.stem.startswith("__")]
+assert "step_size" in names and len(names) > 60
+for name in names:
+    importlib.import_module(f"experiments.{name}")
+    # JAX refuses this once it has started.
+    try:
+        jax.config.update("jax_num_cpu_devices", 2 + jax.config.jax_num_cpu_devices % 2)
+    except RuntimeError:
+        raise AssertionError(f"{name} starts JAX when it is imported")
+# A wrong twin would be seen.
+jax.numpy.zeros(())
+try:
+    jax.config.update("jax_num_cpu_devices", 5)
+except RuntimeError:
+    raise SystemExit(0)
+raise AssertionError("JAX has started, and takes another number of devices")
+"""
+    )
+
+
+TOY = """
+import dataclasses, json, pathlib, sys
+from experiments import _runner as runner
+@dataclasses.dataclass(frozen=True)
+class Config:
+    size: int = 3
+def run(config, recorder):
+    import jax
+    import jax.numpy as jnp
+    x = jax.jit(lambda x: jnp.tanh(x @ x).sum())(jnp.eye(config.size))
+    recorder.row(quantity="x", ours=float(x))
+    print("devices", jax.device_count())
+runner.main("toy.py", "A toy.", Config, run, arguments=sys.argv[1:])
+"""
+
+
+def toy(tmp_path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Runs the toy with a cache folder of its own."""
+    code = TOY.replace("sys.argv[1:]", repr(["--output-dir", str(tmp_path / "results"), *arguments]))
+    settings = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_COMPILATION_CACHE_DIR": "", "JAX_NUM_CPU_DEVICES": "-1"}
+    return python(code, **settings | environment)
+
+
+def kept(tmp_path) -> list[pathlib.Path]:
+    return sorted((tmp_path / "cache").rglob("*-cache"))
+
+
+def test_an_experiment_has_one_device_a_core_and_keeps_its_programs(tmp_path):
+    cores = _runtime.usable_cores()
+    first = toy(tmp_path)
+    assert first.returncode == 0 and f"devices {cores}\n" in first.stdout and f"{cores} × cpu" in first.stdout
+    assert first.stderr == "" and kept(tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in kept(tmp_path)}
+    again = toy(tmp_path)
+    # XLA would say on standard error that the programs are a foreign machine's.
+    assert again.returncode == 0 and again.stderr == ""
+    assert {path: path.stat().st_mtime_ns for path in kept(tmp_path)} == written
+
+
+def test_devices_are_chosen_and_programs_need_not_be_kept(tmp_path):
+    done = toy(tmp_path, "--devices", "3", "--no-cache")
+    assert "devices 3\n" in done.stdout and "3 × cpu" in done.stdout and not kept(tmp_path)
+    assert "devices 5\n" in toy(tmp_path, "--no-cache", JAX_NUM_CPU_DEVICES="5").stdout
+    refused = toy(tmp_path, "--devices", "0")
+    assert refused.returncode == 2 and "error: --devices 0: must be from 1 to 1024\n" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    for count in (-1, 1025):
+        with pytest.raises(ValueError, match=f"--devices {count}: must be from 1 to 1024"):
+            _runtime.start(count, cache=False)
+
+
+def test_the_users_own_folder_comes_first(tmp_path):
+    done = toy(tmp_path, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine"))
+    assert done.returncode == 0 and list((tmp_path / "mine").glob("*-cache")) and not kept(tmp_path)
+
+
+@pytest.mark.parametrize("trouble", ["a file in its place", "no home", "a damaged file"])
+def test_a_cache_that_cannot_be_used_does_no_harm(tmp_path, trouble):
+    environment = {}
+    if trouble == "a file in its place":
+        (tmp_path / "cache").write_text("")
+    elif trouble == "no home":
+        environment = {"XDG_CACHE_HOME": "", "HOME": "relative"}
+    else:
+        assert toy(tmp_path).returncode == 0
+        for path in kept(tmp_path):
+            path.write_bytes(path.read_bytes()[:100])  # as another process leaves it that is still writing
+    done = toy(tmp_path, **environment)
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_what_was_used_longest_ago_is_removed_first(tmp_path):
+    for name, age in (("old", 300), ("read", 200), ("below/young", 100)):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(10))
+        now = path.stat().st_mtime
+        os.utime(path, (now - (50 if name == "read" else age), now - age))
+    _runtime._prune(tmp_path, 30)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["old", "read", "young"]
+    _runtime._prune(tmp_path, 29)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["read", "young"]
+    _runtime._prune(tmp_path, 10)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["read"]
