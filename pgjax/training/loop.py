@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import require_integer, require_one_of
-from pgjax.training.sharding import Shares, choose_devices
+from pgjax.training.sharding import choose_devices, choose_layout
 from pgjax.training.trainer import Trainer
 from pgjax.types import TrainState
 
@@ -151,6 +151,18 @@ def _run_chunk(build: Callable[[PyTree], Trainer], chunk: int) -> Callable:
     return run_chunk
 
 
+def _sizes(build: Callable[[PyTree], Trainer], hyperparams: PyTree) -> tuple[int, int]:
+    """`num_episodes` and `group_size` of the trainers, which the hyper-parameters of a run cannot change."""
+    found = []
+
+    def look(one_hyperparams: PyTree) -> None:
+        trainer = build(one_hyperparams)
+        found.append((trainer.num_episodes, trainer.group_size))
+
+    jax.eval_shape(look, jax.tree.map(lambda x: x[0], hyperparams))
+    return found[0]
+
+
 def train(
     build: Callable[[PyTree], Trainer],
     keys: jax.Array,
@@ -160,6 +172,7 @@ def train(
     chunk: int | None = None,
     mapping: str = "auto",
     devices: Sequence[jax.Device] | int | None = None,
+    deterministic: bool = True,
     on_chunk: Callable[[int, Metrics, TrainState], None] | None = None,
     states: TrainState | None = None,
 ) -> TrainingRun:
@@ -175,8 +188,11 @@ def train(
         mapping: how a device goes through its runs: `"vmap"`, `"map"` (one run after another), or `"auto"`, map on CPUs
             and vmap elsewhere. Both draw the same random numbers. Their sums are rounded differently, though, and one
             action that falls otherwise makes another run of it: on CartPole they part after some sixty updates.
-        devices: the devices, or how many of this process's; all of them if None. Each trains ⌈S/D⌉ runs, or none where
-            S < D. With `"map"` a run is the same bit for bit on however many; with `"vmap"` it is up to rounding.
+        devices: the devices, or how many of this process's; all of them if None. Each trains ⌈S/D⌉ runs. Where S < D
+            the devices share the episodes of one run after another, whole groups each, as far as their number allows.
+            With `"map"` a run is the same bit for bit on however many; with `"vmap"` it is up to rounding.
+        deterministic: whether devices that share episodes add up their gradients in an order that does not depend on
+            how many they are. False saves the memory of up to eight gradients.
         on_chunk: called with the number of updates done, the chunk's metrics `[S, n]`, and the states; these are
             donated to the next chunk, so copy what is to be kept.
         states: go on from here instead of starting anew, also on another number of devices; `num_updates` more are
@@ -194,18 +210,17 @@ def train(
     chunk = max(1, num_updates // 20) if chunk is None else min(chunk, num_updates)
     require_integer("chunk", chunk, 1, None)
     _require_runs(keys, hyperparams=hyperparams, states=states)
-    shares = Shares.of(choose_devices(devices), len(keys))
-
     start = time.perf_counter()
+    shares = choose_layout(choose_devices(devices), len(keys), *_sizes(build, hyperparams), deterministic)
     hyperparams = shares.scatter(hyperparams)
     if states is None:
         initialise = shares.each(lambda key, one_hyperparams: build(one_hyperparams).init(key), mapping)
-        states = jax.jit(initialise)(shares.scatter(keys), hyperparams)
+        states = shares.compiled(initialise, shares.scatter(keys), hyperparams)(shares.scatter(keys), hyperparams)
     else:
         states = shares.scatter(states)
     first = np.asarray(states.update)
     together = shares.each(_run_chunk(build, chunk), mapping, num_shared=1)
-    compiled = jax.jit(together, donate_argnums=0).lower(states, hyperparams, np.int32(chunk)).compile()
+    compiled = shares.compiled(together, states, hyperparams, np.int32(chunk), donate_argnums=0)
     compile_seconds = time.perf_counter() - start
 
     parts, failed, seconds = [], {}, 0.0

@@ -1,7 +1,9 @@
-"""S runs on D devices: equal shares, one program, and nothing that the devices have to tell each other.
+"""S runs on D devices, in one of two ways that give the same numbers.
 
-Every leaf `[S, ...]` of what belongs to a run is cut along its first axis. Each device trains its share by itself, as
-one device would train all runs, so that a run's numbers do not depend on where it is trained.
+`Shares`: equal shares of the runs, one program, and nothing that the devices have to tell each other. Every leaf
+`[S, ...]` of what belongs to a run is cut along its first axis, and each device trains its share by itself, as one
+device would train all runs. `SharedEpisodes`: where there are fewer runs than devices, the devices share the episodes of
+one run after the other, and add up their gradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,9 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pgjax._checks import require_integer
+from pgjax._shards import EPISODES_AXIS, most_shards, summation
 from pgjax.pieces import RUNS_AXIS
 
 PyTree = Any
@@ -75,6 +78,10 @@ class Shares(NamedTuple):
         tree = jax.device_put(tree, self.mesh.devices[0])
         return jax.tree.map(lambda x: x[: self.num_runs], tree) if self.rows > self.num_runs else tree
 
+    def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
+        """`function` compiled for arguments like these; `options` are those of `jax.jit`."""
+        return jax.jit(function, **options).lower(*arguments).compile()
+
     def each(self, function: Callable, mapping: str, num_shared: int = 0) -> Callable:
         """`function` for every row of its arguments, the last `num_shared` of which are the same for all rows.
 
@@ -99,3 +106,51 @@ class Shares(NamedTuple):
             )(*arguments)
 
         return together
+
+
+class SharedEpisodes(NamedTuple):
+    """S runs, one after the other, each with its episodes over all devices; the methods are those of `Shares`.
+
+    Attributes:
+        mesh: one axis over the devices, `episodes`.
+        deterministic: whether sums are added up in an order that does not depend on the number of devices.
+    """
+
+    mesh: Mesh
+    deterministic: bool
+
+    @classmethod
+    def of(cls, devices: Sequence[jax.Device], deterministic: bool) -> "SharedEpisodes":
+        mesh = Mesh(np.asarray(devices), (EPISODES_AXIS,), axis_types=(AxisType.Auto,))
+        return cls(mesh=mesh, deterministic=deterministic)
+
+    def scatter(self, tree: PyTree) -> PyTree:
+        """The leaves, whole on every device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+    def gather(self, tree: PyTree) -> PyTree:
+        return jax.device_put(tree, self.mesh.devices[0])
+
+    def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
+        whole = NamedSharding(self.mesh, PartitionSpec())
+        with jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
+            return jax.jit(function, out_shardings=whole, **options).lower(*arguments).compile()
+
+    def each(self, function: Callable, mapping: str, num_shared: int = 0) -> Callable:
+        del mapping
+
+        def together(*arguments):
+            cut = len(arguments) - num_shared
+            return jax.lax.map(lambda row: function(*row, *arguments[cut:]), arguments[:cut])
+
+        return together
+
+
+def choose_layout(
+    devices: Sequence[jax.Device], num_runs: int, num_episodes: int, group_size: int, deterministic: bool
+) -> Shares | SharedEpisodes:
+    """Shares of the runs, or of the episodes where there are fewer runs than devices and the episodes can be shared."""
+    shards = most_shards(len(devices), num_episodes, group_size) if num_runs < len(devices) else 1
+    if shards > num_runs:
+        return SharedEpisodes.of(devices[:shards], deterministic)
+    return Shares.of(devices, num_runs)
