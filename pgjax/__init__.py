@@ -16,6 +16,7 @@ import importlib
 _MODULES = (
     "baselines",
     "checkpoints",
+    "contracts",
     "critics",
     "datasets",
     "decomposition",

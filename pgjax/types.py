@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax._layout import require_layout, time_major
+
 PyTree = Any
 
 
@@ -63,7 +65,8 @@ class Environment:
 
     `reset(key, params) → (state, obs)` draws X_1 ~ d_0. `step(key, state, action, params) → (state, Step)` is
     the raw transition: no auto-reset and no time limit inside. The rollout alone produces `truncated`, at
-    `horizon`. State, observation and reward have the same structure, shape and dtype from `reset` and `step`.
+    `horizon`. State and observation have the same structure, shape and dtype from `reset` and `step`; the reward is a
+    float scalar and `terminated` a bool scalar. `pgjax.contracts.require_environment` checks it.
 
     Attributes:
         name: what `pgjax.environments.make` calls it.
@@ -71,7 +74,10 @@ class Environment:
         params: the default parameters, a pytree whose leaves may be vmapped (domain randomisation).
         observation_space, action_space: `Discrete`, `Box`, or anything with their attributes.
         horizon: T, the greatest number of steps of an episode.
-        render: `obs → uint8 [H, W, 3]`, a picture of one observation drawn on the host, or None.
+        render: `(state, obs, params) → uint8 [H, W, 3]`, a picture of one state drawn on the host, or None.
+        action_mask: `obs → bool [A]`, which discrete actions are allowed at X_t, at least one; None if all are.
+        metrics: `(state, obs, params) → {name: scalar}`, numbers of a state that `evaluation.evaluate` reports beside
+            the return (success, violations, clicks) and that nothing learns from; None if there are none.
     """
 
     name: str
@@ -81,7 +87,9 @@ class Environment:
     observation_space: Any
     action_space: Any
     horizon: int
-    render: Callable[[PyTree], np.ndarray] | None = None
+    render: Callable[[PyTree, PyTree, PyTree], np.ndarray] | None = None
+    action_mask: Callable[[PyTree], jax.Array] | None = None
+    metrics: Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]] | None = None
 
 
 class Distribution(NamedTuple):
@@ -167,6 +175,24 @@ class Trajectory(NamedTuple):
     behaviour_log_probs: jax.Array | None = None
     greedy_returns: jax.Array | None = None
     carry: PyTree | None = None
+
+    @classmethod
+    def from_batch_major(cls, **fields: PyTree) -> "Trajectory":
+        """The trajectory of fields whose axes are `[B, T, ...]`, as many training loops have them.
+
+        Every field but `final_obs` and `carry`, `[B, ...]`, has its first two axes exchanged. A trajectory that was
+        built batch-major by mistake is mended by `Trajectory.from_batch_major(**trajectory._asdict())`.
+
+        Args:
+            **fields: the attributes of a trajectory by their names, `[B, T, ...]`.
+
+        Raises:
+            ValueError: if a field has another shape or type, with the right one.
+            TypeError: if a field is missing or unknown.
+        """
+        given = cls(**fields)._asdict()
+        require_layout(given, batch_major=True)
+        return cls(**time_major(given))
 
 
 class Rewards(NamedTuple):

@@ -11,8 +11,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # Losses stand above baselines: an elementwise loss needs nothing, and a value baseline is fitted by one.
 ORDER = (
-    "types",
     "_checks",
+    "_layout",
+    "types",
+    "contracts",
     "_linear",
     "_spread",
     "distributions",
