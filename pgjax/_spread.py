@@ -1,7 +1,9 @@
 """Mean and spread of values, so that equal is equal: values that are all the same have a spread of exactly 0.
 
 Rounding in a mean gives equal values a tiny spread, which a division would blow up to ±1. Differences to one of the
-values are exact for equal ones, so moments are taken of those. Nothing here adds an absolute ε.
+values are exact for equal ones, so moments are taken of those. Squares are taken in units of the largest deviation:
+in float32 those of 10¹⁹ overflow and those of 10⁻²³ vanish. Nothing here adds an absolute ε, so a factor on the values
+is a factor on mean and spread.
 """
 
 from typing import Any
@@ -35,8 +37,10 @@ def centre_and_spread(
     shifted = jnp.where(mask, x - origin, jnp.zeros_like(x))
     shift = jnp.sum(shifted, axis=axis, keepdims=True) / jnp.maximum(count, 1)
     deviations = jnp.where(mask, shifted - shift, jnp.zeros_like(x))
-    variance = jnp.sum(jnp.square(deviations), axis=axis, keepdims=True) / jnp.maximum(count - ddof, 1)
-    return origin + shift, deviations, jnp.sqrt(variance)
+    unit = jnp.max(jnp.abs(deviations), axis=axis, keepdims=True)
+    relative = deviations / jnp.where(unit > 0, unit, jnp.ones_like(unit))
+    variance = jnp.sum(jnp.square(relative), axis=axis, keepdims=True) / jnp.maximum(count - ddof, 1)
+    return origin + shift, deviations, unit * jnp.sqrt(variance)
 
 
 def standardised(x: jax.Array, mask: jax.Array | None = None, *, axis: Any = None, ddof: int = 0) -> jax.Array:

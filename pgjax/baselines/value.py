@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax._spread import centre_and_spread
 from pgjax.losses import value_loss
 from pgjax.pieces import map_over_rows, sum_over_rows
 from pgjax.types import Baseline, Trajectory
@@ -37,7 +38,11 @@ def fitted(
     """The `init` and `update` of m + s · network(row), fitted by ½ (m + s · network(row) − G_t)² over live steps.
 
     m and s are moving averages of the targets' mean and standard deviation: the network's output stays of order one
-    whatever the rewards' unit.
+    whatever the rewards' unit. Both start at 0, where every value is 0; s begins with the first batch whose targets
+    differ. So a factor c on all rewards is a factor c on all values, and nothing else changes.
+
+    The metric `unexplained_variance` is E(v − G_t)² / Var(G_t) of the values v that weighed this batch: 1 for the best
+    constant, above 1 for worse values, infinite for wrong values of targets that do not vary.
 
     Args:
         rows_of: what of the trajectory the network sees, leaves `[T, B, ...]`.
@@ -56,38 +61,40 @@ def fitted(
             params=params,
             optimizer_state=optimizer.init(params),
             mean=jnp.zeros((), dtype),
-            scale=jnp.ones((), dtype),
+            scale=jnp.zeros((), dtype),
             num_updates=jnp.zeros((), jnp.int32),
         )
 
     def update(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array):
         alive = trajectory.alive
         num_live = jnp.maximum(jnp.sum(alive), 1).astype(returns.dtype)
-        mean = jnp.sum(jnp.where(alive, returns, 0.0)) / num_live
-        variance = jnp.sum(jnp.where(alive, jnp.square(returns - mean), 0.0)) / num_live
-        weight = jnp.where(state.num_updates == 0, 0.0, decay)
-        mean = weight * state.mean + (1.0 - weight) * mean
-        # Constant returns have no spread; any positive scale serves then.
-        scale = weight * state.scale + (1.0 - weight) * jnp.maximum(jnp.sqrt(variance), 1e-3)
-        targets = (returns - mean) / scale
+        batch_mean, _, spread = (jnp.squeeze(x) for x in centre_and_spread(returns, alive))
+        averaged = lambda old, new, known: jnp.where(known, new + decay * (old - new), new)
+        mean = averaged(state.mean, batch_mean, state.num_updates > 0)
+        scale = averaged(state.scale, spread, state.scale > 0)
+        unit = jnp.where(scale > 0, scale, 1.0)
+        targets = jnp.where(scale > 0, (returns - mean) / unit, 0.0)
 
-        def piece_loss(params: PyTree, rows: tuple[PyTree, jax.Array], mask: jax.Array) -> jax.Array:
+        def piece_loss(params: PyTree, rows: tuple[PyTree, jax.Array], mask: jax.Array):
+            """The loss, and the mean squared error of the values before this update in the same unit."""
             inputs, target = rows
-            losses = value_loss(jax.vmap(apply_row, (None, 0))(params, inputs), target)
-            return jnp.sum(jnp.where(mask, losses, 0.0)) / num_live
+            outputs = jax.vmap(apply_row, (None, 0))(params, inputs)
+            error = (state.mean - mean) / unit + state.scale / unit * outputs - target
+            average = lambda x: jnp.sum(jnp.where(mask, x, 0.0)) / num_live
+            return average(value_loss(outputs, target)), average(jnp.square(error))
 
         def step(carry, _):
             params, optimizer_state = carry
-            loss, gradient = sum_over_rows(
-                lambda rows, mask: jax.value_and_grad(piece_loss)(params, rows, mask),
+            (loss, error), gradient = sum_over_rows(
+                lambda rows, mask: jax.value_and_grad(piece_loss, has_aux=True)(params, rows, mask),
                 (rows_of(trajectory), targets),
                 alive,
                 rows_per_piece,
             )
             updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-            return (jax.tree.map(jnp.add, params, updates), optimizer_state), loss
+            return (jax.tree.map(jnp.add, params, updates), optimizer_state), (loss, error)
 
-        (params, optimizer_state), losses = jax.lax.scan(
+        (params, optimizer_state), (losses, errors) = jax.lax.scan(
             step, (state.params, state.optimizer_state), length=num_steps
         )
         new = ValueFunctionState(
@@ -97,8 +104,9 @@ def fitted(
             scale=scale.astype(state.scale.dtype),
             num_updates=state.num_updates + 1,
         )
-        # The first step's loss is that of the values which weighed this batch, up to the moved normalisation.
-        unexplained = 2.0 * losses[0] * scale**2 / jnp.maximum(variance, 1e-12)
+        # The first step still has the parameters of the values which weighed this batch.
+        ratio = errors[0] * jnp.square(unit / jnp.where(spread > 0, spread, 1.0))
+        unexplained = jnp.where((spread > 0) | (errors[0] == 0), ratio, jnp.inf)
         return new, {"value_loss": losses[0], "unexplained_variance": unexplained}
 
     return init, update
@@ -116,7 +124,7 @@ def value_function(
     """b = v(X_t), a network fitted to the returns by ½ (v(X_t) − G_t)², averaged over live steps. Unbiased.
 
     v(x) = m + s · network(x), where m and s are moving averages of the targets' mean and standard deviation: the
-    network's output stays of order one whatever the rewards' unit.
+    network's output stays of order one whatever the rewards' unit. v = 0 before the first update.
 
     Args:
         init_params: `(key, obs) → params`, for one observation.
