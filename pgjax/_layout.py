@@ -76,8 +76,8 @@ def _refuse_batch_major(fields: Mapping[str, PyTree], sizes: dict[str, int]) -> 
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(fields["final_obs"])}
     if sizes["T"] != sizes["B"] and lengths == {(sizes["T"],)}:
         raise ValueError(
-            f"trajectory.final_obs must be [B, ...] = [{sizes['B']}, ...] beside alive [T, B] = {[*sizes.values()]}, got "
-            f"{sizes['T']} episodes: the fields look batch-major, which Trajectory.from_batch_major converts"
+            f"trajectory.final_obs must be [B, ...] = [{sizes['B']}, ...] beside alive [T, B] = {[*sizes.values()]}, "
+            f"got {sizes['T']} episodes: the fields look batch-major, which Trajectory.from_batch_major converts"
         )
 
 

@@ -131,7 +131,7 @@ def _start(environment: Environment, policy: Policy, params: PyTree, key: jax.Ar
         memory=acting.start(policy, params, obs),
         alive=jnp.ones((), jnp.bool_),
         total_return=zero,
-        metrics={name: (zero, zero) for name in _metrics(environment, state, obs)},
+        metrics=dict.fromkeys(_metrics(environment, state, obs), (zero, zero)),
         fault=jnp.zeros((), jnp.int32),
     )
 
@@ -150,7 +150,7 @@ def _advance(environment: Environment, policy: Policy, params: PyTree, now: _Epi
         obs=step.obs,
         memory=(),
         alive=~step.terminated & (now.time + 1 < environment.horizon),
-        total_return=now.total_return + step.reward,
+        total_return=now.total_return + jnp.asarray(step.reward).astype(float),
         metrics={name: (value, now.metrics[name][1] + value) for name, value in metrics.items()},
         fault=jnp.where(now.fault > 0, now.fault, _fault(now.obs, outputs, step.reward)),
     )
@@ -232,7 +232,9 @@ def _refuse_faults(environment: Environment, faults: np.ndarray) -> None:
 
 
 def frames(environment: Environment, policy: Policy, params: PyTree, key: jax.Array) -> list[np.ndarray]:
-    """One episode as pictures, uint8 `[H, W, 3]` each, its last state included: that of `rollouts.episodes` for this key.
+    """One episode as pictures, uint8 `[H, W, 3]` each, its last state included.
+
+    It is the episode that `rollouts.episodes` plays for this key.
 
     Raises:
         ValueError: if the environment has no `render`, or breaks its contract.

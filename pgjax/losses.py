@@ -8,13 +8,15 @@ parameters: a baseline that shares layers with the policy, a standardised return
 predicted. Were the gradient to flow through them, w ∇ ln f would gain the term ln f ∇w, which is no part of
 any policy gradient. So `stop_gradient` is applied here, to weights, targets and the log-probabilities of
 other policies, once and always.
+
+Log-probabilities, values and entropies have a float type (ValueError otherwise), which is the type of the loss.
 """
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from pgjax._checks import require_in_range
+from pgjax._checks import require_float, require_in_range
 
 
 def _loss(objective: jax.Array) -> jax.Array:
@@ -40,12 +42,15 @@ def score_function_loss(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
     Source: Williams 1992.
     """
     chex.assert_equal_shape([log_probs, weights])
+    require_float("log_probs", log_probs)
     objective = jax.lax.stop_gradient(weights) * log_probs
     return _loss(objective)
 
 
 def _ratios(log_probs: jax.Array, behaviour_log_probs: jax.Array) -> jax.Array:
     """f(X_t, θ)_{A_t} / f(X_t, θ_old)_{A_t}."""
+    require_float("log_probs", log_probs)
+    require_float("behaviour_log_probs", behaviour_log_probs)
     return jnp.exp(log_probs - jax.lax.stop_gradient(behaviour_log_probs))
 
 
@@ -104,9 +109,9 @@ def clipped_surrogate_loss(
     """
     chex.assert_equal_shape([log_probs, behaviour_log_probs, weights])
     require_in_range("clip", clip, 0.0, None)
-    clip = jnp.asarray(clip, log_probs.dtype)
-    weights = jax.lax.stop_gradient(weights)
     ratios = _ratios(log_probs, behaviour_log_probs)
+    clip = jnp.asarray(clip, ratios.dtype)
+    weights = jax.lax.stop_gradient(weights)
     objective = jnp.minimum(ratios * weights, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * weights)
     return _loss(objective)
 
@@ -129,6 +134,7 @@ def value_loss(values: jax.Array, targets: jax.Array) -> jax.Array:
     Source: Sutton & Barto 2018, section 9.3 (semi-gradient methods).
     """
     chex.assert_equal_shape([values, targets])
+    require_float("values", values)
     return 0.5 * jnp.square(values - jax.lax.stop_gradient(targets))
 
 
@@ -145,12 +151,15 @@ def entropy_loss(entropies: jax.Array) -> jax.Array:
 
     Source: Williams & Peng 1991.
     """
+    require_float("entropies", entropies)
     return _loss(entropies)
 
 
 def _log_ratios(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
     """ln π(a) − ln π_ref(a), the reference held fixed."""
     chex.assert_equal_shape([log_probs, reference_log_probs])
+    require_float("log_probs", log_probs)
+    require_float("reference_log_probs", reference_log_probs)
     return log_probs - jax.lax.stop_gradient(reference_log_probs)
 
 
@@ -232,4 +241,5 @@ def kl_penalty_loss(
         ValueError: if kl_coef is negative, which would pay for leaving the reference.
     """
     require_in_range("kl_coef", kl_coef, 0.0, None)
-    return jnp.asarray(kl_coef, log_probs.dtype) * kl_k2(log_probs, reference_log_probs)
+    divergences = kl_k2(log_probs, reference_log_probs)
+    return jnp.asarray(kl_coef, divergences.dtype) * divergences
