@@ -109,9 +109,9 @@ def clipped_surrogate_loss(
     """
     chex.assert_equal_shape([log_probs, behaviour_log_probs, weights])
     require_in_range("clip", clip, 0.0, None)
-    ratios = _ratios(log_probs, behaviour_log_probs)
-    clip = jnp.asarray(clip, ratios.dtype)
+    clip = jnp.asarray(clip, log_probs.dtype)
     weights = jax.lax.stop_gradient(weights)
+    ratios = _ratios(log_probs, behaviour_log_probs)
     objective = jnp.minimum(ratios * weights, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * weights)
     return _loss(objective)
 
@@ -241,5 +241,4 @@ def kl_penalty_loss(
         ValueError: if kl_coef is negative, which would pay for leaving the reference.
     """
     require_in_range("kl_coef", kl_coef, 0.0, None)
-    divergences = kl_k2(log_probs, reference_log_probs)
-    return jnp.asarray(kl_coef, divergences.dtype) * divergences
+    return jnp.asarray(kl_coef, log_probs.dtype) * kl_k2(log_probs, reference_log_probs)
