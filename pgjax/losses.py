@@ -89,7 +89,8 @@ def clipped_surrogate_loss(
 
     objective = min(ratio w, clip(ratio, 1 − ε, 1 + ε) w)
 
-    A lower bound of the importance-weighted objective, equal to it with its gradient where |ratio − 1| < ε.
+    A lower bound of the importance-weighted objective, equal to it with its gradient where |ratio − 1| ≤ ε: at the edge
+    too, so that ε = 0 leaves the score function's gradient at θ_old.
     The gradient is zero where w > 0 and ratio > 1 + ε, and where w < 0 and ratio < 1 − ε.
 
     Args:
@@ -112,8 +113,9 @@ def clipped_surrogate_loss(
     clip = jnp.asarray(clip, log_probs.dtype)
     weights = jax.lax.stop_gradient(weights)
     ratios = _ratios(log_probs, behaviour_log_probs)
-    objective = jnp.minimum(ratios * weights, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * weights)
-    return _loss(objective)
+    surrogate, clipped = ratios * weights, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * weights
+    # Not a minimum: where both are equal, that has half of each gradient.
+    return _loss(jnp.where(surrogate <= clipped, surrogate, clipped))
 
 
 def value_loss(values: jax.Array, targets: jax.Array) -> jax.Array:
