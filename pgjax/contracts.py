@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax import spaces
 from pgjax._layout import require_layout
 from pgjax.types import Environment, Step, Trajectory
 
@@ -37,12 +38,6 @@ def require_trajectory(trajectory: Trajectory) -> None:
         ValueError: for the first field that has not, with what it has and what is right.
     """
     require_layout(trajectory._asdict())
-
-
-def is_space(node: Any) -> bool:
-    """Whether it is one space, with `sample`, `shape` and `dtype`, and not a structure of spaces."""
-    described = getattr(node, "shape", None) is not None and getattr(node, "dtype", None) is not None
-    return described and callable(getattr(node, "sample", None))
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
@@ -135,18 +130,16 @@ def _checked_step(env: Environment) -> Callable[..., tuple[PyTree, Step]]:
 
 def _sampled(env: Environment, key: jax.ShapeDtypeStruct) -> PyTree:
     """Shapes and dtypes of a sampled action, each found as its space declares it."""
-    space = env.action_space
-    _require_spaces(env, "action space", space)
-    sample = lambda one: _traced(env, "action space", one.sample, key)
-    action = jax.tree.map(sample, space, is_leaf=is_space)
-    _require_in_space(env, "action space", space, action)
+    _require_spaces(env, "action space", env.action_space)
+    action = _traced(env, "action space", lambda key: spaces.sample(env.action_space, key), key)
+    _require_in_space(env, "action space", env.action_space, action)
     return action
 
 
 def _require_mask(env: Environment, obs: PyTree) -> None:
-    mask, size = _traced(env, "action_mask", env.action_mask, obs), getattr(env.action_space, "n", None)
-    if size is None or tuple(env.action_space.shape) != ():
-        raise ConformanceError(env.name, "action_mask", f"actions in {env.action_space!r}", "discrete actions")
+    if not isinstance(env.action_space, spaces.Discrete):
+        raise ConformanceError(env.name, "action_mask", f"actions in {env.action_space!r}", "a Discrete action space")
+    mask, size = _traced(env, "action_mask", env.action_mask, obs), env.action_space.n
     if not hasattr(mask, "dtype") or mask.shape != (size,) or mask.dtype != bool:
         raise ConformanceError(env.name, "action_mask", _type_of(mask), f"bool [A] = [{size}]")
 
@@ -196,24 +189,24 @@ def _require_same_types(env: Environment, property: str, tree: PyTree, wanted: P
             raise ConformanceError(env.name, property + path, f"{_type_of(leaf)} from step", wanted_type)
 
 
-def _require_spaces(env: Environment, property: str, space: PyTree) -> list[Any]:
-    spaces = jax.tree.leaves(space, is_leaf=is_space)
-    if not spaces or not all(map(is_space, spaces)):
-        raise ConformanceError(env.name, property, repr(space), "a Discrete, a Box, or a structure of such spaces")
-    return spaces
+def _require_spaces(env: Environment, property: str, space: PyTree) -> None:
+    try:
+        spaces.leaves(space)
+    except ValueError as error:
+        wanted = "a Discrete, Box, MultiDiscrete or Slate of pgjax, or a structure of them (see spaces.as_space)"
+        raise ConformanceError(env.name, property, repr(space), wanted) from error
 
 
 def _require_in_space(env: Environment, property: str, space: PyTree, tree: PyTree) -> None:
     """Every array has the shape and dtype that its space declares."""
-    spaces, leaves = _require_spaces(env, property, space), named_leaves(tree)
-    structures = jax.tree.structure(space, is_leaf=is_space), jax.tree.structure(tree)
-    if structures[0] != structures[1]:
-        wanted = f"a space for each of {len(leaves)} arrays in the structure {structures[1]}"
-        raise ConformanceError(env.name, property, f"the structure {structures[0]}", wanted)
-    for one, (path, leaf) in zip(spaces, leaves):
-        declared = f"{np.dtype(one.dtype)} {list(one.shape)}"
-        if _type_of(leaf) != declared:
-            raise ConformanceError(env.name, property + path, _type_of(leaf), f"{declared} as declared")
+    _require_spaces(env, property, space)
+    declared, shown = jax.tree.structure(space, is_leaf=spaces.is_space), jax.tree.structure(tree)
+    if declared != shown:
+        raise ConformanceError(env.name, property, f"arrays {shown}", f"{declared} as declared")
+    for (_, one), (path, leaf) in zip(spaces.leaves(space), named_leaves(tree)):
+        wanted = f"{jax.dtypes.canonicalize_dtype(one.dtype)} {list(one.shape)}"
+        if _type_of(leaf) != wanted:
+            raise ConformanceError(env.name, property + path, _type_of(leaf), f"{wanted} as declared")
 
 
 def _type_of(leaf: Any) -> str:

@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = (
     "_checks",
     "_layout",
+    "spaces",
     "types",
     "contracts",
     "_linear",

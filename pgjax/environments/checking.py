@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.contracts import ConformanceError, is_space, named_leaves, require_environment
+from pgjax import spaces
+from pgjax.contracts import ConformanceError, named_leaves, require_environment
 from pgjax.environments.random_actions import sample_action
 from pgjax.types import Environment, PyTree, Step
 
@@ -147,7 +148,7 @@ def _check_values(env: Environment, rows: _Walk, tolerance: float) -> None:
         ("observation in its space", env.observation_space, rows.seen.obs),
         ("action in its space", env.action_space, rows.action),
     ):
-        for one, leaf in zip(jax.tree.leaves(space, is_leaf=is_space), jax.tree.leaves(tree)):
+        for one, leaf in zip(jax.tree.leaves(space, is_leaf=spaces.is_space), jax.tree.leaves(tree)):
             low, high = (0, one.n - 1) if hasattr(one, "n") else (np.asarray(one.low), np.asarray(one.high))
             slack = tolerance * (1.0 + np.abs(leaf))
             inside = (leaf >= low - slack) & (leaf <= high + slack)

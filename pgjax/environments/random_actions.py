@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax.contracts import is_space
+from pgjax import spaces
 from pgjax.distributions import categorical, masked_logits
 from pgjax.types import Distribution, Environment, Policy
 
@@ -18,10 +18,7 @@ def sample_action(environment: Environment, key: jax.Array, obs: PyTree) -> PyTr
     if environment.action_mask is not None:
         logits = masked_logits(jnp.zeros(space.n), environment.action_mask(obs))
         return categorical.sample(key, logits).astype(space.dtype)
-    leaves, structure = jax.tree.flatten(space, is_leaf=is_space)
-    if len(leaves) == 1:
-        return structure.unflatten([leaves[0].sample(key)])
-    return structure.unflatten([one.sample(key) for one, key in zip(leaves, jax.random.split(key, len(leaves)))])
+    return spaces.sample(space, key)
 
 
 def random_policy(environment: Environment) -> Policy:
