@@ -45,11 +45,11 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-# The float types (float32, or float64 too) under which each environment was found to keep its contract.
+# For each environment the types of parameters, and of floats (x64), under which it was found to keep its contract.
 _kept: weakref.WeakKeyDictionary[Environment, set[Any]] = weakref.WeakKeyDictionary()
 
 
-def require_environment(environment: Environment, params: PyTree = None) -> None:
+def require_environment(environment: Environment, params: PyTree = None, *, params_axis: int | None = None) -> None:
     """What tracing alone can tell of the contract of `Environment`; asked again about one record, it costs nothing.
 
     The horizon is an integer of at least 1; the spaces are known, and observations and actions have their shapes and
@@ -60,6 +60,7 @@ def require_environment(environment: Environment, params: PyTree = None) -> None
     Args:
         environment: the environment.
         params: of the environment; default `environment.params`.
+        params_axis: 0 if the leaves of `params` have a leading `[B]`, one row for each episode.
 
     Raises:
         ConformanceError: a ValueError, at the first part that fails.
@@ -69,13 +70,27 @@ def require_environment(environment: Environment, params: PyTree = None) -> None
             f"environment must be a pgjax.Environment (gymnax's become one by environments.from_gymnax), got "
             f"{type(environment).__name__}"
         )
-    mode = jnp.result_type(float)
-    if params is None and mode in _kept.get(environment, ()):
+    params = _shapes_of(environment, environment.params if params is None else params, params_axis)
+    types = jnp.result_type(float), jax.tree.structure(params), tuple(jax.tree.leaves(params))
+    if types in _kept.get(environment, ()):
         return
     _require_horizon(environment)
-    _require_start_and_step(environment, environment.params if params is None else params)
-    if params is None:
-        _kept.setdefault(environment, set()).add(mode)
+    _require_start_and_step(environment, params)
+    _kept.setdefault(environment, set()).add(types)
+
+
+def _shapes_of(env: Environment, params: PyTree, axis: int | None) -> PyTree:
+    """The parameters of one episode as shapes and dtypes, Python's numbers weak as they are."""
+    for path, leaf in named_leaves(params):
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
+            raise ConformanceError(env.name, f"params{path}", _kind_of(leaf), "a number or an array")
+
+    def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+        aval = jax.typeof(leaf)
+        shape = aval.shape if axis is None else aval.shape[:axis] + aval.shape[axis + 1 :]
+        return jax.ShapeDtypeStruct(shape, aval.dtype, weak_type=aval.weak_type)
+
+    return jax.tree.map(shape_of, params)
 
 
 def _require_horizon(env: Environment) -> None:
@@ -85,7 +100,6 @@ def _require_horizon(env: Environment) -> None:
 
 
 def _require_start_and_step(env: Environment, params: PyTree) -> None:
-    _require_numbers(env, params)
     key = jax.eval_shape(lambda: jax.random.key(0))
     start = _traced(env, "reset", env.reset, key, params)
     if not isinstance(start, tuple) or len(start) != 2:
@@ -105,12 +119,6 @@ def _require_start_and_step(env: Environment, params: PyTree) -> None:
         _require_mask(env, obs)
     if env.metrics is not None:
         _require_metrics(env, state, obs, params)
-
-
-def _require_numbers(env: Environment, params: PyTree) -> None:
-    for path, leaf in named_leaves(params):
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
-            raise ConformanceError(env.name, f"params{path}", _kind_of(leaf), "a number or an array")
 
 
 def _checked_step(env: Environment) -> Callable[..., tuple[PyTree, Step]]:
@@ -171,7 +179,8 @@ def _traced(env: Environment, what: str, function: Callable[..., Any], *argument
 def _require_strong(env: Environment, property: str, tree: PyTree) -> None:
     for path, leaf in named_leaves(tree):
         if leaf.weak_type:
-            raise ConformanceError(env.name, property + path, _type_of(leaf), f"a strong {leaf.dtype}")
+            wanted = f"a strong {leaf.dtype}, made by jnp.asarray(x, jnp.{leaf.dtype})"
+            raise ConformanceError(env.name, property + path, _type_of(leaf), wanted)
 
 
 def _require_scalar(env: Environment, property: str, leaf: Any, kind: Any, wanted: str) -> None:

@@ -208,7 +208,9 @@ def test_an_environment_is_traced_once_and_not_kept_alive():
     for _ in range(3):
         require_environment(environment)
     assert len(calls) == 1
-    require_environment(environment, jnp.float32(0.5))
+    for params in (jnp.float32(0.5), jnp.float32(0.25)):
+        require_environment(environment, params)
+    require_environment(environment, jnp.ones(7), params_axis=0)
     assert len(calls) == 2
     gone = weakref.ref(environment)
     del environment
@@ -225,6 +227,17 @@ def test_an_environment_that_failed_fails_again_and_types_of_x64_are_its_own():
     for _ in range(2):
         with pytest.raises(ConformanceError, match="horizon"):
             require_environment(bad)
+
+
+def test_parameters_that_are_given_are_those_that_are_looked_at():
+    """An environment may have no defaults, and `[B]` parameters are those of one episode each."""
+    without = but(params=None)
+    with pytest.raises(ConformanceError, match="step can be traced: saw TypeError"):
+        require_environment(without)
+    require_environment(without, 0.5)
+    with pytest.raises(ConformanceError, match=r"state as a scan carry.*: saw float32 \[7, 2\]"):
+        require_environment(GOOD, jnp.ones((7, 1)))
+    require_environment(GOOD, jnp.ones(7), params_axis=0)
 
 
 def test_the_door_is_open_inside_a_traced_function():
