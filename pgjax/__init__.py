@@ -17,6 +17,7 @@ _MODULES = (
     "advantages",
     "baselines",
     "checkpoints",
+    "contracts",
     "critics",
     "datasets",
     "decomposition",

@@ -60,6 +60,17 @@ def require_integer(name: str, value: Any, low: int | None, high: int | None) ->
     require_in_range(name, number, low, high)
 
 
+def require_float(name: str, value: Any) -> None:
+    """A number or an array, traced or not, of a float type: a coefficient cast to integers would be cut to 0.
+
+    Raises:
+        ValueError: for another type, such as integers or bool.
+    """
+    dtype = jnp.result_type(value)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name} must have a float type, got {dtype}")
+
+
 def require_one_of(name: str, value: Any, options: Sequence[str]) -> None:
     """value ∈ options, for conventions that are chosen by a word.
 

@@ -1,4 +1,7 @@
-"""Inverses that are 0 where there is nothing to invert: of a symmetric matrix, and of a mean square."""
+"""Solutions of symmetric systems that may be singular, and quotients that are 0 where there is nothing to divide by."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,21 +11,111 @@ from pgjax._checks import require_in_range
 
 
 def pseudo_inverse(matrix: jax.Array, damping: ArrayLike = 0.0) -> jax.Array:
-    """Σ_i q_i q_iᵀ / (λ_i + c) over the positive eigenvalues of a symmetric `[P, P]` matrix Σ_i λ_i q_i q_iᵀ.
+    """Σ_i q_i q_iᵀ / (λ_i + c) over the positive eigenvalues of a positive semidefinite `[P, P]` matrix Σ_i λ_i q_i q_iᵀ.
 
-    Eigenvalues of at most 10 P ε times the largest (ε the float type's) count as zero: in a Fisher matrix their
-    directions change no probability, so nothing is gained by a step there, damped or not. c = `damping` ≥ 0; c = 0 is
-    Moore and Penrose's inverse of a positive semidefinite matrix.
+    c = `damping` ≥ 0; c = 0 is Moore and Penrose's inverse. Directions with λ_i = 0 stay out, damped or not: in a Fisher
+    matrix they change no probability. Rows may be of any size: F is first scaled to ones on its diagonal, so that a
+    state visited once in a million episodes is solved as well as the others. Zero counts as what rounding may leave of
+    it (ε the float type's): eigenvalues of the *scaled* matrix of at most 10 P ε, and, as squares of roundings, entries
+    of the diagonal of at most (4 ε)² times the largest.
+
+    With G any inverse of F + c I on the range of F and P the projection on it, P G P is the one above; G comes from the
+    scaled matrix S (F + c I) S, and the null space of F is S times that of S F S.
 
     Raises:
         ValueError: for a negative damping.
     """
     require_in_range("damping", damping, 0.0, None)
-    eigenvalues, vectors = jnp.linalg.eigh(matrix)
-    cutoff = 10 * matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(eigenvalues))
-    kept = eigenvalues > cutoff
-    damped = jnp.where(kept, eigenvalues, 1.0) + jnp.asarray(damping, matrix.dtype)
-    return (vectors * jnp.where(kept, 1.0 / damped, 0.0)[None, :]) @ vectors.T
+    diagonal = jnp.diagonal(matrix)
+    eigenvalues, vectors, scale = _scaled_eigenvectors(matrix, diagonal)
+    null = eigenvalues <= _cutoff(eigenvalues)
+    # Eigenvalues ascend, so the null space comes first and the columns of zeros after it leave its basis alone.
+    basis = jnp.linalg.qr(jnp.where(null[None, :], scale[:, None] * vectors, 0.0))[0]
+    basis = jnp.where(null[None, :], basis, 0.0)
+    damping = jnp.asarray(damping, matrix.dtype)
+    damped = matrix + damping * jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+    eigenvalues, vectors, scale = _scaled_eigenvectors(damped, diagonal + damping)
+    kept = eigenvalues > _cutoff(eigenvalues)
+    weights = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, eigenvalues, 1.0)), 0.0)
+    half = scale[:, None] * vectors * weights[None, :]
+    half = half - basis @ (basis.T @ half)
+    return half @ half.T
+
+
+def _scaled_eigenvectors(matrix: jax.Array, diagonal: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Eigenvalues, ascending, and eigenvectors of S F S, and the diagonal of S = 1/√F_ii, F_ii = 0 not scaled up."""
+    largest = jnp.max(diagonal)
+    sure = diagonal > jnp.square(4 * jnp.finfo(matrix.dtype).eps) * largest
+    scale = jax.lax.rsqrt(jnp.where(sure, diagonal, jnp.where(largest > 0, largest, 1.0)))
+    return *jnp.linalg.eigh(scale[:, None] * matrix * scale[None, :]), scale
+
+
+def _cutoff(eigenvalues: jax.Array) -> jax.Array:
+    return 10 * eigenvalues.shape[0] * jnp.finfo(eigenvalues.dtype).eps * jnp.max(jnp.abs(eigenvalues))
+
+
+class _Search(NamedTuple):
+    """Of conjugate gradients: x, the residual r, the direction p, ‖r‖², the largest pᵀAp / pᵀp so far, and the count."""
+
+    solution: jax.Array
+    residual: jax.Array
+    direction: jax.Array
+    square: jax.Array
+    largest: jax.Array
+    steps: jax.Array
+    done: jax.Array
+
+
+def conjugate_gradients(product: Callable[[jax.Array], jax.Array], target: jax.Array, iterations: int) -> jax.Array:
+    """x `[P]` with A x = g for a positive semidefinite A given by v ↦ A v, after at most so many products; from x = 0.
+
+    In exact arithmetic each iterate is nearer to the shortest solution than the one before. Rounding ends that: what it
+    leaves of r in the null space of A cannot be removed, directions turn into it, and steps rr / pᵀAp grow without bound
+    while the residual, which does not see the null space, says nothing. So the search stops
+
+        at ‖r‖ ≤ 10 ε (‖A‖ ‖x‖ + ‖g‖), where x solves a system whose entries differ by roundings (Rigal & Gaches 1967),
+        or before a step along a direction with pᵀAp ≤ 100 ε ‖A‖ pᵀp, which A cannot tell from its null space,
+
+    ε the float type's and ‖A‖ the largest pᵀAp / pᵀp seen.
+
+    Source: Hestenes & Stiefel 1952; Kaasschieter 1988 (singular systems).
+    """
+    epsilon = jnp.finfo(target.dtype).eps
+    largest_entry = jnp.max(jnp.abs(target))
+    unit = jnp.where(largest_entry > 0, largest_entry, 1.0)
+    target = target / unit
+    length = jnp.linalg.norm(target)
+
+    def step(at: _Search) -> _Search:
+        image = product(at.direction)
+        curvature, size = jnp.vdot(at.direction, image), jnp.vdot(at.direction, at.direction)
+        largest = jnp.maximum(at.largest, curvature / size)
+        flat = curvature <= 100.0 * epsilon * largest * size
+        rate = jnp.where(flat, 0.0, at.square / jnp.where(flat, 1.0, curvature))
+        solution, residual = at.solution + rate * at.direction, at.residual - rate * image
+        square = jnp.vdot(residual, residual)
+        noise = 10.0 * epsilon * (largest * jnp.linalg.norm(solution) + length)
+        return _Search(
+            solution=solution,
+            residual=residual,
+            direction=residual + square / at.square * at.direction,
+            square=square,
+            largest=largest,
+            steps=at.steps + 1,
+            done=flat | (jnp.sqrt(square) <= noise),
+        )
+
+    start = _Search(
+        solution=jnp.zeros_like(target),
+        residual=target,
+        direction=target,
+        square=jnp.vdot(target, target),
+        largest=jnp.zeros_like(length),
+        steps=jnp.int32(0),
+        done=length == 0,
+    )
+    found = jax.lax.while_loop(lambda at: ~at.done & (at.steps < iterations), step, start)
+    return unit * found.solution
 
 
 def ratio_or_zero(numerator: jax.Array, denominator: jax.Array) -> jax.Array:

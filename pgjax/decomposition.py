@@ -5,7 +5,6 @@ from t on. Its variance splits into what the state, the action and the future br
 are drawn, and after each action two futures. Axes: N visited states, P parameters.
 """
 
-import statistics
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_integer
-from pgjax.diagnostics import Estimate
+from pgjax.diagnostics import Estimate, t_interval
 from pgjax.pieces import default_rows, sum_over_rows
 from pgjax.restarts import check_time, restarted_return, visit_one
 from pgjax.types import Environment, Policy, PyTree
@@ -74,7 +73,9 @@ def variance_decomposition(
 
     Every pair within a state is used, and ‖E[ψ w]‖² is the mean of the products of *different* states, so it is not
     inflated by noise. No factor γᵗ is applied. Averages over states are weighted as `visited_states` says; standard
-    errors are the jackknife's over states, the independent units. They leave O(1/N) of bias where lengths vary.
+    errors are the jackknife's over states, the independent units, and intervals value ± t·SE with N − 1 degrees of
+    freedom. They leave O(1/N) of bias where lengths vary. Each term is a mean of skewed products: from few states the
+    intervals cover less than they say, as those of `diagnostics.gradient_statistics` do.
 
     b sees the observation alone. A baseline of the state moves Σ_a only.
 
@@ -217,13 +218,12 @@ def _estimates(
 
     trajectory, same, other = mean(samples.trajectory), mean(samples.same_action), mean(samples.other_action)
     squared_mean = (norm, norm_shift)
-    quantile = statistics.NormalDist().inv_cdf(0.5 + confidence / 2)
 
     def estimate(*terms: tuple[float, tuple[jax.Array, jax.Array]]) -> Estimate:
         value = sum(sign * term[0] for sign, term in terms)
         shift = sum(sign * term[1] for sign, term in terms)
         stderr = (count - 1) ** 0.5 * jnp.std(shift)
-        return Estimate(value=value, stderr=stderr, low=value - quantile * stderr, high=value + quantile * stderr)
+        return t_interval(value, stderr, count - 1, confidence)
 
     return VarianceDecomposition(
         trajectory=estimate((1.0, trajectory)),

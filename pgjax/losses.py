@@ -8,13 +8,15 @@ parameters: a baseline that shares layers with the policy, a standardised return
 predicted. Were the gradient to flow through them, w ∇ ln f would gain the term ln f ∇w, which is no part of
 any policy gradient. So `stop_gradient` is applied here, to weights, targets and the log-probabilities of
 other policies, once and always.
+
+Log-probabilities, values and entropies have a float type (ValueError otherwise), which is the type of the loss.
 """
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from pgjax._checks import require_in_range
+from pgjax._checks import require_float, require_in_range
 
 
 def _loss(objective: jax.Array) -> jax.Array:
@@ -25,6 +27,7 @@ def _loss(objective: jax.Array) -> jax.Array:
 def score_function_objective(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
     """w ln f(X_t, θ)_{A_t} `[...]`, to be maximised; arguments as in `score_function_loss`."""
     chex.assert_equal_shape([log_probs, weights])
+    require_float("log_probs", log_probs)
     return jax.lax.stop_gradient(weights) * log_probs
 
 
@@ -50,6 +53,8 @@ def score_function_loss(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
 
 def _ratios(log_probs: jax.Array, behaviour_log_probs: jax.Array) -> jax.Array:
     """f(X_t, θ)_{A_t} / f(X_t, θ_old)_{A_t}."""
+    require_float("log_probs", log_probs)
+    require_float("behaviour_log_probs", behaviour_log_probs)
     return jnp.exp(log_probs - jax.lax.stop_gradient(behaviour_log_probs))
 
 
@@ -96,7 +101,9 @@ def clipped_surrogate_objective(
     clip = jnp.asarray(clip, log_probs.dtype)
     weights = jax.lax.stop_gradient(weights)
     ratios = _ratios(log_probs, behaviour_log_probs)
-    return jnp.minimum(ratios * weights, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * weights)
+    surrogate, clipped = ratios * weights, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * weights
+    # Not a minimum: where both are equal, that has half of each gradient.
+    return jnp.where(surrogate <= clipped, surrogate, clipped)
 
 
 def clipped_surrogate_loss(
@@ -110,7 +117,8 @@ def clipped_surrogate_loss(
 
     objective = min(ratio w, clip(ratio, 1 − ε, 1 + ε) w)
 
-    A lower bound of the importance-weighted objective, equal to it with its gradient where |ratio − 1| < ε.
+    A lower bound of the importance-weighted objective, equal to it with its gradient where |ratio − 1| ≤ ε: at the edge
+    too, so that ε = 0 leaves the score function's gradient at θ_old.
     The gradient is zero where w > 0 and ratio > 1 + ε, and where w < 0 and ratio < 1 − ε.
 
     Args:
@@ -149,6 +157,7 @@ def value_loss(values: jax.Array, targets: jax.Array) -> jax.Array:
     Source: Sutton & Barto 2018, section 9.3 (semi-gradient methods).
     """
     chex.assert_equal_shape([values, targets])
+    require_float("values", values)
     return 0.5 * jnp.square(values - jax.lax.stop_gradient(targets))
 
 
@@ -165,12 +174,15 @@ def entropy_loss(entropies: jax.Array) -> jax.Array:
 
     Source: Williams & Peng 1991.
     """
+    require_float("entropies", entropies)
     return _loss(entropies)
 
 
 def _log_ratios(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
     """ln π(a) − ln π_ref(a), the reference held fixed."""
     chex.assert_equal_shape([log_probs, reference_log_probs])
+    require_float("log_probs", log_probs)
+    require_float("reference_log_probs", reference_log_probs)
     return log_probs - jax.lax.stop_gradient(reference_log_probs)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from pgjax._layout import require_layout, time_major
 from pgjax.spaces import Box as Box
 from pgjax.spaces import Discrete as Discrete
 
@@ -31,15 +32,19 @@ class Environment:
 
     `reset(key, params) → (state, obs)` draws X_1 ~ d_0. `step(key, state, action, params) → (state, Step)` is
     the raw transition: no auto-reset and no time limit inside. The rollout alone produces `truncated`, at
-    `horizon`. State, observation and reward have the same structure, shape and dtype from `reset` and `step`.
+    `horizon`. State and observation have the same structure, shape and dtype from `reset` and `step`; the reward is a
+    float scalar and `terminated` a bool scalar. `pgjax.contracts.require_environment` checks it.
 
     Attributes:
         name: what `pgjax.environments.make` calls it.
         reset, step: pure functions of one episode; batch them with `jax.vmap`.
         params: the default parameters, a pytree whose leaves may be vmapped (domain randomisation).
-        observation_space, action_space: trees of `pgjax.spaces`; `spaces.as_space` makes them of other libraries' spaces.
+        observation_space, action_space: trees of `pgjax.spaces`; `spaces.as_space` makes them of other libraries'.
         horizon: T, the greatest number of steps of an episode.
-        render: `obs → uint8 [H, W, 3]`, a picture of one observation drawn on the host, or None.
+        render: `(state, obs, params) → uint8 [H, W, 3]`, a picture of one state drawn on the host, or None.
+        action_mask: `obs → bool [A]`, which discrete actions are allowed at X_t, at least one; None if all are.
+        metrics: `(state, obs, params) → {name: scalar}`, numbers of a state that `evaluation.evaluate` reports beside
+            the return (success, violations, clicks) and that nothing learns from; None if there are none.
     """
 
     name: str
@@ -49,7 +54,9 @@ class Environment:
     observation_space: Any
     action_space: Any
     horizon: int
-    render: Callable[[PyTree], np.ndarray] | None = None
+    render: Callable[[PyTree, PyTree, PyTree], np.ndarray] | None = None
+    action_mask: Callable[[PyTree], jax.Array] | None = None
+    metrics: Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]] | None = None
 
 
 class Distribution(NamedTuple):
@@ -138,6 +145,24 @@ class Trajectory(NamedTuple):
     greedy_returns: jax.Array | None = None
     carry: PyTree | None = None
 
+    @classmethod
+    def from_batch_major(cls, **fields: PyTree) -> "Trajectory":
+        """The trajectory of fields whose axes are `[B, T, ...]`, as many training loops have them.
+
+        Every field but `final_obs` and `carry`, `[B, ...]`, has its first two axes exchanged. A trajectory that was
+        built batch-major by mistake is mended by `Trajectory.from_batch_major(**trajectory._asdict())`.
+
+        Args:
+            **fields: the attributes of a trajectory by their names, `[B, T, ...]`.
+
+        Raises:
+            ValueError: if a field has another shape or type, with the right one.
+            TypeError: if a field is missing or unknown.
+        """
+        given = cls(**fields)._asdict()
+        require_layout(given, batch_major=True)
+        return cls(**time_major(given))
+
 
 class Rewards(NamedTuple):
     """The reward stage: what stands for the rewards of a collected trajectory, with parameters and state of its own.
@@ -183,16 +208,18 @@ class RowFit(NamedTuple):
         values: `(state, outputs [N]) → b [N]`.
         begin: `(state, trajectory, returns [T, B]) → (context, rows [T, B, ...])`, before the pass; `rows` are what
             `loss` needs of each row.
-        loss: `(outputs [N], rows [N, ...]) → [N]`, elementwise, to be minimised.
-        finish: `(state, context, mean loss, its gradient in φ) → (state, metrics)`, after the pass.
+        losses: `(state, context, outputs [N], rows [N, ...]) → (loss [N], numbers to average [N])`; the loss is to be
+            minimised.
+        finish: `(state, context, (mean loss, mean number), the loss's gradient in φ) → (state, metrics)`, after the
+            pass.
     """
 
     params: Callable[[PyTree], PyTree]
     outputs: Callable[[PyTree, PyTree], jax.Array]
     values: Callable[[PyTree, jax.Array], jax.Array]
     begin: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, PyTree]]
-    loss: Callable[[jax.Array, PyTree], jax.Array]
-    finish: Callable[[PyTree, PyTree, jax.Array, PyTree], tuple[PyTree, dict[str, jax.Array]]]
+    losses: Callable[[PyTree, PyTree, jax.Array, PyTree], tuple[jax.Array, jax.Array]]
+    finish: Callable[[PyTree, PyTree, tuple[jax.Array, jax.Array], PyTree], tuple[PyTree, dict[str, jax.Array]]]
 
 
 class Baseline(NamedTuple):

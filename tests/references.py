@@ -170,9 +170,9 @@ def centre(episodes):
     return [[reward - mean for reward in episode] for episode in episodes]
 
 
-def whiten(episodes, epsilon):
+def whiten(episodes):
     live = [reward for episode in episodes for reward in episode]
-    return [[(reward - fmean(live)) / (pstdev(live) + epsilon) for reward in episode] for episode in episodes]
+    return [[(reward - fmean(live)) / pstdev(live) for reward in episode] for episode in episodes]
 
 
 def potential_shaping(rewards, potentials, next_potentials, terminated, discount):

@@ -335,6 +335,7 @@ def test_there_and_back_is_the_identity(name):
 
 
 def test_minatar_and_cartpole_can_be_drawn_and_others_not():
-    assert made("Breakout-MinAtar").render(np.zeros((10, 10, 4))).shape == (320, 320, 3)
-    assert made("gymnax:CartPole-v1").render(np.zeros(4)).dtype == np.uint8
+    draw = lambda env, obs: env.render(None, obs, env.params)
+    assert draw(made("Breakout-MinAtar"), np.zeros((10, 10, 4))).shape == (320, 320, 3)
+    assert draw(made("gymnax:CartPole-v1"), np.zeros(4)).dtype == np.uint8
     assert made("Pendulum-v1").render is None

@@ -123,11 +123,53 @@ def test_a_value_step_starts_from_the_mean_and_spread_of_the_targets():
     live = TO_GO[ALIVE]
     np.testing.assert_allclose(state.mean, live.mean(), rtol=1e-6)
     np.testing.assert_allclose(state.scale, live.std(), rtol=1e-5)
-    np.testing.assert_allclose(metrics["unexplained_variance"], 1.0, rtol=1e-5)
     np.testing.assert_allclose(np.asarray(baseline.predict(state, batch()))[ALIVE], live.mean(), rtol=1e-6)
+    # It weighed this batch by v = 0, and would weigh it again by the mean, the best constant.
+    np.testing.assert_allclose(metrics["unexplained_variance"], np.mean(live**2) / live.var(), rtol=1e-5)
+    _, metrics = baseline.update(state, batch(), batch().returns)
+    np.testing.assert_allclose(metrics["unexplained_variance"], 1.0, rtol=1e-5)
 
 
-def test_constant_returns_do_not_divide_by_zero():
+def test_the_unexplained_variance_is_that_of_the_values_which_weighed_the_batch():
+    """Whatever has happened to mean and scale since; here the second batch is three times the first."""
+    baseline, state, _ = fitted(optax.sgd(0.1), 5)
+    errors = 3.0 * TO_GO[ALIVE] - np.asarray(baseline.predict(state, batch()))[ALIVE]
+    _, metrics = baseline.update(state, batch(), 3.0 * batch().returns)
+    np.testing.assert_allclose(metrics["unexplained_variance"], np.mean(errors**2) / (3.0 * TO_GO[ALIVE]).var(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e-9, 1e9, 1e19])
+def test_a_value_does_not_ask_for_the_unit_of_the_rewards(unit):
+    """A factor on the returns is a factor on the values; a floor of 1e-3 under the scale, the wrong twin, is none.
+
+    Squares of 1e19 overflow in float32, and those of 1e-25 vanish.
+    """
+
+    @jax.jit
+    def learn(unit):
+        baseline = baselines.value_function(
+            lambda key, obs: jnp.ones(3), lambda p, obs: jnp.append(obs, 1.0) @ p, optax.sgd(0.01, 0.9), num_steps=2
+        )
+        state, found = init(baseline), []
+        for factor in (1.0, 3.0, 2.0):
+            found.append(baseline.predict(state, batch()) / unit)
+            state, metrics = baseline.update(state, batch(), batch().returns * factor * unit)
+        return jnp.stack([*found, baseline.predict(state, batch()) / unit]), metrics
+
+    (values, metrics), (wanted, known) = learn(jnp.float32(unit)), learn(jnp.float32(1.0))
+    assert (values[0] == 0).all() and jnp.max(jnp.abs(values)) > 1.0
+    np.testing.assert_allclose(values, wanted, rtol=1e-4, atol=1e-4)
+    for name, value in known.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_a_value_of_returns_that_do_not_vary_is_their_mean():
     baseline, state, _ = fitted(optax.sgd(0.1), 1)
     state, metrics = baseline.update(state, batch(), jnp.full((3, 3), 2.0))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, metrics)))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state)) and metrics["unexplained_variance"] == jnp.inf
+    # Before any spread was seen the value is the mean alone, whatever the network says.
+    state = init(baseline)._replace(params=jnp.ones(3))
+    for _ in range(2):
+        state, metrics = baseline.update(state, batch(), jnp.full((3, 3), 0.1))
+    np.testing.assert_allclose(np.asarray(baseline.predict(state, batch()))[ALIVE], 0.1, rtol=1e-6)
+    assert metrics["unexplained_variance"] == 0

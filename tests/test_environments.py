@@ -129,7 +129,7 @@ def nan_sometimes(x):
 
 
 TWINS = {
-    "horizon of zero": (dataclasses.replace(TOY, horizon=0), r"horizon: saw 0, wanted a positive int"),
+    "horizon of zero": (dataclasses.replace(TOY, horizon=0), r"horizon: saw 0, wanted an integer of at least 1"),
     "horizon in floats": (dataclasses.replace(TOY, horizon=20.0), r"horizon: saw 20\.0"),
     "reset of one value": (
         dataclasses.replace(TOY, reset=lambda key, params: toy_reset(key, params)[1]),
@@ -162,7 +162,7 @@ TWINS = {
     ),
     "no space": (
         dataclasses.replace(TOY, observation_space="anything"),
-        r"observation space: saw 'anything', wanted a Discrete or a Box for each of 1 arrays",
+        r"observation space: saw 'anything', wanted a Discrete, Box, MultiDiscrete or Slate",
     ),
     "step of five values": (
         dataclasses.replace(TOY, step=lambda *a: (*toy_step(*a)[1], 0, 0)),
@@ -207,14 +207,14 @@ TWINS = {
     "other under jit": (faster_when_traced(), r"jit = no jit of step\[1\]\.reward: saw"),
     "other under vmap": (wrong_when_batched(), r"vmap = loop of step\[1\]\.reward: saw"),
     "picture in floats": (
-        dataclasses.replace(TOY, render=lambda obs: np.zeros((4, 4, 3))),
+        dataclasses.replace(TOY, render=lambda state, obs, params: np.zeros((4, 4, 3))),
         r"render: saw float64 \[4, 4, 3\], wanted a NumPy array uint8 \[H, W, 3\]",
     ),
 }
 
 
 def test_the_toy_conforms():
-    report = quick_check(dataclasses.replace(TOY, render=lambda obs: np.zeros((4, 4, 3), np.uint8)))
+    report = quick_check(dataclasses.replace(TOY, render=lambda state, obs, params: np.zeros((4, 4, 3), np.uint8)))
     assert report == environments.CheckReport(
         name="toy", transitions=120, terminations=report.terminations, random_reset=True, random_step=False
     )
@@ -228,7 +228,7 @@ def test_a_wrong_twin_is_refused_with_what_is_wrong(twin):
     env, message = TWINS[twin]
     with pytest.raises(ConformanceError, match=message) as caught:
         quick_check(env)
-    assert str(caught.value).startswith(f"toy: {caught.value.property}")
+    assert str(caught.value).startswith(f"environment toy: {caught.value.property}")
 
 
 def test_randomness_is_reported():

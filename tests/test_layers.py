@@ -12,8 +12,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Losses stand above baselines: an elementwise loss needs nothing, and a value baseline is fitted by one.
 ORDER = (
     "_checks",
+    "_layout",
     "spaces",
     "types",
+    "contracts",
     "_linear",
     "_spread",
     "_shards",

@@ -46,7 +46,7 @@ TRANSFORMS = {
     "relabel": lambda t, first, second: rewards.relabel(t, first),
     "scale": lambda t, first, second: rewards.scale(t, -2.5),
     "centre": lambda t, first, second: rewards.centre(t),
-    "whiten": lambda t, first, second: rewards.whiten(t, epsilon=0.1),
+    "whiten": lambda t, first, second: rewards.whiten(t),
     "potential_shaping": lambda t, first, second: rewards.potential_shaping(t, first, second, 0.9),
     "kl_regularised": lambda t, first, second: rewards.kl_regularised(t, first, second, kl_coef=0.3),
 }
@@ -55,7 +55,7 @@ WANTED = {
     "relabel": lists[1],
     "scale": [[-2.5 * reward for reward in episode] for episode in lists[0]],
     "centre": references.centre(lists[0]),
-    "whiten": references.whiten(lists[0], 0.1),
+    "whiten": references.whiten(lists[0]),
     "potential_shaping": [references.potential_shaping(*rows, 0.9) for rows in zip(*lists)],
     "kl_regularised": [references.kl_regularised(*rows, 0.3) for rows in zip(*lists[:3])],
 }
@@ -101,6 +101,26 @@ def test_equal_rewards_and_empty_batches_give_zeros():
     for transform in (rewards.centre, rewards.whiten):
         np.testing.assert_array_equal(transform(trajectory(np.ones_like(REWARDS))).rewards, 0.0)
         np.testing.assert_array_equal(transform(trajectory(alive=np.zeros_like(ALIVE))).rewards, 0.0)
+
+
+@pytest.mark.parametrize("value", [1.1, -0.1, 0.6, 1e19, 1e-25])
+def test_equal_rewards_are_zero_whatever_their_value_and_number(value):
+    """In float32, where the mean of 3 300 rewards of 1.1 is another number, and (R − m) / (s + 1e-8) is near −1."""
+    for shape in ((100, 33), (7, 32)):
+        equal = jnp.full(shape, value, jnp.float32)
+        batch = trajectory()._replace(rewards=equal, alive=jnp.ones(shape, bool))
+        for transform in (rewards.centre, rewards.whiten):
+            np.testing.assert_array_equal(transform(batch).rewards, 0.0)
+
+
+def test_whitening_does_not_ask_for_the_unit():
+    """R / 1e9 and R · 1e19, whose squares vanish or overflow in float32, are the same rewards in other units."""
+    single = trajectory(jnp.asarray(REWARDS, jnp.float32))
+    whitened = rewards.whiten(single).rewards
+    assert whitened.dtype == jnp.float32
+    for unit in (1e-25, 1e-9, 1e9, 1e19):
+        other = rewards.whiten(single._replace(rewards=single.rewards * np.float32(unit))).rewards
+        close(other, whitened, 1e-5)
 
 
 def test_centring_changes_the_objective_by_the_length():
@@ -213,7 +233,6 @@ def test_hyper_parameters_may_be_traced():
     [
         (lambda t, x: rewards.kl_regularised(t, x, x, kl_coef=-0.1), r"kl_coef must be at least 0, got -0\.1"),
         (lambda t, x: rewards.potential_shaping(t, x, x, 1.2), r"discount must be in \[0, 1\], got 1\.2"),
-        (lambda t, x: rewards.whiten(t, epsilon=-1e-8), "epsilon must be at least 0, got -1e-08"),
     ],
 )
 def test_bad_coefficients_are_named(call, message):
@@ -226,3 +245,22 @@ def test_a_reward_model_of_another_shape_is_refused():
         rewards.relabel(trajectory(), jnp.ones((T, 1)))
     with pytest.raises(AssertionError):
         rewards.kl_regularised(trajectory(), jnp.ones(T), jnp.ones(T), kl_coef=0.1)
+
+
+@pytest.mark.parametrize("name", [*TRANSFORMS])
+def test_integer_rewards_are_refused_because_coefficients_would_be_cut_to_zero(name):
+    """The twin: half of integer rewards is nothing. Of `relabel` the new rewards are the integers."""
+    whole = trajectory()._replace(rewards=jnp.ones(ALIVE.shape, jnp.int32))
+    assert not np.any(jnp.asarray(0.5, whole.rewards.dtype) * whole.rewards)
+    first = whole.rewards if name == "relabel" else jnp.asarray(FIRST)
+    for run in (TRANSFORMS[name], jax.jit(TRANSFORMS[name])):
+        with pytest.raises(ValueError, match=r"rewards must have a float type, got int32"):
+            run(whole, first, jnp.asarray(SECOND))
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_integer_log_probabilities_are_refused(position):
+    pair = [jnp.asarray(FIRST), jnp.asarray(SECOND)]
+    pair[position] = pair[position].astype(jnp.int32)
+    with pytest.raises(ValueError, match=r"log_probs must have a float type, got int32"):
+        rewards.kl_regularised(trajectory(), *pair, kl_coef=0.3)

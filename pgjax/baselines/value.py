@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax._spread import centre_and_spread
 from pgjax.losses import value_loss
 from pgjax.pieces import map_over_rows, sum_over_rows
 from pgjax.types import Baseline, RowFit, Trajectory
@@ -30,16 +31,17 @@ class _Fitted(NamedTuple):
     init: Callable
     update: Callable
     begin: Callable
-    loss: Callable
+    losses: Callable
     finish: Callable
 
 
 class _Moments(NamedTuple):
-    """m and s as they will be after the batch, and the batch's own variance of the targets; scalars."""
+    """m and s as they will be after the batch, the unit of the targets, and the spread of this batch's; scalars."""
 
     mean: jax.Array
     scale: jax.Array
-    variance: jax.Array
+    unit: jax.Array
+    spread: jax.Array
 
 
 def fitted(
@@ -55,7 +57,11 @@ def fitted(
     """A network m + s · network(row), fitted by ½ (m + s · network(row) − G_t)² / s² over live steps.
 
     m and s are moving averages of the targets' mean and standard deviation: the network's output stays of order one
-    whatever the rewards' unit.
+    whatever the rewards' unit. Both start at 0, where every value is 0; s begins with the first batch whose targets
+    differ. So a factor c on all rewards is a factor c on all values, and nothing else changes.
+
+    The metric `unexplained_variance` is E(v − G_t)² / Var(G_t) of the values v that weighed this batch: 1 for the best
+    constant, above 1 for worse values, infinite for wrong values of targets that do not vary.
 
     Args:
         rows_of: what of the trajectory the network sees, leaves `[T, B, ...]`.
@@ -74,21 +80,24 @@ def fitted(
             params=params,
             optimizer_state=optimizer.init(params),
             mean=jnp.zeros((), dtype),
-            scale=jnp.ones((), dtype),
+            scale=jnp.zeros((), dtype),
             num_updates=jnp.zeros((), jnp.int32),
         )
 
     def begin(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array) -> tuple[_Moments, jax.Array]:
         """The moved m and s, and the normalised targets `[T, B]`."""
-        alive = trajectory.alive
-        num_live = jnp.maximum(jnp.sum(alive), 1).astype(returns.dtype)
-        mean = jnp.sum(jnp.where(alive, returns, 0.0)) / num_live
-        variance = jnp.sum(jnp.where(alive, jnp.square(returns - mean), 0.0)) / num_live
-        weight = jnp.where(state.num_updates == 0, 0.0, decay)
-        mean = weight * state.mean + (1.0 - weight) * mean
-        # Constant returns have no spread; any positive scale serves then.
-        scale = weight * state.scale + (1.0 - weight) * jnp.maximum(jnp.sqrt(variance), 1e-3)
-        return _Moments(mean=mean, scale=scale, variance=variance), (returns - mean) / scale
+        batch_mean, _, spread = (jnp.squeeze(x) for x in centre_and_spread(returns, trajectory.alive))
+        averaged = lambda old, new, known: jnp.where(known, new + decay * (old - new), new)
+        mean = averaged(state.mean, batch_mean, state.num_updates > 0)
+        scale = averaged(state.scale, spread, state.scale > 0)
+        unit = jnp.where(scale > 0, scale, 1.0)
+        moments = _Moments(mean=mean, scale=scale, unit=unit, spread=spread)
+        return moments, jnp.where(scale > 0, (returns - mean) / unit, 0.0)
+
+    def losses(state: ValueFunctionState, moments: _Moments, outputs: jax.Array, targets: jax.Array):
+        """The loss of each row, and the squared error of the values before this update in the same unit."""
+        error = (state.mean - moments.mean) / moments.unit + state.scale / moments.unit * outputs - targets
+        return value_loss(outputs, targets), jax.lax.stop_gradient(jnp.square(error))
 
     def step(state: ValueFunctionState, gradient: PyTree) -> ValueFunctionState:
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
@@ -96,15 +105,15 @@ def fitted(
             params=jax.tree.map(jnp.add, state.params, updates), optimizer_state=optimizer_state
         )
 
-    def finish(state: ValueFunctionState, moments: _Moments, loss: jax.Array, gradient: PyTree):
-        """The last step of the fit; `loss` is that of the values which weighed this batch."""
+    def finish(state: ValueFunctionState, moments: _Moments, means: tuple[jax.Array, jax.Array], gradient: PyTree):
+        loss, error = means
         new = step(state, gradient)._replace(
             mean=moments.mean.astype(state.mean.dtype),
             scale=moments.scale.astype(state.scale.dtype),
             num_updates=state.num_updates + 1,
         )
-        # Up to the moved normalisation.
-        unexplained = 2.0 * loss * moments.scale**2 / jnp.maximum(moments.variance, 1e-12)
+        ratio = error * jnp.square(moments.unit / jnp.where(moments.spread > 0, moments.spread, 1.0))
+        unexplained = jnp.where((moments.spread > 0) | (error == 0), ratio, jnp.inf)
         return new, {"value_loss": loss, "unexplained_variance": unexplained}
 
     def update(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array):
@@ -112,26 +121,32 @@ def fitted(
         alive = trajectory.alive
         num_live = jnp.maximum(jnp.sum(alive), 1).astype(returns.dtype)
 
-        def loss_and_gradient(params: PyTree) -> tuple[jax.Array, PyTree]:
-            def of_piece(params: PyTree, rows: tuple[PyTree, jax.Array], mask: jax.Array) -> jax.Array:
+        def means_and_gradient(params: PyTree) -> tuple[tuple[jax.Array, jax.Array], PyTree]:
+            def of_piece(params: PyTree, rows: tuple[PyTree, jax.Array], mask: jax.Array):
                 inputs, target = rows
-                losses = value_loss(jax.vmap(apply_row, (None, 0))(params, inputs), target)
-                return jnp.sum(jnp.where(mask, losses, 0.0)) / num_live
+                each = losses(state, moments, jax.vmap(apply_row, (None, 0))(params, inputs), target)
+                loss, error = (jnp.sum(jnp.where(mask, x, 0.0)) / num_live for x in each)
+                return loss, error
 
-            one = lambda rows, mask: jax.value_and_grad(of_piece)(params, rows, mask)
+            def one(rows: tuple[PyTree, jax.Array], mask: jax.Array):
+                (loss, error), gradient = jax.value_and_grad(of_piece, has_aux=True)(params, rows, mask)
+                return (loss, error), gradient
+
             return sum_over_rows(one, (rows_of(trajectory), targets), alive, rows_per_piece)
 
-        first_loss, gradient = loss_and_gradient(state.params)
+        # The first pass still has the parameters of the values which weighed this batch.
+        first, gradient = means_and_gradient(state.params)
 
         def one_more(carry: tuple[ValueFunctionState, PyTree], _):
-            state = step(*carry)
-            return (state, loss_and_gradient(state.params)[1]), None
+            moved = step(*carry)
+            return (moved, means_and_gradient(moved.params)[1]), None
 
+        moved = state
         if num_steps > 1:
-            (state, gradient), _ = jax.lax.scan(one_more, (state, gradient), length=num_steps - 1)
-        return finish(state, moments, first_loss, gradient)
+            (moved, gradient), _ = jax.lax.scan(one_more, (state, gradient), length=num_steps - 1)
+        return finish(moved, moments, first, gradient)
 
-    return _Fitted(init=init, update=update, begin=begin, loss=value_loss, finish=finish)
+    return _Fitted(init=init, update=update, begin=begin, losses=losses, finish=finish)
 
 
 def value_function(
@@ -146,7 +161,7 @@ def value_function(
     """b = v(X_t), a network fitted to the returns by ½ (v(X_t) − G_t)², averaged over live steps. Unbiased.
 
     v(x) = m + s · network(x), where m and s are moving averages of the targets' mean and standard deviation: the
-    network's output stays of order one whatever the rewards' unit.
+    network's output stays of order one whatever the rewards' unit. v = 0 before the first update.
 
     Args:
         init_params: `(key, obs) → params`, for one observation.
@@ -179,7 +194,7 @@ def value_function(
         outputs=apply,
         values=values,
         begin=parts.begin,
-        loss=parts.loss,
+        losses=parts.losses,
         finish=parts.finish,
     )
     return Baseline(

@@ -6,24 +6,28 @@ independent runs of an experiment. Axes: N episodes, P coordinates of the flatte
 """
 
 from pgjax.diagnostics.gradients import (
-    Estimate,
     GradientStatistics,
     batch_cosine,
     flatten_gradients,
     gradient_statistics,
     total_variance,
 )
-from pgjax.diagnostics.runs import bootstrap_interval, interquartile_mean, mean_and_stderr, paired_variance_ratio
+from pgjax.diagnostics.intervals import Estimate, few_runs, mean_and_stderr, mean_interval, t_interval, t_quantile
+from pgjax.diagnostics.runs import bootstrap_interval, interquartile_mean, paired_variance_ratio
 
 __all__ = [
     "Estimate",
     "GradientStatistics",
     "batch_cosine",
     "bootstrap_interval",
+    "few_runs",
     "flatten_gradients",
     "gradient_statistics",
     "interquartile_mean",
     "mean_and_stderr",
+    "mean_interval",
     "paired_variance_ratio",
+    "t_interval",
+    "t_quantile",
     "total_variance",
 ]

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 
 
-def require_probability(confidence: float) -> float:
-    """`confidence`, strictly between 0 and 1; ValueError otherwise."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: must lie strictly between 0 and 1, got {confidence}")
-    return confidence
+def require_probability(value: float, name: str = "confidence") -> float:
+    """`value`, strictly between 0 and 1; ValueError otherwise."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name}: must lie strictly between 0 and 1, got {value}")
+    return value
 
 
 def at_least(name: str, rows: jax.Array | np.ndarray, least: int) -> int:

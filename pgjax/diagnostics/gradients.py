@@ -3,24 +3,16 @@
 Axes: N estimates, P coordinates of the flattened gradient.
 """
 
-import statistics
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from pgjax.diagnostics._checks import at_least, require_probability
+from pgjax._spread import centre_and_spread
+from pgjax.diagnostics._checks import at_least
+from pgjax.diagnostics.intervals import Estimate, jackknife_stderr, positive_t_interval, t_interval
 from pgjax.types import PyTree
-
-
-class Estimate(NamedTuple):
-    """An estimated number: `value`, its standard error, and a confidence interval from `low` to `high`."""
-
-    value: jax.Array
-    stderr: jax.Array
-    low: jax.Array
-    high: jax.Array
 
 
 class GradientStatistics(NamedTuple):
@@ -77,7 +69,7 @@ def total_variance(gradients: jax.Array) -> jax.Array:
     """
     chex.assert_rank(gradients, 2)
     count = at_least("gradients", gradients, 2)
-    return jnp.sum(jnp.square(gradients - jnp.mean(gradients, axis=0, keepdims=True))) / (count - 1)
+    return jnp.sum(jnp.square(centre_and_spread(gradients, axis=0)[1])) / (count - 1)
 
 
 def gradient_statistics(
@@ -93,8 +85,19 @@ def gradient_statistics(
 
     ŜNR is a ratio of unbiased estimates and keeps a bias of order ‖E g‖/N. Standard errors are the
     jackknife's, SE² = (N−1)/N Σ_i (T₍ᵢ₎ − T̄)² with T₍ᵢ₎ the statistic without episode i: on average not too
-    small, even where the first-order term vanishes, as for ‖E g‖² near 0. Intervals are T ± z·SE, z normal;
-    what does not vary has NaN for its ratio.
+    small, even where the first-order term vanishes, as for ‖E g‖² near 0.
+
+    Intervals are T ± t·SE with t's quantile for N − 1 degrees of freedom; of V̂ and MSE, which are positive, the same of
+    their logarithm; of the noise scale the reciprocals of ŜNR's, without an upper end where ŜNR's reaches zero. With few
+    episodes of a skewed gradient they still cover less than they say. Measured for g = w (½ + z), w exponential and z
+    normal in ℝ⁴, and a nominal 95 %:
+
+        N                     3     5     10    30    100   300
+        V̂, MSE               .90   .85   .84   .88   .91   .92
+        ŜNR, noise scale      .98   .98   .97   .96   .95   .95
+        ‖E g‖², bias²         .84   .85   .83   .86   .91   .93
+
+    Estimates that do not vary at all have V̂ = 0, an infinite ŜNR (NaN if they vanish too), and NaN for its interval.
 
     Args:
         gradients: g_i, `[N, P]`, N ≥ 3 independent estimates.
@@ -111,9 +114,9 @@ def gradient_statistics(
     target = jnp.zeros_like(gradients[0]) if reference is None else reference
     chex.assert_equal_shape([target, gradients[0]])
 
-    mean = jnp.mean(gradients, axis=0)
+    mean, centred, _ = centre_and_spread(gradients, axis=0)
+    mean = mean[0]
     bias = mean - target
-    centred = gradients - mean[None]
     squares = jnp.sum(jnp.square(centred), axis=1)
     variance = jnp.sum(squares) / (count - 1)
     squared_norm = jnp.sum(jnp.square(mean)) - variance / count
@@ -130,29 +133,31 @@ def gradient_statistics(
         return (squares / (count - 1) - 2 * alignment) / (count - 1) - noise_shift
 
     def estimate(value: jax.Array, shift: jax.Array) -> Estimate:
-        return _normal_estimate(value, (count - 1) ** 0.5 * jnp.std(shift), confidence)
+        return t_interval(value, jackknife_stderr(shift), count - 1, confidence)
 
     norm_shift, bias_shift = corrected_square_shift(mean), corrected_square_shift(bias)
     ratio_shift = (norm_shift - signal_to_noise * variance_shift) / (variance + variance_shift)
     scale_shift = (variance_shift - variance / squared_norm * norm_shift) / (squared_norm + norm_shift)
     error, error_shift = variance + squared_bias, variance_shift + bias_shift
+    ratio = estimate(signal_to_noise, ratio_shift)
     compared = reference is not None
     return GradientStatistics(
         mean=mean,
         mean_stderr=jnp.sqrt(jnp.mean(jnp.square(centred), axis=0) / (count - 1)),
         squared_norm=estimate(squared_norm, norm_shift),
-        variance=estimate(variance, variance_shift),
-        signal_to_noise=estimate(signal_to_noise, ratio_shift),
-        noise_scale=estimate(variance / squared_norm, scale_shift),
+        variance=positive_t_interval(variance, variance_shift, confidence),
+        signal_to_noise=ratio,
+        noise_scale=_reciprocal(ratio, variance / squared_norm, jackknife_stderr(scale_shift)),
         bias=bias if compared else None,
         squared_bias=estimate(squared_bias, bias_shift) if compared else None,
-        mean_squared_error=estimate(error, error_shift) if compared else None,
+        mean_squared_error=positive_t_interval(error, error_shift, confidence) if compared else None,
     )
 
 
-def _normal_estimate(value: jax.Array, stderr: jax.Array, confidence: float) -> Estimate:
-    margin = statistics.NormalDist().inv_cdf(0.5 + require_probability(confidence) / 2) * stderr
-    return Estimate(value=value, stderr=stderr, low=value - margin, high=value + margin)
+def _reciprocal(ratio: Estimate, value: jax.Array, stderr: jax.Array) -> Estimate:
+    """`value` between the reciprocals of a ratio's ends, which is not negative: no upper end where that reaches 0."""
+    of = lambda end: jnp.where(end <= 0, jnp.inf, 1.0 / jnp.where(end == 0, 1.0, end))
+    return Estimate(value=value, stderr=stderr, low=of(ratio.high), high=of(ratio.low))
 
 
 def batch_cosine(
@@ -161,8 +166,9 @@ def batch_cosine(
     """The cosine between the reference and the mean of B episodes, averaged over ⌊N/B⌋ disjoint batches.
 
     E cos(ḡ_B, ∇ρ),  cos(a, b) = ⟨a, b⟩ / (‖a‖ ‖b‖), and 0 where a batch's mean vanishes: it points nowhere.
-    SE is the standard deviation of the batches / √⌊N/B⌋, the interval value ± z·SE. Episodes that do not
-    fill a batch are left out.
+    SE is the standard deviation of the batches / √⌊N/B⌋, the interval value ± t·SE with ⌊N/B⌋ − 1 degrees of freedom.
+    Episodes that do not fill a batch are left out. Cosines are bounded and skewed: a nominal 95 % covered .92 with 2
+    batches, .88 with 5, .90 with 10 and .92 with 30 (measured for batches of 8 of the gradients above).
 
     Args as for `gradient_statistics`, and B = `batch_size` from 1 to N/2.
 
@@ -180,4 +186,5 @@ def batch_cosine(
     means = jnp.mean(gradients[: batches * batch_size].reshape(batches, batch_size, -1), axis=1)
     norms = jnp.linalg.norm(means, axis=1) * jnp.linalg.norm(reference)
     cosines = jnp.sum(means * reference[None], axis=1) / jnp.where(norms > 0, norms, jnp.ones_like(norms))
-    return _normal_estimate(jnp.mean(cosines), jnp.std(cosines, ddof=1) / batches**0.5, confidence)
+    mean, _, spread = centre_and_spread(cosines, ddof=1)
+    return t_interval(mean[0], spread[0] / batches**0.5, batches - 1, confidence)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pgjax.diagnostics._checks import at_least, require_probability
-from pgjax.diagnostics.gradients import Estimate
+from pgjax.diagnostics.intervals import Estimate
 
 _ELEMENTS_AT_ONCE = 4_000_000  # of a bootstrap: larger pieces are no faster
 
@@ -109,19 +109,6 @@ def interquartile_mean(x: ArrayLike, axis: int = 0) -> np.ndarray:
     trimmed = np.mean(ordered[cut : ordered.shape[0] - cut], axis=0)
     # Sorting puts NaN last, where it would be cut.
     return np.where(np.isnan(ordered[-1]), np.nan, trimmed)[()]
-
-
-def mean_and_stderr(x: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """x̄ = 1/S Σ x_s and its standard error √(1/(S−1) Σ (x_s − x̄)² / S), NaN for one run; `[S, ...] → [...]`.
-
-    Raises:
-        ValueError: no runs.
-    """
-    runs = np.moveaxis(np.asarray(x), axis, 0)
-    count = at_least("x", runs, 1)
-    mean = np.mean(runs, axis=0)
-    spread = np.full_like(mean, np.nan) if count == 1 else np.std(runs, axis=0, ddof=1)
-    return mean, spread / count**0.5
 
 
 def _resamples(count: int, size: int, resamples: int, seed: int) -> Iterator[np.ndarray]:

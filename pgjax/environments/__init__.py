@@ -11,11 +11,24 @@ import importlib
 import inspect
 from typing import Any
 
+from pgjax.contracts import ConformanceError
 from pgjax.environments.adapters import from_gymnax, refuse_unknown, to_gymnax
-from pgjax.environments.checking import CheckReport, ConformanceError, check
+from pgjax.environments.checking import CheckReport, check
+from pgjax.environments.random_actions import random_policy, sample_action
 from pgjax.types import Environment
 
-__all__ = ["CheckReport", "ConformanceError", "available", "check", "from_gymnax", "make", "make_shipped", "to_gymnax"]
+__all__ = [
+    "CheckReport",
+    "ConformanceError",
+    "available",
+    "check",
+    "from_gymnax",
+    "make",
+    "make_shipped",
+    "random_policy",
+    "sample_action",
+    "to_gymnax",
+]
 
 _NATIVE = {
     "CartPole-v1": ("cartpole", "make_cartpole"),

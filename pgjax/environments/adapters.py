@@ -260,7 +260,7 @@ def _repair_of(env: Any) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyT
     return lambda obs, state, params: (obs, state)
 
 
-def _render_of(name: str) -> Callable[[PyTree], np.ndarray] | None:
+def _render_of(name: str) -> Callable[[PyTree, PyTree, PyTree], np.ndarray] | None:
     if name.endswith("-MinAtar"):
-        return rendering.minatar
-    return rendering.cartpole if name == "CartPole-v1" else None
+        return lambda state, obs, params: rendering.minatar(obs)
+    return rendering.cartpole_of if name == "CartPole-v1" else None

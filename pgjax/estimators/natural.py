@@ -9,11 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.scipy.sparse.linalg import cg
 
 from pgjax import acting
 from pgjax._checks import require_in_range, require_integer
-from pgjax._linear import pseudo_inverse
+from pgjax._linear import conjugate_gradients, pseudo_inverse
 from pgjax.pieces import sum_over_rows
 from pgjax.types import Estimator, Policy, Trajectory
 
@@ -97,8 +96,10 @@ def natural(
         solve: `(params, ∇̂ρ) → x` where the solution is known in closed form, in place of `fisher`, without damping and
             iterations. `softmax_inverse_fisher` for softmax tables: with one state F⁻¹ ∇̂ρ, with several each state by
             its own F_s, whatever the visits.
-        iterations: of conjugate gradients at most; exact after as many as F̂ has distinct eigenvalues. The metric
-            `natural_residual` is ‖∇̂ρ − (F̂ + δI) x‖ / ‖∇̂ρ‖ of what they return.
+        iterations: of conjugate gradients at most; exact after as many as F̂ has distinct eigenvalues, and ended by
+            rounding before it spoils x. The metric `natural_residual` is ‖∇̂ρ − (F̂ + δI) x‖ / ‖∇̂ρ‖ of what they
+            return. It says how far the equation is solved, not how near x is: with eigenvalues λ from small to large
+            the relative error of x may be λ_max / λ_min times it.
         rows_per_piece: how many rows a product works on at a time.
 
     `episode_gradients` multiplies the summand of each episode by the inverse of the batch's F̂, B systems of the cost
@@ -136,10 +137,9 @@ def natural(
         if fisher is not None:
             inverse = dense_inverse(params).astype(flat.dtype)
             return lambda gradient: unravel(inverse @ ravel_pytree(gradient)[0])
-        # A few roundings above zero: beyond that the recurrence divides noise by noise.
-        tolerance = 10.0 * float(jnp.finfo(flat.dtype).eps)
         product = damped(params, trajectory)
-        return lambda gradient: cg(product, gradient, tol=tolerance, maxiter=iterations)[0]
+        flat_product = lambda vector: ravel_pytree(product(unravel(vector)))[0]
+        return lambda gradient: unravel(conjugate_gradients(flat_product, ravel_pytree(gradient)[0], iterations))
 
     def residual(params: PyTree, trajectory: Trajectory, gradient: PyTree, solution: PyTree) -> jax.Array:
         norm = lambda tree: jnp.linalg.norm(ravel_pytree(tree)[0])

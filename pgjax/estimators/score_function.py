@@ -187,9 +187,9 @@ def _fused_gradient(
             (policy_outputs, raw), (factor, target, fit_row, extra) = outputs, rows
             values = fit.values(state, jax.lax.stop_gradient(raw))
             objective, entropy = row_objective(policy_outputs, (factor * (target - values), extra))
-            loss = fit.loss(raw, fit_row)
+            loss, number = fit.losses(state, context, raw, fit_row)
             # The two sums share no parameter, so their gradients do not mix.
-            return objective - share * loss, (entropy, loss)
+            return objective - share * loss, (entropy, (loss, number))
 
         rows = (weighting.factors(trajectory), targets, fit_rows, extras(trajectory))
         (estimate, descent), sums = batch_gradient(
@@ -202,8 +202,8 @@ def _fused_gradient(
             rows_per_piece,
             outputs_of=outputs_of,
         )
-        entropy, loss = mean_over_live(sums, alive)
-        state, metrics = fit.finish(state, context, loss, jax.tree.map(jnp.negative, descent))
+        entropy, means = mean_over_live(sums, alive)
+        state, metrics = fit.finish(state, context, means, jax.tree.map(jnp.negative, descent))
         return estimate, state, {"entropy": entropy, **metrics}
 
     return gradient

@@ -21,7 +21,7 @@ from pgjax.exact._averages import (
     symmetric_average,
     to_moments,
 )
-from pgjax.exact.dynamic_programming import Apply
+from pgjax.exact.dynamic_programming import Apply, state_values
 from pgjax.exact.enumeration import Moments
 from pgjax.exact.fisher import score_table
 from pgjax.exact.tabular import TabularMDP, checked_discount
@@ -69,14 +69,18 @@ def total_return_moments(
 
     Source: Williams (1992) for the estimate; Sobel (1982) for moments of the return by dynamic programming.
     """
-    joint = return_score_moments(apply, params, mdp, discount=discount, full=covariance)
-    b = _per_parameter(baseline, params).astype(joint.scores.dtype)
-    mean = joint.scores[1] - b * joint.scores[0]
+    gamma = checked_discount(mdp, discount)
+    probabilities = running_probabilities(apply, params, mdp)
+    joint, values = _centred_moments(mdp, probabilities, score_table(apply, params, mdp), gamma, full=covariance)
+    # G − b = (G − v) + (v − b), with v = E[G | s]: where b is near G neither is large.
+    shift = values[:, None] - _per_parameter(baseline, params).astype(values.dtype)[None, :]
+    over_starts = lambda x: jnp.einsum("s,s...->...", mdp.initial, x)
+    mean = over_starts(joint.scores[1] + shift * joint.scores[0])
     if covariance:
-        crossed, squared = b[:, None] + b[None, :], b[:, None] * b[None, :]
+        crossed, squared = shift[:, :, None] + shift[:, None, :], shift[:, :, None] * shift[:, None, :]
     else:
-        crossed, squared = 2 * b, b**2
-    second = joint.squares[2] - crossed * joint.squares[1] + squared * joint.squares[0]
+        crossed, squared = 2 * shift, shift**2
+    second = over_starts(joint.squares[2] + crossed * joint.squares[1] + squared * joint.squares[0])
     return to_moments(params, mean, second)
 
 
@@ -97,27 +101,47 @@ def return_score_moments(
 def backward_joint_moments(
     mdp: TabularMDP, probabilities: jax.Array, scores: jax.Array, discount: jax.Array, *, full: bool
 ) -> JointMoments:
-    """`JointMoments` for any table ψ `[S, A, P]` in the place of the scores; `probabilities` 0 where terminal.
+    """`JointMoments` for any table ψ `[S, A, P]` in the place of the scores; `probabilities` 0 where terminal."""
+    joint, values = _centred_moments(mdp, probabilities, scores, discount, full=full)
+    of_values = jnp.stack([jnp.ones_like(values), values, values**2])
+    # E[(H + v)ⁱ f | s] = Σ_l (i over l) v^{i−l} E[Hˡ f | s].
+    binomials = jnp.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 2.0, 1.0]], values.dtype)
+    powers = jnp.array([[0, 0, 0], [1, 0, 0], [2, 1, 0]])
+    weights = binomials[..., None] * of_values[powers] * mdp.initial[None, None, :]
+    return jax.tree.map(lambda x: jnp.einsum("ils,ls...->i...", weights, x), joint)
 
-    With H = R + γ G' and S = ψ + S', a primed moment being the successor's,
 
-        E[Hⁱ f' | s, a] = Σ_l (i over l) γˡ Σ_k P(k|s, a) R^{i−l} E'[G'ˡ f'](s').
+@functools.partial(jax.jit, static_argnames="full")
+def _centred_moments(
+    mdp: TabularMDP, probabilities: jax.Array, scores: jax.Array, discount: jax.Array, *, full: bool
+) -> tuple[JointMoments, jax.Array]:
+    """`JointMoments` of H = G − v(s) in the place of G, given the start s, an axis `[S]` after the first; and v `[S]`.
+
+    v_t(s) = E[G_t | S_t = s], so that squares are of deviations: a constant on all rewards does not drown them. With
+    H_t = X_t + γ H_{t+1}, X = R + γ v_{t+1}(s') − v_t(s), and S = ψ + S', a primed moment being the successor's,
+
+        E[Hⁱ f' | s, a] = Σ_l (i over l) γˡ Σ_k P(k|s, a) X^{i−l} E'[H'ˡ f'](s').
     """
-    powers = [outcome_matrix(mdp, mdp.rewards**n) for n in range(3)]
-    none = jnp.zeros_like(powers[0])
-    # shift[i, l] takes the successor's E'[G'ˡ f'] to its part of E[Hⁱ f' | s, a].
-    shift = jnp.stack(
-        [
-            jnp.stack([powers[0], none, none]),
-            jnp.stack([powers[1], discount * powers[0], none]),
-            jnp.stack([powers[2], 2 * discount * powers[1], discount**2 * powers[0]]),
-        ]
-    )
-    state_shift = jnp.einsum("sa,ilsaz->ilsz", probabilities, shift)
+    values = state_values(mdp, probabilities, discount)
     average = jax.vmap(functools.partial(outer_average, full=full), (0, None, None))
     symmetric = jax.vmap(functools.partial(symmetric_average, full=full), (None, None, 0))
 
-    def one_step_back(following: JointMoments, _: None) -> tuple[JointMoments, None]:
+    def shifts(here: jax.Array, ahead: jax.Array) -> jax.Array:
+        """[i, l] takes the successor's E'[H'ˡ f'] to its part of E[Hⁱ f' | s, a]."""
+        surprise = mdp.rewards + discount * ahead[mdp.successors] - here[:, None, None]
+        powers = [outcome_matrix(mdp, surprise**n) for n in range(3)]
+        none = jnp.zeros_like(powers[0])
+        return jnp.stack(
+            [
+                jnp.stack([powers[0], none, none]),
+                jnp.stack([powers[1], discount * powers[0], none]),
+                jnp.stack([powers[2], 2 * discount * powers[1], discount**2 * powers[0]]),
+            ]
+        )
+
+    def one_step_back(following: JointMoments, row: tuple) -> tuple[JointMoments, None]:
+        shift = shifts(*row)
+        state_shift = jnp.einsum("sa,ilsaz->ilsz", probabilities, shift)
         returns = jnp.einsum("ilsaz,lz->isa", shift, following.returns)
         carried = jnp.einsum("ilsaz,lzp->isap", shift, following.scores)
         new_scores = scores[None] * returns[..., None] + carried
@@ -138,8 +162,8 @@ def backward_joint_moments(
         scores=jnp.zeros((3, num_states, num_parameters), dtype),
         squares=jnp.zeros(shape, dtype),
     )
-    start, _ = jax.lax.scan(one_step_back, end, None, length=mdp.horizon)
-    return jax.tree.map(lambda x: jnp.einsum("s,is...->i...", mdp.initial, x), start)
+    start, _ = jax.lax.scan(one_step_back, end, (values[:-1], values[1:]), reverse=True)
+    return start, values[0]
 
 
 def _per_parameter(baseline: ArrayLike | PyTree, params: PyTree) -> jax.Array:

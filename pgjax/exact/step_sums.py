@@ -77,8 +77,9 @@ def _backward(
 
     With H = R̃ + γ̃ G' and D = κ H − b given (s, a), U = ψ D + φ + δ U'.
     """
-    gamma, kappa, delta = terms.discount, terms.return_weight, terms.time_factor
     transitions = outcome_matrix(mdp, jnp.ones_like(mdp.rewards))
+    terms = _centred(mdp, probabilities, transitions, terms)
+    gamma, kappa, delta = terms.discount, terms.return_weight, terms.time_factor
     state_transitions = jnp.einsum("sa,saz->sz", probabilities, transitions)
     over_actions = lambda x: jnp.einsum("sa,sa...->s...", probabilities, x)
 
@@ -111,6 +112,22 @@ def _backward(
     rows = (terms.rewards, terms.baseline, terms.offset)
     start, _ = jax.lax.scan(one_step_back, end, rows, reverse=True)
     return mdp.initial @ start.u, jnp.einsum("s,s...->...", mdp.initial, start.uu)
+
+
+def _centred(mdp: TabularMDP, probabilities: jax.Array, transitions: jax.Array, terms: StepSum) -> StepSum:
+    """The same sum in G_t − v_t(S_t), v_t(s) = E[G_t | S_t = s]: R̃ + γ̃ v_{t+1}(s') − v_t(s) for R̃, b − κ v_t for b.
+
+    What is squared are deviations then, which a constant on all rewards, or a b near G, does not drown.
+    """
+
+    def one_step_back(ahead: jax.Array, rewards: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        given_action = over_outcomes(mdp, rewards) + terms.discount * transitions @ ahead
+        here = jnp.sum(probabilities * given_action, axis=-1)
+        surprise = rewards + terms.discount * ahead[mdp.successors] - here[:, None, None]
+        return here, (here, surprise)
+
+    _, (values, surprises) = jax.lax.scan(one_step_back, jnp.zeros_like(mdp.initial), terms.rewards, reverse=True)
+    return terms._replace(rewards=surprises, baseline=terms.baseline - terms.return_weight * values[..., None])
 
 
 def reward_to_go_moments(

@@ -5,14 +5,15 @@ from preferences is the same pipeline as CartPole. Each function takes a `Trajec
 other rewards, zero where not `alive`; whatever stands in rows of padding, NaN too, stays out. Axes: T time, B
 episodes.
 
-Rewards are data: no gradient flows through them.
+Rewards are data: no gradient flows through them. They have a float type, before and after (ValueError otherwise).
 """
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from pgjax._checks import require_in_range
+from pgjax._checks import require_float, require_in_range
+from pgjax._spread import centre_and_spread, standardised
 from pgjax.types import Trajectory
 
 
@@ -30,6 +31,7 @@ def relabel(trajectory: Trajectory, rewards: jax.Array) -> Trajectory:
     """
     chex.assert_rank(rewards, 2)
     chex.assert_equal_shape([rewards, trajectory.alive])
+    require_float("rewards", rewards)
     return trajectory._replace(rewards=jax.lax.stop_gradient(jnp.where(trajectory.alive, rewards, 0.0)))
 
 
@@ -45,16 +47,8 @@ def scale(trajectory: Trajectory, factor: jax.typing.ArrayLike) -> Trajectory:
     Returns:
         The trajectory, rewards `[T, B]`.
     """
+    require_float("trajectory.rewards", trajectory.rewards)
     return relabel(trajectory, jnp.asarray(factor, trajectory.rewards.dtype) * trajectory.rewards)
-
-
-def _moments(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance (divisor N) of the rewards of the N live steps; zeros if there is none."""
-    alive = trajectory.alive
-    count = jnp.maximum(jnp.sum(alive), 1).astype(trajectory.rewards.dtype)
-    mean = jnp.sum(jnp.where(alive, trajectory.rewards, 0.0)) / count
-    variance = jnp.sum(jnp.where(alive, jnp.square(trajectory.rewards - mean), 0.0)) / count
-    return mean, variance
 
 
 def centre(trajectory: Trajectory) -> Trajectory:
@@ -63,7 +57,8 @@ def centre(trajectory: Trajectory) -> Trajectory:
     R ← R − m
 
     Changes the objective where the policy decides how long an episode lasts: Σ_t R loses m times the length.
-    And m depends on the actions it judges, so the gradient is biased even where the length is fixed.
+    And m depends on the actions it judges, so the gradient is biased even where the length is fixed. Equal rewards
+    become exactly 0.
 
     Args:
         trajectory: T steps of B episodes.
@@ -71,31 +66,27 @@ def centre(trajectory: Trajectory) -> Trajectory:
     Returns:
         The trajectory, rewards `[T, B]`.
     """
-    mean, _ = _moments(trajectory)
-    return relabel(trajectory, trajectory.rewards - mean)
+    require_float("trajectory.rewards", trajectory.rewards)
+    _, deviations, _ = centre_and_spread(trajectory.rewards, trajectory.alive)
+    return relabel(trajectory, deviations)
 
 
-def whiten(trajectory: Trajectory, *, epsilon: jax.typing.ArrayLike = 1e-8) -> Trajectory:
+def whiten(trajectory: Trajectory) -> Trajectory:
     """Rewards with mean 0 and variance 1 over the N live steps of the batch.
 
-    R ← (R − m) / (s + ε),    m = (1/N) Σ R,    s² = (1/N) Σ (R − m)²  (the population's: divisor N)
+    R ← (R − m) / s,    m = (1/N) Σ R,    s² = (1/N) Σ (R − m)²  (the population's: divisor N)
 
-    Changes the objective, by the shift as `centre` does and by a scale that is drawn anew with every batch.
+    Changes the objective, by the shift as `centre` does and by a scale that is drawn anew with every batch. The unit of
+    the rewards does not matter.
 
     Args:
         trajectory: T steps of B episodes.
-        epsilon: ε ≥ 0, in units of reward: differences well below it are not blown up.
 
     Returns:
-        The trajectory, rewards `[T, B]`; all zero if all live rewards are equal and ε > 0.
-
-    Raises:
-        ValueError: if epsilon is negative.
+        The trajectory, rewards `[T, B]`; exactly 0 if all live rewards are equal.
     """
-    require_in_range("epsilon", epsilon, 0.0, None)
-    mean, variance = _moments(trajectory)
-    epsilon = jnp.asarray(epsilon, trajectory.rewards.dtype)
-    return relabel(trajectory, (trajectory.rewards - mean) / (jnp.sqrt(variance) + epsilon))
+    require_float("trajectory.rewards", trajectory.rewards)
+    return relabel(trajectory, standardised(trajectory.rewards, trajectory.alive))
 
 
 def potential_shaping(
@@ -129,6 +120,7 @@ def potential_shaping(
     Source: Ng, Harada & Russell 1999, theorem 1.
     """
     chex.assert_equal_shape([trajectory.rewards, potentials, next_potentials])
+    require_float("trajectory.rewards", trajectory.rewards)
     require_in_range("discount", discount, 0.0, 1.0)
     discount = jnp.asarray(discount, trajectory.rewards.dtype)
     following = jnp.where(trajectory.terminated, 0.0, next_potentials)
@@ -166,6 +158,9 @@ def kl_regularised(
     Source: Ziegler et al. 2019, eq. 2.
     """
     chex.assert_equal_shape([trajectory.rewards, log_probs, reference_log_probs])
+    require_float("trajectory.rewards", trajectory.rewards)
+    require_float("log_probs", log_probs)
+    require_float("reference_log_probs", reference_log_probs)
     require_in_range("kl_coef", kl_coef, 0.0, None)
     kl_coef = jnp.asarray(kl_coef, trajectory.rewards.dtype)
     return relabel(trajectory, trajectory.rewards - kl_coef * (log_probs - reference_log_probs))

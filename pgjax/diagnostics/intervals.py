@@ -1,0 +1,139 @@
+"""Student's t quantiles, and the intervals that are made of them. Every interval of pgjax gets its width here."""
+
+import functools
+import math
+import statistics
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from pgjax._checks import require_integer
+from pgjax.diagnostics._checks import at_least, require_probability
+
+FEWEST_RUNS = 5
+
+
+class Estimate(NamedTuple):
+    """An estimated number: `value`, its standard error, and a confidence interval from `low` to `high`."""
+
+    value: jax.Array
+    stderr: jax.Array
+    low: jax.Array
+    high: jax.Array
+
+
+@functools.cache
+def t_quantile(probability: float, degrees: int) -> float:
+    """The quantile of Student's t distribution with ν degrees of freedom, to ten digits from 10⁻⁴ to 1 − 10⁻⁴.
+
+    With t = √ν tan φ the distribution function is F(t) = ½ + ½ I(φ) / I(π/2), I(φ) = ∫_0^φ cos^{ν−1} x dx. I is concave
+    in φ > 0 and t is beyond the normal quantile, so Newton's method from there climbs to the root and cannot overshoot.
+
+    Args:
+        probability: F(t), strictly between 0 and 1.
+        degrees: ν, an integer of at least 1: S − 1 for the mean of S runs.
+
+    Raises:
+        ValueError: for a probability outside (0, 1), or degrees that are no integer of at least 1.
+
+    Source: Student 1908; Abramowitz & Stegun 1964, section 26.7.
+    """
+    require_probability(probability, "probability")
+    require_integer("degrees", degrees, 1, None)
+    if probability < 0.5:
+        return -t_quantile(1.0 - probability, degrees)
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    integral = lambda x: x / 2.0 * float(weights @ np.cos(x * (1.0 + nodes) / 2.0) ** (degrees - 1))
+    # Of many degrees nothing is left of the integrand beyond twelve standard deviations.
+    wanted = (2.0 * probability - 1.0) * integral(min(math.pi / 2.0, 12.0 / math.sqrt(degrees)))
+    angle = math.atan(statistics.NormalDist().inv_cdf(probability) / math.sqrt(degrees))
+    for _ in range(40):
+        angle += (wanted - integral(angle)) / math.cos(angle) ** (degrees - 1)
+    return math.sqrt(degrees) * math.tan(angle)
+
+
+def t_interval(value: Any, stderr: Any, degrees: int, confidence: float = 0.95) -> Estimate:
+    """value ± t · stderr, t the quantile of ν = `degrees` degrees of freedom at ½ + `confidence`/2; any shape, JAX or
+    NumPy.
+
+    Raises:
+        ValueError: for a confidence outside (0, 1), or ν < 1.
+    """
+    margin = t_quantile(0.5 + require_probability(confidence) / 2.0, degrees) * stderr
+    return Estimate(value=value, stderr=stderr, low=value - margin, high=value + margin)
+
+
+def positive_t_interval(value: jax.Array, shift: jax.Array, confidence: float = 0.95) -> Estimate:
+    """The interval exp(ln T ± t · SE) of a statistic T > 0, SE the jackknife's of ln T and t with N − 1 degrees.
+
+    A sum of squares is skewed, its logarithm less so: the interval reaches further up than down, never below 0, and
+    covers better than T ± t · SE. `stderr` stays the jackknife's of T itself. Where T = 0 the interval is 0 to 0.
+
+    Args:
+        value: T, `[]`.
+        shift: T₍ᵢ₎ − T, what leaving out unit i changes, `[N]`.
+    """
+    count = shift.shape[0]
+    positive = value > 0
+    # A unit that holds the whole of T leaves nothing behind; a rounding of T stands for that nothing.
+    left = jnp.maximum(1.0 + shift / jnp.where(positive, value, 1.0), jnp.finfo(shift.dtype).eps)
+    spread = jackknife_stderr(jnp.log(left))
+    factor = jnp.exp(t_quantile(0.5 + require_probability(confidence) / 2.0, count - 1) * spread)
+    return Estimate(value=value, stderr=jackknife_stderr(shift), low=value / factor, high=value * factor)
+
+
+def jackknife_stderr(shift: jax.Array) -> jax.Array:
+    """√((N−1)/N Σ_i (T₍ᵢ₎ − T̄)²) from T₍ᵢ₎ − T, `[N]`."""
+    return (shift.shape[0] - 1) ** 0.5 * jnp.std(shift)
+
+
+def mean_interval(x: ArrayLike, axis: int = 0, *, confidence: float = 0.95) -> Estimate:
+    """The mean of S independent runs with its standard error and t interval: x̄ ± t s/√S. NumPy, on the host.
+
+    The interval covers as often as it says where runs are normal, for two of them too (x̄ ± 1.96 s/√S covers 70 % of
+    the time at S = 2 and 81 % at 3). Where runs are skewed it covers less: of exponential runs and a nominal 95 %,
+    measured 89 % at S = 3, 90 % at 10 and 93 % at 30. Intervals from fewer than five runs say little (`few_runs`).
+
+    Args:
+        x: `[S, ...]`, or with the runs on `axis`.
+        axis: where the runs are.
+        confidence: the coverage aimed at, in (0, 1).
+
+    Returns:
+        `Estimate` of NumPy arrays `[...]`; the error and the interval are NaN for one run, which shows no spread.
+
+    Raises:
+        ValueError: no runs, or a confidence outside (0, 1).
+
+    Source: Student 1908.
+    """
+    mean, stderr = mean_and_stderr(x, axis)
+    return t_interval(mean, stderr, max(np.asarray(x).shape[axis] - 1, 1), confidence)
+
+
+def mean_and_stderr(x: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """x̄ = 1/S Σ x_s and its standard error √(1/(S−1) Σ (x_s − x̄)² / S), NaN for one run; `[S, ...] → [...]`.
+
+    One standard error to both sides covers 68 % of the time for many normal runs, 58 % for three and 50 % for two.
+
+    Raises:
+        ValueError: no runs.
+    """
+    runs = np.moveaxis(np.asarray(x), axis, 0)
+    count = at_least("x", runs, 1)
+    mean = np.mean(runs, axis=0)
+    spread = np.full_like(mean, np.nan) if count == 1 else np.std(runs, axis=0, ddof=1)
+    return mean, spread / count**0.5
+
+
+def few_runs(count: int, unit: str = "runs") -> str:
+    """A sentence of warning for S < 5 runs, and nothing for more: how little their spread tells, by the t quantile."""
+    if count >= FEWEST_RUNS:
+        return ""
+    if count < 2:
+        return f"One of the {unit} shows no spread, so there is no interval."
+    ratio = t_quantile(0.975, count - 1)
+    return f"Only {count} {unit}: a 95 % interval is {ratio:.1f} standard errors to each side."
