@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from pgjax import acting
 from pgjax._checks import require_integer
 from pgjax._shards import EPISODES_AXIS, over_episode_shards
+from pgjax.contracts import require_environment
 from pgjax.pieces import largest_of_runs
 from pgjax.types import Environment, Policy, Trajectory
 
@@ -92,8 +93,10 @@ def episodes(
         A `Trajectory` `[T, B, ...]`.
 
     Raises:
-        ValueError: if a size is below one, or `group_size` does not divide the number of keys.
+        ValueError: if the environment breaks its contract, a size is below one, or `group_size` does not divide the
+            number of keys.
     """
+    require_environment(environment, env_params, params_axis=env_params_axis)
     require_integer("group_size", group_size, 1, None)
     if keys.shape[0] % group_size:
         raise ValueError(f"group_size must divide the number of episodes, {keys.shape[0]}, got {group_size}")
@@ -219,7 +222,12 @@ class Lanes(NamedTuple):
 def start_lanes(
     environment: Environment, policy: Policy, params: PyTree, keys: jax.Array, *, env_params: PyTree | None = None
 ) -> Lanes:
-    """Lanes at the beginning of an episode each; `keys` `[B]`, typed. The policy starts its memory there."""
+    """Lanes at the beginning of an episode each; `keys` `[B]`, typed. The policy starts its memory there.
+
+    Raises:
+        ValueError: if the environment breaks its contract.
+    """
+    require_environment(environment, env_params)
     env_params = environment.params if env_params is None else env_params
 
     def start(key: jax.Array) -> Lanes:

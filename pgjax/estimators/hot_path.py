@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import acting
+from pgjax.contracts import require_trajectory
 from pgjax.pieces import sum_over_rows
 from pgjax.types import Estimator, Needs, Policy, Trajectory
 
@@ -116,6 +117,7 @@ def assemble(
     """
 
     def gradient(params: PyTree, state: PyTree, trajectory: Trajectory):
+        require_trajectory(trajectory)
         all_rows, targets = rows(params, state, trajectory)
         seen = acting.inputs(policy, trajectory)
         estimate, entropy = batch_gradient(
@@ -125,6 +127,7 @@ def assemble(
         return estimate, state, {"entropy": mean_over_live(entropy, trajectory.alive), **metrics}
 
     def episode_gradients(params: PyTree, state: PyTree, trajectory: Trajectory) -> PyTree:
+        require_trajectory(trajectory)
         all_rows, _ = rows(params, state, trajectory)
         seen = acting.inputs(policy, trajectory)
         return each_episode(policy, row_objective, params, seen, all_rows, trajectory.alive)

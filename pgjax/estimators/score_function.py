@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from pgjax import acting, losses
 from pgjax._checks import require_in_range
+from pgjax.contracts import require_trajectory
 from pgjax.estimators.hot_path import assemble, batch_gradient, count_live, mean_over_live
 from pgjax.estimators.rules import Returns
 from pgjax.estimators.scores import squared_score_norms
@@ -45,6 +46,7 @@ def record_behaviour(
     policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None
 ) -> Trajectory:
     """`trajectory` with `behaviour_log_probs` ln f(X_t, θ_old)_{A_t}, for steps that leave the θ_old that acted."""
+    require_trajectory(trajectory)
     recorded = acting.log_probs(policy, params, trajectory, rows_per_piece)
     return trajectory._replace(behaviour_log_probs=recorded)
 
@@ -177,6 +179,7 @@ def _fused_gradient(
         return acting.outputs(policy, params, seen), values
 
     def gradient(params: PyTree, state: PyTree, trajectory: Trajectory):
+        require_trajectory(trajectory)
         alive, targets = trajectory.alive, weighting.targets(trajectory)
         seen_targets = trajectory._replace(returns=targets)
         context, fit_rows = fit.begin(state, seen_targets, targets)

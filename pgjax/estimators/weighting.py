@@ -14,6 +14,7 @@ from pgjax import advantages, baselines
 from pgjax import returns as return_functions
 from pgjax._checks import require_integer, require_one_of
 from pgjax.advantages.steps import OVER_TIME
+from pgjax.contracts import require_trajectory
 from pgjax.estimators.hot_path import count_live
 from pgjax.estimators.rules import Returns, next_values, reward_to_go
 from pgjax.types import Baseline, Needs, Trajectory
@@ -103,6 +104,7 @@ def make_weighting(
         return jnp.where(alive, scale, 0.0)
 
     def weigh(state: PyTree, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+        require_trajectory(trajectory)
         targets, values = targets_and_values(returns, baseline, state, trajectory)
         weights = targets - values
         if standardise == "population":

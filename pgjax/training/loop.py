@@ -19,6 +19,7 @@ Metrics = dict[str, np.ndarray]
 _PREFIX = "nonfinite_"  # of metrics that count numbers which are none
 # What may stop being finite, and where to look. Of one update the first is named: the others follow from it.
 _REASONS = {
+    "observations": "as the environment shows them",
     "rewards": "as the environment pays them",
     "gradient": "θ was still finite, so a weight, an observation or an output of the policy is not, or is too large",
     "parameters": "the rewards and the gradient were finite, so the step was too large",

@@ -11,6 +11,7 @@ from pgjax import estimators, evaluation, rollouts
 from pgjax import rewards as reward_stages
 from pgjax._checks import require_integer
 from pgjax._shards import everywhere
+from pgjax.contracts import require_environment
 from pgjax.types import Environment, Estimator, Policy, Rewards, TrainState, Trajectory
 
 PyTree = Any
@@ -39,8 +40,19 @@ class Trainer(NamedTuple):
 def _counts(trajectory: Trajectory) -> Metrics:
     return {
         "num_steps": jnp.sum(trajectory.alive),
+        "nonfinite_observations": _num_nan(trajectory.obs, trajectory.alive),
         "nonfinite_rewards": jnp.sum(~jnp.isfinite(trajectory.rewards)),
     }
+
+
+_COUNTS = ("num_finished", "num_steps", "nonfinite_observations", "nonfinite_rewards")
+
+
+def _num_nan(obs: PyTree, alive: jax.Array) -> jax.Array:
+    """How many numbers of live observations are NaN."""
+    in_rows = lambda x: jnp.sum(jnp.isnan(x), axis=tuple(range(2, x.ndim)))
+    floats = [x for x in jax.tree.leaves(obs) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return sum((jnp.sum(jnp.where(alive, in_rows(x), 0)) for x in floats), jnp.zeros((), jnp.int32))
 
 
 def _episode_metrics(trajectory: Trajectory) -> Metrics:
@@ -94,9 +106,10 @@ def make_trainer(
             and `mean_length` report what the environment paid.
 
     Raises:
-        ValueError: if `microbatches` or `group_size` does not divide what it should, groups differ from those that the
+        ValueError: if the environment breaks its contract, `microbatches` or `group_size` does not divide what it should, groups differ from those that the
             estimator needs, or a size is below one.
     """
+    require_environment(environment)
     group_size = _checked_sizes(estimator, num_episodes, num_steps, group_size, microbatches, epochs)
     rewards = reward_stages.as_paid() if rewards is None else rewards
     part = num_episodes // microbatches
@@ -178,7 +191,7 @@ def make_trainer(
 
         zeros = jax.tree.map(jnp.zeros_like, old.params)
         (total, state), metrics = jax.lax.scan(add, (zeros, old), jax.random.split(key, microbatches))
-        counts = {name: jnp.sum(metrics.pop(name)) for name in ("num_finished", "num_steps", "nonfinite_rewards")}
+        counts = {name: jnp.sum(metrics.pop(name)) for name in _COUNTS}
         gradient = jax.tree.map(lambda x: x / microbatches, total)
         metrics = {**jax.tree.map(jnp.mean, metrics), **counts, "gradient_norm": optax.tree.norm(gradient)}
         return ascend(state, gradient)._replace(update=old.update + 1), metrics
