@@ -162,7 +162,7 @@ TWINS = {
     ),
     "no space": (
         dataclasses.replace(TOY, observation_space="anything"),
-        r"observation space: saw 'anything', wanted a Discrete or a Box for each of 1 arrays",
+        r"observation space: saw 'anything', wanted a Discrete, Box, MultiDiscrete or Slate of pgjax",
     ),
     "step of five values": (
         dataclasses.replace(TOY, step=lambda *a: (*toy_step(*a)[1], 0, 0)),

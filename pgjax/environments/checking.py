@@ -1,5 +1,6 @@
 """The conformance suite: what every `Environment` promises, checked on one of them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax import spaces
 from pgjax.types import Environment, PyTree, Step
 
 
@@ -51,7 +53,7 @@ class _Walk(NamedTuple):
     step_key: jax.Array
     state: PyTree
     obs: PyTree
-    action: jax.Array
+    action: PyTree
     new_state: PyTree
     seen: Step
     first: jax.Array
@@ -94,7 +96,7 @@ def check(
     reset_keys, action_keys, step_keys, other_keys = jax.random.split(key, (4, num_steps, num_lanes))
     walk = jax.jit(lambda *arguments: _walk(env, *arguments))
     # Outside of the walk: what jax compiles for this sampling is found again by the next environment.
-    actions = jax.vmap(jax.vmap(env.action_space.sample))(action_keys)
+    actions = jax.vmap(jax.vmap(functools.partial(spaces.sample, env.action_space)))(action_keys)
     rows = walk(params, reset_keys, step_keys, actions)
     again = walk(params, reset_keys, step_keys, actions)
     other = walk(params, reset_keys, other_keys, actions)
@@ -126,10 +128,11 @@ def _check_types(env: Environment, params: PyTree) -> None:
     state, obs = start
     _require_strong(env, "state of reset", state)
     _require_strong(env, "observation of reset", obs)
-    _require_space(env, "observation space", env.observation_space, obs)
-
-    action = _traced(env, "action space", env.action_space.sample, key)
-    _require_space(env, "action space", env.action_space, action)
+    _require_space(env, "observation space", env.observation_space)
+    _require_element_types(env, "observation space", env.observation_space, obs)
+    _require_space(env, "action space", env.action_space)
+    action = _traced(env, "action space", functools.partial(spaces.sample, env.action_space), key)
+    _require_element_types(env, "action space", env.action_space, action)
     transition = _traced(env, "step", env.step, key, state, action, params)
     if not (isinstance(transition, tuple) and len(transition) == 2 and isinstance(transition[1], Step)):
         raise ConformanceError(env.name, "step", type(transition).__name__, "a pair (state, Step)")
@@ -144,7 +147,7 @@ def _check_types(env: Environment, params: PyTree) -> None:
 
 
 def _walk(
-    env: Environment, params: PyTree, reset_keys: jax.Array, step_keys: jax.Array, actions: jax.Array
+    env: Environment, params: PyTree, reset_keys: jax.Array, step_keys: jax.Array, actions: PyTree
 ) -> _Walk:
     """Take the actions `[steps, lanes, ...]`, starting afresh wherever an episode ended."""
     fresh = jax.vmap(jax.vmap(lambda key: env.reset(key, params)))(reset_keys)
@@ -177,11 +180,13 @@ def _check_values(env: Environment, rows: _Walk, tolerance: float) -> None:
         ("observation in its space", env.observation_space, rows.seen.obs),
         ("action in its space", env.action_space, rows.action),
     ):
-        for one, leaf in zip(jax.tree.leaves(space, is_leaf=_is_space), jax.tree.leaves(tree)):
-            low, high = (0, one.n - 1) if hasattr(one, "n") else (np.asarray(one.low), np.asarray(one.high))
-            slack = tolerance * (1.0 + np.abs(leaf))
+        for (path, one), leaf in zip(spaces.leaves(space), jax.tree.leaves(tree)):
+            low, high = one.bounds
+            slack = tolerance * (1.0 + np.abs(leaf)) if leaf.dtype.kind == "f" else 0
             inside = (leaf >= low - slack) & (leaf <= high + slack)
-            _require_all(env, what, leaf, inside, f"from {low} to {high}")
+            _require_all(env, what + path, leaf, inside, f"from {_one_if_equal(low)} to {_one_if_equal(high)}")
+            if isinstance(one, spaces.Slate):
+                _require_all(env, what + path, leaf, spaces.all_different(leaf), "different items")
 
     ended, reward = rows.seen.terminated[rows.first], rows.seen.reward[rows.first]
     if env.horizon > 1 and ended.all() and (reward == 0).all():
@@ -240,13 +245,20 @@ def _require_same_types(env: Environment, property: str, tree: PyTree, wanted: P
             raise ConformanceError(env.name, property + path, f"{_type_of(leaf)} from step", wanted_type)
 
 
-def _require_space(env: Environment, property: str, space: PyTree, tree: PyTree) -> None:
-    spaces, leaves = jax.tree.leaves(space, is_leaf=_is_space), _leaves(tree)
-    if not all(map(_is_space, spaces)) or len(spaces) != len(leaves):
-        wanted = f"a Discrete or a Box for each of {len(leaves)} arrays"
-        raise ConformanceError(env.name, property, repr(space), wanted)
-    for one, (path, leaf) in zip(spaces, leaves):
-        declared = f"{np.dtype(one.dtype)} {list(one.shape)}"
+def _require_space(env: Environment, property: str, space: PyTree) -> None:
+    try:
+        spaces.leaves(space)
+    except ValueError as error:
+        wanted = "a Discrete, Box, MultiDiscrete or Slate of pgjax.spaces, or a tree of them (spaces.as_space)"
+        raise ConformanceError(env.name, property, repr(space), wanted) from error
+
+
+def _require_element_types(env: Environment, property: str, space: PyTree, tree: PyTree) -> None:
+    declared, seen = jax.tree.structure(space, is_leaf=spaces.is_space), jax.tree.structure(tree)
+    if declared != seen:
+        raise ConformanceError(env.name, property, f"{seen}", f"{declared} as declared")
+    for (_, one), (path, leaf) in zip(spaces.leaves(space), _leaves(tree)):
+        declared = f"{one.dtype} {list(one.shape)}"
         if _type_of(leaf) != declared:
             raise ConformanceError(env.name, property + path, _type_of(leaf), f"{declared} as declared")
 
@@ -287,8 +299,8 @@ def _type_of(leaf: Any) -> str:
     return f"{'weak ' if getattr(leaf, 'weak_type', False) else ''}{leaf.dtype} {list(leaf.shape)}"
 
 
-def _is_space(node: Any) -> bool:
-    return hasattr(node, "n") or hasattr(node, "low")
+def _one_if_equal(bound: np.ndarray) -> Any:
+    return bound.flat[0] if bound.size and (bound == bound.flat[0]).all() else bound
 
 
 def _host(tree: PyTree) -> PyTree:

@@ -30,7 +30,7 @@ def own_bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
 def integers(key: jax.Array, space: Any) -> jax.Array:
     """Uniform over the integers from low to high, both included; over the bits of a space of bool."""
     dtype = own_type(space)
-    integer = np.dtype(np.int8) if dtype == bool else dtype
+    integer = np.dtype(np.int8) if dtype.kind == "b" else dtype
     unsigned = np.dtype(f"uint{8 * integer.itemsize}")
     low, high = (bound.astype(integer).view(unsigned) for bound in own_bounds(space))
     with np.errstate(over="ignore"):
