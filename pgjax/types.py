@@ -39,7 +39,7 @@ class Environment:
         name: what `pgjax.environments.make` calls it.
         reset, step: pure functions of one episode; batch them with `jax.vmap`.
         params: the default parameters, a pytree whose leaves may be vmapped (domain randomisation).
-        observation_space, action_space: trees of `pgjax.spaces`; `spaces.as_space` makes them of other libraries'.
+        observation_space, action_space: trees of `pgjax.spaces`; `spaces.as_space` takes other libraries' spaces.
         horizon: T, the greatest number of steps of an episode.
         render: `(state, obs, params) → uint8 [H, W, 3]`, a picture of one state drawn on the host, or None.
         action_mask: `obs → bool [A]`, which discrete actions are allowed at X_t, at least one; None if all are.

@@ -28,7 +28,7 @@ def _sample(key: jax.Array, logits: jax.Array) -> jax.Array:
 def _log_prob(logits: jax.Array, action: jax.Array) -> jax.Array:
     (logits,) = _logits(logits)
     chex.assert_equal_shape([logits, action])
-    one, zero = action == 1, action == 0
+    one, zero = (action.astype(logits.dtype) == bit for bit in (1.0, 0.0))
     log_prob = -jnp.sum(jax.nn.softplus(jnp.where(one, -logits, logits)))
     return jnp.where(jnp.all(one | zero), log_prob, jnp.nan)
 

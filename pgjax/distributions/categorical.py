@@ -13,6 +13,10 @@ def floor(dtype: jnp.dtype) -> float:
     return -float(np.sqrt(float(jnp.finfo(dtype).max)))
 
 
+def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
 def masked_logits(logits: jax.Array, mask: jax.Array) -> jax.Array:
     """Logits under which the actions outside the mask have probability exactly 0.
 
@@ -86,8 +90,7 @@ def categorical_quantile(logits: jax.Array, uniform: jax.Array) -> jax.Array:
 
 def _categorical_sample(key: jax.Array, logits: jax.Array) -> jax.Array:
     # Half-precision uniforms would leave only some hundred levels.
-    dtype = logits.dtype if jnp.finfo(logits.dtype).bits >= 32 else jnp.float32
-    return categorical_quantile(logits, jax.random.uniform(key, (), dtype))
+    return categorical_quantile(logits, jax.random.uniform(key, (), at_least_float32(logits.dtype)))
 
 
 def _categorical_log_prob(logits: jax.Array, action: jax.Array) -> jax.Array:

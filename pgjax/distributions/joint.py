@@ -61,6 +61,6 @@ def require(distribution: Distribution, name: str, who: str) -> None:
     """
     if getattr(distribution, name) is None:
         raise ValueError(
-            f"{who} needs Distribution.{name}, which this family of actions does not have (it is None): a Plackett–Luce "
-            "distribution over slates has it only for few items and short slates"
+            f"{who} needs Distribution.{name}, which this family of actions does not have (it is None): a Plackett–Luce"
+            " distribution over slates has it only for few items and short slates"
         )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.distributions.categorical import categorical, floor, or_invalid
+from pgjax.distributions.categorical import at_least_float32, categorical, floor, or_invalid
 from pgjax.spaces import Slate, all_different
 from pgjax.types import Distribution
 
@@ -30,7 +30,7 @@ def plackett_luce(n: int, k: int) -> Distribution:
 
         H = Σ_i Σ_{a_1, …, a_{i−1}} p(a_1, …, a_{i−1}) H(A_i | a_1, …, a_{i−1}),
 
-    and likewise KL. Where these sums have more than 10 000 terms (k = 2 from n = 100 on, k = 3 from 22) `entropy` and
+    and likewise KL. Where these sums have more than 10 000 terms (k = 2 from n = 101 on, k = 3 from 22) `entropy` and
     `kl` are None: training goes on without that metric, and an entropy bonus or a natural gradient cannot be had.
 
     Logits may be masked (`masked_logits`, or −∞). A mask that allows fewer than k items cannot be refused under `jit`:
@@ -61,7 +61,7 @@ def plackett_luce(n: int, k: int) -> Distribution:
 
     def sample(key: jax.Array, logits: jax.Array) -> jax.Array:
         # Half-precision Gumbel numbers would tie too often.
-        wide = finite(logits).astype(jnp.promote_types(logits.dtype, jnp.float32))
+        wide = finite(logits).astype(at_least_float32(logits.dtype))
         return top(wide + jax.random.gumbel(key, (n,), wide.dtype), logits)
 
     def log_prob(logits: jax.Array, slate: jax.Array) -> jax.Array:
@@ -104,10 +104,11 @@ def plackett_luce(n: int, k: int) -> Distribution:
 def _log_prob(logits: jax.Array, prefix: jax.Array) -> jax.Array:
     """ln p of the first places of a slate, `[i]`, with different items; 0 for none."""
     n, length = logits.shape[0], prefix.shape[0]
-    chosen = prefix[:, None] == jnp.arange(n, dtype=prefix.dtype)
-    left = jnp.cumsum(chosen, axis=0) - chosen == 0
+    chosen = prefix[:, None] == jnp.arange(n, dtype=prefix.dtype)[None]
+    count = chosen.astype(jnp.int32)
+    left = jnp.cumsum(count, axis=0) == count
     chosen_logits = jnp.sum(jnp.where(chosen, logits, 0.0), axis=1)
-    rest = jax.nn.logsumexp(jnp.broadcast_to(logits, (length, n)), axis=1, where=left)
+    rest = jax.nn.logsumexp(jnp.broadcast_to(logits[None], (length, n)), axis=1, where=left)
     return jnp.sum(chosen_logits - rest)
 
 

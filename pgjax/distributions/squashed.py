@@ -52,7 +52,9 @@ class _Box(NamedTuple):
     def log_wall(self, parameters: GaussianParameters, side: jax.Array) -> jax.Array:
         """ln P(U > L) for side 1, ln P(U < −L) for side −1, `[D]`."""
         mean, log_std = parameters
-        return jnp.maximum(log_ndtr((side * mean - self.limit) * jnp.exp(-log_std)), floor(mean.dtype))
+        # Where ln P ≈ −z²/2 is about −√(largest float), it stands for −∞; its derivative would overflow.
+        least = -float(np.sqrt(-2.0 * floor(mean.dtype)))
+        return log_ndtr(jnp.maximum((side * mean - self.limit) * jnp.exp(-log_std), least))
 
 
 def squashed_gaussian(low: jax.typing.ArrayLike, high: jax.typing.ArrayLike) -> Distribution:
@@ -71,10 +73,10 @@ def squashed_gaussian(low: jax.typing.ArrayLike, high: jax.typing.ArrayLike) -> 
     a box around 0. Inside, rounding moves the recovered u by less than 0.01. An action beyond a wall counts as at it.
 
     `entropy` is −E ln p, of which E Σ_d ln(da_d/du_d) is computed by 32-point Gauss–Hermite quadrature in each
-    dimension. Its greatest error per dimension over all μ is 6·10⁻⁸ nats at σ = 1, 2·10⁻⁴ at 2, 0.011 at 4 and 0.1 at
-    8 in float64. `kl` is exact: the Gaussians' inside, and that of the probabilities at the walls. `mode` is the image
-    of μ: the median in each dimension. It is the density's own mode only for small σ; a wide Gaussian piles up at the
-    walls.
+    dimension. Its greatest error per dimension over all μ is 7·10⁻⁸ nats at σ = 1, 2·10⁻⁴ at 2, 0.011 at 4 and 0.1 at
+    8, and 1.4·10⁻⁵ at the walls in float32. `kl` is exact: the Gaussians' inside, and that of the probabilities at the
+    walls. `mode` is the image of μ: the median in each dimension. It is the density's own mode only for small σ; a
+    wide Gaussian piles up at the walls.
 
     Args:
         low, high: the box, numbers or arrays that broadcast to `[D]`; constants, not tracers.
@@ -138,15 +140,23 @@ def _entropy(box: _Box, parameters: GaussianParameters) -> jax.Array:
     mean, log_std = parameters
     nodes = jnp.asarray(np.sqrt(2.0) * _NODES, mean.dtype)
     weights = jnp.asarray(_NODE_WEIGHTS / np.sqrt(np.pi), mean.dtype)
-    slope_within = lambda u: box.log_slope(jnp.clip(u, -box.limit, box.limit))
-    at_node = lambda node, weight: weight * slope_within(mean + jnp.exp(log_std) * node)
+    at_node = lambda node, weight: weight * box.log_slope(mean + jnp.exp(log_std) * node)
+    slope = jnp.sum(jax.vmap(at_node)(nodes, weights), axis=0)
     mass, _, second = _moments_inside(box, parameters)
-    # The quadrature takes a wall's slope to be the one at L, where its density is 1 / (h ε).
-    excess = box.log_slope(box.limit) - jnp.log(box.half * box.step)
-    walls = [box.log_wall(parameters, side) for side in (1.0, -1.0)]
-    at_walls = -sum(jnp.exp(log_p) * (log_p + excess) for log_p in walls)
-    inside = mass * (log_std + 0.5 * LN_2PI) + 0.5 * second
-    return jnp.sum(jnp.sum(jax.vmap(at_node)(nodes, weights), axis=0) + inside + at_walls)
+    return jnp.sum(mass * (log_std + 0.5 * LN_2PI) + 0.5 * second + slope + _entropy_of_walls(box, parameters))
+
+
+def _entropy_of_walls(box: _Box, parameters: GaussianParameters) -> jax.Array:
+    """−Σ P (ln P − ln(h ε)), less E ln(da/du) beyond ±L, where ln(da/du) falls by 2 for each unit of u; `[D]`."""
+    mean, log_std = parameters
+    log_length, at_limit = jnp.log(box.half * box.step), box.log_slope(box.limit)
+    total = jnp.zeros_like(mean)
+    for side in (1.0, -1.0):
+        log_p, over = box.log_wall(parameters, side), side * mean - box.limit
+        p, density = jnp.exp(log_p), jnp.exp(-0.5 * jnp.square(over * jnp.exp(-log_std)) - 0.5 * LN_2PI)
+        mean_excess = jnp.exp(log_std) * density + over * p
+        total += 2.0 * mean_excess - p * (log_p - log_length + at_limit)
+    return total
 
 
 def _kl(box: _Box, p: GaussianParameters, q: GaussianParameters) -> jax.Array:

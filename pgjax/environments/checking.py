@@ -45,7 +45,7 @@ class _Walk(NamedTuple):
     step_key: jax.Array
     state: PyTree
     obs: PyTree
-    action: jax.Array
+    action: PyTree
     new_state: PyTree
     seen: Step
     first: jax.Array
@@ -148,11 +148,13 @@ def _check_values(env: Environment, rows: _Walk, tolerance: float) -> None:
         ("observation in its space", env.observation_space, rows.seen.obs),
         ("action in its space", env.action_space, rows.action),
     ):
-        for one, leaf in zip(jax.tree.leaves(space, is_leaf=spaces.is_space), jax.tree.leaves(tree)):
-            low, high = (0, one.n - 1) if hasattr(one, "n") else (np.asarray(one.low), np.asarray(one.high))
-            slack = tolerance * (1.0 + np.abs(leaf))
+        for (path, one), leaf in zip(spaces.leaves(space), jax.tree.leaves(tree)):
+            low, high = one.bounds
+            slack = tolerance * (1.0 + np.abs(leaf)) if leaf.dtype.kind == "f" else 0
             inside = (leaf >= low - slack) & (leaf <= high + slack)
-            _require_all(env, what, leaf, inside, f"from {low} to {high}")
+            _require_all(env, what + path, leaf, inside, f"from {_one_if_equal(low)} to {_one_if_equal(high)}")
+            if isinstance(one, spaces.Slate):
+                _require_all(env, what + path, leaf, spaces.all_different(leaf), "different items")
 
     ended, reward = rows.seen.terminated[rows.first], rows.seen.reward[rows.first]
     if env.horizon > 1 and ended.all() and (reward == 0).all():
@@ -226,6 +228,10 @@ def _equal(tree: PyTree, wanted: PyTree, tolerance: float) -> bool:
             return bool(((a == b) | (np.abs(a - b) <= tolerance * (1.0 + np.abs(b)))).all())
 
     return all(jax.tree.leaves(jax.tree.map(leaf_equal, tree, wanted)))
+
+
+def _one_if_equal(bound: np.ndarray) -> Any:
+    return bound.flat[0] if bound.size and (bound == bound.flat[0]).all() else bound
 
 
 def _host(tree: PyTree) -> PyTree:

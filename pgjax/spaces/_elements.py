@@ -30,7 +30,7 @@ def own_bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
 def integers(key: jax.Array, space: Any) -> jax.Array:
     """Uniform over the integers from low to high, both included; over the bits of a space of bool."""
     dtype = own_type(space)
-    integer = np.dtype(np.int8) if dtype == bool else dtype
+    integer = np.dtype(np.int8) if dtype.kind == "b" else dtype
     unsigned = np.dtype(f"uint{8 * integer.itemsize}")
     low, high = (bound.astype(integer).view(unsigned) for bound in own_bounds(space))
     with np.errstate(over="ignore"):
@@ -51,7 +51,7 @@ def floats(key: jax.Array, space: Any) -> jax.Array:
     """
     dtype, (low, high) = own_type(space), own_bounds(space)
     # Half precision would draw some hundred different numbers.
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = dtype if jnp.finfo(dtype).bits >= 32 else np.dtype(np.float32)
     u = jax.random.uniform(key, space.shape, wide)
     below, above = np.isfinite(low), np.isfinite(high)
     a, b = np.where(below, low, 0).astype(wide), np.where(above, high, 0).astype(wide)
@@ -77,7 +77,12 @@ def inside(space: Any, x: Any) -> jax.Array:
     kind = next(kind for kind in (jnp.bool_, jnp.integer, jnp.floating) if jnp.issubdtype(dtype, kind))
     if x.shape != space.shape or (kind != jnp.floating and not jnp.issubdtype(x.dtype, kind)):
         return jnp.zeros((), bool)
-    # In the space's own floats, where 0.1 is a bound as well as an entry.
-    common = dtype if kind == jnp.floating else jnp.promote_types(x.dtype, dtype)
-    x, low, high = (y.astype(common) for y in (x, low, high))
+    if kind == jnp.floating:
+        # In the space's own floats, where 0.1 is a bound as well as an entry.
+        x = x.astype(dtype)
+    elif kind == jnp.integer:
+        least, greatest = jnp.iinfo(x.dtype).min, jnp.iinfo(x.dtype).max
+        if (high < least).any() or (low > greatest).any():
+            return jnp.zeros((), bool)
+        low, high = (np.clip(bound, least, greatest).astype(x.dtype) for bound in (low, high))
     return jnp.all((x >= low) & (x <= high))

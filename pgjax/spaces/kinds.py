@@ -20,7 +20,7 @@ class Discrete:
     """
 
     n: int
-    dtype: Any = np.dtype(np.int32)
+    dtype: Any = np.int32
 
     def __post_init__(self):
         n = _size("Discrete: n", self.n)
@@ -65,16 +65,18 @@ class Box:
     low: Any
     high: Any
     shape: tuple[int, ...]
-    dtype: Any = np.dtype(np.float32)
+    dtype: Any = np.float32
 
     def __post_init__(self):
         shape = tuple(_size("Box: shape", n, 0) for n in self.shape)
         dtype = np.dtype(self.dtype)
-        if not (_is_float(dtype) or _is_integer(dtype) or dtype == bool):
+        if not (_is_float(dtype) or _is_integer(dtype) or dtype.kind == "b"):
             raise ValueError(f"Box: dtype must be a float type, an integer type or bool, got {dtype}")
         low, high = (_bound(f"Box: {name}", getattr(self, name), shape, dtype) for name in ("low", "high"))
         if not (low <= high).all() or (low == np.inf).any() or (high == -np.inf).any():
-            raise ValueError(f"Box: low must be at most high, and a number between them, got {self.low} and {self.high}")
+            raise ValueError(
+                f"Box: low must be at most high, with a number between them, got low={self.low}, high={self.high}"
+            )
         _keep(self, low=_as_constant(low), high=_as_constant(high), shape=shape, dtype=dtype)
 
     @property
@@ -106,7 +108,7 @@ class MultiDiscrete:
     """
 
     sizes: tuple[int, ...]
-    dtype: Any = np.dtype(np.int32)
+    dtype: Any = np.int32
 
     def __post_init__(self):
         if np.ndim(self.sizes) != 1 or len(self.sizes) == 0:
@@ -144,7 +146,7 @@ class Slate:
 
     n: int
     k: int
-    dtype: Any = np.dtype(np.int32)
+    dtype: Any = np.int32
 
     def __post_init__(self):
         n = _size("Slate: n", self.n)
@@ -201,7 +203,7 @@ def _integer_type(name: str, dtype: Any, largest: int) -> np.dtype:
 
 
 def _range_of(dtype: np.dtype) -> tuple[int, int]:
-    return (0, 1) if dtype == bool else (int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max))
+    return (0, 1) if dtype.kind == "b" else (int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max))
 
 
 def _bound(name: str, bound: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

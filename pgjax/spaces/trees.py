@@ -17,7 +17,7 @@ def is_space(node: Any) -> bool:
 
 
 def leaves(space: PyTree, name: str = "space") -> list[tuple[str, Space]]:
-    """`(path, space)` of every leaf of a tree of spaces, in the order of `jax.tree.leaves`; one space alone has path "".
+    """`(path, space)` of every leaf of a tree of spaces, in the order of `jax.tree.leaves`; a lone space has path "".
 
     Raises:
         ValueError: if the tree has no leaves or one of them is no space; `name` says whose space it is.
