@@ -14,6 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from pgjax import distributions
 from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax.losses import score_function_loss, value_loss
 from pgjax.types import Distribution
@@ -175,6 +176,7 @@ def distribution_kl(
     require_one_of("direction", direction, ("forward", "reverse"))
     expert_parameters = jax.lax.stop_gradient(expert_parameters)
     pair = (expert_parameters, parameters) if direction == "forward" else (parameters, expert_parameters)
+    distributions.require(distribution, "kl", "distribution_kl")
     return jax.vmap(distribution.kl)(*pair)
 
 

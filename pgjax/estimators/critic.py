@@ -15,7 +15,7 @@ from pgjax import acting, baselines
 from pgjax import returns as return_functions
 from pgjax._checks import require_one_of
 from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
-from pgjax.estimators.hot_path import assemble
+from pgjax.estimators.hot_path import assemble, entropies
 from pgjax.estimators.rules import Returns, reward_to_go
 from pgjax.pieces import map_over_rows
 from pgjax.types import Baseline, Critic, Estimator, Policy, Trajectory
@@ -152,12 +152,12 @@ def make_critic_estimator(
         weight, factors, left, targets = weigh(params, state, q, trajectory)
         return (trajectory.actions, weight, factors[..., None] * q), (left, targets)
 
-    def row_objective(outputs: PyTree, rows: tuple) -> tuple[jax.Array, jax.Array]:
+    def row_objective(outputs: PyTree, rows: tuple) -> tuple[jax.Array, dict[str, jax.Array]]:
         """w ln f_{A_t} + Σ_a f_a q_a, and the entropy."""
         actions, weight, q = rows
         log_probs = _all_log_probs(policy, outputs, q.shape[-1])
         objective = weight * _of_action_taken(log_probs, actions) + jnp.sum(jnp.exp(log_probs) * q, axis=-1)
-        return objective, jax.vmap(policy.distribution.entropy)(outputs)
+        return objective, entropies(policy, outputs)
 
     def update(state: CriticEstimatorState, trajectory: Trajectory, targets: tuple):
         left, to_predict = targets

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax.estimators.hot_path import assemble
+from pgjax.estimators.hot_path import assemble, entropies
 from pgjax.estimators.rules import Returns, reward_to_go
 from pgjax.types import Distribution, Estimator, Policy, Trajectory
 
@@ -74,8 +74,8 @@ def factorised(
             raise ValueError(f"baseline must give one number per component, {log_probs.shape}, got shape {b.shape}")
         return jnp.sum((weight[None] - b) * log_probs)
 
-    def row_objective(outputs: PyTree, rows: tuple) -> tuple[jax.Array, jax.Array]:
-        return jax.vmap(one_row)(outputs, rows), jax.vmap(policy.distribution.entropy)(outputs)
+    def row_objective(outputs: PyTree, rows: tuple) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return jax.vmap(one_row)(outputs, rows), entropies(policy, outputs)
 
     return assemble(
         policy,

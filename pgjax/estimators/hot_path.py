@@ -84,13 +84,19 @@ def _masked_gradient(policy: Policy, row_objective: RowObjective, params: PyTree
     return lambda piece, mask: jax.grad(total, has_aux=True)(params, piece, mask)
 
 
+def entropies(policy: Policy, outputs: PyTree) -> dict[str, jax.Array]:
+    """`{"entropy": H(f(X_t, θ)) [N]}` of outputs `[N, ...]`; empty for families without a closed form."""
+    entropy = policy.distribution.entropy
+    return {} if entropy is None else {"entropy": jax.vmap(entropy)(outputs)}
+
+
 def weighted_log_likelihood(policy: Policy) -> RowObjective:
-    """`(outputs, (actions, w)) → (w ln f(X_t, θ)_{A_t}, entropy)`, the row objective of a score function."""
+    """`(outputs, (actions, w)) → (w ln f(X_t, θ)_{A_t}, entropies)`, the row objective of a score function."""
 
     def row_objective(outputs: PyTree, rows: tuple[PyTree, jax.Array]) -> tuple[jax.Array, jax.Array]:
         actions, weight = rows
         log_probs = jax.vmap(policy.distribution.log_prob)(outputs, actions)
-        return weight * log_probs, jax.vmap(policy.distribution.entropy)(outputs)
+        return weight * log_probs, entropies(policy, outputs)
 
     return row_objective
 
@@ -112,7 +118,7 @@ def assemble(
         init, fits_windows, needs: the `Estimator`'s own.
         rows: `(params, state, trajectory) → (rows [T, B, ...], targets)`: all that `row_objective` needs, constants of
             the gradient, and whatever `update` takes.
-        row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], entropy [N])`.
+        row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], name → a metric of each row [N])`.
         update: `(state, trajectory, targets) → (state, metrics)`, after use.
     """
 
@@ -120,11 +126,11 @@ def assemble(
         require_trajectory(trajectory)
         all_rows, targets = rows(params, state, trajectory)
         seen = acting.inputs(policy, trajectory)
-        estimate, entropy = batch_gradient(
+        estimate, sums = batch_gradient(
             policy, row_objective, params, seen, all_rows, trajectory.alive, rows_per_piece
         )
         state, metrics = update(state, trajectory, targets)
-        return estimate, state, {"entropy": mean_over_live(entropy, trajectory.alive), **metrics}
+        return estimate, state, {**mean_over_live(sums, trajectory.alive), **metrics}
 
     def episode_gradients(params: PyTree, state: PyTree, trajectory: Trajectory) -> PyTree:
         require_trajectory(trajectory)

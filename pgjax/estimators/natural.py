@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from pgjax import acting
+from pgjax import acting, distributions
 from pgjax._checks import require_in_range, require_integer
 from pgjax._linear import conjugate_gradients, pseudo_inverse
 from pgjax.pieces import sum_over_rows
@@ -112,6 +112,8 @@ def natural(
     """
     require_in_range("damping", damping, 0.0, None)
     require_integer("iterations", iterations, 1, None)
+    if fisher is None and solve is None:
+        distributions.require(policy.distribution, "kl", "the natural gradient by conjugate gradients")
     pseudo = not isinstance(damping, jax.core.Tracer) and float(damping) == 0.0
     if solve is not None and not (fisher is None and pseudo):
         raise ValueError("solve must come without fisher and without damping, which it stands for")

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax import acting, losses
+from pgjax import acting, distributions, losses
 from pgjax._checks import require_in_range
 from pgjax.contracts import require_trajectory
-from pgjax.estimators.hot_path import assemble, batch_gradient, count_live, mean_over_live
+from pgjax.estimators.hot_path import assemble, batch_gradient, count_live, entropies, mean_over_live
 from pgjax.estimators.rules import Returns
 from pgjax.estimators.scores import squared_score_norms
 from pgjax.estimators.weighting import Weighting, make_weighting, time_scale
@@ -106,6 +106,8 @@ def make_estimator(
         time_weights=time_weights,
     )
     no_bonus = isinstance(entropy_coef, int | float) and entropy_coef == 0
+    if not no_bonus:
+        distributions.require(policy.distribution, "entropy", "an entropy bonus (entropy_coef)")
 
     def with_scores(params: PyTree, trajectory: Trajectory) -> Trajectory:
         if weighting.needs.scores == "none":
@@ -130,14 +132,14 @@ def make_estimator(
         weight, targets = weighting.weigh(state, trajectory)
         return (weight, extras(trajectory)), (trajectory.score_norms, targets)
 
-    def row_objective(outputs: PyTree, rows: tuple) -> tuple[jax.Array, jax.Array]:
-        """w ln f + c H (with `score_function`), and H."""
+    def row_objective(outputs: PyTree, rows: tuple) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """w ln f + c H (with `score_function`), and H where it is known."""
         weight, (actions, behaviour, bonus) = rows
         log_probs = jax.vmap(policy.distribution.log_prob)(outputs, actions)
         behaviour = jax.lax.stop_gradient(log_probs) if behaviour is None else behaviour
-        entropy = jax.vmap(policy.distribution.entropy)(outputs)
+        known = entropies(policy, outputs)
         value = objective(log_probs, behaviour, weight)
-        return (value if bonus is None else value + bonus * entropy), entropy
+        return (value if bonus is None else value + bonus * known["entropy"]), known
 
     def update(state: PyTree, trajectory: Trajectory, seen: tuple[jax.Array | None, jax.Array]):
         score_norms, targets = seen
@@ -189,10 +191,10 @@ def _fused_gradient(
         def both_objectives(outputs: tuple[PyTree, jax.Array], rows: tuple):
             (policy_outputs, raw), (factor, target, fit_row, extra) = outputs, rows
             values = fit.values(state, jax.lax.stop_gradient(raw))
-            objective, entropy = row_objective(policy_outputs, (factor * (target - values), extra))
+            objective, known = row_objective(policy_outputs, (factor * (target - values), extra))
             loss, number = fit.losses(state, context, raw, fit_row)
             # The two sums share no parameter, so their gradients do not mix.
-            return objective - share * loss, (entropy, (loss, number))
+            return objective - share * loss, (known, (loss, number))
 
         rows = (weighting.factors(trajectory), targets, fit_rows, extras(trajectory))
         (estimate, descent), sums = batch_gradient(
@@ -205,8 +207,8 @@ def _fused_gradient(
             rows_per_piece,
             outputs_of=outputs_of,
         )
-        entropy, means = mean_over_live(sums, alive)
+        known, means = mean_over_live(sums, alive)
         state, metrics = fit.finish(state, context, means, jax.tree.map(jnp.negative, descent))
-        return estimate, state, {"entropy": entropy, **metrics}
+        return estimate, state, {**known, **metrics}
 
     return gradient

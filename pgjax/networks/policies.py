@@ -9,6 +9,7 @@ import numpy as np
 
 from pgjax import distributions, spaces
 from pgjax._checks import require_in_range, require_one_of
+from pgjax.contracts import require_environment
 from pgjax.networks.words import Network, build
 from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate, Space
 from pgjax.types import Distribution, Environment, Memory, Policy
@@ -213,8 +214,9 @@ def make_policy(
         distribution, network, hidden, activation, network_options, action_mask, initial_log_std: of the policy.
 
     Raises:
-        ValueError: as `policy_for_spaces`.
+        ValueError: as `policy_for_spaces`, and if the environment breaks its contract.
     """
+    require_environment(environment)
     return policy_for_spaces(
         environment.observation_space,
         environment.action_space,
@@ -223,6 +225,6 @@ def make_policy(
         hidden=hidden,
         activation=activation,
         network_options=network_options,
-        action_mask=getattr(environment, "action_mask", None) if action_mask is None else action_mask,
+        action_mask=environment.action_mask if action_mask is None else action_mask,
         initial_log_std=initial_log_std,
     )

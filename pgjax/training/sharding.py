@@ -2,8 +2,8 @@
 
 `Shares`: equal shares of the runs, one program, and nothing that the devices have to tell each other. Every leaf
 `[S, ...]` of what belongs to a run is cut along its first axis, and each device trains its share by itself, as one
-device would train all runs. `SharedEpisodes`: where there are fewer runs than devices, the devices share the episodes of
-one run after the other, and add up their gradients.
+device would train all runs. `SharedEpisodes`: where there are fewer runs than devices, the devices share the episodes
+of one run after the other, and add up their gradients.
 """
 
 from collections.abc import Callable, Sequence

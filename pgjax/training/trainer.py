@@ -106,8 +106,8 @@ def make_trainer(
             and `mean_length` report what the environment paid.
 
     Raises:
-        ValueError: if the environment breaks its contract, `microbatches` or `group_size` does not divide what it should, groups differ from those that the
-            estimator needs, or a size is below one.
+        ValueError: if the environment breaks its contract, `microbatches` or `group_size` does not divide what it
+            should, groups differ from those that the estimator needs, or a size is below one.
     """
     require_environment(environment)
     group_size = _checked_sizes(estimator, num_episodes, num_steps, group_size, microbatches, epochs)
