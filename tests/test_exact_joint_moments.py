@@ -328,6 +328,15 @@ def test_a_constant_on_rewards_and_baseline_does_not_drown_the_variance(constant
         np.testing.assert_allclose(found.variance[0], wanted, rtol=10 * constant * np.finfo(float).eps)
 
 
+def test_a_baseline_that_is_the_return_leaves_no_variance():
+    """Squares of deviations vanish with them; κ² E[H²] − 2 κ b h + b², the wrong twin, leaves roundings of b²."""
+    arms = np.array([1.0, 0.7, 0.1]) / 3
+    given = np.broadcast_to(arms, (1, 2, 3))
+    params = jnp.asarray([[0.3, 1.0, 2.0]])
+    found = exact.reward_to_go_moments(tabular, params, exact.make_bandit(arms), baseline=given)
+    assert found.total_variance < 1e-30
+
+
 @pytest.mark.slow
 def test_differentiable_in_the_parameters(mdps):
     """The variance is smooth in θ: its derivative equals finite differences."""
