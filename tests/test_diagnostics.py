@@ -234,6 +234,17 @@ def test_a_mean_interval_of_skewed_runs_covers_as_stated(count, stated):
     assert abs(np.mean((found.low <= 1) & (found.high >= 1)) - stated) < 0.02
 
 
+def test_equal_runs_have_no_spread():
+    """The mean of 33 numbers 1.1 is another number: variances were 1e-32, and their ratio about 1."""
+    equal = np.full((33, 2), 1.1)
+    found = diagnostics.mean_interval(equal)
+    assert (found.value == 1.1).all() and (found.stderr == 0).all() and (found.high == 1.1).all()
+    varying = np.random.default_rng(0).normal(size=(33, 2))
+    assert diagnostics.paired_variance_ratio(varying, equal, resamples=20).value == np.inf
+    assert diagnostics.paired_variance_ratio(equal, varying, resamples=20).value == 0
+    assert diagnostics.mean_and_stderr(np.array([True, False])) == (0.5, 0.5)
+
+
 def test_one_run_has_no_interval_and_few_are_marked():
     one = diagnostics.mean_interval([[1.0, 2.0]])
     np.testing.assert_array_equal(one.value, [1.0, 2.0])

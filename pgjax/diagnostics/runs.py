@@ -55,7 +55,9 @@ def paired_variance_ratio(
 def _resampled_variances(gradients: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """V̂ = (Σ_i k_i ‖c_i‖² − N ‖Σ_i k_i c_i / N‖²) / (N−1) of resamples with counts k, `[..., N] → [...]`."""
     count = gradients.shape[0]
-    centred = gradients - gradients.mean(axis=0)
+    # Of the first row, so that rows that are all equal have no variance at all.
+    centred = gradients - gradients[:1]
+    centred = centred - centred.mean(axis=0)
     means = counts @ centred / count
     return (counts @ np.sum(centred**2, axis=1) - count * np.sum(means**2, axis=-1)) / (count - 1)
 
