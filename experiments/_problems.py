@@ -15,6 +15,7 @@ from pgjax.distributions import categorical
 from pgjax.environments.corridor import corridor_mdp
 from pgjax.environments.maze import TINY_LAYOUT, maze_mdp
 from pgjax.exact import TabularMDP
+from pgjax.spaces import Discrete
 from pgjax.types import Baseline, Critic, Environment, Policy
 
 PyTree = Any
@@ -122,10 +123,10 @@ def with_oracle(
     name: str, environment: Environment, policy: Policy, params: PyTree, hidden: tuple[int, ...]
 ) -> Problem:
     """The problem at θ. An environment whose parameters are a `TabularMDP` brings its oracle along."""
-    if isinstance(environment.params, TabularMDP) and hasattr(environment.action_space, "n"):
+    if isinstance(environment.params, TabularMDP) and isinstance(environment.action_space, Discrete):
         return _tabular(name, environment, policy, params)
     init, apply = networks.make_value(environment, hidden=hidden)
-    discrete = hasattr(environment.action_space, "n")
+    discrete = isinstance(environment.action_space, Discrete)
     q_init, q_apply = networks.make_action_values(environment, hidden=hidden) if discrete else (None, None)
     return Problem(
         name=name,
@@ -197,7 +198,7 @@ def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> Oracle:
     )
 
 
-def load_problem(path: pathlib.Path, hidden: tuple[int, ...]) -> Problem:
-    """The problem of a policy that `experiments.train` has saved."""
-    environment, policy, params = policies.load_policy(path)
+def load_problem(path: pathlib.Path, env: str | None, hidden: tuple[int, ...]) -> Problem:
+    """The problem of a policy that `experiments.train` has saved, in the environment `env` or the one that it names."""
+    environment, policy, params = policies.load_policy(path, env)
     return with_oracle(environment.name, environment, policy, params, hidden)

@@ -14,8 +14,10 @@ or matplotlib before it is needed.
 import importlib
 
 _MODULES = (
+    "advantages",
     "baselines",
     "checkpoints",
+    "contracts",
     "critics",
     "datasets",
     "decomposition",

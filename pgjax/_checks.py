@@ -5,6 +5,7 @@ hyper-parameter and a batch of them under `jit` and `vmap`.
 """
 
 import operator
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +60,17 @@ def require_integer(name: str, value: Any, low: int | None, high: int | None) ->
     require_in_range(name, number, low, high)
 
 
+def require_float(name: str, value: Any) -> None:
+    """A number or an array, traced or not, of a float type: a coefficient cast to integers would be cut to 0.
+
+    Raises:
+        ValueError: for another type, such as integers or bool.
+    """
+    dtype = jnp.result_type(value)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name} must have a float type, got {dtype}")
+
+
 def require_one_of(name: str, value: Any, options: Sequence[str]) -> None:
     """value ∈ options, for conventions that are chosen by a word.
 
@@ -67,3 +79,10 @@ def require_one_of(name: str, value: Any, options: Sequence[str]) -> None:
     """
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def shown(value: Any) -> str:
+    """A value from outside, such as a file's, as an error shows it: of bounded length, without control characters."""
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 300 else f"{text[:300]} …"

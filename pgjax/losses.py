@@ -8,18 +8,27 @@ parameters: a baseline that shares layers with the policy, a standardised return
 predicted. Were the gradient to flow through them, w ∇ ln f would gain the term ln f ∇w, which is no part of
 any policy gradient. So `stop_gradient` is applied here, to weights, targets and the log-probabilities of
 other policies, once and always.
+
+Log-probabilities, values and entropies have a float type (ValueError otherwise), which is the type of the loss.
 """
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from pgjax._checks import require_in_range
+from pgjax._checks import require_float, require_in_range
 
 
 def _loss(objective: jax.Array) -> jax.Array:
     """loss = −objective, here and nowhere else: maximising becomes minimising."""
     return -objective
+
+
+def score_function_objective(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
+    """w ln f(X_t, θ)_{A_t} `[...]`, to be maximised; arguments as in `score_function_loss`."""
+    chex.assert_equal_shape([log_probs, weights])
+    require_float("log_probs", log_probs)
+    return jax.lax.stop_gradient(weights) * log_probs
 
 
 def score_function_loss(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
@@ -39,14 +48,22 @@ def score_function_loss(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
 
     Source: Williams 1992.
     """
-    chex.assert_equal_shape([log_probs, weights])
-    objective = jax.lax.stop_gradient(weights) * log_probs
-    return _loss(objective)
+    return _loss(score_function_objective(log_probs, weights))
 
 
 def _ratios(log_probs: jax.Array, behaviour_log_probs: jax.Array) -> jax.Array:
     """f(X_t, θ)_{A_t} / f(X_t, θ_old)_{A_t}."""
+    require_float("log_probs", log_probs)
+    require_float("behaviour_log_probs", behaviour_log_probs)
     return jnp.exp(log_probs - jax.lax.stop_gradient(behaviour_log_probs))
+
+
+def importance_weighted_objective(
+    log_probs: jax.Array, behaviour_log_probs: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """w ratio `[...]`, to be maximised; arguments as in `importance_weighted_loss`."""
+    chex.assert_equal_shape([log_probs, behaviour_log_probs, weights])
+    return jax.lax.stop_gradient(weights) * _ratios(log_probs, behaviour_log_probs)
 
 
 def importance_weighted_loss(log_probs: jax.Array, behaviour_log_probs: jax.Array, weights: jax.Array) -> jax.Array:
@@ -68,9 +85,25 @@ def importance_weighted_loss(log_probs: jax.Array, behaviour_log_probs: jax.Arra
 
     Source: Schulman, Wolski, Dhariwal, Radford & Klimov 2017, eq. 6.
     """
+    return _loss(importance_weighted_objective(log_probs, behaviour_log_probs, weights))
+
+
+def clipped_surrogate_objective(
+    log_probs: jax.Array,
+    behaviour_log_probs: jax.Array,
+    weights: jax.Array,
+    *,
+    clip: jax.typing.ArrayLike,
+) -> jax.Array:
+    """min(ratio w, clip(ratio, 1 − ε, 1 + ε) w) `[...]`, to be maximised; as `clipped_surrogate_loss`."""
     chex.assert_equal_shape([log_probs, behaviour_log_probs, weights])
-    objective = jax.lax.stop_gradient(weights) * _ratios(log_probs, behaviour_log_probs)
-    return _loss(objective)
+    require_in_range("clip", clip, 0.0, None)
+    clip = jnp.asarray(clip, log_probs.dtype)
+    weights = jax.lax.stop_gradient(weights)
+    ratios = _ratios(log_probs, behaviour_log_probs)
+    surrogate, clipped = ratios * weights, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * weights
+    # Not a minimum: where both are equal, that has half of each gradient.
+    return jnp.where(surrogate <= clipped, surrogate, clipped)
 
 
 def clipped_surrogate_loss(
@@ -103,14 +136,7 @@ def clipped_surrogate_loss(
 
     Source: Schulman, Wolski, Dhariwal, Radford & Klimov 2017, eq. 7.
     """
-    chex.assert_equal_shape([log_probs, behaviour_log_probs, weights])
-    require_in_range("clip", clip, 0.0, None)
-    clip = jnp.asarray(clip, log_probs.dtype)
-    weights = jax.lax.stop_gradient(weights)
-    ratios = _ratios(log_probs, behaviour_log_probs)
-    surrogate, clipped = ratios * weights, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * weights
-    # Not a minimum: where both are equal, that has half of each gradient.
-    return _loss(jnp.where(surrogate <= clipped, surrogate, clipped))
+    return _loss(clipped_surrogate_objective(log_probs, behaviour_log_probs, weights, clip=clip))
 
 
 def value_loss(values: jax.Array, targets: jax.Array) -> jax.Array:
@@ -131,6 +157,7 @@ def value_loss(values: jax.Array, targets: jax.Array) -> jax.Array:
     Source: Sutton & Barto 2018, section 9.3 (semi-gradient methods).
     """
     chex.assert_equal_shape([values, targets])
+    require_float("values", values)
     return 0.5 * jnp.square(values - jax.lax.stop_gradient(targets))
 
 
@@ -147,12 +174,15 @@ def entropy_loss(entropies: jax.Array) -> jax.Array:
 
     Source: Williams & Peng 1991.
     """
+    require_float("entropies", entropies)
     return _loss(entropies)
 
 
 def _log_ratios(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
     """ln π(a) − ln π_ref(a), the reference held fixed."""
     chex.assert_equal_shape([log_probs, reference_log_probs])
+    require_float("log_probs", log_probs)
+    require_float("reference_log_probs", reference_log_probs)
     return log_probs - jax.lax.stop_gradient(reference_log_probs)
 
 

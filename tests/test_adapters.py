@@ -1,5 +1,6 @@
 """gymnax in and out: every id conforms, classic control is Gymnasium's, there and back is the identity."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ from gymnax.wrappers.purerl import LogWrapper
 
 from pgjax.environments import available, check, from_gymnax, make, to_gymnax
 from pgjax.environments.cartpole import make_cartpole
-from pgjax.types import Box, Discrete
+from pgjax.spaces import Box, Discrete, Slate
+from pgjax.types import Step
 
 QUICK = ("Pendulum-v1", "MountainCar-v0", "FrozenLake-misc", "Breakout-MinAtar")
 SLOW = ("gymnax:CartPole-v1", *(name for name in available()[5:] if name not in QUICK))
@@ -334,7 +336,31 @@ def test_there_and_back_is_the_identity(name):
         np.testing.assert_array_equal(one, two)
 
 
+def test_actions_of_many_parts_go_there_and_back():
+    """The boxes among them are clipped into their bounds, the others reach the environment as they are."""
+    zero = jnp.zeros(())
+    env = dataclasses.replace(
+        make_cartpole(),
+        reset=lambda key, params: (zero, zero[None]),
+        step=lambda key, state, action, params: (
+            state,
+            Step(obs=jnp.full((1,), action["push"] + 10.0 * action["turn"][0]), reward=zero, terminated=zero > 0),
+        ),
+        observation_space=Box(-np.inf, np.inf, (1,)),
+        action_space={"push": Box(-1.0, 1.0, ()), "turn": (Discrete(3),)},
+    )
+    adapted = to_gymnax(env)
+    back = from_gymnax(adapted)
+    assert adapted.num_actions == 4 and back.action_space == env.action_space
+    state, _ = back.reset(KEY, back.params)
+    _, seen = back.step(KEY, state, {"push": 7.0, "turn": (2,)}, back.params)
+    assert seen.obs == 21.0
+    with pytest.raises(ValueError, match=r"a space must be a Discrete, a Box.*got Slate\(3, 2\)"):
+        to_gymnax(dataclasses.replace(env, action_space=Slate(3, 2)))
+
+
 def test_minatar_and_cartpole_can_be_drawn_and_others_not():
-    assert made("Breakout-MinAtar").render(np.zeros((10, 10, 4))).shape == (320, 320, 3)
-    assert made("gymnax:CartPole-v1").render(np.zeros(4)).dtype == np.uint8
+    draw = lambda env, obs: env.render(None, obs, env.params)
+    assert draw(made("Breakout-MinAtar"), np.zeros((10, 10, 4))).shape == (320, 320, 3)
+    assert draw(made("gymnax:CartPole-v1"), np.zeros(4)).dtype == np.uint8
     assert made("Pendulum-v1").render is None

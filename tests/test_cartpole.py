@@ -110,9 +110,16 @@ def test_stays_float32_under_strict_promotion_and_x64(env):
 
 
 def test_the_picture_mirrors_with_the_state(env):
-    picture, mirrored = env.render([0.9, 0.0, 0.12, 0.0]), env.render([-0.9, 0.0, -0.12, 0.0])
+    draw = lambda obs: env.render(obs, obs, env.params)
+    picture, mirrored = draw([0.9, 0.0, 0.12, 0.0]), draw([-0.9, 0.0, -0.12, 0.0])
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[-1] == 3
     difference = np.abs(picture[:, ::-1].astype(float) - mirrored)
     assert difference.mean() < 0.5 < np.abs(picture.astype(float) - mirrored).mean()
     with pytest.raises(ValueError, match=r"obs must have shape \[4\], got \[3\]"):
-        env.render(np.zeros(3))
+        draw(np.zeros(3))
+
+
+def test_the_picture_shows_the_limits_of_the_parameters(env):
+    obs = [0.0, 0.0, 0.3, 0.0]
+    wide = env.params._replace(theta_threshold_radians=0.4)
+    assert np.any(env.render(obs, obs, env.params) != env.render(obs, obs, wide))

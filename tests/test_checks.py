@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pgjax._checks import require_in_range, require_integer, require_one_of
+from pgjax._checks import require_float, require_in_range, require_integer, require_one_of
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,8 @@ from pgjax._checks import require_in_range, require_integer, require_one_of
         (require_integer, ("n", 0, 1, None), "n must be at least 1, got 0"),
         (require_integer, ("n", 2.0, 1, None), "n must be an integer at least 1, got 2.0"),
         (require_integer, ("n", True, 1, None), "n must be an integer at least 1, got True"),
+        (require_float, ("rewards", np.ones(2, np.int32)), "rewards must have a float type, got int32"),
+        (require_float, ("rewards", True), "rewards must have a float type, got bool"),
         (require_one_of, ("over", "sun", ("sum", "mean")), "over must be one of 'sum', 'mean', got 'sun'"),
     ],
 )
@@ -36,6 +38,9 @@ def test_good_values_pass():
         require_in_range("discount", value, 0.0, 1.0)
     for value in (1, np.int64(3), jnp.asarray(2)):
         require_integer("n", value, 1, None)
+    for value in (0.5, np.float32(1.0), jnp.zeros(2, jnp.bfloat16)):
+        require_float("rewards", value)
+        jax.eval_shape(lambda x: require_float("rewards", x), value)
     require_one_of("over", "sum", ("sum", "mean"))
 
 

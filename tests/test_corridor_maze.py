@@ -223,9 +223,10 @@ def test_slip_outside_unit_interval_is_refused():
         maze_mdp(slip=1.5)
 
 
-def test_maze_is_drawn_from_its_observation():
+def test_maze_is_drawn_from_its_state():
     environment = make_maze(TINY_LAYOUT)
-    pictures = [environment.render(jnp.eye(4)[cell]) for cell in (0, 1)]
+    draw = lambda cell: environment.render(exact.TabularState(index=jnp.int32(cell)), None, environment.params)
+    pictures = [draw(cell) for cell in (0, 1)]
     assert all(picture.dtype == np.uint8 and picture.shape[-1] == 3 for picture in pictures)
     assert np.any(pictures[0] != pictures[1])
 

@@ -13,7 +13,8 @@ import pytest
 
 from pgjax import checkpoints, datasets
 from pgjax.datasets import DatasetError, ExpertDataset, npz
-from pgjax.types import Box, Discrete, Trajectory
+from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate
+from pgjax.types import Trajectory
 
 LENGTHS = [2, 1, 3]
 SPACES = {"observation_space": Box(-10.0, 10.0, (2,)), "action_space": Discrete(3)}
@@ -109,7 +110,16 @@ class TestRecord:
         with pytest.raises(DatasetError, match="actions: expected floats, found int32"):
             make().require_actions_in(Box(-1.0, 1.0, ()))
         make().require_actions_in(Box(0, 2, (), dtype=np.int32))
-        with pytest.raises(DatasetError, match="action space: expected Discrete or Box, found None"):
+        slates = make(actions=np.array([[0, 1], [2, 0], [1, 2]] * 2, np.int32), expert_log_probs=None)
+        slates.require_actions_in(Slate(3, 2))
+        slates.require_actions_in(MultiDiscrete((3, 3)))
+        with pytest.raises(DatasetError, match=r"actions, row 1: expected actions in \[0, 2\], found 2"):
+            slates.require_actions_in(MultiDiscrete((2, 3)))
+        with pytest.raises(DatasetError, match=r"actions, row 2: expected different items in a slate, found \[1 1\]"):
+            make(actions=np.array([[0, 1], [2, 0], [1, 1]] * 2, np.int32), expert_log_probs=None).require_actions_in(
+                Slate(3, 2)
+            )
+        with pytest.raises(DatasetError, match=r"action space: expected one Discrete, .*, found None"):
             make().require_actions_in(None)
 
 

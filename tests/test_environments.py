@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image
 
 from pgjax import environments
 from pgjax.environments import ConformanceError, check, make, rendering
-from pgjax.types import Box, Discrete, Environment, Step
+from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate
+from pgjax.types import Environment, Step
 
 
 def toy_reset(key, params):
@@ -129,7 +131,7 @@ def nan_sometimes(x):
 
 
 TWINS = {
-    "horizon of zero": (dataclasses.replace(TOY, horizon=0), r"horizon: saw 0, wanted a positive int"),
+    "horizon of zero": (dataclasses.replace(TOY, horizon=0), r"horizon: saw 0, wanted an integer of at least 1"),
     "horizon in floats": (dataclasses.replace(TOY, horizon=20.0), r"horizon: saw 20\.0"),
     "reset of one value": (
         dataclasses.replace(TOY, reset=lambda key, params: toy_reset(key, params)[1]),
@@ -162,7 +164,7 @@ TWINS = {
     ),
     "no space": (
         dataclasses.replace(TOY, observation_space="anything"),
-        r"observation space: saw 'anything', wanted a Discrete or a Box for each of 1 arrays",
+        r"observation space: saw 'anything', wanted a Discrete, Box, MultiDiscrete or Slate of pgjax",
     ),
     "step of five values": (
         dataclasses.replace(TOY, step=lambda *a: (*toy_step(*a)[1], 0, 0)),
@@ -207,14 +209,14 @@ TWINS = {
     "other under jit": (faster_when_traced(), r"jit = no jit of step\[1\]\.reward: saw"),
     "other under vmap": (wrong_when_batched(), r"vmap = loop of step\[1\]\.reward: saw"),
     "picture in floats": (
-        dataclasses.replace(TOY, render=lambda obs: np.zeros((4, 4, 3))),
+        dataclasses.replace(TOY, render=lambda state, obs, params: np.zeros((4, 4, 3))),
         r"render: saw float64 \[4, 4, 3\], wanted a NumPy array uint8 \[H, W, 3\]",
     ),
 }
 
 
 def test_the_toy_conforms():
-    report = quick_check(dataclasses.replace(TOY, render=lambda obs: np.zeros((4, 4, 3), np.uint8)))
+    report = quick_check(dataclasses.replace(TOY, render=lambda state, obs, params: np.zeros((4, 4, 3), np.uint8)))
     assert report == environments.CheckReport(
         name="toy", transitions=120, terminations=report.terminations, random_reset=True, random_step=False
     )
@@ -228,7 +230,50 @@ def test_a_wrong_twin_is_refused_with_what_is_wrong(twin):
     env, message = TWINS[twin]
     with pytest.raises(ConformanceError, match=message) as caught:
         quick_check(env)
-    assert str(caught.value).startswith(f"toy: {caught.value.property}")
+    assert str(caught.value).startswith(f"environment toy: {caught.value.property}")
+
+
+def of_spaces(observation_space, action_space, slate=(2, 0)):
+    """An episode of 4 steps that shows a constant element of its observation space and pays 1."""
+
+    def seen_at(time):
+        return {"time": time, "slate": jnp.asarray(slate, jnp.int32)}
+
+    def step(key, state, action, params):
+        obs = seen_at(jnp.minimum(state + 1, 3))
+        return state + 1, Step(obs=obs, reward=jnp.ones(()), terminated=state >= 3)
+
+    zero = jnp.zeros((), jnp.int32)
+    return dataclasses.replace(
+        TOY,
+        reset=lambda key, params: (zero, seen_at(zero)),
+        step=step,
+        observation_space=observation_space,
+        action_space=action_space,
+    )
+
+
+SEEN = {"time": Discrete(4), "slate": Slate(3, 2)}
+
+
+@pytest.mark.parametrize(
+    "action_space", [Slate(4, 2), MultiDiscrete((2, 3)), (Discrete(2), {"a": Box(5.0, np.inf, (2,))})]
+)
+def test_every_space_conforms(action_space):
+    assert quick_check(of_spaces(SEEN, action_space)).transitions == 120
+
+
+def test_a_slate_that_repeats_an_item_is_reported():
+    message = r"observation in its space\['slate'\]: saw \[1 1\] at step 0 of lane 0, wanted different items"
+    with pytest.raises(ConformanceError, match=message):
+        quick_check(of_spaces(SEEN, Discrete(2), slate=(1, 1)))
+
+
+def test_a_space_of_another_structure_or_library_is_reported():
+    with pytest.raises(ConformanceError, match=r"observation space: saw arrays PyTreeDef.*slate.*wanted PyTreeDef"):
+        quick_check(of_spaces({"time": Discrete(4)}, Discrete(2)))
+    with pytest.raises(ConformanceError, match=r"action space: saw Discrete\(2, start=1\), wanted .*spaces.as_space"):
+        quick_check(of_spaces(SEEN, gymnasium.spaces.Discrete(2, start=1)))
 
 
 def test_randomness_is_reported():

@@ -8,7 +8,8 @@ import pytest
 
 from pgjax import baselines, estimators, exact, training
 from pgjax.distributions import GaussianParameters, bernoulli, diagonal_gaussian
-from pgjax.types import Box, Discrete, Environment, Policy, Step, Trajectory
+from pgjax.spaces import MultiDiscrete
+from pgjax.types import Box, Environment, Policy, Step, Trajectory
 
 BITS = np.array(list(np.ndindex(2, 2, 2)), np.int32)
 # Paid to all three agents together for (a_1, a_2, a_3), in the two situations that each sees.
@@ -172,7 +173,7 @@ def test_it_trains():
         ),
         params=(),
         observation_space=Box(low=0.0, high=1.0, shape=(2,)),
-        action_space=Discrete(2, shape=(3,)),
+        action_space=MultiDiscrete((2, 2, 2)),
         horizon=1,
     )
     estimator = estimators.factorised(AGENTS, COMPONENTS, estimators.counterfactual(COMPONENTS, payoff))

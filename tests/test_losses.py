@@ -231,3 +231,26 @@ def test_bad_coefficients_are_named():
         losses.clipped_surrogate_loss(x, x, x, clip=-0.1)
     with pytest.raises(ValueError, match=r"kl_coef must be at least 0, got -1\.0"):
         losses.kl_penalty_loss(x, x, kl_coef=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda x: losses.score_function_loss(x, x), "log_probs"),
+        (lambda x: losses.importance_weighted_loss(x, x, x), "log_probs"),
+        (lambda x: losses.importance_weighted_loss(x.astype(float), x, x), "behaviour_log_probs"),
+        (lambda x: losses.clipped_surrogate_loss(x, x, x, clip=0.2), "log_probs"),
+        (lambda x: losses.value_loss(x, x), "values"),
+        (lambda x: losses.entropy_loss(x), "entropies"),
+        (lambda x: losses.kl_k1(x, x), "log_probs"),
+        (lambda x: losses.kl_k3(x.astype(float), x), "reference_log_probs"),
+        (lambda x: losses.kl_penalty_loss(x, x, kl_coef=0.5), "log_probs"),
+    ],
+)
+def test_integers_are_refused_because_coefficients_would_be_cut_to_zero(call, name):
+    """The twin: 0.2 in the type of integer log-probabilities is 0."""
+    integers = jnp.asarray([0, -1, -2])
+    assert jnp.asarray(0.2, integers.dtype) == 0
+    for run in (call, jax.jit(call)):
+        with pytest.raises(ValueError, match=rf"^{name} must have a float type, got int64"):
+            run(integers)

@@ -21,7 +21,7 @@ def regulator():
     """Two steps from x = ±1; `params` is the standard deviation of noise in x', 0 by default."""
 
     def reset(key, params):
-        x = jnp.where(jax.random.bernoulli(key), 1.0, -1.0)[None]
+        x = jnp.where(jax.random.bernoulli(key), 1.0, -1.0).astype(jnp.float32)[None]
         return x, x
 
     def step(key, state, action, params):

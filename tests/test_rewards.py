@@ -245,3 +245,22 @@ def test_a_reward_model_of_another_shape_is_refused():
         rewards.relabel(trajectory(), jnp.ones((T, 1)))
     with pytest.raises(AssertionError):
         rewards.kl_regularised(trajectory(), jnp.ones(T), jnp.ones(T), kl_coef=0.1)
+
+
+@pytest.mark.parametrize("name", [*TRANSFORMS])
+def test_integer_rewards_are_refused_because_coefficients_would_be_cut_to_zero(name):
+    """The twin: half of integer rewards is nothing. Of `relabel` the new rewards are the integers."""
+    whole = trajectory()._replace(rewards=jnp.ones(ALIVE.shape, jnp.int32))
+    assert not np.any(jnp.asarray(0.5, whole.rewards.dtype) * whole.rewards)
+    first = whole.rewards if name == "relabel" else jnp.asarray(FIRST)
+    for run in (TRANSFORMS[name], jax.jit(TRANSFORMS[name])):
+        with pytest.raises(ValueError, match=r"rewards must have a float type, got int32"):
+            run(whole, first, jnp.asarray(SECOND))
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_integer_log_probabilities_are_refused(position):
+    pair = [jnp.asarray(FIRST), jnp.asarray(SECOND)]
+    pair[position] = pair[position].astype(jnp.int32)
+    with pytest.raises(ValueError, match=r"log_probs must have a float type, got int32"):
+        rewards.kl_regularised(trajectory(), *pair, kl_coef=0.3)

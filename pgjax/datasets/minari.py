@@ -66,10 +66,13 @@ def _action_space(metadata: dict[str, Any]) -> Discrete | Box | None:
     space = _space(metadata, "action_space")
     if space is None:
         return None
-    if space["type"] == "Discrete" and space["start"] == 0:
-        return Discrete(n=space["n"])
-    if space["type"] == "Box":
-        return Box(low=space["low"], high=space["high"], shape=tuple(space["shape"]), dtype=space["dtype"])
+    try:
+        if space["type"] == "Discrete" and space["start"] == 0:
+            return Discrete(n=space["n"])
+        if space["type"] == "Box":
+            return Box(low=space["low"], high=space["high"], shape=tuple(space["shape"]), dtype=space["dtype"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError("metadata.json action_space", expected="a space in JSON", found=f"{error!r}") from error
     found = f"{space['type']}, start {space.get('start', 0)}"
     raise DatasetError("metadata.json action_space", expected="Box, or Discrete from 0", found=found)
 
@@ -201,10 +204,9 @@ def load_minari(path: str | os.PathLike, *, flatten_observations: bool = False) 
         return dataset
 
 
-def _space_json(space: Any) -> str:
-    if hasattr(space, "n"):
-        start = int(getattr(space, "start", 0))
-        return json.dumps({"type": "Discrete", "dtype": "int64", "start": start, "n": int(space.n)})
+def _space_json(space: Discrete | Box) -> str:
+    if isinstance(space, Discrete):
+        return json.dumps({"type": "Discrete", "dtype": "int64", "start": 0, "n": space.n})
     bounds = {
         name: np.broadcast_to(np.asarray(getattr(space, name), float), space.shape).tolist() for name in ("low", "high")
     }
@@ -219,8 +221,11 @@ def _require_writable(dataset: ExpertDataset, dataset_id: str, observation_space
         raise DatasetError("expert_log_probs", expected="None, Minari's layout has no place for it", found="an array")
     if not re.fullmatch(r"([-\w]+/)*[-\w]+-v\d+", dataset_id):
         raise DatasetError("dataset_id", expected="(namespace/)name-vN", found=repr(dataset_id))
+    for name, space in (("observation_space", observation_space), ("action_space", action_space)):
+        if not isinstance(space, Discrete | Box):
+            raise DatasetError(name, expected="Discrete or Box, which can be written", found=space)
     dataset.require_actions_in(action_space)
-    shape, found = list(getattr(observation_space, "shape", ())), list(dataset.observations.shape[1:])
+    shape, found = list(observation_space.shape), list(dataset.observations.shape[1:])
     if shape != found:
         raise DatasetError("observations", expected=f"shape {['N', *shape]} of their space", found=["N", *found])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pgjax import spaces
 from pgjax.types import Trajectory
 
 
@@ -109,30 +110,32 @@ class ExpertDataset:
             yield self.select_episodes([episode])
 
     def require_actions_in(self, space: Any) -> None:
-        """Checks the actions against a `Discrete` or `Box` (or anything with their attributes).
+        """Checks the actions against one space of `pgjax.spaces`, or what `spaces.as_space` makes one of.
 
         Raises:
-            DatasetError: naming the first row outside.
+            DatasetError: naming the first row outside; or if this is no such space.
         """
-        if hasattr(space, "n"):
-            start = int(getattr(space, "start", 0))
-            low, high, shape, kind, what = start, start + int(space.n) - 1, (), "iu", "integers"
-            if self.expert_log_probs is not None:
-                _require_shape("expert_log_probs", self.expert_log_probs, (self.num_rows, int(space.n)))
-        elif hasattr(space, "low"):
-            kind, what = ("iu", "integers") if np.dtype(space.dtype).kind in "iu" else ("f", "floats")
-            low, high, shape = space.low, space.high, tuple(space.shape)
-        else:
-            raise DatasetError("action space", expected="Discrete or Box", found=space)
-        _require_shape("actions", self.actions, (self.num_rows, *shape))
+        try:
+            known = spaces.as_space(space)
+        except ValueError as error:
+            raise DatasetError("action space", expected=_ONE_SPACE, found=space) from error
+        if not spaces.is_space(known):
+            raise DatasetError("action space", expected=_ONE_SPACE, found=space)
+        if isinstance(known, spaces.Discrete) and self.expert_log_probs is not None:
+            _require_shape("expert_log_probs", self.expert_log_probs, (self.num_rows, known.n))
+        _require_shape("actions", self.actions, (self.num_rows, *known.shape))
+        kind, what = ("iu", "integers") if known.dtype.kind in "iu" else ("f", "floats")
         if self.actions.dtype.kind not in kind:
             raise DatasetError("actions", expected=what, found=self.actions.dtype)
-        low, high = np.asarray(low), np.asarray(high)
+        low, high = known.bounds
         outside = ~((self.actions >= low) & (self.actions <= high))
         _refuse_rows("actions", outside, self.actions, f"actions in [{low.min()}, {high.max()}]")
+        if isinstance(known, spaces.Slate):
+            _refuse_rows("actions", ~spaces.all_different(self.actions), self.actions, "different items in a slate")
 
 
 ARRAYS = tuple(field.name for field in dataclasses.fields(ExpertDataset) if field.name != "metadata")
+_ONE_SPACE = "one Discrete, Box, MultiDiscrete or Slate"
 _OF_EPISODES = ("final_observations", "terminated")
 _KINDS = {"observations": "biuf", "actions": "iuf", "rewards": "f", "expert_log_probs": "f"}
 _KINDS |= {"episode_ends": "b", "terminated": "b", "final_observations": "biuf"}

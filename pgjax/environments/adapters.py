@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax import spaces
 from pgjax.environments import rendering
-from pgjax.types import Box, Discrete, Environment, PyTree, Step
+from pgjax.spaces import Box, Discrete
+from pgjax.types import Environment, PyTree, Step
 
 # Observations of these leave the bounds that gymnax 1.0 declares for them.
 _WRONG_BOUNDS = ("MemoryChain-bsuite", "MetaMaze-misc", "GaussianBandit-misc")
@@ -40,8 +42,8 @@ def from_gymnax(
         **options: for gymnax's constructor, when an id is given.
 
     Raises:
-        ValueError: on an unknown id or option, an environment that downloads data, a gymnax wrapper, a
-            structured action space, or a `horizon` that is not positive.
+        ValueError: on an unknown id or option, an environment that downloads data, a gymnax wrapper, an
+            action space that `spaces.as_space` refuses, or a `horizon` that is not positive.
         ImportError: if gymnax is older than 1.0, where `done` mixes the end with the time limit.
     """
     env = _gymnax_environment(env_or_id, options)
@@ -50,7 +52,7 @@ def from_gymnax(
     if horizon < 1:
         raise ValueError(f"horizon must be positive, got {horizon}")
     like = jax.tree.map(_observed_as, jax.eval_shape(env.reset_env, jax.random.key(0), params)[0])
-    action_space = _action_space(env.action_space(params))
+    action_space = spaces.as_space(env.action_space(params))
     repair = _repair_of(env)
 
     def reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
@@ -58,10 +60,7 @@ def from_gymnax(
         return jax.tree.map(_strong, state), jax.tree.map(_cast_like, obs, like)
 
     def step(key: jax.Array, state: PyTree, action: jax.Array, params: PyTree) -> tuple[PyTree, Step]:
-        action = jnp.asarray(action, action_space.dtype)
-        if isinstance(action_space, Box):
-            bounds = env.action_space(params)
-            action = jnp.clip(action, bounds.low, bounds.high)
+        action = _fitted(action, action_space, env.action_space(params))
         obs, new_state, reward, terminated, _ = env.step_env(key, state, action, params)
         obs, new_state = repair(obs, new_state, params)
         seen = Step(
@@ -92,14 +91,14 @@ def to_gymnax(environment: Environment) -> Any:
     equals `environment` step by step. Build it once: gymnax compiles for each instance.
 
     Raises:
-        ValueError: if a space is neither discrete nor a box, nor a dict or tuple of such.
+        ValueError: if a space is neither discrete nor a box, nor a dict or tuple of such: gymnax has no other.
     """
     gymnax_environment, params_class, state_class = _gymnax_classes()
     shown, chosen = (_to_gymnax_space(s) for s in (environment.observation_space, environment.action_space))
 
     class Adapted(gymnax_environment):
         name = environment.name
-        num_actions = chosen.n if hasattr(chosen, "n") else math.prod(chosen.shape)
+        num_actions = sum(map(_num_outputs, jax.tree.leaves(environment.action_space, is_leaf=spaces.is_space)))
 
         @property
         def default_params(self):
@@ -199,50 +198,48 @@ def _observed_as(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if floating else leaf.dtype)
 
 
-def _action_space(space: Any) -> Discrete | Box:
-    if hasattr(space, "n"):
-        return Discrete(int(space.n), dtype=space.dtype)
-    if hasattr(space, "low"):
-        return _box(space.low, space.high, space.shape, space.dtype)
-    raise ValueError(f"the action space must be discrete or a box, got {type(space).__name__}")
+def _fitted(action: PyTree, space: PyTree, declared: Any) -> PyTree:
+    """The action in its space's type, boxes clipped to the bounds that gymnax declares at these parameters."""
+    if isinstance(space, Box):
+        return jnp.clip(jnp.asarray(action, space.dtype), declared.low, declared.high)
+    if spaces.is_space(space):
+        return jnp.asarray(action, space.dtype)
+    parts = space if isinstance(space, dict) else range(len(space))
+    fitted = {part: _fitted(action[part], space[part], declared.spaces[part]) for part in parts}
+    return fitted if isinstance(space, dict) else tuple(fitted.values())
+
+
+def _num_outputs(space: Discrete | Box) -> int:
+    """gymnax's number of actions: of a box, its dimensions."""
+    return space.n if isinstance(space, Discrete) else math.prod(space.shape)
 
 
 def _observation_space(env: Any, params: PyTree, like: PyTree) -> PyTree:
     """The declared space with the shape and dtype of `like`; unbounded boxes for structured observations."""
-    declared = env.observation_space(params)
-    is_array = isinstance(like, jax.ShapeDtypeStruct)
-    if is_array and like.shape == () and hasattr(declared, "n"):
-        return Discrete(int(declared.n), dtype=like.dtype)
-    trusted = is_array and hasattr(declared, "low") and env.name not in _WRONG_BOUNDS
-    low, high = (declared.low, declared.high) if trusted else (-math.inf, math.inf)
-    return jax.tree.map(lambda leaf: _box(low, high, leaf.shape, leaf.dtype), like)
-
-
-def _box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any) -> Box:
-    low, high = _bound(low, shape, -math.inf), _bound(high, shape, math.inf)
-    return Box(low=low, high=high, shape=tuple(shape), dtype=dtype)
-
-
-def _bound(bound: Any, shape: tuple[int, ...], infinity: float) -> Any:
-    """A bound as one number or nested tuples; float32's greatest number stands for infinity."""
-    bound = np.broadcast_to(np.asarray(bound, np.float64), shape)
-    bound = np.where(np.abs(bound) >= np.finfo(np.float32).max, infinity, bound)
-    as_tuple = lambda x: tuple(as_tuple(y) for y in x) if isinstance(x, list) else x
-    return float(bound.flat[0]) if (bound == bound.flat[0]).all() else as_tuple(bound.tolist())
+    unbounded = lambda leaf: Box(low=-math.inf, high=math.inf, shape=leaf.shape, dtype=leaf.dtype)
+    if not isinstance(like, jax.ShapeDtypeStruct) or env.name in _WRONG_BOUNDS:
+        return jax.tree.map(unbounded, like)
+    declared = spaces.as_space(env.observation_space(params))
+    if isinstance(declared, Discrete) and like.shape == ():
+        return Discrete(declared.n, dtype=like.dtype)
+    if isinstance(declared, Box):
+        return Box(low=declared.low, high=declared.high, shape=like.shape, dtype=like.dtype)
+    return unbounded(like)
 
 
 def _to_gymnax_space(space: Any) -> Any:
-    from gymnax.environments import spaces
+    from gymnax.environments import spaces as gymnax_spaces
 
-    if hasattr(space, "n"):
-        return spaces.Discrete(int(space.n), dtype=space.dtype)
-    if hasattr(space, "low"):
-        low, high = (jnp.full(space.shape, jnp.asarray(b, jnp.float32)) for b in (space.low, space.high))
-        return spaces.Box(low, high, space.shape, space.dtype)
-    if isinstance(space, dict):
-        return spaces.Dict({name: _to_gymnax_space(part) for name, part in space.items()})
-    if isinstance(space, tuple):
-        return spaces.Tuple([_to_gymnax_space(part) for part in space])
+    match space:
+        case Discrete():
+            return gymnax_spaces.Discrete(space.n, dtype=space.dtype)
+        case Box():
+            low, high = (jnp.asarray(bound) for bound in space.bounds)
+            return gymnax_spaces.Box(low, high, space.shape, space.dtype)
+        case dict():
+            return gymnax_spaces.Dict({name: _to_gymnax_space(part) for name, part in space.items()})
+        case tuple():
+            return gymnax_spaces.Tuple([_to_gymnax_space(part) for part in space])
     raise ValueError(f"a space must be a Discrete, a Box, or a dict or tuple of them, got {space!r}")
 
 
@@ -260,7 +257,7 @@ def _repair_of(env: Any) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyT
     return lambda obs, state, params: (obs, state)
 
 
-def _render_of(name: str) -> Callable[[PyTree], np.ndarray] | None:
+def _render_of(name: str) -> Callable[[PyTree, PyTree, PyTree], np.ndarray] | None:
     if name.endswith("-MinAtar"):
-        return rendering.minatar
-    return rendering.cartpole if name == "CartPole-v1" else None
+        return lambda state, obs, params: rendering.minatar(obs)
+    return rendering.cartpole_of if name == "CartPole-v1" else None

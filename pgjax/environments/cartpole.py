@@ -64,7 +64,7 @@ def make_cartpole(horizon: int = 500) -> Environment:
         observation_space=Box(low=tuple(-b for b in bounds), high=bounds, shape=(4,)),
         action_space=Discrete(2),
         horizon=horizon,
-        render=rendering.cartpole,
+        render=rendering.cartpole_of,
     )
 
 

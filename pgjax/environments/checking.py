@@ -1,21 +1,15 @@
 """The conformance suite: what every `Environment` promises, checked on one of them."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax import spaces
+from pgjax.contracts import ConformanceError, named_leaves, require_environment
+from pgjax.environments.random_actions import sample_action
 from pgjax.types import Environment, PyTree, Step
-
-
-class ConformanceError(ValueError):
-    """An environment breaks its contract: `property` is the part, the message what was seen and wanted."""
-
-    def __init__(self, name: str, property: str, seen: str, wanted: str):
-        super().__init__(f"{name}: {property}: saw {seen}, wanted {wanted}")
-        self.property = property
 
 
 class CheckReport(NamedTuple):
@@ -51,7 +45,7 @@ class _Walk(NamedTuple):
     step_key: jax.Array
     state: PyTree
     obs: PyTree
-    action: jax.Array
+    action: PyTree
     new_state: PyTree
     seen: Step
     first: jax.Array
@@ -68,14 +62,13 @@ def check(
 ) -> CheckReport:
     """Check with random actions that `env` keeps the contract of `Environment`, and report what was seen.
 
-    The properties, in order: the horizon is a positive integer; `reset` and `step` can be traced; state and
-    observation keep one structure, shape and strong dtype, so that a scan can carry them; reward is a
-    floating scalar and `terminated` a boolean one; observations and rewards are finite and no state holds a
-    NaN; observations and sampled actions lie in their spaces; episodes are not over before they start (all
-    ending unpaid at their first step); the same key gives the same result, bit for bit; jit = no jit and
-    vmap = loop; a picture is uint8 `[H, W, 3]`. Where rounding enters, at the bounds of a space and between
-    two compilations, a float x may be off by `tolerance` · (1 + |x|). Steps are compared one by one from the
-    same state, so that rounding cannot grow along an episode.
+    The properties, in order: what `contracts.require_environment` finds by tracing; observations, rewards and
+    metrics are finite and no state holds a NaN; observations and sampled actions lie in their spaces; the mask
+    allows an action everywhere; episodes are not over before they start (all ending unpaid at their first step);
+    the same key gives the same result, bit for bit; jit = no jit and vmap = loop; a picture is uint8 `[H, W, 3]`.
+    Where rounding enters, at the bounds of a space and between two compilations, a float x may be off by
+    `tolerance` · (1 + |x|). Steps are compared one by one from the same state, so that rounding cannot grow along
+    an episode. Actions obey the mask.
 
     Args:
         env: the environment.
@@ -88,22 +81,25 @@ def check(
     Raises:
         ConformanceError: at the first property that fails.
     """
+    require_environment(env, params)
     params = env.params if params is None else params
-    _check_types(env, params)
     key = jax.random.key(0) if key is None else key
     reset_keys, action_keys, step_keys, other_keys = jax.random.split(key, (4, num_steps, num_lanes))
     walk = jax.jit(lambda *arguments: _walk(env, *arguments))
-    # Outside of the walk: what jax compiles for this sampling is found again by the next environment.
-    actions = jax.vmap(jax.vmap(env.action_space.sample))(action_keys)
-    rows = walk(params, reset_keys, step_keys, actions)
-    again = walk(params, reset_keys, step_keys, actions)
-    other = walk(params, reset_keys, other_keys, actions)
+    draws = action_keys
+    if env.action_mask is None:
+        # Outside of the walk: what jax compiles for this sampling is found again by the next environment.
+        draws = jax.vmap(jax.vmap(lambda key: sample_action(env, key, None)))(action_keys)
+    rows = walk(params, reset_keys, step_keys, draws)
+    again = walk(params, reset_keys, step_keys, draws)
+    other = walk(params, reset_keys, other_keys, draws)
 
     values = _host(rows)
     _check_values(env, values, tolerance)
+    _check_extras(env, params, rows)
     _require_equal(env, "same key, same trajectory", _host(again), values)
     _check_alone(env, params, rows, tolerance)
-    _check_picture(env, values.obs)
+    _check_picture(env, params, rows)
     starts = [leaf.reshape(-1, *leaf.shape[2:]) for leaf in jax.tree.leaves(values.fresh)]
     seen = zip(jax.tree.leaves(_host(other.seen)), jax.tree.leaves(values.seen))
     return CheckReport(
@@ -115,61 +111,36 @@ def check(
     )
 
 
-def _check_types(env: Environment, params: PyTree) -> None:
-    """Everything that tracing alone can tell."""
-    if not isinstance(env.horizon, int) or isinstance(env.horizon, bool) or env.horizon < 1:
-        raise ConformanceError(env.name, "horizon", repr(env.horizon), "a positive int")
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    start = _traced(env, "reset", env.reset, key, params)
-    if not isinstance(start, tuple) or len(start) != 2:
-        raise ConformanceError(env.name, "reset", type(start).__name__, "a pair (state, obs)")
-    state, obs = start
-    _require_strong(env, "state of reset", state)
-    _require_strong(env, "observation of reset", obs)
-    _require_space(env, "observation space", env.observation_space, obs)
-
-    action = _traced(env, "action space", env.action_space.sample, key)
-    _require_space(env, "action space", env.action_space, action)
-    transition = _traced(env, "step", env.step, key, state, action, params)
-    if not (isinstance(transition, tuple) and len(transition) == 2 and isinstance(transition[1], Step)):
-        raise ConformanceError(env.name, "step", type(transition).__name__, "a pair (state, Step)")
-    new_state, seen = transition
-    _require_same_types(env, "state as a scan carry", new_state, state)
-    _require_same_types(env, "observation as a scan carry", seen.obs, obs)
-    _require_strong(env, "reward", seen.reward)
-    if seen.reward.shape != () or not jnp.issubdtype(seen.reward.dtype, jnp.floating):
-        raise ConformanceError(env.name, "reward", _type_of(seen.reward), "a floating scalar")
-    if seen.terminated.shape != () or seen.terminated.dtype != bool:
-        raise ConformanceError(env.name, "terminated", _type_of(seen.terminated), "a boolean scalar")
-
-
 def _walk(
-    env: Environment, params: PyTree, reset_keys: jax.Array, step_keys: jax.Array, actions: jax.Array
+    env: Environment, params: PyTree, reset_keys: jax.Array, step_keys: jax.Array, draws: jax.Array
 ) -> _Walk:
-    """Take the actions `[steps, lanes, ...]`, starting afresh wherever an episode ended."""
+    """Take the actions `[steps, lanes, ...]` (drawn by these keys where a mask decides), starting afresh wherever an
+    episode ended."""
     fresh = jax.vmap(jax.vmap(lambda key: env.reset(key, params)))(reset_keys)
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple]:
         state, obs, time = carry
-        start, key, action = inputs
+        start, key, draw = inputs
         first = time == 0
         state, obs = jax.tree.map(lambda new, old: jnp.where(first, new, old), start, (state, obs))
+        action = draw if env.action_mask is None else sample_action(env, draw, obs)
         new_state, seen = env.step(key, state, action, params)
         time = jnp.where(seen.terminated | (time + 1 >= env.horizon), 0, time + 1)
-        return (new_state, seen.obs, time), (state, obs, new_state, seen, first)
+        return (new_state, seen.obs, time), (state, obs, action, new_state, seen, first)
 
     carry = (*jax.tree.map(lambda x: x[0], fresh), jnp.zeros(step_keys.shape[1], jnp.int32))
-    _, (state, obs, new_state, seen, first) = jax.lax.scan(jax.vmap(step), carry, (fresh, step_keys, actions))
-    given = {"reset_key": reset_keys, "fresh": fresh, "step_key": step_keys, "action": actions}
-    return _Walk(**given, state=state, obs=obs, new_state=new_state, seen=seen, first=first)
+    _, rows = jax.lax.scan(jax.vmap(step), carry, (fresh, step_keys, draws))
+    state, obs, action, new_state, seen, first = rows
+    given = {"reset_key": reset_keys, "fresh": fresh, "step_key": step_keys}
+    return _Walk(**given, state=state, obs=obs, action=action, new_state=new_state, seen=seen, first=first)
 
 
 def _check_values(env: Environment, rows: _Walk, tolerance: float) -> None:
     """Finite, inside the spaces, and not over before the start."""
     for what, tree in (("observation", (rows.obs, rows.seen.obs)), ("reward", rows.seen.reward)):
-        for _, leaf in _leaves(tree):
+        for _, leaf in named_leaves(tree):
             _require_all(env, f"finite {what}", leaf, np.isfinite(leaf), "finite numbers")
-    for path, leaf in _leaves(rows.new_state):
+    for path, leaf in named_leaves(rows.new_state):
         _require_all(env, f"finite state{path}", leaf, ~np.isnan(leaf), "no NaN")
 
     for what, space, tree in (
@@ -177,16 +148,30 @@ def _check_values(env: Environment, rows: _Walk, tolerance: float) -> None:
         ("observation in its space", env.observation_space, rows.seen.obs),
         ("action in its space", env.action_space, rows.action),
     ):
-        for one, leaf in zip(jax.tree.leaves(space, is_leaf=_is_space), jax.tree.leaves(tree)):
-            low, high = (0, one.n - 1) if hasattr(one, "n") else (np.asarray(one.low), np.asarray(one.high))
-            slack = tolerance * (1.0 + np.abs(leaf))
+        for (path, one), leaf in zip(spaces.leaves(space), jax.tree.leaves(tree)):
+            low, high = one.bounds
+            slack = tolerance * (1.0 + np.abs(leaf)) if leaf.dtype.kind == "f" else 0
             inside = (leaf >= low - slack) & (leaf <= high + slack)
-            _require_all(env, what, leaf, inside, f"from {low} to {high}")
+            _require_all(env, what + path, leaf, inside, f"from {_one_if_equal(low)} to {_one_if_equal(high)}")
+            if isinstance(one, spaces.Slate):
+                _require_all(env, what + path, leaf, spaces.all_different(leaf), "different items")
 
     ended, reward = rows.seen.terminated[rows.first], rows.seen.reward[rows.first]
     if env.horizon > 1 and ended.all() and (reward == 0).all():
         seen = "every episode ending unpaid at its first step"
         raise ConformanceError(env.name, "not over before it starts", seen, "a reward or a second step")
+
+
+def _check_extras(env: Environment, params: PyTree, rows: _Walk) -> None:
+    """An action is allowed everywhere, and metrics are finite."""
+    everywhere = lambda function: jax.jit(jax.vmap(jax.vmap(function)))
+    if env.action_mask is not None:
+        allowed = np.asarray(everywhere(env.action_mask)(rows.obs)).any(axis=-1)
+        _require_all(env, "action_mask", allowed, allowed, "at least one action that is allowed")
+    if env.metrics is not None:
+        metrics = everywhere(lambda state, obs: env.metrics(state, obs, params))(rows.new_state, rows.seen.obs)
+        for name, values in _host(metrics).items():
+            _require_all(env, f"metrics[{name!r}]", values, np.isfinite(values), "finite numbers")
 
 
 def _check_alone(env: Environment, params: PyTree, rows: _Walk, tolerance: float) -> None:
@@ -207,48 +192,14 @@ def _check_alone(env: Environment, params: PyTree, rows: _Walk, tolerance: float
                 _require_equal(env, f"vmap = loop of {what}", _host(batched), plain, tolerance)
 
 
-def _check_picture(env: Environment, obs: PyTree) -> None:
+def _check_picture(env: Environment, params: PyTree, rows: _Walk) -> None:
     if env.render is None:
         return
-    picture = env.render(jax.tree.map(lambda x: x[0, 0], obs))
+    state, obs = jax.tree.map(lambda x: x[0, 0], (rows.state, rows.obs))
+    picture = env.render(state, obs, params)
     if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
-        seen = _type_of(picture) if hasattr(picture, "shape") else type(picture).__name__
+        seen = f"{picture.dtype} {list(picture.shape)}" if hasattr(picture, "shape") else type(picture).__name__
         raise ConformanceError(env.name, "render", seen, "a NumPy array uint8 [H, W, 3]")
-
-
-def _traced(env: Environment, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return jax.eval_shape(function, *arguments)
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-        seen, wanted = f"{type(error).__name__} ({error})", "no Python branch on the value of an array"
-        raise ConformanceError(env.name, f"{what} can be traced", seen, wanted) from error
-
-
-def _require_strong(env: Environment, property: str, tree: PyTree) -> None:
-    for path, leaf in _leaves(tree):
-        if leaf.weak_type:
-            raise ConformanceError(env.name, property + path, _type_of(leaf), f"a strong {leaf.dtype}")
-
-
-def _require_same_types(env: Environment, property: str, tree: PyTree, wanted: PyTree) -> None:
-    seen, structure = jax.tree.structure(tree), jax.tree.structure(wanted)
-    if seen != structure:
-        raise ConformanceError(env.name, property, f"{seen} from step", f"{structure} as from reset")
-    for (path, leaf), (_, like) in zip(_leaves(tree), _leaves(wanted)):
-        if _type_of(leaf) != _type_of(like):
-            wanted_type = f"{_type_of(like)} as from reset"
-            raise ConformanceError(env.name, property + path, f"{_type_of(leaf)} from step", wanted_type)
-
-
-def _require_space(env: Environment, property: str, space: PyTree, tree: PyTree) -> None:
-    spaces, leaves = jax.tree.leaves(space, is_leaf=_is_space), _leaves(tree)
-    if not all(map(_is_space, spaces)) or len(spaces) != len(leaves):
-        wanted = f"a Discrete or a Box for each of {len(leaves)} arrays"
-        raise ConformanceError(env.name, property, repr(space), wanted)
-    for one, (path, leaf) in zip(spaces, leaves):
-        declared = f"{np.dtype(one.dtype)} {list(one.shape)}"
-        if _type_of(leaf) != declared:
-            raise ConformanceError(env.name, property + path, _type_of(leaf), f"{declared} as declared")
 
 
 def _require_all(env: Environment, property: str, values: Any, good: np.ndarray, wanted: str) -> None:
@@ -261,7 +212,7 @@ def _require_all(env: Environment, property: str, values: Any, good: np.ndarray,
 def _require_equal(
     env: Environment, property: str, tree: PyTree, wanted: PyTree, tolerance: float = 0.0
 ) -> None:
-    for (path, leaf), (_, like) in zip(_leaves(tree), _leaves(wanted)):
+    for (path, leaf), (_, like) in zip(named_leaves(tree), named_leaves(wanted)):
         if not _equal(leaf, like, tolerance):
             index = np.unravel_index(np.argmax(leaf != like), leaf.shape)
             raise ConformanceError(env.name, property + path, f"{leaf[index]}", f"{like[index]}")
@@ -279,16 +230,8 @@ def _equal(tree: PyTree, wanted: PyTree, tolerance: float) -> bool:
     return all(jax.tree.leaves(jax.tree.map(leaf_equal, tree, wanted)))
 
 
-def _leaves(tree: PyTree) -> list[tuple[str, Any]]:
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
-
-
-def _type_of(leaf: Any) -> str:
-    return f"{'weak ' if getattr(leaf, 'weak_type', False) else ''}{leaf.dtype} {list(leaf.shape)}"
-
-
-def _is_space(node: Any) -> bool:
-    return hasattr(node, "n") or hasattr(node, "low")
+def _one_if_equal(bound: np.ndarray) -> Any:
+    return bound.flat[0] if bound.size and (bound == bound.flat[0]).all() else bound
 
 
 def _host(tree: PyTree) -> PyTree:

@@ -5,7 +5,7 @@ import numpy as np
 
 from pgjax._checks import require_one_of
 from pgjax.environments.maze import MOVES
-from pgjax.exact.tabular import TabularMDP, make_tabular_mdp, to_environment
+from pgjax.exact.tabular import TabularMDP, TabularState, make_tabular_mdp, to_environment
 from pgjax.types import Environment
 
 SIZE = 10
@@ -93,11 +93,11 @@ def make_four_rooms(geometry: str = "described", horizon: int = 100) -> Environm
     walls = _drawn_walls(neighbours(geometry))
     best = max(EXITS, key=EXITS.__getitem__)
 
-    def render(obs: jax.Array) -> np.ndarray:
+    def render(state: TabularState, obs: jax.Array, params: TabularMDP) -> np.ndarray:
         """Cells and what lies between them; a wall is what cannot be crossed either way. The best exit is marked."""
         from pgjax.environments import rendering
 
-        agent, goal = (tuple(2 * i + 1 for i in cell) for cell in (divmod(int(np.argmax(obs)), SIZE), best))
+        agent, goal = (tuple(2 * i + 1 for i in cell) for cell in (divmod(int(state.index), SIZE), best))
         return rendering.grid(walls, agent=agent, goal=goal)
 
     return to_environment(four_rooms_mdp(geometry, horizon), render=render)

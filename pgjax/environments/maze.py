@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from pgjax.exact.tabular import TabularMDP, make_tabular_mdp, to_environment
+from pgjax.exact.tabular import TabularMDP, TabularState, make_tabular_mdp, to_environment
 from pgjax.types import Environment
 
 UP, RIGHT, DOWN, LEFT = range(4)
@@ -148,10 +148,10 @@ def make_maze(layout: str = LAYOUT, slip: float = 0.0, horizon: int | None = Non
     """`maze_mdp` as a sampled environment that can be drawn: observation one-hot Box `[C]`, four actions."""
     maze = parse_layout(layout)
 
-    def render(obs: jax.Array) -> np.ndarray:
+    def render(state: TabularState, obs: jax.Array, params: TabularMDP) -> np.ndarray:
         from pgjax.environments import rendering
 
-        agent, goal = (tuple(maze.cells[cell].tolist()) for cell in (int(np.argmax(obs)), maze.goal))
+        agent, goal = (tuple(maze.cells[cell].tolist()) for cell in (int(state.index), maze.goal))
         return rendering.grid(maze.walls, agent=agent, goal=goal)
 
     return to_environment(maze_mdp(layout, slip, horizon), render=render)

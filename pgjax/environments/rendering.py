@@ -1,4 +1,4 @@
-"""Pictures of single observations, drawn on the host with Pillow, and animations of them.
+"""Pictures of single states, drawn on the host with Pillow, and animations of them.
 
 Everything here takes host values (anything that `numpy.asarray` accepts) and returns uint8 `[H, W, 3]`, rows
 from the top. Pillow is imported when the first picture is drawn.
@@ -76,6 +76,12 @@ def cartpole(obs: Any, *, width: int = 480, x_limit: float = 2.4, angle_limit: f
     _disc(draw, point(x, axle), 0.065 * metre, colour)
     _disc(draw, point(x, axle), 0.03 * metre, _PAPER)
     return _finish(canvas)
+
+
+def cartpole_of(state: Any, obs: Any, params: Any) -> np.ndarray:
+    """`cartpole` as an environment's `render`, with the limits of its params."""
+    del state
+    return cartpole(obs, x_limit=float(params.x_threshold), angle_limit=float(params.theta_threshold_radians))
 
 
 def minatar(obs: Any, *, cell: int = 32) -> np.ndarray:

@@ -225,11 +225,13 @@ class TabularState(NamedTuple):
     index: jax.Array
 
 
-def to_environment(mdp: TabularMDP, *, render: Callable[[PyTree], np.ndarray] | None = None) -> Environment:
+def to_environment(
+    mdp: TabularMDP, *, render: Callable[[PyTree, PyTree, PyTree], np.ndarray] | None = None
+) -> Environment:
     """The MDP as a sampled `Environment`: S_1 ~ d_0, (S_{t+1}, R_{t+1}) ~ P(S_t, A_t); X_t is S_t's row.
 
     `params` is the MDP itself in float32, so its leaves may be vmapped; the state is a `TabularState`.
-    The MDP must be concrete: the bounds of the observation space are read from it.
+    The MDP must be concrete: the bounds of the observation space are read from it. `render` is the environment's.
     """
     params = jax.tree.map(_in_float32, mdp)
 

@@ -16,6 +16,7 @@ from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax.experts import Expert
 from pgjax.interactive.collecting import Demonstrations, Labelled, collect, demonstrations
 from pgjax.interactive.fitting import Fitter
+from pgjax.spaces import Discrete
 from pgjax.types import Environment, Policy, PyTree
 
 REFITS = ("anew", "continue")
@@ -172,7 +173,7 @@ def dart(
     Source: Laskey, Lee, Fox, Dragan & Goldberg (2017), algorithm 1, without its prior scale of the noise.
     """
     space = environment.action_space
-    discrete = hasattr(space, "n")
+    discrete = isinstance(space, Discrete)
     require_in_range("level", level, 0.0, 1.0 if discrete else None)
     level = jnp.broadcast_to(jnp.asarray(level, float), () if discrete else tuple(space.shape))
     low, high = (None, None) if discrete else (np.asarray(space.low), np.asarray(space.high))

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from pgjax import imitation, rollouts
 from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax.experts import Expert
-from pgjax.types import Environment, Policy, PyTree, Trajectory
+from pgjax.types import Box, Environment, Policy, PyTree, Trajectory
 
 MIXINGS = ("step", "episode")
 
@@ -117,7 +117,7 @@ def _with_share(environment: Environment, beta: jax.Array, mixing: str) -> Envir
         reset=reset,
         step=step,
         params=environment.params,
-        observation_space=environment.observation_space,
+        observation_space=(environment.observation_space, Box(low=0.0, high=1.0, shape=(), dtype=beta.dtype)),
         action_space=environment.action_space,
         horizon=environment.horizon,
     )

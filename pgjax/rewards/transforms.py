@@ -5,14 +5,14 @@ from preferences is the same pipeline as CartPole. Each function takes a `Trajec
 other rewards, zero where not `alive`; whatever stands in rows of padding, NaN too, stays out. Axes: T time, B
 episodes.
 
-Rewards are data: no gradient flows through them.
+Rewards are data: no gradient flows through them. They have a float type, before and after (ValueError otherwise).
 """
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from pgjax._checks import require_in_range
+from pgjax._checks import require_float, require_in_range
 from pgjax._spread import centre_and_spread, standardised
 from pgjax.types import Trajectory
 
@@ -31,6 +31,7 @@ def relabel(trajectory: Trajectory, rewards: jax.Array) -> Trajectory:
     """
     chex.assert_rank(rewards, 2)
     chex.assert_equal_shape([rewards, trajectory.alive])
+    require_float("rewards", rewards)
     return trajectory._replace(rewards=jax.lax.stop_gradient(jnp.where(trajectory.alive, rewards, 0.0)))
 
 
@@ -46,6 +47,7 @@ def scale(trajectory: Trajectory, factor: jax.typing.ArrayLike) -> Trajectory:
     Returns:
         The trajectory, rewards `[T, B]`.
     """
+    require_float("trajectory.rewards", trajectory.rewards)
     return relabel(trajectory, jnp.asarray(factor, trajectory.rewards.dtype) * trajectory.rewards)
 
 
@@ -64,6 +66,7 @@ def centre(trajectory: Trajectory) -> Trajectory:
     Returns:
         The trajectory, rewards `[T, B]`.
     """
+    require_float("trajectory.rewards", trajectory.rewards)
     _, deviations, _ = centre_and_spread(trajectory.rewards, trajectory.alive)
     return relabel(trajectory, deviations)
 
@@ -82,6 +85,7 @@ def whiten(trajectory: Trajectory) -> Trajectory:
     Returns:
         The trajectory, rewards `[T, B]`; exactly 0 if all live rewards are equal.
     """
+    require_float("trajectory.rewards", trajectory.rewards)
     return relabel(trajectory, standardised(trajectory.rewards, trajectory.alive))
 
 
@@ -116,6 +120,7 @@ def potential_shaping(
     Source: Ng, Harada & Russell 1999, theorem 1.
     """
     chex.assert_equal_shape([trajectory.rewards, potentials, next_potentials])
+    require_float("trajectory.rewards", trajectory.rewards)
     require_in_range("discount", discount, 0.0, 1.0)
     discount = jnp.asarray(discount, trajectory.rewards.dtype)
     following = jnp.where(trajectory.terminated, 0.0, next_potentials)
@@ -153,6 +158,9 @@ def kl_regularised(
     Source: Ziegler et al. 2019, eq. 2.
     """
     chex.assert_equal_shape([trajectory.rewards, log_probs, reference_log_probs])
+    require_float("trajectory.rewards", trajectory.rewards)
+    require_float("log_probs", log_probs)
+    require_float("reference_log_probs", reference_log_probs)
     require_in_range("kl_coef", kl_coef, 0.0, None)
     kl_coef = jnp.asarray(kl_coef, trajectory.rewards.dtype)
     return relabel(trajectory, trajectory.rewards - kl_coef * (log_probs - reference_log_probs))

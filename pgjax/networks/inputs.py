@@ -1,0 +1,83 @@
+"""Observations as a network's inputs: which numbers stand for an element of a space."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax import spaces
+from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate, Space
+
+PyTree = Any
+
+
+def is_image(space: Space) -> bool:
+    """Whether a 3 × 3 convolution can look at it: a box of shape `[H, W, C]`, H and W at least 3."""
+    return isinstance(space, Box) and len(space.shape) == 3 and min(space.shape[:2]) >= 3
+
+
+def encode(space: PyTree, obs: PyTree, dtype: Any = jnp.float32) -> list[jax.Array]:
+    """The numbers of every leaf of one observation, in the order of `spaces.leaves`.
+
+    The integers of a `Discrete`, a `MultiDiscrete` and a `Slate` are one-hot: a network could hardly tell apart what
+    raw numbers only order. The numbers of a `Box` enter as they are, except that uint8 is divided by the box's
+    greatest bound: a picture's 0 … 255 becomes 0 … 1.
+
+    Args:
+        space: a tree of spaces.
+        obs: one of its elements.
+        dtype: the float type of the result.
+
+    Returns:
+        Arrays `[n]` for `Discrete(n)`, `[Σ sizes]` for `MultiDiscrete(sizes)`, `[k n]` for `Slate(n, k)`, and of the
+        space's shape for a `Box`.
+    """
+    parts = [part for _, part in spaces.leaves(space)]
+    return [_encode(part, jnp.asarray(x), dtype) for part, x in zip(parts, jax.tree.leaves(obs))]
+
+
+def _encode(space: Space, x: jax.Array, dtype: Any) -> jax.Array:
+    match space:
+        case Discrete():
+            return jax.nn.one_hot(x, space.n, dtype=dtype)
+        case MultiDiscrete():
+            return jnp.concatenate([jax.nn.one_hot(x[i], n, dtype=dtype) for i, n in enumerate(space.sizes)])
+        case Slate():
+            return jax.nn.one_hot(x, space.n, dtype=dtype).ravel()
+    is_bytes = space.dtype == np.uint8
+    return x.astype(dtype) / np.max(space.bounds[1], initial=1).item() if is_bytes else x.astype(dtype)
+
+
+def flat(arrays: list[jax.Array], dtype: Any = jnp.float32) -> jax.Array:
+    """All numbers side by side, `[F]`; `[0]` of no arrays."""
+    return jnp.concatenate([x.ravel() for x in arrays]) if arrays else jnp.zeros(0, dtype)
+
+
+def float_type_of(params: PyTree) -> np.dtype:
+    """The float type of θ, in which a network computes; float32 without parameters."""
+    types = [x.dtype for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.result_type(*types) if types else jnp.dtype(jnp.float32)
+
+
+def checked(space: PyTree, function: Callable) -> Callable:
+    """`function(…, obs)` that refuses what is no single observation of the space.
+
+    Raises:
+        ValueError: when used, naming the leaf of another shape, or if the structure is another.
+    """
+    wanted, parts = jax.tree.structure(space, is_leaf=spaces.is_space), spaces.leaves(space)
+
+    def of_checked(*arguments: PyTree) -> PyTree:
+        obs = arguments[-1]
+        if jax.tree.structure(obs) != wanted:
+            raise ValueError(f"obs must have the structure {wanted} of its space, got {jax.tree.structure(obs)}")
+        for (path, part), x in zip(parts, jax.tree.leaves(obs)):
+            if jnp.shape(x) != part.shape:
+                raise ValueError(
+                    f"obs{path} must have the shape {part.shape} of one observation (vmap for more), got {jnp.shape(x)}"
+                )
+        return function(*arguments)
+
+    return of_checked

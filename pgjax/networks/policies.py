@@ -1,0 +1,228 @@
+"""Policies for any spaces: a network, and a distribution for every part of an action."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax import distributions, spaces
+from pgjax._checks import require_in_range, require_one_of
+from pgjax.networks.words import Network, build
+from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate, Space
+from pgjax.types import Distribution, Environment, Memory, Policy
+
+PyTree = Any
+
+# The first word of a space is the one that "auto" takes.
+_WORDS = {
+    Discrete: ("categorical",),
+    MultiDiscrete: ("multi_categorical",),
+    Slate: ("plackett_luce",),
+    Box: ("gaussian", "squashed_gaussian"),
+}
+
+
+class _Part(NamedTuple):
+    """One leaf of the action space: its family, and the shape that it gives to its share of the network's outputs."""
+
+    path: str
+    family: Distribution
+    shape: tuple[int, ...]
+    is_gaussian: bool
+
+    def parameters(self, outputs: jax.Array, log_std: jax.Array | None, mask: jax.Array | None) -> PyTree:
+        outputs = outputs.reshape(self.shape)
+        if mask is not None:
+            return self._masked(outputs, mask)
+        return distributions.GaussianParameters(mean=outputs, log_std=log_std) if self.is_gaussian else outputs
+
+    def _masked(self, logits: jax.Array, mask: jax.Array) -> jax.Array:
+        if self.is_gaussian:
+            raise ValueError(f"action_mask{self.path} must be None, for continuous actions have no mask, got {mask}")
+        mask = jnp.asarray(mask)
+        if mask.dtype != jnp.bool_ or mask.shape != self.shape:
+            wanted, got = f"bool {list(self.shape)}", f"{mask.dtype} {list(mask.shape)}"
+            raise ValueError(f"action_mask{self.path} must give {wanted} for one observation, got {got}")
+        masked = distributions.masked_logits
+        return masked(logits, mask) if logits.ndim == 1 else jax.vmap(masked)(logits, mask)
+
+
+def policy_for_spaces(
+    observation_space: PyTree,
+    action_space: PyTree,
+    *,
+    distribution: str = "auto",
+    network: str = "auto",
+    hidden: Sequence[int] = (64, 64),
+    activation: str | None = None,
+    network_options: Mapping[str, Any] | None = None,
+    action_mask: Callable[[PyTree], PyTree] | None = None,
+    initial_log_std: float = 0.0,
+) -> Policy:
+    """A policy for a pair of spaces. All arguments but the spaces and `action_mask` are plain JSON values.
+
+    | action space | distribution | outputs of the network |
+    |---|---|---|
+    | `Discrete(n)` | `categorical` | logits `[n]` |
+    | `MultiDiscrete(sizes)` | `multi_categorical` | logits `[D, max sizes]` |
+    | `Slate(n, k)` | `plackett_luce` | logits `[n]` |
+    | `Box` of floats | `gaussian` (unbounded; environments clip) or `squashed_gaussian` (tanh onto the box) | means |
+    | dict, tuple, … | `joint` of those of its leaves | all of them |
+
+    How observations enter is said in `inputs.encode`: integers of discrete spaces are one-hot, uint8 is scaled to
+    [0, 1]. Outputs have the float type of θ, float32 at the start.
+
+    θ is the network's; with a continuous part it is `{"network": …, "log_std": …}`, where `log_std` holds ln σ, one
+    free number for each dimension of the action, in the structure of the action space (`()` for discrete parts).
+
+    Args:
+        observation_space, action_space: trees of `pgjax.spaces`, or what `spaces.as_space` makes trees of.
+        distribution: a word of the table. In a tree of action spaces it holds for those leaves that it fits. `"auto"`
+            is the first of the row.
+        network: a word of `NETWORKS`; `"auto"` is `"conv"` if the observation has an image `[H, W, C]`, else `"mlp"`.
+        hidden: widths of the dense layers.
+        activation: `"tanh"`, `"relu"`, `"silu"` or `"gelu"`; the network's own default if None.
+        network_options: arguments of the network's own, such as `{"channels": 32}` of `"conv"`.
+        action_mask: `obs → bool`, the actions allowed there, in the shape of the logits; the others get probability
+            zero. In a tree of action spaces a tree of masks, None for a leaf without one.
+        initial_log_std: ln σ of a Gaussian policy at the start, in [−80, 80].
+
+    Raises:
+        ValueError: if the distribution fits no part of the action space, an action is a box of integers, a word or
+            option is unknown, or a number is out of its range; when used, for an observation or mask of another
+            structure or shape, naming its leaf.
+    """
+    observation_space, action_space = spaces.as_space(observation_space), spaces.as_space(action_space)
+    require_in_range("initial_log_std", initial_log_std, -80, 80)
+    parts = _parts(action_space, distribution)
+    ends = np.cumsum([int(np.prod(part.shape)) for part in parts])
+    body = build(
+        network,
+        observation_space,
+        int(ends[-1]),
+        hidden=hidden,
+        activation=activation,
+        network_options=network_options,
+    )
+    structure = jax.tree.structure(action_space, is_leaf=spaces.is_space)
+    has_spread = any(part.is_gaussian for part in parts)
+    network_of = (lambda params: params["network"]) if has_spread else (lambda params: params)
+
+    def init(key: jax.Array, obs: PyTree) -> PyTree:
+        params = body.init(key, obs)
+        spread = lambda part: jnp.full(part.shape, initial_log_std, jnp.float32) if part.is_gaussian else ()
+        return {"network": params, "log_std": structure.unflatten(map(spread, parts))} if has_spread else params
+
+    def parameters(params: PyTree, outputs: jax.Array, obs: PyTree) -> PyTree:
+        spreads = structure.flatten_up_to(params["log_std"]) if has_spread else [None] * len(parts)
+        masks = [None] * len(parts) if action_mask is None else structure.flatten_up_to(action_mask(obs))
+        shares = jnp.split(outputs, ends[:-1])
+        return structure.unflatten([p.parameters(*of_part) for p, *of_part in zip(parts, shares, spreads, masks)])
+
+    single = len(parts) == 1 and spaces.is_space(action_space)
+    families = structure.unflatten([part.family for part in parts])
+    return Policy(
+        init=init,
+        apply=_apply(body, network_of, parameters),
+        distribution=families if single else distributions.joint(families),
+        memory=_memory(body, network_of, parameters),
+    )
+
+
+def _apply(body: Network, network_of: Callable, parameters: Callable) -> Callable | None:
+    if body.apply is None:
+        return None
+    return lambda params, obs: parameters(params, body.apply(network_of(params), obs), obs)
+
+
+def _memory(body: Network, network_of: Callable, parameters: Callable) -> Memory | None:
+    """The network's memory with its outputs turned into the distribution's parameters."""
+    memory = body.memory
+    if memory is None:
+        return None
+
+    def step(params: PyTree, carry: PyTree, obs: PyTree) -> tuple[PyTree, PyTree]:
+        carry, outputs = memory.step(network_of(params), carry, obs)
+        return carry, parameters(params, outputs, obs)
+
+    def unroll(params: PyTree, carry: PyTree | None, obs: PyTree, starts: jax.Array | None) -> PyTree:
+        outputs = memory.unroll(network_of(params), carry, obs, starts)
+        return jax.vmap(parameters, (None, 0, 0))(params, outputs, obs)
+
+    return Memory(
+        start=lambda params, obs: memory.start(network_of(params), obs),
+        step=step,
+        unroll=None if memory.unroll is None else unroll,
+    )
+
+
+def _parts(action_space: PyTree, word: str) -> list[_Part]:
+    """One part for each leaf of the action space, in their order."""
+    known = tuple(name for words in _WORDS.values() for name in words)
+    require_one_of("distribution", word, ("auto", *known))
+    leaves = spaces.leaves(action_space, "action_space")
+    fitting = [name for _, space in leaves for name in _words_of(space)]
+    if word != "auto" and word not in fitting:
+        use = " or ".join(repr(name) for name in dict.fromkeys(fitting))
+        raise ValueError(f"distribution={word!r} does not fit the action space {action_space}: use {use}")
+    return [_part(path, space, word) for path, space in leaves]
+
+
+def _words_of(space: Space) -> tuple[str, ...]:
+    return next(words for kind, words in _WORDS.items() if isinstance(space, kind))
+
+
+def _part(path: str, space: Space, word: str) -> _Part:
+    if isinstance(space, Box) and not jnp.issubdtype(space.dtype, jnp.floating):
+        raise ValueError(
+            f"the action space{path} must not be a box of integers, got {space}: use MultiDiscrete(sizes), with entries"
+            " 0, …, sizes[i] − 1 (the environment adds another start), or Slate(n, k) for k different items of n"
+        )
+    name = word if word in _words_of(space) else _words_of(space)[0]
+    match space:
+        case Discrete():
+            family, shape = distributions.categorical, (space.n,)
+        case MultiDiscrete():
+            family, shape = distributions.multi_categorical(space.sizes), (len(space.sizes), max(space.sizes))
+        case Slate():
+            family, shape = distributions.plackett_luce(space.n, space.k), (space.n,)
+        case Box():
+            squashed = name == "squashed_gaussian"
+            family = distributions.squashed_gaussian(*space.bounds) if squashed else distributions.diagonal_gaussian
+            shape = space.shape
+    return _Part(path=path, family=family, shape=shape, is_gaussian=isinstance(space, Box))
+
+
+def make_policy(
+    environment: Environment,
+    *,
+    distribution: str = "auto",
+    network: str = "auto",
+    hidden: Sequence[int] = (64, 64),
+    activation: str | None = None,
+    network_options: Mapping[str, Any] | None = None,
+    action_mask: Callable[[PyTree], PyTree] | None = None,
+    initial_log_std: float = 0.0,
+) -> Policy:
+    """A policy that fits an environment's spaces: `policy_for_spaces`, which says what the arguments mean.
+
+    Args:
+        environment: gives the spaces, and its `action_mask` where none is given here.
+        distribution, network, hidden, activation, network_options, action_mask, initial_log_std: of the policy.
+
+    Raises:
+        ValueError: as `policy_for_spaces`.
+    """
+    return policy_for_spaces(
+        environment.observation_space,
+        environment.action_space,
+        distribution=distribution,
+        network=network,
+        hidden=hidden,
+        activation=activation,
+        network_options=network_options,
+        action_mask=getattr(environment, "action_mask", None) if action_mask is None else action_mask,
+        initial_log_std=initial_log_std,
+    )

@@ -1,0 +1,124 @@
+"""The table of networks by name: every network is one function, whichever policy or value uses it."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from pgjax import spaces
+from pgjax._checks import require_integer, require_one_of
+from pgjax.networks import inputs
+from pgjax.networks.bodies import ACTIVATIONS, MLP, ConvNet
+from pgjax.types import Memory
+
+PyTree = Any
+
+
+class Network(NamedTuple):
+    """A function of observations with O outputs, for one observation; vmap outside.
+
+    Attributes:
+        init: `(key, obs) → params`.
+        apply: `(params, obs) → outputs [O]`; None for a network that has to remember.
+        memory: how the network remembers, its outputs `[O]`; None for one that does not.
+    """
+
+    init: Callable[[jax.Array, PyTree], PyTree]
+    apply: Callable[[PyTree, PyTree], jax.Array] | None
+    memory: Memory | None = None
+
+
+def make_mlp(space: PyTree, outputs: int, *, hidden: Sequence[int], activation: str | None) -> Network:
+    """Dense layers over all numbers of the observation."""
+    module = MLP(hidden=hidden, outputs=outputs, activation=activation or "tanh")
+    return _of_module(module, lambda obs, dtype: (inputs.flat(inputs.encode(space, obs, dtype)),))
+
+
+def make_conv(
+    space: PyTree, outputs: int, *, hidden: Sequence[int], activation: str | None, channels: int = 16
+) -> Network:
+    """A convolution over every image of the observation, then dense layers over its features and all other numbers.
+
+    Raises:
+        ValueError: if the observation has no image, or `channels` is no integer of at least 1.
+    """
+    require_integer("channels", channels, 1, None)
+    parts = [part for _, part in spaces.leaves(space)]
+    if not any(map(inputs.is_image, parts)):
+        shapes = ", ".join(str(part.shape) for part in parts)
+        raise ValueError(
+            f"network='conv' needs observations of shape [H, W, C], H and W at least 3, got shape {shapes}"
+        )
+
+    def arguments(obs: PyTree, dtype: Any) -> tuple:
+        arrays = list(zip(map(inputs.is_image, parts), inputs.encode(space, obs, dtype)))
+        images, numbers = ([x for image, x in arrays if image is wanted] for wanted in (True, False))
+        return images, inputs.flat(numbers, dtype)
+
+    return _of_module(
+        ConvNet(hidden=hidden, outputs=outputs, channels=channels, activation=activation or "relu"), arguments
+    )
+
+
+def _of_module(module: nn.Module, arguments: Callable[[PyTree, Any], tuple]) -> Network:
+    """A linen module whose arguments are a function of the observation and of θ's float type."""
+    return Network(
+        init=lambda key, obs: module.init(key, *arguments(obs, np.float32)),
+        apply=lambda params, obs: module.apply(params, *arguments(obs, inputs.float_type_of(params))),
+    )
+
+
+NETWORKS: dict[str, Callable[..., Network]] = {"mlp": make_mlp, "conv": make_conv}
+"""Word → `(observation_space, outputs, *, hidden, activation, …) → Network`.
+
+`observation_space` is a tree of spaces, `outputs` the number O, `hidden` a tuple of widths and `activation` a word or
+None; further keyword arguments are the network's own, plain JSON values with defaults, and are given by
+`network_options`.
+"""
+
+
+def build(
+    network: str,
+    observation_space: PyTree,
+    outputs: int,
+    *,
+    hidden: Sequence[int],
+    activation: str | None,
+    network_options: Mapping[str, Any] | None,
+) -> Network:
+    """The network of that word; "auto" is "conv" if the observation has an image, else "mlp".
+
+    Raises:
+        ValueError: for an unknown word or option, or widths that are no sequence of integers of at least 1.
+    """
+    require_one_of("network", network, ("auto", *NETWORKS))
+    if activation is not None:
+        require_one_of("activation", activation, tuple(ACTIVATIONS))
+    if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+        raise ValueError(f"hidden must be a sequence of integers of at least 1, got {hidden!r}")
+    for width in hidden:
+        require_integer("hidden", width, 1, None)
+    if network == "auto":
+        has_image = any(inputs.is_image(part) for _, part in spaces.leaves(observation_space))
+        network = "conv" if has_image else "mlp"
+    options = dict(network_options or {})
+    parameters = inspect.signature(NETWORKS[network]).parameters.values()
+    own = sorted({p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"hidden", "activation"})
+    for option in options:
+        if option not in own:
+            raise ValueError(f"network_options of network={network!r} must be among {own}, got {option!r}")
+    made = NETWORKS[network](observation_space, outputs, hidden=tuple(hidden), activation=activation, **options)
+    return made._replace(
+        init=inputs.checked(observation_space, made.init),
+        apply=made.apply and inputs.checked(observation_space, made.apply),
+        memory=made.memory and _checked_memory(observation_space, made.memory),
+    )
+
+
+def _checked_memory(space: PyTree, memory: Memory) -> Memory:
+    return memory._replace(
+        start=inputs.checked(space, memory.start), step=inputs.checked(space, memory.step)
+    )
