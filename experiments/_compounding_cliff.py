@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments import _runner as runner
 from experiments._compounding_maze import random_at_times
-from experiments._compounding_paper import CLIFF, ON_CLIFF, ONE_TABLE, slope
+from experiments._compounding_paper import CLIFF, ON_CLIFF, ONE_TABLE, RANGES, range_slope
 from pgjax import diagnostics, exact
 
 Setting = tuple[int, int]
@@ -58,9 +58,10 @@ def measure(config: Any, recorder: runner.Recorder) -> dict:
     known = {name: np.array([float(exact.reset_cliff_regret(*each)) for each in settings[name]]) for name in settings}
     axes = {"H": config.horizons, "N": config.sizes}
     for name, x in axes.items():
-        quantity = f"(b) slope of ln regret in ln {name}, the last two"
-        ours = slope(x, curves[name]["cloning"].mean(axis=0))
-        recorder.row(quantity=quantity, variant="cloning", ours=ours, exact=slope(x, known[name]))
+        if (x[0], x[-1]) != RANGES[name]:  # that slope is a target's
+            quantity = f"(b) slope of ln regret in ln {name}, from {name} = {x[0]} to {x[-1]}"
+            ours = range_slope(x, curves[name]["cloning"].mean(axis=0))
+            recorder.row(quantity=quantity, variant="cloning", ours=ours, exact=range_slope(x, known[name]))
     return {name: (axes[name], curves[name], known[name]) for name in axes} | {"fixed": (middle, fixed)}
 
 
@@ -80,20 +81,21 @@ def _record(name: str, setting: Setting, values: np.ndarray, recorder: runner.Re
     )
 
 
+def _power(name: str, cliff: dict) -> str:
+    x, curves, _ = cliff[name]
+    value = f"{range_slope(x, curves['cloning'].mean(axis=0)):.2f}".replace("-", "−")
+    return f"{name} to the power {value} ({name} = {x[0]} to {x[-1]})"
+
+
 def plot(config: Any, cliff: dict, recorder: runner.Recorder) -> None:
     from experiments import _plots as plots
 
-    slopes = {name: slope(cliff[name][0], cliff[name][1]["cloning"].mean(axis=0)) for name in ("H", "N")}
-    power = {name: f"{value:.2f}".replace("-", "−") for name, value in slopes.items()}
-    title = (
-        f"On the reset cliff cloning's regret grows as H to the power {power['H']} and falls as N to the power "
-        f"{power['N']}"
-    )
+    title = f"On the reset cliff cloning's regret grows as {_power('H', cliff)} and falls as {_power('N', cliff)}"
     if "DAgger" in cliff["H"][1]:
         ahead = cliff["H"][1]["DAgger"][:, -1].mean() < cliff["H"][1]["cloning"][:, -1].mean()
         title += "; asking the expert helps" if ahead else "; asking the expert does not help"
     lossy = {name: values for name, values in cliff["H"][1].items() if values.mean() > 0}
-    caption = f"{config.data_sets} data sets, 95 % bootstrap bands. Dashed: cloning, exact, over data too."
+    caption = f"{config.data_sets} data sets, {plots.bands(config.data_sets)}. Dashed: cloning, exact, over data too."
     if ONE_TABLE in cliff["H"][1] and ONE_TABLE not in lossy:
         caption += " With one table for all times no copy lost anything; that line is not drawn."
     figure, both = plots.figure(title, caption, columns=2, width=13, height=4.6)

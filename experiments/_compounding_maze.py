@@ -132,8 +132,9 @@ def plot(config: Any, maze: dict, recorder: runner.Recorder) -> None:
     title = f"A maze with slip, {config.episodes[-1]} episodes: " + ", ".join(
         f"{name} loses {value:.3g} steps" for name, value in last.items()
     ) + ("; every error is off the expert's way" if on_the_way < 1e-12 else "")
+    data_sets = len(maze["size"]["cloning"])
     caption = (
-        f"Exact, mean over {len(maze['size']['cloning'])} data sets, 95 % bootstrap bands. The expert's way: "
+        f"Exact, mean over {data_sets} data sets, {plots.bands(data_sets, 'data sets')}. The expert's way: "
         f"where it goes when nothing slips. Noise: with {config.episodes[-1]} episodes."
     )
     figure, axes = plots.figure(title, caption, rows=2, columns=2, width=13, height=8)

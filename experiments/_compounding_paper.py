@@ -15,6 +15,8 @@ ON_CLIFF = (*ALGORITHMS, ONE_TABLE)
 ERROR, INJECTED = 0.005, 0.2
 # Computed in NumPy: the chain at ε = ERROR, and the cliff over 200 data sets ± the standard error where it was kept.
 CHAIN = {10: ".271", 20: "1.018", 50: "5.884", 100: "21.55", 200: "74.02"}
+# From the first to the last setting: what the slopes of the cliff are of.
+RANGES = {"H": (8, 64), "N": (50, 400)}
 MENDED = {10: ".05", 20: ".1", 50: ".25", 100: ".5", 200: "1"}
 CLIFF = {
     (100, 8): (".393", 0.007),
@@ -91,16 +93,16 @@ PAPER = papers.Paper(
         ),
         papers.Target(
             key="cliff slope H",
-            quantity="(b) slope of ln regret in ln H, H = 8 to 64",
+            quantity="(b) slope of ln regret in ln H, from H = 8 to 64",
             rule=papers.Within(3, None),
             published="1.85",
             provenance="own",
             variant="cloning",
-            headline="slope in H, cliff, cloning",
+            headline="slope in H, cliff, cloning, H = 8 to 64",
         ),
         papers.Target(
             key="cliff slope N",
-            quantity="(b) slope of ln regret in ln N, N = 50 to 400",
+            quantity="(b) slope of ln regret in ln N, from N = 50 to 400",
             rule=papers.Within(3, None),
             published="−.91",
             provenance="own",
@@ -124,7 +126,7 @@ PAPER = papers.Paper(
         ),
         papers.Target(
             key="T² stays",
-            quantity="(b) slope of ln regret in ln H, H = 8 to 64, above 1.5",
+            quantity="(b) slope of ln regret in ln H, from H = 8 to 64, above 1.5",
             rule=papers.Above(1.5),
             provenance="own",
             variant="DAgger",
@@ -158,6 +160,11 @@ PAPER = papers.Paper(
 def slope(x, y) -> float:
     """Of ln y against ln x, between the last two points."""
     return float(np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2]))
+
+
+def range_slope(x, y) -> float:
+    """Of ln y against ln x, from the first point to the last."""
+    return slope((x[0], x[-1]), (y[0], y[-1]))
 
 
 def missing(size: int, horizon: int) -> float:
@@ -199,7 +206,7 @@ def _measured_on_cliff(cliff: dict, injected: float) -> dict[str, papers.Measure
             key = (middle, value) if name == "H" else (value, fixed)
             if key in CLIFF and f"cliff {key[0]} {key[1]}" not in ours:
                 ours[f"cliff {key[0]} {key[1]}"] = papers.Measured(float(mean[i]), float(stderr[i]), predicted[i])
-        if (x[0], x[-1]) == {"H": (8, 64), "N": (50, 400)}[name]:
+        if (x[0], x[-1]) == RANGES[name]:
             ours[f"cliff slope {name}"] = _slope_of_ends(x, curves["cloning"], predicted)
             if "DAgger" in curves:
                 ours["T² stays"] = _slope_of_ends(x, curves["DAgger"])
@@ -219,6 +226,5 @@ def _measured_on_cliff(cliff: dict, injected: float) -> dict[str, papers.Measure
 def _slope_of_ends(x, curves: np.ndarray, predicted: np.ndarray | None = None) -> papers.Measured:
     """Of the ln of the mean over data sets `[D, N]`, between the first and the last setting."""
     mean, stderr = map(np.asarray, diagnostics.mean_and_stderr(curves))
-    of = lambda y: slope((x[0], x[-1]), (y[0], y[-1]))
     error = float(np.hypot(stderr[0] / mean[0], stderr[-1] / mean[-1]) / np.log(x[-1] / x[0]))
-    return papers.Measured(of(mean), error, None if predicted is None else of(predicted))
+    return papers.Measured(range_slope(x, mean), error, None if predicted is None else range_slope(x, predicted))

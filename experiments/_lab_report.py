@@ -34,7 +34,8 @@ class Line:
     @property
     def vanishes(self) -> bool:
         """Whether the target is nothing but rounding: lengths are then relative to √tr Var."""
-        return bool(float(self.target @ self.target) <= 1e-18 * self.variance)
+        rounding = 1e-9 * self.variance**0.5 if self.exact is None else self.exact.rounding
+        return bool(float(np.linalg.norm(self.target)) <= rounding)
 
     @property
     def scale(self) -> float:
@@ -49,17 +50,25 @@ class Line:
     def bias(self) -> float:
         """‖E ∇̂ρ − ∇ρ‖ / ‖∇ρ‖; of a sample, corrected for its noise and the reference's, and not below zero."""
         if self.exact is not None:
-            return float(np.linalg.norm(self.exact.mean - self.target)) / self.scale**0.5
+            return self._exact_bias / self.scale**0.5
         squared = float(self.found.statistics.squared_bias.value) - self.reference_errors.sum()
         return float(np.maximum(squared, 0.0) ** 0.5 / self.scale**0.5)
 
     @property
-    def _stderr(self) -> np.ndarray:
+    def _exact_bias(self) -> float:
+        return float(np.linalg.norm(self.exact.mean - self.target))
+
+    @property
+    def _single(self) -> float:
+        """The length that float32, in which policies train, cannot tell from zero."""
         statistics = self.found.statistics
         second_moment = float(statistics.variance.value) + float(np.square(statistics.mean).sum())
-        # What float32 cannot tell from zero is no bias.
-        rounding = 8.0 * np.finfo(np.float32).eps * (second_moment + self.target @ self.target) ** 0.5
-        return np.maximum(np.sqrt(np.square(statistics.mean_stderr) + self.reference_errors), rounding)
+        return float(8.0 * np.finfo(np.float32).eps * (second_moment + self.target @ self.target) ** 0.5)
+
+    @property
+    def _stderr(self) -> np.ndarray:
+        sampled = np.sqrt(np.square(self.found.statistics.mean_stderr) + self.reference_errors)
+        return np.maximum(sampled, self._single)
 
     @property
     def z(self) -> float:
@@ -75,7 +84,13 @@ class Line:
     def biased(self) -> bool:
         if self.exact is None:
             return not self.z <= 5.0
-        return not self.bias <= 1e-9 * max(1.0, (self.variance / self.scale) ** 0.5)
+        return not self._exact_bias <= max(self._single, self.exact.rounding)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether the exact mean misses the target by more than its own arithmetic and by less than float32 can tell:
+        a constant in float32 somewhere, and no bias."""
+        return self.exact is not None and not self.biased and self._exact_bias > self.exact.rounding
 
     def verdict(self) -> str:
         if not self.finite:
@@ -89,14 +104,15 @@ class Line:
             return f"biased{reason}{how}" if stated else f"DIFFERS: claims to be unbiased{how}"
         if self.exact is None:
             return ("stated bias not resolved" if stated not in ("", catalogue.NOT_STATED) else "no bias seen") + how
-        return "unbiased here" if stated not in ("", catalogue.NOT_STATED) else "unbiased"
+        word = "unbiased here" if stated not in ("", catalogue.NOT_STATED) else "unbiased"
+        return f"{word} but for float32's rounding, {self.bias:.0e}" if self.rounded else word
 
     def bias_cell(self) -> str:
         if not self.finite:
             return "nan"
         if self.exact is None and not self.biased:
             return f"< {self.resolution:.2g}"
-        return f"{self.bias:.3g}" if self.biased else "0"
+        return f"{self.bias:.3g}" if self.biased or self.rounded else "0"
 
 
 HEADERS = (
@@ -181,6 +197,11 @@ def record(problem: str, batch: int, first: str, lines: dict[str, Line], recorde
         "scale: episodes at which noise equals signal; gain of ρ by one step of the best size; ± is one standard "
         "error. The natural gradient is held against F⁺∇ρ."
     )
+    if any(line.exact for line in lines.values()):
+        recorder.note(
+            "v and q are the oracle's Vₜ and Qₜ averaged over the visits of a state, which makes “all actions, q” "
+            "unbiased; with a subscript t they are those of the time that is left."
+        )
 
 
 def plot_plane(problem: str, batch: int, lines: dict[str, Line], recorder: runner.Recorder) -> None:

@@ -177,7 +177,7 @@ def shapes_broadcast(e: Episodes, room: Room) -> jax.Array:
 def divided_by_group_deviation(e: Episodes, room: Room) -> jax.Array:
     """A batch of episodes of one step."""
     rewards = e.rewards[0]
-    spread = jnp.where(rewards.std() > 0, rewards.std(), 1.0)
+    spread = jnp.where(rewards.max() > rewards.min(), rewards.std(), 1.0)
     advantages = (rewards - rewards.mean()) / spread  # ←
     return -(e.log_probs[0] * advantages).mean()
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from pgjax.diagnostics import bootstrap_interval
+from pgjax.diagnostics import bootstrap_interval, few_runs, mean_interval
 
 # Okabe & Ito 2008 (Color universal design), without its yellow, which is too light for a line.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -79,7 +79,10 @@ def learning_curves(
     colour_of: Mapping[str, str] | None = None,
     named: bool = True,
 ) -> dict[str, tuple[float, float, str]]:
-    """One line per variant, `statistic` over its runs, in a band: the bootstrap interval over the runs.
+    """One line per variant, `statistic` over its runs, in a band: the interval over the runs at each point.
+
+    It is Student's t interval of a mean, which covers from two runs on, and the bootstrap's of another statistic, which
+    does not cover with few. `bands` says so in the caption. One run has no band.
 
     The names stand at the ends of the lines, so set logarithmic scales, limits and reference lines before.
     Where a run is NaN the line ends, and its name says how many runs diverged.
@@ -101,7 +104,7 @@ def learning_curves(
     for index, (name, runs) in enumerate(curves.items()):
         runs = np.asarray(runs, float)
         line = statistic(runs, axis=0)
-        low, high = bootstrap_interval(runs, statistic, confidence=confidence, resamples=1000)
+        low, high = _interval(runs, statistic, confidence)
         dashed = index >= len(PALETTE)
         axes.plot(x, line, "--" if dashed else "-", color=colour_of[name], linewidth=2, label=name)
         axes.fill_between(x, low, high, color=colour_of[name], alpha=0.18, linewidth=0)
@@ -116,6 +119,19 @@ def learning_curves(
     if named:
         label_ends(axes, ends)
     return ends
+
+
+def _interval(runs: np.ndarray, statistic: Callable, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    if statistic is np.mean:
+        found = mean_interval(runs, confidence=confidence)
+        return found.low, found.high
+    return bootstrap_interval(runs, statistic, confidence=confidence, resamples=1000)
+
+
+def bands(count: int, unit: str = "runs") -> str:
+    """What the bands of `learning_curves` are, for a caption; with a warning where there are fewer than five runs."""
+    warning = few_runs(count, unit).rstrip(".")
+    return "95 % t bands" + f" ({warning})" * bool(warning)
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:

@@ -233,6 +233,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         width=15,
         height=4.6,
     )
+    width = diagnostics.t_quantile(0.975, config.states - 1)
     for index, (axes, update) in enumerate(zip(panels, UPDATES, strict=True)):
         axes.set(xlim=(-3, 102), ylim=(-10, 28), xlabel="t (steps)", title=f"after {update} updates")
         for source in SOURCES:
@@ -241,7 +242,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
             if when == update:
                 marker = "x" if source == RELEASED else "o"
                 style = {"color": colour_of[source], "markersize": 5, "zorder": 3}
-                axes.errorbar(time, value, 1.96 * stderr, fmt=marker, **style)
+                axes.errorbar(time, value, width * stderr, fmt=marker, **style)
     ends = {LABELS[name]: (102, np.clip(lines[name][-1, 98], -10, 28), colour_of[name]) for name in SOURCES}
     plots.label_ends(panels[-1], ends)
     panels[0].set_ylabel("ln tr Σ (nats)")

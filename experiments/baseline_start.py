@@ -264,7 +264,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     caption = (
         f"Lines: where the moving average starts, ρ(θ₀) being the true mean. Three arms, worth {worth} plus the "
         f"constant; {UPDATES} updates of one episode each, β = {config.decay:g}; found: π(best arm) > {SURE}. "
-        f"{config.runs} runs a point, 95 % bootstrap bands."
+        f"{config.runs} runs a point, {plots.bands(config.runs)}."
     )
     figure, axes = plots.figure(headline(config, found), caption, columns=3, width=13, height=4.6)
     hits, repeats = (lambda x: 100.0 * (x["ends"][:, 0] > SURE)), (lambda x: 100.0 * x["repeats"])

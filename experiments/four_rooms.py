@@ -229,8 +229,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         f"{value:.2f} at ε = {epsilon}" for epsilon, value in ends
     )
     caption = (
-        f"{config.runs} runs, 95 % bootstrap bands. One update after each episode, its baseline ε above the best one "
-        "of each cell; all that is drawn is exact. Dashed: the best ways to the three exits."
+        f"{config.runs} runs, {plots.bands(config.runs)}. One update after each episode, its baseline ε above the best "
+        "one of each cell; all that is drawn is exact. Dashed: the best ways to the three exits."
     )
     figure, grid = plots.figure(title, caption, rows=3, columns=2, width=11, height=9.5)
     for axes_of_row, (field, (label, top)) in zip(grid, PANELS.items(), strict=True):

@@ -274,7 +274,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         f"without baseline {first:.1f} more"
     )
     caption = (
-        f"{config.runs} runs, each with arms of its own; means over {BIN} steps, 95 % bootstrap bands over runs. "
+        f"{config.runs} runs, each with arms of its own; means over {BIN} steps, {plots.bands(config.runs)} over runs. "
         "R̄: mean of the rewards; b₁: baseline of the first step."
     )
     figure, panels = plots.figure(title, caption, columns=2, width=13, height=5)

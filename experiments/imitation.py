@@ -295,6 +295,8 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         f"± of a copy is the standard error over {config.seeds} seeds, each evaluated on the same "
         f"{config.eval_episodes} starts; ± of an expert is that over its episodes."
     )
+    if few := diagnostics.few_runs(config.seeds, "seeds"):
+        recorder.note(few)
     return {"config": config, "curves": curves, "expert": expert[0], "passed": passed}
 
 
@@ -309,7 +311,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         f"{config.problem}: a copy of {fewest} episode{'s' if fewest > 1 else ''} returns {few:.0f}, "
         f"of {most} {many:.0f}" + (f"; the expert {expert:.0f}" if np.isfinite(expert) else "")
     )
-    caption = f"Mean over {config.seeds} seeds, 95 % bootstrap bands; greedy copies on {config.eval_episodes} episodes."
+    caption = f"Mean over {config.seeds} seeds, {plots.bands(config.seeds, 'seeds')}; "
+    caption += f"greedy copies on {config.eval_episodes} episodes."
     figure, axes = plots.figure(title, caption, width=8.5)
     axes.set(xlabel="episodes of the expert, or labelled by it", ylabel="return of an episode", xscale="log")
     axes.set_xticks(config.sizes(), list(map(str, config.sizes())))
@@ -329,7 +332,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     updates = np.arange(1, config.pass_updates + 1)
     start, end = passed["curves"]["from the copy"].mean(axis=0)[[0, -1]]
     title = f"A copy of an expert of {passed['expert']:.0f} starts at {start:.0f}; REINFORCE takes it to {end:.0f}"
-    caption = f"CartPole-v1, 32 episodes an update; mean over {max(2, config.seeds // 2)} seeds, 95 % bootstrap bands."
+    seeds = len(passed["curves"]["from the copy"])
+    caption = f"CartPole-v1, 32 episodes an update; mean over {seeds} seeds, {plots.bands(seeds, 'seeds')}."
     figure, axes = plots.figure(title, caption, width=8.5)
     axes.set(xlabel="updates", ylabel="return of an episode (steps)", ylim=(0, 520))
     plots.reference_line(axes, passed["expert"], "the mediocre expert")

@@ -221,9 +221,10 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
             ends[NAMES[name]] = (counts[-1], values[i, -1], colour_of[name])
         for name in ("none", "leave_one_out"):
             of = [k for k in counts if name in draws[k]]
-            values = np.array([draws[k][name].variance.value[i] for k in of])
-            errors = 1.96 * np.array([draws[k][name].variance.stderr[i] for k in of])
-            ax.errorbar(of, values, yerr=errors, fmt="o", color=colour_of[name], markersize=4, capsize=3)
+            found = [jax.tree.map(lambda x: x[i], draws[k][name].variance) for k in of]
+            middle, low, high = (np.array([getattr(x, end) for x in found]) for end in ("value", "low", "high"))
+            style = {"fmt": "o", "color": colour_of[name], "markersize": 4, "capsize": 3}
+            ax.errorbar(of, middle, yerr=(middle - low, high - middle), **style)
         ax.set_xticks(counts)
         ax.set_ylim(bottom=0.7 * np.nanmin([values[i] for values in curves.values()]))
         plots.label_ends(ax, ends)

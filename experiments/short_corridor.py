@@ -214,7 +214,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     figure, both = plots.figure(
         measure.title(curves),
         f"Means over those of {curves.number} runs that did not diverge, each point over {block} episode"
-        f"{'s' * (block > 1)}, with 95 % bootstrap bands. "
+        f"{'s' * (block > 1)}, with {plots.bands(curves.number)}. "
         "A run diverges when p leaves (.001, .999). Left as figure 13.1, right as figure 13.2.",
         columns=2,
         width=13,

@@ -259,7 +259,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     which = "; ".join(f"{name}: {sizes[name][0]} runs of {sizes[name][1]} updates" for name in found)
     curvature_of = " λ: the curvature of ρ at its maximum." * (CORRIDOR in found)
     caption = (
-        f"Plain ascent, one episode an update; {which}; means and 95 % bootstrap bands; ρ(θ) and entropy are exact. "
+        f"Plain ascent, one episode an update; {which}; means and 95 % t bands; ρ(θ) and entropy are exact. "
         f"Stuck: entropy below {known.SURE} nats and ρ(θ) more than a tenth of its range below the best.{curvature_of}"
     )
     figure, grid = plots.figure(title, caption, rows=len(found), columns=3, width=13, height=7.5)

@@ -293,6 +293,8 @@ def finish(options, environment, policy, trained, rates, recorder) -> None:
         recorder.row(quantity="evaluated return", variant=variant, ours=result.mean, stderr=result.stderr)
     best = int(np.argmax(means))
     recorder.note(how_to_read(options, len(rates)))
+    if few := diagnostics.few_runs(options["num_seeds"], "seeds"):
+        recorder.note(few)
     path = recorder.path(policies.FILE_NAME)
     with runner.usage_errors():  # θ that is not finite
         policies.save_policy(path, of(best), environment=options["env"], **network_arguments(options))
@@ -336,8 +338,10 @@ def render(config: Config, recorder: runner.Recorder) -> None:
 
 
 def caption(options: dict) -> str:
-    many = options["num_seeds"] > 1
-    runs = f"Mean over {options['num_seeds']} seeds, 95 % bootstrap bands" if many else "One seed, hence no band"
+    from experiments import _plots as plots
+
+    seeds = options["num_seeds"]
+    runs = f"Mean over {seeds} seeds, {plots.bands(seeds, 'seeds')}" if seeds > 1 else "One seed, hence no band"
     windows = "; of the episodes that ended in each window, at first the short ones" if options["num_steps"] else ""
     return f"{runs}; undiscounted returns of the training episodes{windows}."
 

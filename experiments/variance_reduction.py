@@ -245,6 +245,8 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     with recorder.timed("(c) learning curves"):
         curves = learning_curves(config, problem, recorder)
     recorder.note(f"B is 2 in (a) and {config.batch} in (b) and (c); ± is one standard error.")
+    if few := diagnostics.few_runs(config.seeds, "seeds"):
+        recorder.note(few)
     results = {"exact": variances, **measured, "curves": curves, "config": config}
     answer(results, recorder)
     low, high = min(variances.values()), max(variances.values())
@@ -294,7 +296,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     title = finding(curves)
     caption = (
         f"CartPole-v1. Left: total variance of one gradient estimate at a policy of return "
-        f"{results['returns']['learning']:.0f}, {shared} Right: mean over {config.seeds} seeds, 95 % bootstrap bands."
+        f"{results['returns']['learning']:.0f}, {shared} Right: mean over {config.seeds} seeds, "
+        f"{plots.bands(config.seeds, 'seeds')}."
     )
     figure, (left, right) = plots.figure(title, caption, columns=2, width=12.5, height=4.8)
     plots.bars_with_intervals(left, dots(measured["variance"]["learning"]), scale="log", colour_of=colour_of)

@@ -11,13 +11,13 @@ from pgjax._checks import require_in_range
 
 
 def pseudo_inverse(matrix: jax.Array, damping: ArrayLike = 0.0) -> jax.Array:
-    """Σ_i q_i q_iᵀ / (λ_i + c) over the positive eigenvalues of a positive semidefinite `[P, P]` matrix Σ_i λ_i q_i q_iᵀ.
+    """Σ_i q_i q_iᵀ / (λ_i + c) over the positive eigenvalues of a semidefinite `[P, P]` matrix F = Σ_i λ_i q_i q_iᵀ.
 
-    c = `damping` ≥ 0; c = 0 is Moore and Penrose's inverse. Directions with λ_i = 0 stay out, damped or not: in a Fisher
-    matrix they change no probability. Rows may be of any size: F is first scaled to ones on its diagonal, so that a
-    state visited once in a million episodes is solved as well as the others. Zero counts as what rounding may leave of
-    it (ε the float type's): eigenvalues of the *scaled* matrix of at most 10 P ε, and, as squares of roundings, entries
-    of the diagonal of at most (4 ε)² times the largest.
+    c = `damping` ≥ 0; c = 0 is Moore and Penrose's inverse. Directions with λ_i = 0 stay out, damped or not: in a
+    Fisher matrix they change no probability. Rows may be of any size: F is first scaled to ones on its diagonal, so
+    that a state visited once in a million episodes is solved as well as the others. As zero counts what rounding may
+    leave of it (ε the float type's): eigenvalues of the *scaled* matrix of at most 10 P ε times its largest, and, as
+    squares of roundings, entries of the diagonal of at most (4 ε)² times the largest.
 
     With G any inverse of F + c I on the range of F and P the projection on it, P G P is the one above; G comes from the
     scaled matrix S (F + c I) S, and the null space of F is S times that of S F S.
@@ -55,7 +55,7 @@ def _cutoff(eigenvalues: jax.Array) -> jax.Array:
 
 
 class _Search(NamedTuple):
-    """Of conjugate gradients: x, the residual r, the direction p, ‖r‖², the largest pᵀAp / pᵀp so far, and the count."""
+    """Of conjugate gradients: x, the residual r, the direction p, ‖r‖², and the largest pᵀAp / pᵀp so far."""
 
     solution: jax.Array
     residual: jax.Array
@@ -67,11 +67,11 @@ class _Search(NamedTuple):
 
 
 def conjugate_gradients(product: Callable[[jax.Array], jax.Array], target: jax.Array, iterations: int) -> jax.Array:
-    """x `[P]` with A x = g for a positive semidefinite A given by v ↦ A v, after at most so many products; from x = 0.
+    """x `[P]` with A x = g, for a positive semidefinite A given by v ↦ A v; at most so many products, from x = 0.
 
-    In exact arithmetic each iterate is nearer to the shortest solution than the one before. Rounding ends that: what it
-    leaves of r in the null space of A cannot be removed, directions turn into it, and steps rr / pᵀAp grow without bound
-    while the residual, which does not see the null space, says nothing. So the search stops
+    In exact arithmetic each iterate is nearer to the shortest solution than the one before. Rounding ends that: what
+    it leaves of r in the null space of A cannot be removed, directions turn into it, and steps rᵀr / pᵀAp grow without
+    bound while the residual, which does not see the null space, says nothing. So the search stops
 
         at ‖r‖ ≤ 10 ε (‖A‖ ‖x‖ + ‖g‖), where x solves a system whose entries differ by roundings (Rigal & Gaches 1967),
         or before a step along a direction with pᵀAp ≤ 100 ε ‖A‖ pᵀp, which A cannot tell from its null space,

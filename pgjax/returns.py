@@ -9,9 +9,12 @@ another episode, so nothing flows back from it. A truncated row therefore bootst
 not. `next_values[t]` = v(X_{t+1}) is the value of the observation before any reset; the last row of a stream
 always bootstraps from `next_values[T − 1]` unless it is terminated.
 
-Every hyper-parameter may be a traced scalar: a sweep over it is a `vmap` and compiles once. In float32 the
-sums run from the last step to the first, one rounding per step: after 10 000 rewards of one sign, sums were
-measured to be within 5·10⁻⁶ of their values, and sums of integers below 2²⁴ are exact. Axis: T time.
+Every hyper-parameter may be a traced scalar: a sweep over it is a `vmap` and compiles once.
+
+Sums run from the last step to the first and carry along what each addition rounds away (Kahan 1965): without a
+discount a sum of any length has the error of one rounding, 6·10⁻⁸ of the largest in float32. Products with γ or γλ
+are rounded at every step, and forgotten as the rewards are: after 10 000 rewards of 0.1 or 1.1, relative errors of 1
+to 2·10⁻⁶ were measured for γ = 0.99 and of 10⁻⁶ for γ = 0.9999. Sums of integers below 2²⁴ are exact. Axis: T time.
 """
 
 import chex
@@ -79,6 +82,24 @@ def discounted_return(rewards: jax.Array, *, discount: jax.typing.ArrayLike) -> 
     return jnp.sum(weights * rewards)
 
 
+def _sum_back(
+    terms: jax.Array, factor: jax.Array, *, cut: jax.Array | None = None, last: jax.Array | None = None
+) -> jax.Array:
+    """S_t = x_t + f S_{t+1} `[T]`, the product left out where `cut`; S_T = `last`, or 0."""
+
+    def step(following: tuple[jax.Array, jax.Array], row: tuple[jax.Array, jax.Array | None]):
+        term, ends = row
+        kept = following if ends is None else jax.tree.map(lambda x: jnp.where(ends, 0.0, x), following)
+        scaled, rest = (factor * x for x in kept)
+        added = term + rest
+        current = scaled + added
+        return (current, added - (current - scaled)), current
+
+    # A scan beats a reversed cumulative sum tenfold on CPU, and serves every factor.
+    zero = jnp.zeros((), terms.dtype)
+    return jax.lax.scan(step, (zero if last is None else last, zero), (terms, cut), reverse=True)[1]
+
+
 def reward_to_go(rewards: jax.Array, *, discount: jax.typing.ArrayLike = 1.0) -> jax.Array:
     """What is still to come from each step on.
 
@@ -99,15 +120,7 @@ def reward_to_go(rewards: jax.Array, *, discount: jax.typing.ArrayLike = 1.0) ->
     chex.assert_rank(rewards, 1)
     chex.assert_type(rewards, float)
     require_in_range("discount", discount, 0.0, 1.0)
-    discount = jnp.asarray(discount, rewards.dtype)
-
-    def step(following: jax.Array, reward: jax.Array) -> tuple[jax.Array, jax.Array]:
-        current = reward + discount * following
-        return current, current
-
-    # A scan beats a reversed cumulative sum tenfold on CPU, and serves every discount.
-    _, returns = jax.lax.scan(step, jnp.zeros((), rewards.dtype), rewards, reverse=True)
-    return returns
+    return _sum_back(rewards, jnp.asarray(discount, rewards.dtype))
 
 
 def _assert_stream(floats: list[jax.Array], masks: list[jax.Array]) -> None:
@@ -204,17 +217,9 @@ def lambda_returns(
     require_in_range("discount", discount, 0.0, 1.0)
     require_in_range("lambda_", lambda_, 0.0, 1.0)
     discount, lambda_ = jnp.asarray(discount, rewards.dtype), jnp.asarray(lambda_, rewards.dtype)
-    bootstraps = jnp.where(terminated, 0.0, next_values)
-
-    def step(following: jax.Array, row: tuple) -> tuple[jax.Array, jax.Array]:
-        reward, bootstrap, cut = row
-        mixed = (1.0 - lambda_) * bootstrap + lambda_ * following
-        current = reward + discount * jnp.where(cut, bootstrap, mixed)
-        return current, current
-
-    rows = (rewards, bootstraps, terminated | truncated)
-    _, returns = jax.lax.scan(step, bootstraps[-1], rows, reverse=True)
-    return returns
+    bootstraps, cut = jnp.where(terminated, 0.0, next_values), terminated | truncated
+    bootstrapped = jnp.where(cut, bootstraps, (1.0 - lambda_) * bootstraps)
+    return _sum_back(rewards + discount * bootstrapped, discount * lambda_, cut=cut, last=bootstraps[-1])
 
 
 def gae(
@@ -256,12 +261,4 @@ def gae(
     require_in_range("lambda_", lambda_, 0.0, 1.0)
     discount, lambda_ = jnp.asarray(discount, rewards.dtype), jnp.asarray(lambda_, rewards.dtype)
     errors = rewards + discount * jnp.where(terminated, 0.0, next_values) - values
-
-    def step(following: jax.Array, row: tuple) -> tuple[jax.Array, jax.Array]:
-        error, cut = row
-        current = error + discount * lambda_ * jnp.where(cut, 0.0, following)
-        return current, current
-
-    rows = (errors, terminated | truncated)
-    _, advantages = jax.lax.scan(step, jnp.zeros((), rewards.dtype), rows, reverse=True)
-    return advantages
+    return _sum_back(errors, discount * lambda_, cut=terminated | truncated)

@@ -312,6 +312,31 @@ def test_baselines_of_fewer_axes_are_repeated(mdps):
     np.testing.assert_array_equal(step_sums.per_step("baseline", None, mdps[0]), np.zeros_like(numbers))
 
 
+@pytest.mark.parametrize("constant", [1e6, 1e9])
+@pytest.mark.parametrize("covariance", [False, True])
+def test_a_constant_on_rewards_and_baseline_does_not_drown_the_variance(constant, covariance):
+    """(G + c − (b + c)) ψ is (G − b) ψ. From E[G²], E[G] and b, the wrong twin, 10⁶ costs three digits and 10⁹ all."""
+    params = jnp.asarray([[0.0, 1.0, 2.0]])
+    arms = np.array([1.0, 0.7, 0.0])
+    probabilities = np.exp(params[0]) / np.exp(params[0]).sum()
+    each = (arms - 0.4)[:, None] * (np.eye(3) - probabilities)
+    wanted = probabilities @ (each - probabilities @ each) ** 2
+    for moments in (exact.total_return_moments, exact.reward_to_go_moments):
+        mdp = exact.make_bandit(arms + constant)
+        found = moments(tabular, params, mdp, baseline=0.4 + constant, covariance=covariance)
+        # The constant itself takes its digits from the rewards.
+        np.testing.assert_allclose(found.variance[0], wanted, rtol=10 * constant * np.finfo(float).eps)
+
+
+def test_a_baseline_that_is_the_return_leaves_no_variance():
+    """Squares of deviations vanish with them; κ² E[H²] − 2 κ b h + b², the wrong twin, leaves roundings of b²."""
+    arms = np.array([1.0, 0.7, 0.1]) / 3
+    given = np.broadcast_to(arms, (1, 2, 3))
+    params = jnp.asarray([[0.3, 1.0, 2.0]])
+    found = exact.reward_to_go_moments(tabular, params, exact.make_bandit(arms), baseline=given)
+    assert found.total_variance < 1e-30
+
+
 @pytest.mark.slow
 def test_differentiable_in_the_parameters(mdps):
     """The variance is smooth in θ: its derivative equals finite differences."""

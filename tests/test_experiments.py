@@ -184,7 +184,7 @@ def test_captions_and_notes_count_the_seeds():
     assert "over seeds" not in note and "the best of the 2" in note
     assert "± of the mean that over seeds" in train.how_to_read({"num_seeds": 2, "eval_episodes": 7}, 4)
     assert train.caption({"num_seeds": 1, "num_steps": None}).startswith("One seed, hence no band; undiscounted")
-    assert train.caption({"num_seeds": 2, "num_steps": 8}).startswith("Mean over 2 seeds, 95 % bootstrap bands; undis")
+    assert train.caption({"num_seeds": 2, "num_steps": 8}).startswith("Mean over 2 seeds, 95 % t bands (Only 2 seeds: ")
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does_bit_for_bit(train_run, tmp_path):

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _catalogue, _problems, gradient_lab
+from experiments import _catalogue, _lab_report, _laboratory, _problems, gradient_lab
 from experiments import _runner as runner
-from pgjax import checkpoints, exact, networks, policies
+from pgjax import checkpoints, diagnostics, exact, networks, policies
 
 OWN = """
     import jax.numpy as jnp
@@ -206,3 +206,43 @@ def test_a_mistake_in_a_users_function_is_not_hidden(own_module, tmp_path):
     config = dataclasses.replace(gradient_lab.TINY, estimator=("own_lab:fails",))
     with pytest.raises(TypeError, match="a mistake of the user's own"):
         execute(config, tmp_path)
+
+
+def line(mean, rounding, *, claim=""):
+    """An estimate of ∇ρ = (1, 0) with tr Var 1, whose exact mean is given."""
+    draws = (np.random.default_rng(0).normal(size=(64, 2)) * 0.5**0.5 + [1.0, 0.0]).astype(np.float32)
+    statistics = diagnostics.gradient_statistics(draws, np.float32([1.0, 0.0]))
+    return _lab_report.Line(
+        entry=_catalogue.Entry(make=None, bias=claim),
+        exact=_laboratory.Exact(mean=np.array(mean), variance=1.0, rounding=rounding),
+        found=_laboratory.Measured(statistics=statistics, cosine=None, estimates=draws),
+        target=np.array([1.0, 0.0]),
+        reference_errors=np.zeros(2),
+        ratio=None,
+        gain=None,
+    )
+
+
+def test_what_float32_cannot_tell_from_zero_is_no_bias():
+    """2e-8 of the gradient, above a threshold of 1e-9, was called biased: it is a constant in float32."""
+    assert line([1.0, 1e-15], 1e-14).verdict() == "unbiased" and line([1.0, 1e-15], 1e-14).bias_cell() == "0"
+    assert line([1.0, 2e-8], 1e-14).verdict() == "unbiased but for float32's rounding, 2e-08"
+    assert line([1.0, 2e-8], 1e-14).bias_cell() == "2e-08"
+    assert line([1.0, 1e-5], 1e-14).verdict().startswith("DIFFERS")
+    assert line([1.0, 1e-5], 1e-14, claim="so it is").verdict() == "biased: so it is"
+    # Where the arithmetic itself leaves more, as with returns of 10¹², it is no bias either.
+    assert line([1.0, 1e-5], 1e-4).verdict() == "unbiased"
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e6])
+def test_the_rounding_that_is_allowed_is_that_of_the_returns(monkeypatch, constant):
+    """With 10⁶ on all rewards and a baseline beside them the estimates stay small, and their roundings do not."""
+    arms = np.array([1.0, 0.7, 0.0]) + constant
+    monkeypatch.setitem(_problems.TABULAR, "bandit", lambda: exact.make_bandit(arms))
+    problem = _problems.make_problem("bandit", "random", 0, (4,), 0)
+    entries = {name: _catalogue.CATALOGUE[name] for name in ("G₁ − b*, exact", "G₁, leave-one-out (RLOO)")}
+    found = _laboratory.exact_moments(problem, entries, dict.fromkeys(entries, ()), 2, 1000)
+    for name, one in found.items():
+        error = np.linalg.norm(one.mean - problem.oracle.gradient)
+        assert error <= one.rounding < 1e-13 * (1.0 + 10.0 * constant), name
+        assert one.consistent

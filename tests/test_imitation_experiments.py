@@ -3,15 +3,17 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import _compounding_maze as maze
 from experiments import _compounding_paper as compounding_paper
 from experiments import _papers as papers
 from experiments import _runner as runner
 from experiments import compounding_error, imitation
-from pgjax import datasets
+from pgjax import datasets, exact
 
 
 def rows_of(directory):
@@ -54,6 +56,30 @@ def test_of_the_papers_numbers_only_a_rounding_differs(compounding):
     assert len(set(shown)) == len(shown)
     wrong = [key for key, row in zip(shown, rows) if papers.bad(row["verdict"] or "")]
     assert wrong == [("(a) regret, ε = 0.005, T = 20", "cloning, an error lasts")]
+
+
+def test_one_slope_is_named_by_the_range_that_it_is_of(compounding):
+    """The title and the rows give the same one; between the last two settings, the wrong twin, it is another."""
+    config = compounding_error.TINY
+    rows = rows_of(compounding)
+    regret = lambda size, horizon: float(exact.reset_cliff_regret(size, horizon))
+    settings = {"H": [(config.sizes[1], h) for h in config.horizons]}
+    settings["N"] = [(n, config.horizons[1]) for n in config.sizes]
+    with Image.open(compounding / "cliff.png") as image:
+        title = image.info["Title"]
+    for name, x in (("H", config.horizons), ("N", config.sizes)):
+        row = rows[f"(b) slope of ln regret in ln {name}, from {name} = {x[0]} to {x[-1]}", "cloning"]
+        with jax.enable_x64(True):
+            ends = [np.log(regret(*settings[name][i])) for i in (0, -1)]
+        assert row["exact"] == pytest.approx((ends[1] - ends[0]) / np.log(x[-1] / x[0]), abs=1e-9)
+        assert f"{name} to the power {row['ours']:.2f}".replace("-", "−") + f" ({name} = {x[0]} to {x[-1]})" in title
+    assert not any("last two" in quantity for quantity, _ in rows)
+    # Of the sizes that the README shows: −0.91 over the range, and −0.96 between the last two.
+    with jax.enable_x64(True):
+        sizes = (50, 100, 200, 400)
+        regrets = [regret(size, 32) for size in sizes]
+    assert compounding_paper.range_slope(sizes, regrets) == pytest.approx(-0.9063, abs=1e-4)
+    assert compounding_paper.slope(sizes, regrets) == pytest.approx(-0.9580, abs=1e-4)
 
 
 @pytest.mark.slow

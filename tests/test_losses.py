@@ -67,6 +67,15 @@ def test_the_clip_stops_only_the_moves_that_would_be_rewarded():
     assert np.all(np.asarray(lower_bound) >= np.asarray(losses.importance_weighted_loss(*map(jnp.asarray, arrays))))
 
 
+@pytest.mark.parametrize("clip", [0.0, 0.25])
+def test_at_the_edge_of_the_clip_the_gradient_is_whole(clip):
+    """|ratio − 1| = ε is inside. A minimum of two equal numbers, the wrong twin, has half of each gradient there."""
+    edge = jnp.asarray([1.0 + clip, 1.0 - clip, 1.0])
+    for sign in (1.0, -1.0):
+        loss = lambda ratio: losses.clipped_surrogate_loss(jnp.log(ratio), jnp.zeros(3), jnp.full(3, sign), clip=clip)
+        close(jax.grad(lambda ratio: jnp.sum(loss(ratio)))(edge), np.full(3, -sign))
+
+
 def test_the_clip_may_be_traced():
     arrays = [jnp.asarray(x) for x in (LOG_PROBS, BEHAVIOUR, WEIGHTS)]
     clips = jnp.asarray([0.0, 0.1, 0.3])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import _one_step as one_step
 from experiments import _papers as papers
@@ -43,6 +44,23 @@ def test_the_gaps_are_those_of_the_recorded_times(tiny):
     assert curves["gaps"].shape == (len(curves["times"]), 2, module.TINY.runs)
     assert {10, 100, 1000, 3000} <= set(curves["times"])
     assert np.all(curves["gaps"] > -1e-12) and np.all(curves["gaps"] < 0.97)
+
+
+def test_a_plateau_is_left_after_one_update_fewer_than_the_index_of_its_parameters(tiny):
+    """θ₁ is the start, so θ_4570 comes after 4569 updates; the exact ascent here is written out."""
+    arms, policy = np.array(known.PLATEAU_ARMS), np.array(known.STARTS["(0.01, 0.98, 0.01)"])
+    theta, updates = np.log(policy), 0
+    while arms.max() - policy @ arms >= 0.05:
+        theta, updates = theta + known.PLATEAU_STEP * policy * (arms - policy @ arms), updates + 1
+        policy = np.exp(theta - theta.max()) / np.exp(theta - theta.max()).sum()
+    assert updates == 4569
+    summary = json.loads((tiny[0] / "summary.json").read_text())
+    rows = {row["variant"]: row["ours"] for row in summary["rows"] if "first t" in row["quantity"]}
+    assert rows == {"from (0.01, 0.98, 0.01)": updates + 1, "from uniform": 60}
+    with Image.open(tiny[0] / "rates_and_plateaus.png") as image:
+        assert "waits 4569 updates" in image.info["Title"]
+    headline = json.loads((tiny[0] / "paper.json").read_text())["headline"]
+    assert not any("updates" in line["quantity"] for line in headline)
 
 
 def judged(key, value, stderr=0.0):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import _plots
-from pgjax.diagnostics import interquartile_mean
+from pgjax.diagnostics import bootstrap_interval, interquartile_mean
 
 
 def texts(axes) -> dict[str, matplotlib.text.Annotation]:
@@ -32,6 +32,20 @@ def test_learning_curves_draw_the_statistic_inside_its_band(curves):
         band = axes.collections[index].get_paths()[0].vertices[:, 1]
         assert band.min() < lines[name].get_ydata().min() and lines[name].get_ydata().max() < band.max()
         assert matplotlib.colors.same_color(texts(axes)[name].get_color(), lines[name].get_color())
+
+
+def test_bands_of_a_mean_cover_from_two_runs_on():
+    """2 000 points of two normal runs: the bootstrap's interval, the wrong twin, covers half of the time."""
+    runs = np.random.default_rng(3).normal(size=(2, 2000))
+    _, axes = _plots.figure("A finding")
+    _plots.learning_curves(axes, np.arange(2000), {"two": runs})
+    low, high = _plots._interval(runs, np.mean, 0.95)
+    assert abs(np.mean((low <= 0) & (high >= 0)) - 0.95) < 0.02
+    low, high = bootstrap_interval(runs, np.mean, resamples=200)
+    assert np.mean((low <= 0) & (high >= 0)) < 0.6
+    assert _plots.bands(5) == "95 % t bands"
+    warning = "Only 2 seeds: a 95 % interval is 12.7 standard errors to each side"
+    assert _plots.bands(2, "seeds") == f"95 % t bands ({warning})"
 
 
 def test_labels_do_not_overlap(curves):

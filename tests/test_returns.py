@@ -228,7 +228,11 @@ def test_known_numbers_of_steps_can_be_differentiated():
 
 
 def test_float32_stays_float32_and_close():
-    """The stated accuracy: integers exact, 5·10⁻⁶ after ten thousand rewards."""
+    """The stated accuracy: integers exact, one rounding after ten thousand rewards, 4·10⁻⁶ with a discount.
+
+    Rewards of one value are the hardest: each addition rounds to the same side. Without what is carried along, the
+    error at 0.1 is 10⁻⁴ of the sum.
+    """
     with jax.enable_x64(False):
         ones = returns.reward_to_go(jnp.ones(10_000))
         assert ones.dtype == jnp.float32
@@ -236,7 +240,23 @@ def test_float32_stays_float32_and_close():
         rewards = np.random.default_rng(1).uniform(size=(16, 10_000)).astype(np.float32)
         got = jax.vmap(returns.reward_to_go)(jnp.asarray(rewards))
         exact = np.cumsum(rewards[:, ::-1].astype(np.float64), axis=1)[:, ::-1]
-        np.testing.assert_allclose(got, exact, rtol=1e-5)
+        np.testing.assert_allclose(got, exact, rtol=1.2e-7)
+        never, nothing = jnp.zeros(10_000, bool), jnp.zeros(10_000)
+        for value in (0.1, 1.1):
+            equal = jnp.full(10_000, value)
+            exact = np.float64(np.float32(value)) * np.arange(10_000, 0, -1)
+            rows = (never, never)
+            for sums in (
+                returns.reward_to_go(equal),
+                returns.gae(equal, nothing, nothing, *rows, discount=1.0, lambda_=1.0),
+                returns.lambda_returns(equal, nothing, *rows, discount=1.0, lambda_=1.0),
+            ):
+                np.testing.assert_allclose(sums, exact, rtol=1.2e-7)
+            np.testing.assert_allclose(returns.total_return(equal), exact[0], rtol=1e-6)
+            for discount in (0.99, 0.9999):
+                gamma = np.float64(np.float32(discount))
+                exact = np.float64(np.float32(value)) * (1 - gamma ** np.arange(10_000, 0, -1)) / (1 - gamma)
+                np.testing.assert_allclose(returns.reward_to_go(equal, discount=discount), exact, rtol=4e-6)
         for rule in RULES:
             single = {name: jnp.asarray(array) for name, array in STREAM.items()}
             assert call(rule, stream=single).dtype == jnp.float32

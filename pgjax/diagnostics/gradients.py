@@ -87,10 +87,10 @@ def gradient_statistics(
     jackknife's, SE² = (N−1)/N Σ_i (T₍ᵢ₎ − T̄)² with T₍ᵢ₎ the statistic without episode i: on average not too
     small, even where the first-order term vanishes, as for ‖E g‖² near 0.
 
-    Intervals are T ± t·SE with t's quantile for N − 1 degrees of freedom; of V̂ and MSE, which are positive, the same of
-    their logarithm; of the noise scale the reciprocals of ŜNR's, without an upper end where ŜNR's reaches zero. With few
-    episodes of a skewed gradient they still cover less than they say. Measured for g = w (½ + z), w exponential and z
-    normal in ℝ⁴, and a nominal 95 %:
+    Intervals are T ± t·SE, t the quantile for N − 1 degrees of freedom; of V̂ and MSE, which are positive, the
+    same of their logarithm; of the noise scale the reciprocals of ŜNR's, without an upper end where ŜNR's reaches
+    zero. With few episodes of a skewed gradient they still cover less than they say. Measured for g = w (½ + z), w
+    exponential and z normal in ℝ⁴, and a nominal 95 %:
 
         N                     3     5     10    30    100   300
         V̂, MSE               .90   .85   .84   .88   .91   .92

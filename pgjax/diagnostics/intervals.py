@@ -123,9 +123,12 @@ def mean_and_stderr(x: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray
         ValueError: no runs.
     """
     runs = np.moveaxis(np.asarray(x), axis, 0)
+    runs = runs if np.issubdtype(runs.dtype, np.floating) else runs.astype(float)
     count = at_least("x", runs, 1)
-    mean = np.mean(runs, axis=0)
-    spread = np.full_like(mean, np.nan) if count == 1 else np.std(runs, axis=0, ddof=1)
+    # From the first run, so that runs that are all equal have no spread at all.
+    deviations = runs - runs[:1]
+    mean = runs[0] + np.mean(deviations, axis=0)
+    spread = np.full_like(mean, np.nan) if count == 1 else np.std(deviations, axis=0, ddof=1)
     return mean, spread / count**0.5
 
 

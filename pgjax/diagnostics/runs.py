@@ -55,7 +55,9 @@ def paired_variance_ratio(
 def _resampled_variances(gradients: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """V̂ = (Σ_i k_i ‖c_i‖² − N ‖Σ_i k_i c_i / N‖²) / (N−1) of resamples with counts k, `[..., N] → [...]`."""
     count = gradients.shape[0]
-    centred = gradients - gradients.mean(axis=0)
+    # Of the first row, so that rows that are all equal have no variance at all.
+    centred = gradients - gradients[:1]
+    centred = centred - centred.mean(axis=0)
     means = counts @ centred / count
     return (counts @ np.sum(centred**2, axis=1) - count * np.sum(means**2, axis=-1)) / (count - 1)
 
@@ -66,8 +68,8 @@ def bootstrap_interval(
     """The percentile bootstrap interval of a statistic of S independent runs.
 
     Each resample draws S whole runs with replacement. With few runs the interval is too narrow, as every
-    percentile bootstrap is: for the mean of normal data and a nominal 95 %, it covers about 83 % at S = 5 and
-    90 % at S = 10. More runs, not more resamples, mend that.
+    percentile bootstrap is: for the mean of normal data and a nominal 95 %, it covers about 50 % at S = 2, 83 % at
+    S = 5 and 90 % at S = 10. More runs, not more resamples, mend that; of a mean, `mean_interval` covers.
 
     Args:
         x: `[S, ...]`, the runs first.

@@ -75,7 +75,8 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     """E[g] `[P]` and E[g gᵀ] `[P, P]`, or its diagonal `[P]`; `probabilities` are 0 in terminal states.
 
-    With H = R̃ + γ̃ G' and D = κ H − b given (s, a), U = ψ D + φ + δ U'.
+    With H = R̃ + γ̃ G' given (s, a), h its mean and D = κ H − b, U = ψ D + φ + δ U'. Products with H are those with its
+    deviation H − h and with h, so that D = κ (H − h) + (κ h − b) keeps its digits where b is near H.
     """
     transitions = outcome_matrix(mdp, jnp.ones_like(mdp.rewards))
     terms = _centred(mdp, probabilities, transitions, terms)
@@ -85,14 +86,16 @@ def _backward(
 
     def one_step_back(ahead: _Ahead, row: tuple) -> tuple[_Ahead, None]:
         rewards, b, phi = row
-        rewarded = outcome_matrix(mdp, rewards)
         h = over_outcomes(mdp, rewards) + gamma * transitions @ ahead.g
-        hh = over_outcomes(mdp, rewards**2) + 2 * gamma * rewarded @ ahead.g + gamma**2 * transitions @ ahead.gg
+        surprise = rewards - h[..., None]
+        surprised = outcome_matrix(mdp, surprise)
+        spread = over_outcomes(mdp, surprise**2) + 2 * gamma * surprised @ ahead.g + gamma**2 * transitions @ ahead.gg
         u = delta * (transitions @ ahead.u)
-        hu = delta * (rewarded @ ahead.u + gamma * transitions @ ahead.gu)
+        together = delta * (surprised @ ahead.u + gamma * transitions @ ahead.gu)
 
-        d, dd, hd = kappa * h - b, kappa**2 * hh - 2 * kappa * b * h + b**2, kappa * hh - b * h
-        du = kappa * hu - b[..., None] * u
+        d = kappa * h - b
+        dd, hd = kappa**2 * spread + d**2, kappa * spread + h * d
+        hu, du = together + h[..., None] * u, kappa * together + d[..., None] * u
         phi = jnp.broadcast_to(phi[:, None, :], scores.shape)
         uu = outer_average(probabilities * dd, scores, scores, full)
         uu += symmetric_average(probabilities, scores, phi * d[..., None] + du, full)
@@ -100,7 +103,7 @@ def _backward(
         uu += delta**2 * jnp.einsum("sz,z...->s...", state_transitions, ahead.uu)
         return _Ahead(
             g=over_actions(h),
-            gg=over_actions(hh),
+            gg=over_actions(spread + h**2),
             u=over_actions(scores * d[..., None] + phi + u),
             gu=over_actions(scores * hd[..., None] + phi * h[..., None] + hu),
             uu=uu,

@@ -1,0 +1,114 @@
+"""Solutions of symmetric systems against NumPy's in float64, in the float32 that trains."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pgjax._linear import conjugate_gradients, pseudo_inverse
+
+
+def information(table, visits):
+    """Σ_s d(s) (diag π − π πᵀ) of a softmax table, `[S A, S A]`."""
+    size = table.shape[1]
+    matrix = np.zeros((table.size, table.size))
+    for s, p in enumerate(table):
+        block = slice(s * size, (s + 1) * size)
+        matrix[block, block] = visits[s] * (np.diag(p) - np.outer(p, p))
+    return matrix
+
+
+def problem(visits, num_actions=3, seed=0):
+    """F, a gradient F y, and the shortest x with F x = F y."""
+    rng = np.random.default_rng(seed)
+    matrix = information(rng.dirichlet(np.ones(num_actions), len(visits)), visits)
+    gradient = matrix @ rng.normal(size=len(matrix))
+    return matrix, gradient, np.linalg.pinv(matrix, rcond=1e-14, hermitian=True) @ gradient
+
+
+@pytest.mark.parametrize("visits", [(1.0, 1e-6), (1.0, 0.3, 1e-4, 1e-8), (1.0, 0.0, 1e-6), (3e9, 2.0), (1e-12, 1e-15)])
+def test_a_state_that_is_rarely_visited_is_solved_as_well_as_the_others(visits):
+    """A cutoff relative to the largest eigenvalue, the wrong twin, takes 10⁻⁶ for nothing in float32."""
+    matrix, gradient, wanted = problem(visits)
+    single = jnp.asarray(matrix, jnp.float32)
+    inverse = jax.jit(pseudo_inverse)(single)
+    np.testing.assert_allclose(inverse @ gradient.astype(np.float32), wanted, atol=5e-4)
+    eigenvalues, vectors = np.linalg.eigh(np.asarray(single))
+    kept = eigenvalues > 10 * len(matrix) * np.finfo(np.float32).eps * eigenvalues.max()
+    twin = (vectors * np.where(kept, 1 / np.where(kept, eigenvalues, 1), 0)) @ vectors.T
+    assert np.abs(twin @ gradient - wanted).max() > 0.1
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-3, 10.0])
+def test_the_pseudo_inverse_is_moore_and_penroses(damping):
+    """Also where null directions are no block of their own: (F + c I)⁻¹ on the range of F, 0 beside it."""
+    factor = np.random.default_rng(1).normal(size=(6, 3)) * np.array([[1], [1], [1e-2], [1], [10], [1]])
+    matrix = factor @ factor.T
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    kept = eigenvalues > 1e-10 * eigenvalues.max()
+    wanted = (vectors[:, kept] / (eigenvalues[kept] + damping)) @ vectors[:, kept].T
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(pseudo_inverse(jnp.asarray(matrix), damping), wanted, rtol=0, atol=1e-11)
+
+
+def test_nothing_has_the_inverse_nothing():
+    np.testing.assert_array_equal(pseudo_inverse(jnp.zeros((3, 3))), 0.0)
+    found = pseudo_inverse(jnp.diag(jnp.asarray([2.0, 0.0, 4.0])))
+    np.testing.assert_allclose(found, np.diag([0.5, 0.0, 0.25]), rtol=1e-6)
+
+
+def rare_arm(seed, num_actions=10):
+    """One state; π from 10⁻⁴ to 1, whose smallest is 10⁻⁴; float32 product, gradient, and the shortest solution."""
+    rng = np.random.default_rng(seed)
+    p = np.exp(rng.uniform(np.log(1e-4), 0.0, num_actions))
+    p[0] = 1e-4
+    p /= p.sum()
+    gradient = p * (advantage := rng.normal(size=num_actions)) - p * (p @ advantage)
+    single = jnp.asarray(p, jnp.float32)
+    wanted = np.linalg.pinv(np.diag(p) - np.outer(p, p), hermitian=True) @ gradient
+    return lambda v: single * (v - single @ v), jnp.asarray(gradient, jnp.float32), wanted
+
+
+def error(x, wanted):
+    return np.linalg.norm(np.asarray(x) - wanted) / np.linalg.norm(wanted)
+
+
+def test_more_iterations_do_not_spoil_the_solution():
+    """Without a stop the later of 40 directions lie in the null space, and the error grows to 10² times x."""
+    errors, endless = [], []
+    for seed in range(20):
+        product, gradient, wanted = rare_arm(seed)
+        errors.append(error(conjugate_gradients(product, gradient, 40), wanted))
+        endless.append(error(jax.scipy.sparse.linalg.cg(product, gradient, tol=0.0, maxiter=40)[0], wanted))
+    assert np.median(errors) < 1e-3 and np.max(errors) < 0.02
+    assert np.median(endless) > 0.1
+
+
+def test_a_gradient_with_rounding_in_the_null_space_is_solved_as_far_as_it_goes():
+    """10⁻⁶ of the gradient along (1, …, 1), as float32 sums leave it: the residual cannot say when to stop."""
+    errors, by_residual = [], []
+    for seed in range(20):
+        product, gradient, wanted = rare_arm(seed)
+        noisy = gradient + 3e-6 * jnp.linalg.norm(gradient) / gradient.size**0.5
+        errors.append(error(conjugate_gradients(product, noisy, 40), wanted))
+        by_residual.append(error(jax.scipy.sparse.linalg.cg(product, noisy, tol=1.2e-6, maxiter=40)[0], wanted))
+    assert np.median(errors) < 0.05 and np.max(errors) < 1.0
+    assert np.median(by_residual) > 1.0
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1.0, 1e19])
+def test_conjugate_gradients_do_not_ask_for_the_unit(unit):
+    product, gradient, wanted = rare_arm(1)
+    assert error(jax.jit(lambda g: conjugate_gradients(product, g, 40))(gradient * unit) / unit, wanted) < 5e-3
+    np.testing.assert_array_equal(conjugate_gradients(product, jnp.zeros(10), 40), 0.0)
+
+
+def test_as_many_iterations_as_distinct_eigenvalues_are_exact():
+    """And one fewer is not; batches of systems are solved one by one."""
+    with jax.enable_x64(True):
+        diagonal = jnp.asarray([1.0, 2.0, 2.0, 5.0, 0.0])
+        targets = jnp.asarray([[1.0, 1.0, 3.0, 2.0, 0.0], [4.0, 2.0, 6.0, 5.0, 0.0]])
+        wanted = np.where(diagonal > 0, targets / np.where(diagonal > 0, diagonal, 1.0), 0.0)
+        solve = lambda n: jax.vmap(lambda g: conjugate_gradients(lambda v: diagonal * v, g, n))(targets)
+        np.testing.assert_allclose(solve(3), wanted, rtol=1e-12)
+        assert np.abs(solve(2) - wanted).max() > 0.01
