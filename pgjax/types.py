@@ -147,8 +147,9 @@ class Trajectory(NamedTuple):
         next_obs: X_{t+1} before any reset, `[T, B, ...]`; only in windows, where lanes reset inside.
         returns: G_t `[T, B]`, filled in by an estimator before its baseline sees the trajectory.
         score_norms: squared norms of the scores, `[T, B]`, or `[1, B]` of whole episodes where those multiply G_1;
-            filled in before `update` for a baseline that asks.
-        behaviour_log_probs: ln f(X_t, θ_old)_{A_t} of the policy that acted, `[T, B]`; None where that was θ itself.
+            filled in before `predict` for a baseline that needs them.
+        behaviour_log_probs: ln f(X_t, θ_old)_{A_t} of the policy that acted, `[T, B]`; None where nothing was recorded,
+            which means that θ itself acted.
         greedy_returns: G_1 of a greedy episode from the same start, in every row, `[T, B]`, if it was played.
         carry: what a policy with memory remembered at row 0 of a window, leaves `[B, ...]`; None in complete episodes,
             which begin with `Memory.start`. It was computed with the θ of earlier windows.
@@ -178,7 +179,7 @@ class Rewards(NamedTuple):
     Attributes:
         init: `(key, params) → state`; `params` is the policy's θ at the start of training, such as a reference.
         relabel: `(params, state, trajectory) → (trajectory, metrics)`: the trajectory with other rewards.
-        update: `(state, trajectory) → state`, after the trajectory was used.
+        update: `(state, trajectory) → state`, after the estimator used the relabelled trajectory.
         needs_log_probs: whether `relabel` reads `trajectory.behaviour_log_probs`, which the rollout then records.
     """
 
@@ -186,6 +187,43 @@ class Rewards(NamedTuple):
     relabel: Callable[[PyTree, PyTree, Trajectory], tuple[Trajectory, dict[str, jax.Array]]]
     update: Callable[[PyTree, Trajectory], PyTree]
     needs_log_probs: bool = False
+
+
+class Needs(NamedTuple):
+    """What an estimator or a baseline must be given beyond the trajectory; whoever collects the episodes provides it.
+
+    Attributes:
+        scores: the norm (`"vanilla"`, `"natural"`) in which `trajectory.score_norms` are wanted, or `"none"`.
+        greedy_returns: whether `trajectory.greedy_returns` is wanted, a second episode for each.
+        group_size: k, how many consecutive episodes share a start; None where any start will do.
+    """
+
+    scores: str = "none"
+    greedy_returns: bool = False
+    group_size: int | None = None
+
+
+class RowFit(NamedTuple):
+    """A baseline that is a network, opened up: so that one pass over the rows both uses it and fits it.
+
+    b(X_t) = values(state, outputs(φ, X_t)),    φ moves along the gradient of the mean of loss over live rows
+
+    Attributes:
+        params: `state → φ`.
+        outputs: `(φ, obs of one row) → a number`, the network.
+        values: `(state, outputs [N]) → b [N]`.
+        begin: `(state, trajectory, returns [T, B]) → (context, rows [T, B, ...])`, before the pass; `rows` are what
+            `loss` needs of each row.
+        loss: `(outputs [N], rows [N, ...]) → [N]`, elementwise, to be minimised.
+        finish: `(state, context, mean loss, its gradient in φ) → (state, metrics)`, after the pass.
+    """
+
+    params: Callable[[PyTree], PyTree]
+    outputs: Callable[[PyTree, PyTree], jax.Array]
+    values: Callable[[PyTree, jax.Array], jax.Array]
+    begin: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, PyTree]]
+    loss: Callable[[jax.Array, PyTree], jax.Array]
+    finish: Callable[[PyTree, PyTree, jax.Array, PyTree], tuple[PyTree, dict[str, jax.Array]]]
 
 
 class Baseline(NamedTuple):
@@ -198,14 +236,17 @@ class Baseline(NamedTuple):
     Attributes:
         of_observation: true if row t of `predict` is a function of row t of `obs` alone, a v(X_t): such a
             baseline predicts what is still to come, and can be asked about X_{t+1}, which bootstrapped returns need.
-        score_norm: `"none"`, or the norm (`"vanilla"`, `"natural"`) in which `update` wants `trajectory.score_norms`.
+        needs: what `predict` and `update` read of the trajectory beyond what a rollout records.
+        fit: the same baseline opened up for a fit in the estimator's own pass over the rows; None if it has no network
+            or if its update takes more than one step.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
     predict: Callable[[PyTree, Trajectory], jax.Array]
     update: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, dict[str, jax.Array]]]
     of_observation: bool = False
-    score_norm: str = "none"
+    needs: Needs = Needs()
+    fit: RowFit | None = None
 
 
 class Critic(NamedTuple):
@@ -225,21 +266,20 @@ class Estimator(NamedTuple):
 
     Attributes:
         init: `(key, sample) → state`.
-        weights: `(state, trajectory) → (w [T, B], targets [T, B])`, the number that multiplies ∇ ln f(X_t, θ)_{A_t},
-            sign and scale included, and what the baseline is to be fitted to.
         gradient: `(params, state, trajectory) → (∇̂ρ, state, metrics)`: the estimate weighs with the old state;
             the new state has seen the batch.
         episode_gradients: `(params, state, trajectory)` → the summand of each episode, leaves `[B, ...]`; their
             mean is `gradient`.
         fits_windows: whether it can learn from windows, which cut episodes: its returns bootstrap, and no factor
             depends on the time since an episode began.
+        needs: what the collected batch must hold or how it must be collected.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
-    weights: Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]]
     gradient: Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, PyTree, dict[str, jax.Array]]]
     episode_gradients: Callable[[PyTree, PyTree, Trajectory], PyTree]
     fits_windows: bool
+    needs: Needs = Needs()
 
 
 class TrainState(NamedTuple):

@@ -257,7 +257,7 @@ def traced_greedy_plays(monkeypatch, **options):
     """Traces a trainer's start and its update, uncompiled; how often greedy episodes were among it."""
     plays = []
     play = evaluation.with_greedy_returns
-    monkeypatch.setattr(evaluation, "with_greedy_returns", lambda *args: plays.append(1) or play(*args))
+    monkeypatch.setattr(evaluation, "with_greedy_returns", lambda *args, **how: plays.append(1) or play(*args, **how))
     options = train.resolve(train.TINY) | options
     trainer = _build.make_build(options, *_build.make_policy(options))(0.1)
     state = jax.eval_shape(trainer.init, jax.random.key(0))

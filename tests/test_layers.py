@@ -15,6 +15,7 @@ ORDER = (
     "_checks",
     "_linear",
     "_spread",
+    "_shards",
     "distributions",
     "returns",
     "advantages",
