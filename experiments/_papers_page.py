@@ -61,18 +61,20 @@ def load(directory: pathlib.Path) -> Found:
         summary=summary,
         figures=figures,
         environment=read("environment.json"),
-        command=_command_line(summary["experiment"], read("config.json")),
+        command=shlex.join(["python", *arguments(summary["experiment"], read("config.json"))]),
     )
 
 
-def _command_line(name: str, config: Mapping[str, Any]) -> str:
+def arguments(name: str, config: Mapping[str, Any]) -> list[str]:
+    """What Python is given to run a module with this configuration: `-m experiments.NAME`, and what is not default."""
     default = reports.plain(importlib.import_module(f"experiments.{name}").Config())
-    words = ["python", "-m", f"experiments.{name}"]
+    words = ["-m", f"experiments.{name}"]
     for key, value in config.items():
         if value != default.get(key):
-            values = [] if value is True else value if isinstance(value, list) else [value]
-            words += [f"--{key.replace('_', '-')}", *map(str, values)]
-    return shlex.join(words)
+            option = key.replace("_", "-")
+            values = [] if isinstance(value, bool) else value if isinstance(value, list) else [value]
+            words += [f"--no-{option}" if value is False else f"--{option}", *map(str, values)]
+    return words
 
 
 def overview(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments._runtime import usable_cores
+
 Row = dict[str, Any]
 
 COLUMNS = ("quantity", "variant", "ours", "stderr", "exact", "paper", "provenance", "verdict", "seconds", "printed")
@@ -176,7 +178,7 @@ def environment() -> dict[str, Any]:
         "device_kind": devices[0].device_kind,
         "device_count": len(devices),
         "process_count": jax.process_count(),
-        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": usable_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS"),
         "matmul_precision": jax.config.jax_default_matmul_precision,
         "enable_x64": jax.config.jax_enable_x64,

@@ -15,7 +15,8 @@
         runner.main(__file__, __doc__, Config, run, plot)
 
 Exit codes: 0 done, 1 failed (with a traceback), 2 refused (one line, nothing left behind), 130 and 143
-interrupted. Nothing here imports jax before the options have been accepted.
+interrupted. Nothing here imports jax before the options have been accepted. Devices and the compilation cache
+(`_runtime.py`) are options of every experiment.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
+from experiments import _runtime
 from experiments._recorder import Recorder, UsageError
 from experiments._reports import format_number, verdict
 
@@ -61,14 +63,18 @@ def execute(
     *,
     output_dir: str | os.PathLike = "results",
     run_name: str | None = None,
+    start: Callable[[], None] = lambda: None,
 ) -> pathlib.Path:
     """Validates `config`, runs and plots, and returns the directory of the run.
+
+    `start` is called in between: the configuration has been accepted, and JAX has not started.
 
     Raises:
         UsageError: the configuration, the run's name or the output directory is refused.
     """
     with usage_errors():
         getattr(config, "validate", lambda: None)()
+        start()
     with Recorder(experiment, config, output_dir=output_dir, run_name=run_name) as recorder:
         results = run(config, recorder)
         if plot is not None:
@@ -84,18 +90,25 @@ def main(
     plot: Callable[[Any, Recorder], None] | None = None,
     *,
     arguments: Sequence[str] | None = None,
+    cache: bool = True,
 ) -> None:
     """The command line of the experiment in `file`: every field of `config_type` is an option.
+
+    Args:
+        cache: whether compiled programs are kept on disk, unless the command line says otherwise.
 
     Raises:
         SystemExit: with the exit codes above, unless all went well or an exception explains itself.
     """
     name = pathlib.Path(file).stem
     program = f"python -m experiments.{name}"
-    options = _parse(program, description, config_type, arguments)
+    options = _parse(program, description, config_type, arguments, cache)
+    start = lambda: _runtime.start(options.devices, options.cache)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        execute(name, options.config, run, plot, output_dir=options.output_dir, run_name=options.run_name)
+        execute(
+            name, options.config, run, plot, output_dir=options.output_dir, run_name=options.run_name, start=start
+        )
     except UsageError as error:
         _leave(2, [f"{program}: error: {' '.join(str(error).split())}", *getattr(error, "__notes__", [])])
     except KeyboardInterrupt as error:
@@ -106,17 +119,29 @@ def main(
         signal.signal(signal.SIGTERM, previous)
 
 
-def _parse(program: str, description: str, config_type: type, arguments: Sequence[str] | None) -> Any:
+def _parse(
+    program: str, description: str, config_type: type, arguments: Sequence[str] | None, cache: bool
+) -> Any:
     import tyro
 
-    place = tyro.conf.arg(help="Results go to OUTPUT_DIR/EXPERIMENT/RUN_NAME.")
-    label = tyro.conf.arg(help="The run's name; None: date, time and a short id.")
+    help_of = {
+        "output_dir": "Results go to OUTPUT_DIR/EXPERIMENT/RUN_NAME.",
+        "run_name": "The run's name; None: date, time and a short id.",
+        "devices": "How many devices; None: all accelerators, or one CPU device for each core.",
+        "cache": f"Keep compiled programs on disk, here in {_runtime.cache_place()}.",
+    }
+    fields = {
+        "output_dir": (pathlib.Path, pathlib.Path("results")),
+        "run_name": (str | None, None),
+        "devices": (int | None, None),
+        "cache": (bool, cache),
+    }
     options = dataclasses.make_dataclass(
         "Options",
-        [
-            ("config", tyro.conf.OmitArgPrefixes[config_type], config_type()),
-            ("output_dir", Annotated[pathlib.Path, place], pathlib.Path("results")),
-            ("run_name", Annotated[str | None, label], None),
+        [("config", tyro.conf.OmitArgPrefixes[config_type], config_type())]
+        + [
+            (name, Annotated[kind, tyro.conf.arg(help=help_of[name])], default)
+            for name, (kind, default) in fields.items()
         ],
     )
     return tyro.cli(options, prog=program, description=_help_text(description), args=arguments)

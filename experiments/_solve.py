@@ -96,7 +96,6 @@ def solve_in_a_new_process(arguments: dict[str, Any], cache: str) -> dict[str, A
         check=False,
     )
     seconds = time.perf_counter() - start
-    # Not shown otherwise: XLA warns of a foreign machine when it loads from the cache what this one compiled.
     if done.returncode:
         raise RuntimeError(f"the process that solves seed {arguments['seed']} failed:\n{done.stderr}")
     return {"seconds": seconds, **json.loads(done.stdout.splitlines()[-1])}

@@ -28,15 +28,18 @@ class Problem(NamedTuple):
     worst: float
 
 
+POWERS = {BANDIT: range(-6, 9), CORRIDOR: range(-11, 3)}
+
+
 def problems() -> dict[str, Problem]:
     """Three arms that pay 1, 0.7 and 0, from uniform; the short corridor, 20 steps at most, from P(right) = 0.2."""
     return {
-        BANDIT: Problem(exact.make_bandit([1.0, 0.7, 0.0]), (0.0, 0.0, 0.0), range(-6, 9), 0.0),
-        CORRIDOR: Problem(corridor_mdp(horizon=20), (0.7, -0.7), range(-11, 3), -20.0),
+        BANDIT: Problem(exact.make_bandit([1.0, 0.7, 0.0]), (0.0, 0.0, 0.0), POWERS[BANDIT], 0.0),
+        CORRIDOR: Problem(corridor_mdp(horizon=20), (0.7, -0.7), POWERS[CORRIDOR], -20.0),
     }
 
 
-LARGEST = 2 ** problems()[BANDIT].powers[-1]
+LARGEST = 2 ** POWERS[BANDIT][-1]
 COUNTED = (
     "One step decides: without baseline the first arm that pays, with ρ(θ) the 0.7-arm only if it is pulled first."
 )

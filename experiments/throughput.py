@@ -67,11 +67,14 @@ class Config:
     def validate(self) -> None:
         runner.require(len(self.batches) > 0, "--batches", self.batches, "at least one number")
         runner.require(min(self.batches) >= 1, "--batches", self.batches, "at least 1 each")
-        runner.require(self.measure_seconds >= 0, "--measure-seconds", self.measure_seconds, "at least 0")
+        finite = 0 <= self.measure_seconds < math.inf
+        runner.require(finite, "--measure-seconds", self.measure_seconds, "at least 0 and finite")
+        runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
+        runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
         runner.require(self.practice >= 0, "--practice", self.practice, "at least 0")
         runner.require(self.seeds >= 0, "--seeds", self.seeds, "at least 0")
         runner.require(self.episodes >= 1, "--episodes", self.episodes, "at least 1")
-        runner.require(self.learning_rate > 0, "--learning-rate", self.learning_rate, "above 0")
+        runner.require(0 < self.learning_rate < math.inf, "--learning-rate", self.learning_rate, "above 0 and finite")
         runner.require(self.max_updates >= 1, "--max-updates", self.max_updates, "at least 1")
 
 
@@ -231,6 +234,7 @@ def rates(config: Config, recorder: runner.Recorder) -> dict[str, dict[int, Meas
         recorder.row(quantity="(b) 10⁶ live steps/s, best", variant=name, ours=best / 1e6, verdict=verdict)
     counted = ", ".join(f"{name} {number / 1e3:.0f}" for name, number in operations.items())
     recorder.note(f"(b) After {config.practice} practice updates an episode lasts {length:.0f} steps.")
+    recorder.note(f"(b), (c) Every program runs on one device of {jax.local_device_count()} (--devices).")
     recorder.note(f"(c) 10³ operations for a live step, counted in loop-free pieces: {counted}.")
     if hasattr(os, "getloadavg"):
         load = ", ".join(f"{number:.1f}" for number in os.getloadavg())
@@ -277,4 +281,5 @@ def plot(results: dict[str, Any], recorder: runner.Recorder) -> None:
 
 
 if __name__ == "__main__":
-    runner.main(__file__, __doc__, Config, run, plot)
+    # Compilation is measured, so that no program may come from disk.
+    runner.main(__file__, __doc__, Config, run, plot, cache=False)

@@ -68,7 +68,9 @@ class Config:
         runner.require(set(self.variants) <= set(VARIANTS), "--variants", " ".join(self.variants), known)
         runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
-        runner.require(self.learning_rate > 0, "--learning-rate", self.learning_rate, "above 0")
+        runner.require(
+            0 < self.learning_rate < float("inf"), "--learning-rate", self.learning_rate, "above 0 and finite"
+        )
 
     def chosen(self) -> dict[str, "Variant"]:
         return {name: variant for name, variant in VARIANTS.items() if name in (self.variants or VARIANTS)}

@@ -1,7 +1,7 @@
 """Episodes over several devices: what is split, what every device holds, and in which order sums are taken.
 
-Under a mesh with an axis `episodes` every device plays and differentiates its share of the episodes. Sums are taken over
-a fixed number of blocks of episodes, added in a fixed order, so that they do not depend on the number of devices.
+Under a mesh with an axis `episodes` every device plays and differentiates its share of the episodes. Sums are taken
+over a fixed number of blocks of episodes, added in a fixed order, so that they do not depend on the number of devices.
 Without such a mesh the same blocks are taken one after another. Axes: T time, B episodes.
 """
 
@@ -16,15 +16,14 @@ from jax.sharding import PartitionSpec
 PyTree = Any
 
 EPISODES_AXIS = "episodes"
-# Blocks of a sum: the largest number of devices that give the same sums, bit for bit. A block has two episodes at least,
-# because products of a single row are rounded differently.
-BLOCKS, _LEAST_EPISODES = 8, 2
+# How many blocks a sum may have. A block has at least two episodes: products of a single row are rounded differently.
+_BLOCKS, _LEAST_EPISODES = (8, 4, 2), 2
 _deterministic = contextvars.ContextVar("deterministic", default=True)
 
 
 @contextlib.contextmanager
 def summation(*, deterministic: bool) -> Iterator[None]:
-    """While tracing inside: whether sums over episodes are taken in blocks of a fixed order, on any number of devices."""
+    """While tracing inside: whether sums over episodes are taken in blocks of a fixed order, whatever the devices."""
     token = _deterministic.set(deterministic)
     try:
         yield
@@ -37,10 +36,24 @@ def num_shards() -> int:
     return dict(jax.sharding.get_abstract_mesh().shape).get(EPISODES_AXIS, 1)
 
 
+def _most_blocks(num_episodes: int) -> int:
+    fits = lambda count: num_episodes % count == 0 and num_episodes >= _LEAST_EPISODES * count
+    return next(filter(fits, _BLOCKS), 1)
+
+
 def num_blocks(num_episodes: int) -> int:
-    """Into how many blocks of a fixed order the episodes are cut; 1 where they are too few or the order does not count."""
-    fits = num_episodes % (BLOCKS * _LEAST_EPISODES) == 0 and BLOCKS % num_shards() == 0
-    return BLOCKS if fits and _deterministic.get() else 1
+    """How many blocks of a fixed order the episodes are cut into: 8, 4 or 2; 1 where the order does not count.
+
+    It depends on the number of episodes alone, unless there are more devices than blocks.
+    """
+    count = _most_blocks(num_episodes)
+    return count if _deterministic.get() and count % num_shards() == 0 else 1
+
+
+def most_shards(num_devices: int, num_episodes: int, group_size: int) -> int:
+    """How many of the devices can share the episodes, whole groups each, without changing a sum."""
+    fits = lambda count: _most_blocks(num_episodes) % count == 0 and (num_episodes // group_size) % count == 0
+    return max(filter(fits, range(1, num_devices + 1)))
 
 
 def _spec(axis: int | None) -> PartitionSpec:
@@ -78,3 +91,11 @@ def everywhere(tree: PyTree) -> PyTree:
     if num_shards() == 1:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
+
+
+def numbers_everywhere(rows: PyTree) -> PyTree:
+    """Rows `[T, B, ...]` whose numbers `[T, B]` are whole on every device; what is larger stays where it is.
+
+    Without it the compiler may split the numbers, and their sums then depend on the number of devices.
+    """
+    return jax.tree.map(lambda x: everywhere(x) if x.ndim == 2 else x, rows)

@@ -2,8 +2,8 @@
 
 A batch `[T, B, ...]` is read as T·B rows. Working through it a few thousand rows at a time keeps a network's
 activations in the cache (a measured factor of two to four on a CPU), bounds memory, and stops at the last live
-row, so the padding of finished episodes costs nothing. Where rows depend on the rows before them (a policy with memory),
-the pieces are whole episodes `[T, n, ...]`.
+row, so the padding of finished episodes costs nothing. Where rows depend on the rows before them (a policy with
+memory), the pieces are whole episodes `[T, n, ...]`.
 """
 
 import contextlib
@@ -36,8 +36,10 @@ def default_rows(row_size: int = 1) -> int:
 
 
 def largest_of_runs(x: jax.Array, *axes: str) -> jax.Array:
-    """The largest of a number over the runs that are vmapped together (axis `RUNS_AXIS`) and over further named `axes`;
-    itself where there is no such axis. A loop whose trip count is shared needs no select of its whole state for each run.
+    """The largest of a number over the runs that are vmapped together (axis `RUNS_AXIS`) and over further named `axes`.
+
+    Where there is no such axis it is the number itself. A loop whose trip count is shared needs no select of its whole
+    state for each run.
     """
     for axis in (RUNS_AXIS, *axes):
         with contextlib.suppress(NameError):
@@ -58,7 +60,7 @@ def _num_live_rows(alive: jax.Array) -> jax.Array:
 
 
 class _Cut(NamedTuple):
-    """A batch cut into pieces of one size; the last piece reaches back over rows already seen, which its mask leaves out.
+    """A batch cut into pieces of one size. The last one reaches back over rows already seen, which its mask leaves out.
 
     Attributes:
         count: the number of pieces up to the last live row.
@@ -115,7 +117,9 @@ def _first() -> jax.Array:
 def _add_up(of_index: Callable[[jax.Array], PyTree], count: jax.typing.ArrayLike) -> PyTree:
     """Σ_k of_index(k), in the order of k."""
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_index, _first()))
-    return jax.lax.fori_loop(_first(), jnp.asarray(count, int), lambda k, total: jax.tree.map(jnp.add, total, of_index(k)), zeros)
+    # A product that is compiled into the addition would be rounded otherwise than one that another device has sent.
+    add = lambda k, total: jax.tree.map(jnp.add, total, jax.lax.optimization_barrier(of_index(k)))
+    return jax.lax.fori_loop(_first(), jnp.asarray(count, int), add, zeros)
 
 
 def sum_over_rows(
@@ -131,8 +135,8 @@ def sum_over_rows(
     The sum is taken block by block of episodes in a fixed order, on one device or on many (`_shards`).
 
     Args:
-        function: takes leaves `[N, ...]` and a bool mask `[N]` (`[T, n, ...]` and `[T, n]` if `whole_episodes`); returns
-            a pytree of sums in which every row with a false mask contributes zero.
+        function: takes leaves `[N, ...]` and a bool mask `[N]` (`[T, n, ...]` and `[T, n]` if `whole_episodes`), and
+            returns a pytree of sums in which every row with a false mask contributes zero.
         rows: leaves `[T, B, ...]`.
         alive: bool `[T, B]`.
         rows_per_piece: N at most; `default_rows()` if None. A whole episode is a piece even if it has more rows.
@@ -146,6 +150,7 @@ def sum_over_rows(
 
     if shards == 1:
         return _add_up(_each_block(of_block, rows, alive, count), count)
+    rows = _shards.numbers_everywhere(rows)
     # One sum a device where the order does not count.
     mine = max(1, count // shards)
     of_shard = lambda rows, alive: jax.lax.map(_each_block(of_block, rows, alive, mine), jnp.arange(mine))

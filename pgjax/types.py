@@ -9,44 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from pgjax.spaces import Box as Box
+from pgjax.spaces import Discrete as Discrete
+
 PyTree = Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Discrete:
-    """The actions (or observations) 0, …, n − 1. Has the attributes of gymnax's space of the same name."""
-
-    n: int
-    dtype: Any = jnp.int32
-    shape: tuple[int, ...] = ()
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        return jax.random.randint(key, (), 0, self.n, self.dtype)
-
-    def contains(self, x: jax.Array) -> jax.Array:
-        return (x >= 0) & (x < self.n)
-
-
-@dataclasses.dataclass(frozen=True)
-class Box:
-    """Arrays of one shape between `low` and `high` (numbers or nested tuples that broadcast to `shape`)."""
-
-    low: Any
-    high: Any
-    shape: tuple[int, ...]
-    dtype: Any = jnp.float32
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        """Uniform where both bounds are finite; a bound at infinity is replaced by ±1."""
-        low, high = (np.broadcast_to(np.asarray(bound, np.float32), self.shape) for bound in (self.low, self.high))
-        low, high = np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
-        return (low + (high - low) * jax.random.uniform(key, self.shape)).astype(self.dtype)
-
-    def contains(self, x: jax.Array) -> jax.Array:
-        return jnp.all((x >= jnp.asarray(self.low)) & (x <= jnp.asarray(self.high)))
 
 
 class Step(NamedTuple):
@@ -69,7 +37,7 @@ class Environment:
         name: what `pgjax.environments.make` calls it.
         reset, step: pure functions of one episode; batch them with `jax.vmap`.
         params: the default parameters, a pytree whose leaves may be vmapped (domain randomisation).
-        observation_space, action_space: `Discrete`, `Box`, or anything with their attributes.
+        observation_space, action_space: trees of `pgjax.spaces`; `spaces.as_space` makes them of other libraries' spaces.
         horizon: T, the greatest number of steps of an episode.
         render: `obs → uint8 [H, W, 3]`, a picture of one observation drawn on the host, or None.
     """
@@ -88,14 +56,15 @@ class Distribution(NamedTuple):
     """A family of action distributions as pure functions of its parameters, for one observation.
 
     `sample(key, parameters)`, `log_prob(parameters, action)`, `entropy(parameters)`, `kl(p, q)` and
-    `mode(parameters)`; `parameters` is what a policy's `apply` returns.
+    `mode(parameters)`; `parameters` is what a policy's `apply` returns. `entropy` or `kl` is None where it cannot be
+    computed: who reports it leaves it out, and who needs it calls `distributions.require`.
     """
 
-    sample: Callable[[jax.Array, PyTree], jax.Array]
-    log_prob: Callable[[PyTree, jax.Array], jax.Array]
-    entropy: Callable[[PyTree], jax.Array]
-    kl: Callable[[PyTree, PyTree], jax.Array]
-    mode: Callable[[PyTree], jax.Array]
+    sample: Callable[[jax.Array, PyTree], PyTree]
+    log_prob: Callable[[PyTree, PyTree], jax.Array]
+    entropy: Callable[[PyTree], jax.Array] | None
+    kl: Callable[[PyTree, PyTree], jax.Array] | None
+    mode: Callable[[PyTree], PyTree]
 
 
 class Memory(NamedTuple):

@@ -317,5 +317,5 @@ def test_bad_arguments_are_named(call, message):
 
 def test_leave_one_out_of_one_episode_is_refused(problem):
     one = exact.select_episodes(problem.batch, jnp.asarray([0]))
-    with pytest.raises(ValueError, match="leave_one_out needs at least 2 episodes"):
+    with pytest.raises(ValueError, match="must hold at least 2 episodes, got 1"):
         weigh(one, baseline=baselines.leave_one_out())

@@ -273,13 +273,13 @@ def test_dividing_by_the_own_length_favours_short_successes_and_long_failures():
     ("call", "message"),
     [
         (lambda batch: baselines.leave_one_out(group_size=1), r"group_size.*1"),
-        (lambda batch: weights_of(batch, baseline=baselines.leave_one_out(group_size=4)), r"divide.*=6, got 4"),
-        (lambda batch: weights_of(batch, baseline=baselines.batch_mean(group_size=4)), r"divide.*=6, got 4"),
+        (lambda batch: weights_of(batch, baseline=baselines.leave_one_out(group_size=4)), r"divide.* 6, got 4"),
+        (lambda batch: weights_of(batch, baseline=baselines.batch_mean(group_size=4)), r"divide.* 6, got 4"),
         (lambda batch: make(standardise="group_sample", group_size=1), r"group_size.*1"),
-        (lambda batch: weights_of(batch, standardise="group_sample", group_size=4), r"divide.*=6, got 4"),
+        (lambda batch: weights_of(batch, standardise="group_sample", group_size=4), r"divide.* 6, got 4"),
         (
             lambda batch: weights_of(exact.select_episodes(batch, jnp.asarray([0])), standardise="group_sample"),
-            r"at least 2 to standardise",
+            r"at least 2 episodes",
         ),
         (lambda batch: baselines.leave_one_out("rows"), r"over.*rows"),
         (lambda batch: baselines.batch_mean(group_size=2.0), r"group_size.*2\.0"),

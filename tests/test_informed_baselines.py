@@ -216,5 +216,5 @@ def test_greedy_rollouts_in_training():
 
     with pytest.raises(ValueError, match=r"greedy_returns, got None"):
         greedy.gradient(state.params, (), batch)
-    with pytest.raises(ValueError, match="num_steps must be None with an estimator that needs greedy episodes"):
+    with pytest.raises(ValueError, match="num_steps must be None with an estimator that needs greedy"):
         training.make_trainer(corridor, policy, greedy, optax.sgd(0.1), num_steps=4)

@@ -1,19 +1,25 @@
 """The rules by which a published number is judged, and the list of papers."""
 
 import base64
+import contextlib
 import dataclasses
 import html
 import html.parser
+import importlib
 import json
 import shutil
 import subprocess
 import sys
+import time
 import types
 
 import pytest
 
 from experiments import _papers as papers
+from experiments import _papers_page as page
 from experiments import _plots as plots
+from experiments import _processes as processes
+from experiments import _reports
 from experiments import _runner as runner
 from experiments import papers as all_papers
 from experiments._papers import Above, Digits, Measured, Near, Target, Within
@@ -162,6 +168,53 @@ class Reader(html.parser.HTMLParser):
             link = attributes.get(name, "#")
             if not link.startswith(("#", "data:")):
                 self.fetched.append(link)
+
+
+@pytest.mark.parametrize("name", all_papers.MODULES)
+@pytest.mark.parametrize("full", [False, True])
+def test_a_modules_command_says_exactly_what_runs(name, full):
+    module = importlib.import_module(f"experiments.{name}")
+    options = all_papers.config_of(module, name, all_papers.Config(tiny=not full, full=full))
+    words = page.arguments(name, _reports.plain(options))
+    assert words[:2] == ["-m", f"experiments.{name}"]
+    parsed = runner._parse("", "A paper.", module.Config, [*words[2:], "--devices", "1", "--no-cache"], cache=True)
+    assert parsed.config == options and parsed.devices == 1 and parsed.cache is False
+
+
+def test_commands_run_a_few_at_once_and_say_how_they_end(tmp_path):
+    program = "import pathlib, sys, time; here, me, other, code = sys.argv[1:]\n"
+    program += "pathlib.Path(here, me).touch(); print('I am', me, flush=True)\n"
+    # Each of the first two waits for the other; the third finds both done.
+    program += "while not pathlib.Path(here, other).exists(): time.sleep(0.01)\nsys.exit(int(code))"
+    order = {"a": ("b", 0), "b": ("a", 3), "c": ("a", 0)}
+    commands = {me: [sys.executable, "-c", program, str(tmp_path), me, *map(str, rest)] for me, rest in order.items()}
+    outputs = {me: tmp_path / f"{me}.txt" for me in order}
+    ended = list(processes.run(commands, outputs, at_once=2))
+    assert dict(ended) == {"a": 0, "b": 3, "c": 0} and ended[-1][0] == "c"
+    assert [outputs[me].read_text() for me in order] == ["I am a\n", "I am b\n", "I am c\n"]
+
+
+def test_what_runs_is_ended_when_nobody_waits_any_longer(tmp_path):
+    commands = {"short": [sys.executable, "-c", ""], "long": [sys.executable, "-c", "import time; time.sleep(600)"]}
+    started = time.monotonic()
+    with contextlib.closing(processes.run(commands, {name: tmp_path / name for name in commands}, 2)) as ended:
+        assert next(ended) == ("short", 0)
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.slow
+def test_papers_in_processes_are_the_papers_in_one(tmp_path):
+    rows = []
+    for count in ("1", "2"):
+        command = [sys.executable, "-m", "experiments.papers", "--tiny", "--only", "kl_estimators", "group_baselines"]
+        command += ["--output-dir", str(tmp_path), "--run-name", count, "--devices", count]
+        done = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        directory = tmp_path / "papers" / count
+        found = json.loads((directory / "summary.json").read_text())["rows"]
+        rows.append([{name: value for name, value in row.items() if name != "seconds"} for row in found])
+        assert (directory / "kl_estimators" / "output.txt").exists() == (count == "2")
+    assert rows[0] == rows[1]
 
 
 def run_all(tmp_path, name, **options):

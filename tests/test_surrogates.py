@@ -145,7 +145,8 @@ def test_three_epochs_are_three_steps_on_one_batch():
     """θ_old, the weights and the baseline's old state stay; the optimiser's state goes on; b learns once."""
     corridor = environments.make("corridor", horizon=8)
     policy = POLICY
-    estimator = estimators.make_estimator(policy, objective=OBJECTIVES["clipped"], baseline=baselines.moving_average(0.9, -3.0))
+    baseline = baselines.moving_average(0.9, -3.0)
+    estimator = estimators.make_estimator(policy, objective=OBJECTIVES["clipped"], baseline=baseline)
     optimizer = optax.adam(0.3)
     trainer = training.make_trainer(corridor, policy, estimator, optimizer, num_episodes=4, epochs=3)
     state = jax.jit(trainer.init)(jax.random.key(5))

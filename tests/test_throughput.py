@@ -92,7 +92,20 @@ def test_the_operations_of_a_step_are_those_of_its_matrix_products():
     assert found[critic] - found[plain] == pytest.approx(forward(1) + gradient(1), rel=0.05)
 
 
-@pytest.mark.parametrize("options", [{"batches": ()}, {"batches": (0,)}, {"max_updates": 0}, {"learning_rate": 0.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batches": ()},
+        {"batches": (0,)},
+        {"max_updates": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("inf")},
+        {"measure_seconds": float("inf")},
+        {"measure_seconds": float("nan")},
+        {"hidden": (-1,)},
+        {"seed": -1},
+    ],
+)
 def test_what_cannot_be_measured_is_refused(options):
     with pytest.raises(runner.UsageError, match="must be"):
         throughput.Config(**options).validate()

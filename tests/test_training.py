@@ -1,5 +1,7 @@
 """The update and the loop around it: literal REINFORCE, seeds, sweeps, resumption, microbatches, one compilation."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -179,12 +181,72 @@ def test_nan_rewards_stop_the_run_and_are_named():
         )
 
 
-def test_divergence_is_named(corridor):
-    build = lambda _: training.make_trainer(
-        corridor, TABLE, estimators.make_estimator(TABLE), optax.sgd(jnp.inf), num_episodes=2
+def flat(corridor, rates, num_updates=4, **options):
+    """θ ← θ + η ∇̂ρ without a baseline; η = 0 stands still and ∞ leaves the numbers at once."""
+    build = lambda rate: training.make_trainer(
+        corridor, TABLE, estimators.make_estimator(TABLE), optax.sgd(rate), num_episodes=2
     )
-    with pytest.raises(training.NonFiniteError, match="gradient must be finite"):
-        training.train(build, jax.random.split(jax.random.key(0), 1), num_updates=4)
+    keys = jax.random.split(jax.random.key(0), len(rates))
+    return training.train(build, keys, jnp.asarray(rates), num_updates=num_updates, **options)
+
+
+def test_divergence_is_named_also_after_the_last_update(corridor):
+    for num_updates in (1, 4):
+        with pytest.raises(training.NonFiniteError, match=r"parameters must be finite.*run 0 at update 0: .*the step"):
+            flat(corridor, [jnp.inf], num_updates)
+
+
+def test_a_gradient_of_nans_is_not_called_a_step_too_large():
+    """The observations are NaN and the rewards are not."""
+    nan_obs = dataclasses.replace(poisoned(), reset=lambda key, params: (jnp.int32(-9), jnp.full(1, jnp.nan)))
+    with pytest.raises(training.NonFiniteError, match=r"^gradient must be finite.* at update 0: θ was still finite"):
+        training.train(lambda _: sgd()(nan_obs), jax.random.split(jax.random.key(0), 1), num_updates=1)
+
+
+def test_one_run_that_fails_does_not_end_the_others(corridor):
+    heard = []
+    options = {"chunk": 2, "on_chunk": lambda done, metrics, states: heard.append(done)}
+    with pytest.raises(training.NonFiniteError, match=r"^1 of 3 runs failed .*run 1 at update 0") as caught:
+        flat(corridor, [0.1, jnp.inf, 0.2], **options)
+    assert heard == [2, 4] and list(caught.value.failures) == [1]
+    trained, good = caught.value.trained, flat(corridor, [0.1, 0.0, 0.2], **options)
+    for run in (0, 2):
+        one = lambda states, run=run: jax.tree.map(lambda x: x[run], states)
+        same(one(trained.states), one(good.states), rtol=0)
+        np.testing.assert_array_equal(trained.metrics["mean_return"][run], good.metrics["mean_return"][run])
+    # A policy of NaNs plays on; its returns would look healthy.
+    bad = trained.metrics["mean_return"][1]
+    assert np.isfinite(bad[0]) and np.isnan(bad[1:]).all()
+
+
+def test_where_no_run_is_left_training_ends(corridor):
+    heard = []
+    with pytest.raises(training.NonFiniteError, match=r"^2 of 2 runs failed: ") as caught:
+        flat(corridor, [jnp.inf, jnp.inf], chunk=2, on_chunk=lambda done, *_: heard.append(done))
+    assert heard == [] and caught.value.trained.metrics["mean_return"].shape == (2, 2)
+
+
+def test_a_run_that_goes_on_counts_its_updates_from_its_start(corridor):
+    states = flat(corridor, [0.1], num_updates=3).states
+    with pytest.raises(training.NonFiniteError, match="run 0 at update 3:"):
+        flat(corridor, [jnp.inf], states=states)
+
+
+@pytest.mark.parametrize(
+    ("keys", "more", "message"),
+    [
+        (jax.random.key(0), {}, r"keys must be typed keys of shape \[S\].*of shape \[\]; jax.random.split"),
+        (jax.random.PRNGKey(0), {}, r"keys must be typed keys"),
+        (3, {}, r"keys must be typed keys.*got int of shape \[\]"),
+        (jax.random.split(jax.random.key(0), 0), {}, r"S ≥ 1 runs.*\[0\]"),
+        (jax.random.split(jax.random.key(0), 2), {"hyperparams": 0.1}, r"hyperparams must have 2 rows.*\[\]"),
+        (jax.random.split(jax.random.key(0), 2), {"hyperparams": np.ones(3)}, r"hyperparams must have 2 rows.*\[3\]"),
+        (jax.random.split(jax.random.key(0), 2), {"states": np.ones(3)}, r"states must have 2 rows.*\[3\]"),
+    ],
+)
+def test_what_does_not_belong_to_s_runs_is_refused(corridor, keys, more, message):
+    with pytest.raises(ValueError, match=message):
+        training.train(lambda _: sgd()(corridor), keys, num_updates=1, **more)
 
 
 @pytest.mark.parametrize(

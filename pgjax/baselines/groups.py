@@ -1,13 +1,13 @@
 """Baselines that an episode gets from the other episodes of its group.
 
-A batch of B episodes is B/k groups of k consecutive lanes. Training and the laboratory read `Baseline.needs` and let the
-episodes of a group share one start (one prompt, one problem); nothing is biased where starts differ.
+A batch of B episodes is B/k groups of k consecutive lanes. Training and the laboratory read `Baseline.needs` and let
+the episodes of a group share one start (one prompt, one problem); nothing is biased where starts differ.
 Axes: T time, B episodes, k episodes of a group.
 """
 
 import jax
-import jax.numpy as jnp
 
+from pgjax import advantages
 from pgjax._checks import require_integer, require_one_of
 from pgjax.baselines.simple import stateless
 from pgjax.types import Baseline, Needs, Trajectory
@@ -24,14 +24,6 @@ def split_groups(x: jax.Array, group_size: int | None) -> jax.Array:
     if num_episodes % size:
         raise ValueError(f"group_size must divide num_episodes={num_episodes}, got {size}")
     return x.reshape(x.shape[0], num_episodes // size, size)
-
-
-def _group_totals(trajectory: Trajectory, over: str, group_size: int | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Each row's own share and weight in its group's mean, `[T, B/k, k]`, and the weights' sum `[T, B/k, 1]`."""
-    weights = trajectory.alive if over == "live" else jnp.ones_like(trajectory.alive)
-    weights = split_groups(weights.astype(trajectory.rewards.dtype), group_size)
-    shares = weights * split_groups(trajectory.returns, group_size)
-    return shares, weights, jnp.sum(weights, axis=2, keepdims=True)
 
 
 def _check(over: str, group_size: int | None, least: int) -> None:
@@ -58,9 +50,8 @@ def batch_mean(over: str = "episodes", group_size: int | None = None) -> Baselin
     _check(over, group_size, 1)
 
     def predict(trajectory: Trajectory) -> jax.Array:
-        shares, _, total = _group_totals(trajectory, over, group_size)
-        mean = jnp.sum(shares, axis=2, keepdims=True) / jnp.maximum(total, 1.0)
-        return jnp.broadcast_to(mean, shares.shape).reshape(trajectory.rewards.shape)
+        counting = trajectory.alive.T if over == "live" else None
+        return advantages.group_statistics(trajectory.returns.T, counting, group_size=group_size).mean.T
 
     return stateless(predict, needs=Needs(group_size=group_size))
 
@@ -81,12 +72,7 @@ def leave_one_out(over: str = "episodes", group_size: int | None = None) -> Base
     _check(over, group_size, 2)
 
     def predict(trajectory: Trajectory) -> jax.Array:
-        if trajectory.rewards.shape[1] < 2:
-            raise ValueError(
-                "leave_one_out needs at least 2 episodes in a batch, got num_episodes=1: no other is left to average"
-            )
-        shares, weights, total = _group_totals(trajectory, over, group_size)
-        others = jnp.sum(shares, axis=2, keepdims=True) - shares
-        return (others / jnp.maximum(total - weights, 1.0)).reshape(trajectory.rewards.shape)
+        counting = trajectory.alive.T if over == "live" else None
+        return trajectory.returns - advantages.leave_one_out(trajectory.returns.T, counting, group_size=group_size).T
 
     return stateless(predict, needs=Needs(group_size=group_size))

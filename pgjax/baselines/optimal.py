@@ -94,7 +94,7 @@ def optimal_constant(decay: float = 0.9, norm: str = "vanilla") -> Baseline:
 
 
 def optimal_leave_one_out(group_size: int | None = None, norm: str = "vanilla") -> Baseline:
-    """b^i = Σ_{j≠i} ‖S^j‖² G_1^j / Σ_{j≠i} ‖S^j‖² over the other episodes j of the group: nothing to be learnt. Unbiased.
+    """b^i = Σ_{j≠i} ‖S^j‖² G_1^j / Σ_{j≠i} ‖S^j‖² over the other episodes j of the group, learning nothing. Unbiased.
 
     With `total_return` it estimates E[‖S‖² G_1] / E[‖S‖²], the constant of least variance, from this batch alone. With
     `reward_to_go` b^i_t = Σ_{j≠i} ‖ψ_t^j‖² G_t^j / Σ_{j≠i} ‖ψ_t^j‖², row by row over the other episodes still running

@@ -102,7 +102,7 @@ def assemble(
     row_objective: RowObjective,
     update: Callable[[PyTree, Trajectory, PyTree], tuple[PyTree, dict[str, jax.Array]]],
     fits_windows: bool,
-    needs: Needs = Needs(),
+    needs: Needs | None = None,
     rows_per_piece: int | None = None,
 ) -> Estimator:
     """An `Estimator` whose gradient goes through the hot path.
@@ -134,5 +134,5 @@ def assemble(
         gradient=gradient,
         episode_gradients=episode_gradients,
         fits_windows=fits_windows,
-        needs=needs,
+        needs=Needs() if needs is None else needs,
     )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from pgjax import acting, losses
 from pgjax._checks import require_in_range
-from pgjax.estimators.hot_path import assemble, batch_gradient, mean_over_live
+from pgjax.estimators.hot_path import assemble, batch_gradient, count_live, mean_over_live
 from pgjax.estimators.rules import Returns
 from pgjax.estimators.scores import squared_score_norms
 from pgjax.estimators.weighting import Weighting, make_weighting, time_scale
@@ -180,6 +180,8 @@ def _fused_gradient(
         alive, targets = trajectory.alive, weighting.targets(trajectory)
         seen_targets = trajectory._replace(returns=targets)
         context, fit_rows = fit.begin(state, seen_targets, targets)
+        # The hot path divides by the number of episodes, and the fit averages over live rows.
+        share = alive.shape[1] / count_live(alive, targets.dtype)
 
         def both_objectives(outputs: tuple[PyTree, jax.Array], rows: tuple):
             (policy_outputs, raw), (factor, target, fit_row, extra) = outputs, rows
@@ -187,7 +189,7 @@ def _fused_gradient(
             objective, entropy = row_objective(policy_outputs, (factor * (target - values), extra))
             loss = fit.loss(raw, fit_row)
             # The two sums share no parameter, so their gradients do not mix.
-            return objective - loss, (entropy, loss)
+            return objective - share * loss, (entropy, loss)
 
         rows = (weighting.factors(trajectory), targets, fit_rows, extras(trajectory))
         (estimate, descent), sums = batch_gradient(
@@ -201,9 +203,7 @@ def _fused_gradient(
             outputs_of=outputs_of,
         )
         entropy, loss = mean_over_live(sums, alive)
-        # The hot path divides by the number of episodes; the fit averages over live rows.
-        of_loss = mean_over_live(jax.tree.map(lambda x: -x * alive.shape[1], descent), alive)
-        state, metrics = fit.finish(state, context, loss, of_loss)
+        state, metrics = fit.finish(state, context, loss, jax.tree.map(jnp.negative, descent))
         return estimate, state, {"entropy": entropy, **metrics}
 
     return gradient

@@ -10,17 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pgjax import baselines
+from pgjax import advantages, baselines
 from pgjax import returns as return_functions
 from pgjax._checks import require_integer, require_one_of
-from pgjax._spread import standardised
-from pgjax.baselines.groups import split_groups
+from pgjax.advantages.steps import OVER_TIME
 from pgjax.estimators.hot_path import count_live
 from pgjax.estimators.rules import Returns, next_values, reward_to_go
 from pgjax.types import Baseline, Needs, Trajectory
 
 PyTree = Any
-OVER_TIME = ("sum", "mean", "episode_mean")
 STANDARDISE = ("none", "population", "group_population", "group_sample")
 
 
@@ -108,9 +106,10 @@ def make_weighting(
         targets, values = targets_and_values(returns, baseline, state, trajectory)
         weights = targets - values
         if standardise == "population":
-            weights = standardised(weights, trajectory.alive)
+            weights = advantages.standardise(weights, trajectory.alive)
         elif standardise != "none":
-            weights = _group_standardised(weights, needs.group_size, ddof=int(standardise == "group_sample"))
+            ddof = int(standardise == "group_sample")
+            weights = advantages.standardise_groups(weights.T, group_size=needs.group_size, ddof=ddof).T
         # A row of padding may hold anything, infinities too, and 0 · ∞ is NaN.
         return factors(trajectory) * jnp.where(trajectory.alive, weights, 0.0), targets
 
@@ -138,14 +137,6 @@ def _one_group_size(wanted: int | None, of_baseline: int | None) -> int | None:
     if of_baseline not in (None, wanted):
         raise ValueError(f"group_size must be the baseline's, {of_baseline}, or None, got {wanted}")
     return wanted
-
-
-def _group_standardised(weights: jax.Array, group_size: int | None, ddof: int) -> jax.Array:
-    """(w − group mean) / group standard deviation, row by row; exactly 0 where all of a group agree."""
-    groups = split_groups(weights, group_size)
-    if groups.shape[2] < 2:
-        raise ValueError(f"group_size must be at least 2 to standardise within groups, got {groups.shape[2]}")
-    return standardised(groups, axis=2, ddof=ddof).reshape(weights.shape)
 
 
 def time_scale(over_time: str, alive: jax.Array, dtype: Any) -> jax.Array:

@@ -3,7 +3,8 @@
     collect episodes with θ → rewards → ∇̂ρ from the estimator → θ ← optimiser(θ, ∇̂ρ) → then the baseline sees the batch
 
 Whole runs are `jit(scan(update))` in chunks with donated state. Seeds and float hyper-parameters are one more axis of
-the same program: vmapped on accelerators, mapped in turn on CPUs, where that measured 2–4 times faster.
+the same program, shared out over the devices: vmapped on an accelerator, mapped in turn on a CPU, where that measured
+2–4 times faster.
 """
 
 from pgjax.training.fit import Fit, fit

@@ -25,11 +25,15 @@ class Trainer(NamedTuple):
         update: `TrainState → (TrainState, metrics)`.
         learn: `(TrainState, trajectory) → (TrainState, metrics)`: the second half of `update`, for episodes that
             somebody else collected with `state.params`.
+        num_episodes: how many episodes (or lanes) are collected at once, which devices may share.
+        group_size: so many consecutive episodes stay on one device.
     """
 
     init: Callable[[jax.Array], TrainState]
     update: Callable[[TrainState], tuple[TrainState, Metrics]]
     learn: Callable[[TrainState, Trajectory], tuple[TrainState, Metrics]]
+    num_episodes: int = 1
+    group_size: int = 1
 
 
 def _counts(trajectory: Trajectory) -> Metrics:
@@ -187,7 +191,7 @@ def make_trainer(
         state, more = learn(state, trajectory)
         return state._replace(lanes=lanes), {**metrics, **more}
 
-    return Trainer(init=init, update=update, learn=learn)
+    return Trainer(init=init, update=update, learn=learn, num_episodes=part, group_size=group_size)
 
 
 def _statistics_everywhere(trajectory: Trajectory) -> Trajectory:
@@ -220,7 +224,7 @@ def _checked_sizes(
         if microbatches != 1:
             raise ValueError(f"microbatches must be 1 with continuing windows (num_steps), got {microbatches}")
         if needs.greedy_returns:
-            raise ValueError("num_steps must be None with an estimator that needs greedy episodes: a window has no start")
+            raise ValueError("num_steps must be None with an estimator that needs greedy episodes, which start anew")
         if group_size not in (None, 1) or wanted > 1:
             raise ValueError(
                 f"group_size must be 1 with continuing windows (num_steps), whose episodes share no start, "

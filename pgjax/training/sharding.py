@@ -1,0 +1,156 @@
+"""S runs on D devices, in one of two ways that give the same numbers.
+
+`Shares`: equal shares of the runs, one program, and nothing that the devices have to tell each other. Every leaf
+`[S, ...]` of what belongs to a run is cut along its first axis, and each device trains its share by itself, as one
+device would train all runs. `SharedEpisodes`: where there are fewer runs than devices, the devices share the episodes of
+one run after the other, and add up their gradients.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from pgjax._checks import require_integer
+from pgjax._shards import EPISODES_AXIS, most_shards, summation
+from pgjax.pieces import RUNS_AXIS
+
+PyTree = Any
+# Not RUNS_AXIS, which is the axis of the runs that are vmapped together on one device.
+SHARES_AXIS = "shares"
+
+
+def choose_devices(devices: Sequence[jax.Device] | int | None) -> list[jax.Device]:
+    """The devices that are meant: these, the first n of this process, or all of them.
+
+    `None` keeps to the device of `jax.default_device(...)`, where one has been set.
+
+    Raises:
+        ValueError: if there are fewer than n, if a device is listed twice, or if none is.
+    """
+    default = jax.config.jax_default_device
+    if devices is None and isinstance(default, jax.Device):
+        return [default]
+    local = jax.local_devices(backend=default if isinstance(default, str) else None)
+    if devices is None:
+        return local
+    if isinstance(devices, Sequence):
+        if not devices or len(set(devices)) < len(devices):
+            raise ValueError(f"devices must be different devices, at least one, got {list(devices)}")
+        return list(devices)
+    require_integer("devices", devices, 1, len(local))
+    return local[:devices]
+
+
+class Shares(NamedTuple):
+    """Where S runs are trained.
+
+    Attributes:
+        mesh: one axis over min(S, D) devices.
+        num_runs: S.
+        rows: S rounded up to equal shares; the rows from S on repeat the last run and are dropped in the end.
+    """
+
+    mesh: Mesh
+    num_runs: int
+    rows: int
+
+    @classmethod
+    def of(cls, devices: Sequence[jax.Device], num_runs: int) -> "Shares":
+        """`num_runs` over the first of `devices`, as many as there are runs."""
+        used = list(devices)[:num_runs]
+        rows = -(-num_runs // len(used)) * len(used)
+        return cls(mesh=Mesh(np.asarray(used), (SHARES_AXIS,)), num_runs=num_runs, rows=rows)
+
+    def scatter(self, tree: PyTree) -> PyTree:
+        """Leaves `[S, ...]`, wherever they are, as `[rows, ...]` on the devices."""
+        if self.rows > self.num_runs:
+            # Through one device: cutting an array that lies on several makes them exchange it.
+            tree = jax.device_put(tree, self.mesh.devices[0])
+            source = np.minimum(np.arange(self.rows), self.num_runs - 1)
+            tree = jax.tree.map(lambda x: x[source], tree)
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(SHARES_AXIS)))
+
+    def gather(self, tree: PyTree) -> PyTree:
+        """Leaves `[rows, ...]` on the devices as `[S, ...]` on the first device, uncopied if it is the only one."""
+        tree = jax.device_put(tree, self.mesh.devices[0])
+        return jax.tree.map(lambda x: x[: self.num_runs], tree) if self.rows > self.num_runs else tree
+
+    def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
+        """`function` compiled for arguments like these; `options` are those of `jax.jit`."""
+        return jax.jit(function, **options).lower(*arguments).compile()
+
+    def each(self, function: Callable, mapping: str, num_shared: int = 0) -> Callable:
+        """`function` for every row of its arguments, the last `num_shared` of which are the same for all rows.
+
+        Args:
+            mapping: how a device goes through its share, `"map"`, `"vmap"` or `"auto"`, see `train`.
+        """
+        if mapping == "auto":
+            mapping = "map" if self.mesh.devices[0].platform == "cpu" else "vmap"
+
+        def share(*arguments):
+            cut = len(arguments) - num_shared
+            own, shared = arguments[:cut], arguments[cut:]
+            if mapping == "vmap":
+                return jax.vmap(lambda *row: function(*row, *shared), axis_name=RUNS_AXIS)(*own)
+            return jax.lax.map(lambda row: function(*row, *shared), own)
+
+        def together(*arguments):
+            specs = [PartitionSpec(SHARES_AXIS)] * (len(arguments) - num_shared) + [PartitionSpec()] * num_shared
+            # The check would refuse scans that start from zeros, and no result is replicated, so that it has no use.
+            return jax.shard_map(
+                share, mesh=self.mesh, in_specs=tuple(specs), out_specs=PartitionSpec(SHARES_AXIS), check_vma=False
+            )(*arguments)
+
+        return together
+
+
+class SharedEpisodes(NamedTuple):
+    """S runs, one after the other, each with its episodes over all devices; the methods are those of `Shares`.
+
+    Attributes:
+        mesh: one axis over the devices, `episodes`.
+        deterministic: whether sums are added up in an order that does not depend on the number of devices.
+    """
+
+    mesh: Mesh
+    deterministic: bool
+
+    @classmethod
+    def of(cls, devices: Sequence[jax.Device], deterministic: bool) -> "SharedEpisodes":
+        mesh = Mesh(np.asarray(devices), (EPISODES_AXIS,), axis_types=(AxisType.Auto,))
+        return cls(mesh=mesh, deterministic=deterministic)
+
+    def scatter(self, tree: PyTree) -> PyTree:
+        """The leaves, whole on every device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+    def gather(self, tree: PyTree) -> PyTree:
+        return jax.device_put(tree, self.mesh.devices[0])
+
+    def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
+        whole = NamedSharding(self.mesh, PartitionSpec())
+        with jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
+            return jax.jit(function, out_shardings=whole, **options).lower(*arguments).compile()
+
+    def each(self, function: Callable, mapping: str, num_shared: int = 0) -> Callable:
+        del mapping
+
+        def together(*arguments):
+            cut = len(arguments) - num_shared
+            return jax.lax.map(lambda row: function(*row, *arguments[cut:]), arguments[:cut])
+
+        return together
+
+
+def choose_layout(
+    devices: Sequence[jax.Device], num_runs: int, num_episodes: int, group_size: int, deterministic: bool
+) -> Shares | SharedEpisodes:
+    """Shares of the runs, or of the episodes where there are fewer runs than devices and the episodes can be shared."""
+    shards = most_shards(len(devices), num_episodes, group_size) if num_runs < len(devices) else 1
+    if shards > num_runs:
+        return SharedEpisodes.of(devices[:shards], deterministic)
+    return Shares.of(devices, num_runs)
