@@ -30,7 +30,8 @@ class Entry(NamedTuple):
             with 64-bit numbers enabled.
         factor: B → the number by which its mean differs from the target, where that is all.
         natural: whether it estimates F⁺∇ρ.
-        enumerable: whether the trajectory alone decides it: a greedy episode depends on the randomness besides.
+        of_groups: k → the same entry by groups of k episodes, which weigh each other within their group alone; None
+            where groups mean nothing to it.
     """
 
     make: Callable[[Problem], Estimator]
@@ -41,7 +42,7 @@ class Entry(NamedTuple):
     program: Callable[[Problem, PyTree], exact.Moments] | None = None
     factor: Callable[[int], float] | None = None
     natural: bool = False
-    enumerable: bool = True
+    of_groups: Callable[[int], "Entry"] | None = None
 
 
 def weighted(returns=estimators.reward_to_go, **options) -> Callable[[Problem], Estimator]:
@@ -52,6 +53,11 @@ def weighted(returns=estimators.reward_to_go, **options) -> Callable[[Problem], 
         return estimators.make_estimator(problem.policy, returns=returns(), **chosen)
 
     return make
+
+
+def by_groups(entry_of: Callable[[int | None], Entry]) -> Entry:
+    """The entry by groups of k, made by `entry_of(k)`; here its one group is the whole batch, k = None."""
+    return entry_of(None)._replace(joint=True, of_groups=entry_of)
 
 
 def with_critic(form: str) -> Callable[[Problem], Estimator]:
@@ -100,7 +106,8 @@ G1, GT = estimators.total_return, estimators.reward_to_go
 VALUE = lambda problem: problem.value
 AVERAGE = lambda problem: baselines.moving_average(0.9, "first")
 OLD_VISITS = "states visited as θ_old does"
-OWN_SAMPLE = "(B−1)/B: the mean contains the own episode"
+contains_itself = lambda size: f"({size}−1)/{size}: the mean contains the episode itself"
+OWN_SAMPLE = contains_itself("B")
 NOT_STATED = "not stated"
 TOTAL, TO_GO, LAMBDA = exact.total_return_moments, exact.reward_to_go_moments, exact.lambda_return_moments
 OF_STATE = lambda oracle: oracle.values
@@ -118,16 +125,21 @@ CATALOGUE: dict[str, Entry] = {
         program=by_program(TOTAL, baseline=lambda oracle: oracle.best_constant),
     ),
     "G₁ − b*ⱼ per parameter": Entry(lambda p: estimators.per_parameter(p.policy, decay=0.95)),
-    "G₁ − greedy episode": Entry(weighted(G1, baseline=lambda p: baselines.greedy_rollout()), enumerable=False),
-    "G₁, leave-one-out (RLOO)": Entry(weighted(G1, baseline=lambda p: baselines.leave_one_out()), joint=True),
-    "G₁, batch mean (Dr. GRPO)": Entry(
-        weighted(G1, baseline=lambda p: baselines.batch_mean()),
-        OWN_SAMPLE,
-        joint=True,
-        factor=lambda batch: (batch - 1) / batch,
+    "G₁ − greedy episode": Entry(weighted(G1, baseline=lambda p: baselines.greedy_rollout())),
+    "G₁, leave-one-out (RLOO)": by_groups(
+        lambda k: Entry(weighted(G1, baseline=lambda p: baselines.leave_one_out(group_size=k)))
     ),
-    "G₁, standardised (GRPO)": Entry(
-        weighted(G1, standardise="group_population"), "divided by the batch's own spread", joint=True
+    "G₁, batch mean (Dr. GRPO)": by_groups(
+        lambda k: Entry(
+            weighted(G1, baseline=lambda p: baselines.batch_mean(group_size=k)),
+            OWN_SAMPLE if k is None else contains_itself("k"),
+            factor=lambda batch: 1.0 - 1.0 / (k or batch),
+        )
+    ),
+    "G₁, standardised (GRPO)": by_groups(
+        lambda k: Entry(
+            weighted(G1, standardise="group_population", group_size=k), "divided by the group's own spread"
+        )
     ),
     "Gₜ (GPOMDP)": Entry(weighted(), program=by_program(TO_GO)),
     "Gₜ, γ = 0.9 without γᵗ": Entry(
@@ -150,7 +162,7 @@ CATALOGUE: dict[str, Entry] = {
         weighted(baseline=lambda p: baselines.shifted(p.value, -1.0)),
         program=by_program(TO_GO, baseline=lambda oracle: oracle.values - 1.0),
     ),
-    "Gₜ, leave-one-out": Entry(weighted(baseline=lambda p: baselines.leave_one_out("live")), joint=True),
+    "Gₜ, leave-one-out": by_groups(lambda k: Entry(weighted(baseline=lambda p: baselines.leave_one_out("live", k)))),
     "GAE, λ = 0.9": Entry(
         weighted(lambda: estimators.lambda_return(0.9), baseline=VALUE),
         "the error of v",
@@ -209,12 +221,13 @@ CATALOGUE: dict[str, Entry] = {
 
 
 def chosen(
-    problem: Problem, batch: int, names: tuple[str, ...], own: tuple[str, ...]
+    problem: Problem, batch: int, names: tuple[str, ...], own: tuple[str, ...], group_size: int = 1
 ) -> tuple[dict[str, Entry], dict[str, str]]:
     """The entries that the problem and the batch have room for, then the user's own; and the others, each with why not.
 
     Args:
         names: of the catalogue, whole or a part of one; all of it if empty.
+        group_size: k, episodes that share a start; with k > 1 an entry that knows groups works within them.
 
     Raises:
         UsageError: for a name that nothing matches or that there is no room for, or a `module:function` that cannot
@@ -229,11 +242,12 @@ def chosen(
     for name, entry in CATALOGUE.items():
         reason = lacking.get(entry.needs, "") or ("needs --batch 2 or more" if entry.joint and batch < 2 else "")
         if name in wanted:
-            (left_out if reason else found)[name] = reason or entry
+            grouped = entry.of_groups(group_size) if entry.of_groups and group_size > 1 else entry
+            (left_out if reason else found)[name] = reason or grouped
     if names and left_out:
         name, reason = next(iter(left_out.items()))
         raise UsageError(f"--only “{name}”: {reason}")
-    return found | {path: load(path, problem, batch) for path in own}, left_out
+    return found | {path: load(path, problem, batch, group_size) for path in own}, left_out
 
 
 def _matching(part: str) -> list[str]:
@@ -246,7 +260,7 @@ def _matching(part: str) -> list[str]:
     return found
 
 
-def load(path: str, problem: Problem, batch: int) -> Entry:
+def load(path: str, problem: Problem, batch: int, group_size: int = 1) -> Entry:
     """A user's `module:function`: policy → Estimator, or nothing → Baseline, which is subtracted from G_t."""
     module, _, function = path.partition(":")
     try:
@@ -266,7 +280,10 @@ def load(path: str, problem: Problem, batch: int) -> Entry:
             return made
         raise UsageError(f"--estimator {path}: must return an Estimator or a Baseline, got {type(made).__name__}")
 
-    make(problem)  # what cannot be made is refused before the long measurements
+    # What cannot be made is refused before the long measurements.
+    wanted = make(problem).needs.group_size or group_size
+    if wanted != group_size:
+        raise UsageError(f"--estimator {path}: needs --group-size {wanted} (groups share a start), got {group_size}")
     return Entry(make, bias=NOT_STATED, joint=True)
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from experiments import _catalogue as catalogue
+from experiments import _lab_exact as lab_exact
 from experiments import _laboratory as laboratory
 from experiments import _runner as runner
 from pgjax import diagnostics
@@ -19,7 +20,7 @@ class Line:
     """
 
     entry: catalogue.Entry
-    exact: laboratory.Exact | None
+    exact: lab_exact.Exact | None
     found: laboratory.Measured
     target: np.ndarray
     reference_errors: np.ndarray
@@ -151,13 +152,19 @@ def exact_number(quantity: str, line: Line, batch: int) -> float | None:
     return known.get(quantity)
 
 
-def record(problem: str, batch: int, first: str, lines: dict[str, Line], recorder: runner.Recorder) -> None:
+def _in_groups(group_size: int) -> str:
+    return f", in groups of {group_size} that share a start" if group_size > 1 else ""
+
+
+def record(
+    problem: str, batch: int, first: str, lines: dict[str, Line], recorder: runner.Recorder, group_size: int = 1
+) -> None:
     worth = lambda line: -line.gain[0] if line.gain else line.variance / line.scale + line.bias**2
     ordered = dict(sorted(lines.items(), key=lambda item: worth(item[1])))
     shown = [cells(name, line, batch) for name, line in ordered.items()]
     kept = [i for i in range(len(HEADERS)) if any(row[i] for row in shown)]
     order = "gain of one step" if any(line.gain for line in lines.values()) else "smallest mean squared error"
-    title = f"{problem}, B = {batch} episodes an estimate; best first, by the {order}"
+    title = f"{problem}, B = {batch} episodes an estimate{_in_groups(group_size)}; best first, by the {order}"
     headers = [HEADERS[i].replace("first", first) for i in kept]
     recorder.table(title, headers, [[row[i] for i in kept] for row in shown])
     for name, line in lines.items():
@@ -204,7 +211,9 @@ def record(problem: str, batch: int, first: str, lines: dict[str, Line], recorde
         )
 
 
-def plot_plane(problem: str, batch: int, lines: dict[str, Line], recorder: runner.Recorder) -> None:
+def plot_plane(
+    problem: str, batch: int, lines: dict[str, Line], recorder: runner.Recorder, group_size: int = 1
+) -> None:
     """Relative bias² against relative variance; the unbiased stand on the left edge."""
     from experiments import _plots as plots
 
@@ -221,8 +230,8 @@ def plot_plane(problem: str, batch: int, lines: dict[str, Line], recorder: runne
         ratio = unbiased[noisiest] / unbiased[quietest]
         title += f"; “{quietest}” has 1/{ratio:.3g} of the variance of “{noisiest}”"
     caption = (
-        f"{problem}, B = {batch}. Dots, at the left edge: no bias. Crosses: biased. Dashed lines join "
-        "equal mean squared errors, variance plus squared bias."
+        f"{problem}, B = {batch}{_in_groups(group_size)}. Dots, at the left edge: no bias. Crosses: biased. "
+        "Dashed lines join equal mean squared errors, variance plus squared bias."
     )
     figure, axes = plots.figure(title, caption, width=10.0, height=7.5)
     axes.set(xscale="log", yscale="log", xlabel="squared bias, relative to ‖∇ρ‖²")

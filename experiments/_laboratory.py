@@ -1,9 +1,10 @@
-"""The measurements of the gradient laboratory: exact moments, sampled statistics, and what one step gains.
+"""The sampled measurements of the gradient laboratory: statistics of estimates, and what one step gains.
 
 Every estimator is looked at with the state that its baseline has after twenty batches of this very policy, and then on
 the same episodes. Axes: M estimates, B episodes of one estimate, P parameters.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -34,19 +35,6 @@ class Episodes(NamedTuple):
         return self.other if entry.behaviour else self.own
 
 
-class Exact(NamedTuple):
-    """Of the estimate from a batch: its mean `[P]` and tr Var (None where only the mean is known).
-
-    `rounding` is the length of error in the mean that its own arithmetic may leave. `consistent` is false where
-    enumeration and dynamic programming, or a stated factor, contradict each other.
-    """
-
-    mean: np.ndarray
-    variance: float | None
-    rounding: float
-    consistent: bool = True
-
-
 class Measured(NamedTuple):
     """Of the estimate from a batch: its statistics, its cosine with the target, and the estimates `[M, P]`."""
 
@@ -64,19 +52,35 @@ def old_params(problem: Problem) -> PyTree:
     return unravel(flat - jnp.asarray(0.3 * gradient, flat.dtype))
 
 
-def sample(problem: Problem, key: jax.Array, num_episodes: int) -> Episodes:
-    """`num_episodes` episodes of θ, with the greedy returns of their starts, and as many of θ_old."""
+def needs_greedy(problem: Problem, entries: Mapping[str, Entry]) -> bool:
+    """Whether any entry's estimator needs a greedy episode from each start."""
+    return any(entry.make(problem).needs.greedy_returns for entry in entries.values())
+
+
+def sample(
+    problem: Problem, key: jax.Array, num_episodes: int, *, group_size: int = 1, greedy: bool = False
+) -> Episodes:
+    """`num_episodes` episodes of θ, and as many of θ_old.
+
+    Args:
+        group_size: k, so many consecutive episodes share a start.
+        greedy: whether the episodes of θ come with the greedy returns of their starts.
+    """
     environment, policy = problem.environment, problem.policy
+    play = functools.partial(rollouts.episodes, environment, policy, group_size=group_size)
 
     @jax.jit
     def collect(key: jax.Array) -> Episodes:
         own_keys, other_keys = jax.random.split(key, (2, num_episodes))
-        own = rollouts.episodes(environment, policy, problem.params, own_keys)
-        own = evaluation.with_greedy_returns(environment, policy, problem.params, own_keys, own)
+        own = play(problem.params, own_keys)
+        if greedy:
+            own = evaluation.with_greedy_returns(
+                environment, policy, problem.params, own_keys, own, group_size=group_size
+            )
         if problem.oracle is None:
             return Episodes(own=own, other=own)
         old = old_params(problem)
-        other = rollouts.episodes(environment, policy, old, other_keys)
+        other = play(old, other_keys)
         return Episodes(own=own, other=estimators.record_behaviour(policy, old, other))
 
     return collect(key)
@@ -119,17 +123,28 @@ def _variance(estimates: jax.Array) -> diagnostics.Estimate:
 
 
 def large_sample(
-    problem: Problem, entry: Entry, warm: Episodes, key: jax.Array, batch: int, num_episodes: int, repeats: int
+    problem: Problem,
+    entry: Entry,
+    warm: Episodes,
+    key: jax.Array,
+    batch: int,
+    num_episodes: int,
+    repeats: int,
+    group_size: int = 1,
 ) -> tuple[jax.Array, np.ndarray]:
     """The mean of an entry's estimates over `repeats` samples of N episodes, and its squared errors, `[P]` each."""
     estimator = entry.make(problem)
     state = jax.jit(lambda warm: warmed(problem, estimator, warm, batch))(warm.of(entry))
     look = jax.jit(
-        lambda episodes: measure.group_estimates(estimator, problem.params, state, episodes, batch, at_once=256)
+        lambda episodes: measure.batch_estimates(estimator, problem.params, state, episodes, batch, at_once=256)
     )
     collect = jax.jit(
         lambda key: rollouts.episodes(
-            problem.environment, problem.policy, problem.params, jax.random.split(key, num_episodes)
+            problem.environment,
+            problem.policy,
+            problem.params,
+            jax.random.split(key, num_episodes),
+            group_size=group_size,
         )
     )
     estimates = np.concatenate([look(collect(key)) for key in jax.random.split(key, repeats)])
@@ -153,7 +168,7 @@ def measured(
         @jax.jit
         def look(warm: Trajectory, episodes: Trajectory):
             state = warmed(problem, estimator, warm, batch)
-            estimates = measure.group_estimates(estimator, problem.params, state, episodes, batch, at_once=256)
+            estimates = measure.batch_estimates(estimator, problem.params, state, episodes, batch, at_once=256)
             return estimates, state
 
         estimates, state = look(warm.of(entry), episodes.of(entry))
@@ -210,109 +225,6 @@ def against_batch(
             variance = _variance(estimates)
             curves[name].append((batch * factor, *map(float, (variance.value, variance.low, variance.high))))
     return curves
-
-
-def exact_moments(
-    problem: Problem, entries: Mapping[str, Entry], states: Mapping[str, PyTree], batch: int, limit: int
-) -> dict[str, Exact]:
-    """Mean and tr Var of every entry's estimate from B episodes, in float64: by enumeration where all batches can be
-    listed, by dynamic programming where an entry has a program, by both where it can.
-
-    An entry whose episodes do not weigh each other needs single episodes only: its variance falls as 1/B.
-    """
-    found = _enumerate(problem, entries, states, batch, limit)
-    for name, entry in entries.items():
-        with jax.enable_x64(True):
-            stated = _stated(problem, entry, batch)
-        if stated is None:
-            continue
-        if name in found:
-            allowed = found[name].rounding + stated.rounding
-            agrees = np.linalg.norm(found[name].mean - stated.mean) <= allowed
-            if stated.variance is not None:
-                size = np.linalg.norm(found[name].mean) + found[name].variance**0.5
-                agrees &= abs(found[name].variance - stated.variance) <= 2.0 * allowed * (size + allowed)
-            found[name] = found[name]._replace(consistent=bool(agrees))
-        else:
-            found[name] = stated
-    return found
-
-
-def _stated(problem: Problem, entry: Entry, batch: int) -> Exact | None:
-    mdp = problem.oracle.mdp
-    count = mdp.horizon * mdp.probabilities.size
-    if entry.factor is not None:
-        mean = entry.factor(batch) * problem.oracle.gradient
-        return Exact(mean=mean, variance=None, rounding=_rounding(problem, count, float(np.sum(mean**2))))
-    if entry.program is None:
-        return None
-    moments = entry.program(problem, jax.tree.map(in_float64, problem.params))
-    mean = np.asarray(ravel_pytree(moments.mean)[0])
-    rounding = _rounding(problem, count, float(moments.second_moment))
-    return Exact(mean=mean, variance=float(moments.total_variance) / batch, rounding=rounding)
-
-
-def _rounding(problem: Problem, count: int, second_moment: float, dtype: Any = np.float64) -> float:
-    """The error that arithmetic in `dtype` leaves in a mean: 16 ε √n (√E‖g‖² + T max|R| √tr F), n numbers being added.
-
-    The second term is what G ψ is made of before anything is subtracted from G: with returns near 10⁶ and a baseline
-    beside them the estimates are small, and their roundings are not. F is the Fisher information of an episode.
-    """
-    oracle = problem.oracle
-    with jax.enable_x64(True):
-        params = jax.tree.map(in_float64, problem.params)
-        fisher = exact.fisher_matrix(problem.policy.apply, params, oracle.mdp)
-    scores = float(jnp.trace(fisher)) ** 0.5
-    largest = oracle.mdp.horizon * float(jnp.max(jnp.abs(oracle.mdp.rewards)))
-    return float(16.0 * np.finfo(dtype).eps * count**0.5 * (second_moment**0.5 + largest * scores))
-
-
-def _enumerate(problem: Problem, entries, states, batch: int, limit: int) -> dict[str, Exact]:
-    try:
-        with jax.enable_x64(True):
-            enumeration = exact.enumerate_trajectories(problem.oracle.mdp, limit=limit)
-    except ValueError:
-        return {}
-    count = enumeration.environment_probabilities.shape[0]
-    found = {}
-    for size in {1, batch}:
-        for behaviour in (False, True):
-            part = {
-                name: entry
-                for name, entry in entries.items()
-                if entry.enumerable
-                and entry.behaviour == behaviour
-                and size == (batch if entry.joint else 1)
-                and count**size <= limit
-            }
-            if part:
-                found |= _enumerated(problem, part, states, enumeration, size, behaviour, batch, limit)
-    return found
-
-
-def _enumerated(problem, entries, states, enumeration, size, behaviour: bool, batch, limit) -> dict[str, Exact]:
-    with jax.enable_x64(True):
-        double = lambda tree: jax.tree.map(in_float64, tree)
-        params, acting = double(problem.params), double(old_params(problem) if behaviour else problem.params)
-        policy = problem.policy
-        if behaviour:
-            recorded = estimators.record_behaviour(policy, acting, enumeration.trajectories)
-            enumeration = enumeration._replace(trajectories=recorded)
-        made = {name: (entry.make(problem), double(states[name])) for name, entry in entries.items()}
-
-        def together(trajectory: Trajectory) -> dict[str, jax.Array]:
-            estimates = {name: made[name][0].gradient(params, made[name][1], trajectory)[0] for name in made}
-            return {name: ravel_pytree(estimate)[0] for name, estimate in estimates.items()}
-
-        probabilities = exact.trajectory_probabilities(policy.apply, acting, enumeration)
-        moments = exact.estimator_moments(together, enumeration, probabilities, size, limit=limit)
-        dtypes = jax.eval_shape(together, exact.select_episodes(enumeration.trajectories, jnp.arange(size)))
-        count, found = probabilities.size**size, {}
-        for name in made:
-            mean, variance = np.asarray(moments.mean[name]), float(jnp.sum(moments.variance[name]))
-            rounding = _rounding(problem, count, float(mean @ mean) + variance, dtypes[name].dtype)
-            found[name] = Exact(mean=mean, variance=variance * size / batch, rounding=rounding)
-        return found
 
 
 def gains(problem: Problem, found: Mapping[str, Measured], most: int = 512) -> dict[str, tuple[float, float]]:

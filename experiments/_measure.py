@@ -57,10 +57,10 @@ def exact_moments(variants: Mapping[str, tuple[MakeEstimator, int]], recorder: R
             "wrong: batch mean with own episode": (estimate(biased), 2, 0.5),
             "wrong: ρ̂ refreshed before use": (refreshed, 1, 0.9),
         }
-        right = {name: (estimate(make(policy, value)), group, 1.0) for name, (make, group) in variants.items()}
+        right = {name: (estimate(make(policy, value)), size, 1.0) for name, (make, size) in variants.items()}
         found = {}
         for size in (1, 2):
-            functions = {name: function for name, (function, group, _) in (right | wrong).items() if group == size}
+            functions = {name: function for name, (function, wanted, _) in (right | wrong).items() if wanted == size}
             together = lambda batch, functions=functions: {name: f(batch) for name, f in functions.items()}
             moments = exact.estimator_moments(together, enumeration, probabilities, size)
             found |= {name: (moments.mean[name], float(jnp.sum(moments.variance[name]))) for name in functions}
@@ -80,18 +80,13 @@ def exact_moments(variants: Mapping[str, tuple[MakeEstimator, int]], recorder: R
     return variances
 
 
-def group_estimates(
-    estimator: Estimator, params: PyTree, state: PyTree, trajectory: Trajectory, group: int, at_once: int | None = None
+def batch_estimates(
+    estimator: Estimator, params: PyTree, state: PyTree, trajectory: Trajectory, batch: int, at_once: int | None = None
 ) -> jax.Array:
-    """The estimate from each group of `group` of the N episodes, `[N / group, P]`, one at a time or `at_once`."""
-
-    def split(x: jax.Array, axis: int) -> jax.Array:
-        return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, group, *x.shape[axis + 1 :]), axis, 0)
-
-    groups = jax.tree.map(lambda x: split(x, 1), trajectory._replace(final_obs=None))
-    groups = groups._replace(final_obs=jax.tree.map(lambda x: split(x, 0), trajectory.final_obs))
-    estimates = jax.lax.map(lambda batch: estimator.gradient(params, state, batch)[0], groups, batch_size=at_once)
-    return diagnostics.flatten_gradients(estimates)
+    """The estimate from each `batch` of consecutive episodes of N, `[N / batch, P]`, one at a time or `at_once`."""
+    rows = jnp.arange(trajectory.rewards.shape[1]).reshape(-1, batch)
+    estimate = lambda indices: estimator.gradient(params, state, exact.select_episodes(trajectory, indices))[0]
+    return diagnostics.flatten_gradients(jax.lax.map(estimate, rows, batch_size=at_once))
 
 
 def warmed_state(

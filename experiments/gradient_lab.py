@@ -3,6 +3,7 @@
 Claim    Of any estimator: is it biased, by how much, how noisy is it, where does the noise come from, does it help?
 Command  python -m experiments.gradient_lab
          python -m experiments.gradient_lab --problem large --batch 16
+         python -m experiments.gradient_lab --problem random --batch 4 --group-size 2
          python -m experiments.gradient_lab --estimator my_file:my_baseline
          python -m experiments.gradient_lab --problem CartPole-v1 --policy trained
          python -m experiments.gradient_lab --checkpoint results/train/RUN/policy.safetensors
@@ -26,6 +27,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from experiments import _catalogue as catalogue
+from experiments import _lab_exact as lab_exact
 from experiments import _lab_report as report
 from experiments import _laboratory as laboratory
 from experiments import _problems as problems
@@ -44,6 +46,10 @@ class Config:
     """The policy's θ: fresh, random (tables only, the default there) or trained (the default elsewhere)."""
     batch: int = 2
     """B, episodes of one estimate."""
+    group_size: int = 1
+    """k, consecutive episodes of an estimate that share a start, as the answers to one prompt do; the estimators that
+    compare episodes (RLOO, GRPO, Dr. GRPO) then compare those of a group. 1: every start its own, and they compare the
+    whole batch."""
     estimator: tuple[str, ...] = ()
     """Your own, as module:function: policy → Estimator, or nothing → Baseline, which is subtracted from G_t. The module
     is imported and its code runs."""
@@ -67,6 +73,8 @@ class Config:
 
     def validate(self) -> None:
         runner.require(self.batch >= 1, "--batch", self.batch, "at least 1")
+        fits = self.group_size >= 1 and self.batch % self.group_size == 0
+        runner.require(fits, "--group-size", self.group_size, f"at least 1 and divide --batch {self.batch}")
         runner.require(self.episodes >= 40 * self.batch, "--episodes", self.episodes, "at least 40 batches")
         runner.require(self.episodes % self.batch == 0, "--episodes", self.episodes, "a multiple of --batch")
         runner.require(self.updates >= 0, "--updates", self.updates, "at least 0")
@@ -107,20 +115,21 @@ def measure(
     config: Config, problem: problems.Problem, recorder: runner.Recorder
 ) -> tuple[dict[str, report.Line], dict[str, list], str]:
     """Every estimator's numbers, the variance of some at several batch sizes, and whom the ratios compare with."""
-    entries, left_out = catalogue.chosen(problem, config.batch, config.only, config.estimator)
+    entries, left_out = catalogue.chosen(problem, config.batch, config.only, config.estimator, config.group_size)
     if left_out:
         recorder.note("Left out: " + "; ".join(f"“{name}” {reason}" for name, reason in left_out.items()) + ".")
     oracle = problem.oracle
     keys = jax.random.split(jax.random.key(config.seed + 1), 3)
     count = config.episodes if oracle else max(config.episodes // 4, 40 * config.batch) // config.batch * config.batch
-    episodes = laboratory.sample(problem, keys[0], count)
-    warm = laboratory.sample(problem, keys[1], laboratory.WARM_BATCHES * config.batch)
+    how = {"group_size": config.group_size, "greedy": laboratory.needs_greedy(problem, entries)}
+    episodes = laboratory.sample(problem, keys[0], count, **how)
+    warm = laboratory.sample(problem, keys[1], laboratory.WARM_BATCHES * config.batch, **how)
     errors = np.zeros(ravel_pytree(problem.params)[0].shape)
     if oracle is None:
         with recorder.timed(f"reference gradient, {REFERENCE * count} episodes"):
             entry = catalogue.CATALOGUE["Gₜ − v(Xₜ)"]
             gradient, errors = laboratory.large_sample(
-                problem, entry, warm, keys[2], config.batch, count, REFERENCE
+                problem, entry, warm, keys[2], config.batch, count, REFERENCE, config.group_size
             )
     target = lambda entry: jnp.asarray(
         gradient if oracle is None else oracle.natural_gradient if entry.natural else oracle.gradient, jnp.float32
@@ -135,7 +144,9 @@ def measure(
     known, gained = {}, {}
     if oracle is not None:
         with recorder.timed("exact moments"):
-            known = laboratory.exact_moments(problem, entries, states, config.batch, config.limit)
+            known = lab_exact.exact_moments(
+                problem, entries, states, config.batch, config.limit, config.group_size, recorder.say
+            )
         with recorder.timed("gain of one step"):
             gained = laboratory.gains(problem, found)
     lines = {
@@ -197,7 +208,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     with recorder.timed("problem and policy"):
         problem = make_problem(config)
     lines, curves, first = measure(config, problem, recorder)
-    report.record(problem.name, config.batch, first, lines, recorder)
+    report.record(problem.name, config.batch, first, lines, recorder, config.group_size)
     with recorder.timed("parts of the variance"):
         decompose(config, problem, recorder)
     return {"config": config, "problem": problem, "lines": lines, "curves": curves}
@@ -205,7 +216,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
 
 def plot(results: dict, recorder: runner.Recorder) -> None:
     config, lines, curves = results["config"], results["lines"], results["curves"]
-    report.plot_plane(results["problem"].name, config.batch, lines, recorder)
+    report.plot_plane(results["problem"].name, config.batch, lines, recorder, config.group_size)
     if curves:
         report.plot_batches(results["problem"].name, lines, curves, recorder)
 

@@ -155,11 +155,11 @@ def measure_stages(config: Config, problem: Problem, recorder: runner.Recorder) 
     collect = jax.jit(lambda params, keys: rollouts.episodes(environment, policy, params, keys))
 
     def programs(variant: Variant):
-        estimator, group = variant.estimator(policy, value), config.batch if variant.many else 1
+        estimator, size = variant.estimator(policy, value), config.batch if variant.many else 1
         warm = lambda params, batch: measure.warmed_state(
-            environment, policy, estimator, params, estimator.init(warm_key, batch), warm_keys.reshape(-1, group)
+            environment, policy, estimator, params, estimator.init(warm_key, batch), warm_keys.reshape(-1, size)
         )
-        estimates = lambda params, state, batch: measure.group_estimates(estimator, params, state, batch, group)
+        estimates = lambda params, state, batch: measure.batch_estimates(estimator, params, state, batch, size)
         return jax.jit(warm), jax.jit(estimates)
 
     variants = config.chosen()
@@ -237,8 +237,8 @@ def learning_curves(config: Config, problem: Problem, recorder: runner.Recorder)
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
     with recorder.timed("(a) enumeration"):
-        groups = {name: (variant.estimator, 2 if variant.many else 1) for name, variant in config.chosen().items()}
-        variances = measure.exact_moments(groups, recorder)
+        sizes = {name: (variant.estimator, 2 if variant.many else 1) for name, variant in config.chosen().items()}
+        variances = measure.exact_moments(sizes, recorder)
     problem = make_problem(config)
     with recorder.timed("(b) gradients on CartPole"):
         measured = measure_stages(config, problem, recorder)

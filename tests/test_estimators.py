@@ -35,11 +35,11 @@ class Problem:
     def discounted_gradient(self, discount):
         return exact.exact_gradient(APPLY, self.params, self.mdp, discount)
 
-    def mean(self, estimator, state=None, group_size=1):
-        """E[∇̂ρ] over all groups of `group_size` episodes."""
+    def mean(self, estimator, state=None, num_episodes=1):
+        """E[∇̂ρ] over all batches of `num_episodes` episodes."""
         state = estimator.init(jax.random.key(0), self.batch) if state is None else state
         function = lambda trajectory: estimator.gradient(self.params, state, trajectory)[0]
-        return exact.estimator_moments(function, self.enumeration, self.probabilities, group_size).mean
+        return exact.estimator_moments(function, self.enumeration, self.probabilities, num_episodes).mean
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +93,12 @@ def test_unbiased(problem, name, rule):
 @pytest.mark.parametrize("size", [2])
 def test_leave_one_out_is_unbiased(problem, rule, over, size):
     estimator = make(returns=rule(), baseline=baselines.leave_one_out(over))
-    close(problem.mean(estimator, group_size=size), problem.gradient)
+    close(problem.mean(estimator, num_episodes=size), problem.gradient)
 
 
 @pytest.mark.parametrize("rule", [estimators.total_return, estimators.reward_to_go], ids=["G_1", "G_t"])
 def test_batch_mean_shrinks_by_one_minus_one_over_b(problem, rule):
-    got = problem.mean(make(returns=rule(), baseline=baselines.batch_mean()), group_size=2)
+    got = problem.mean(make(returns=rule(), baseline=baselines.batch_mean()), num_episodes=2)
     close(got, problem.gradient / 2)
 
 
@@ -154,7 +154,7 @@ def test_a_running_mean_with_the_current_sample_shrinks_by_one_minus_one_over_n(
 
 def test_a_batch_changes_no_expectation(problem):
     estimator = make(baseline=baselines.moving_average(0.9, 2.0))
-    close(problem.mean(estimator, group_size=2), problem.gradient)
+    close(problem.mean(estimator, num_episodes=2), problem.gradient)
 
 
 def test_independent_episodes_divide_the_variance(problem):
@@ -211,7 +211,7 @@ def test_discounting_with_and_without_the_power_of_gamma(problem):
     ids=["standardised", "mean over steps"],
 )
 def test_named_departures_are_biased(problem, options):
-    got = problem.mean(make(baseline=baselines.constant(0.4), **options), group_size=2)
+    got = problem.mean(make(baseline=baselines.constant(0.4), **options), num_episodes=2)
     assert np.abs(got - problem.gradient).max() > 0.01
 
 

@@ -161,7 +161,7 @@ def by_estimators(apply, params, enumeration):
         name: estimator.gradient(params, (), trajectory)[0] for name, estimator in declared.items()
     }
     probabilities = exact.trajectory_probabilities(apply, params, enumeration)
-    joint = exact.estimator_moments(estimate, enumeration, probabilities, group_size=1)
+    joint = exact.estimator_moments(estimate, enumeration, probabilities, num_episodes=1)
     return {name: (joint.mean[name], joint.variance[name]) for name in declared}
 
 

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import subprocess
 import sys
 import textwrap
 
@@ -14,12 +17,17 @@ from experiments import _runner as runner
 from pgjax import checkpoints, diagnostics, exact, networks, policies
 
 OWN = """
+    import itertools
     import jax.numpy as jnp
-    from pgjax import baselines, estimators
+    import numpy as np
+    from pgjax import baselines, estimators, exact
     from pgjax.types import Box, Discrete, Environment, Step
 
     def halved(policy):
         return estimators.make_estimator(policy, baseline=baselines.batch_mean())
+
+    def paired(policy):
+        return estimators.make_estimator(policy, baseline=baselines.leave_one_out(group_size=2))
 
     def number():
         return 3
@@ -34,6 +42,18 @@ OWN = """
 
     def fails(policy):
         raise TypeError("a mistake of the user's own")
+
+    def tree():
+        # Three starts, and then every sequence of three choices: 24 trajectories.
+        nodes = [(s, *h) for length in range(3) for s in range(3) for h in itertools.product((0, 1), repeat=length)]
+        index = {node: n for n, node in enumerate(nodes)}
+        end = len(nodes)
+        successors = np.array([[index.get((*node, a), end) for a in (0, 1)] for node in nodes] + [[end, end]])
+        return exact.to_environment(exact.make_tabular_mdp(
+            initial=[0.5, 0.3, 0.2] + [0.0] * (end - 2), successors=successors[..., None],
+            probabilities=np.ones((end + 1, 2, 1)), rewards=np.sin(np.arange(2.0 * end + 2)).reshape(-1, 2, 1),
+            terminal=np.arange(end + 1) == end, horizon=3, name="tree",
+        ))
 
     def walk():
         def step(key, state, action, params):
@@ -123,6 +143,45 @@ def test_where_trajectories_cannot_be_listed_dynamic_programs_are_exact(tmp_path
     assert rows["tr Var", "Gₜ (GPOMDP)"]["exact"] == pytest.approx(0.7131, rel=1e-3)
 
 
+def test_groups_that_share_a_start_are_measured_and_named(monkeypatch, tmp_path, capsys):
+    """Enumeration and, start by start, dynamic programs agree with each other and with the sample."""
+    monkeypatch.setitem(_problems.TABULAR, "bandit", lambda: exact.random_mdp(jax.random.key(5), 3, 2, 1, 2))
+    config = gradient_lab.Config(
+        problem="bandit", batch=4, group_size=2, episodes=1024, only=("RLOO", "Dr. GRPO", "Gₜ (GPOMDP)")
+    )
+    directory = runner.execute("gradient_lab", config, gradient_lab.run, output_dir=tmp_path)
+    summary = json.loads((directory / "summary.json").read_text())
+    rows = {(row["quantity"], row["variant"]): row for row in summary["rows"]}
+    verdicts = {variant: row["verdict"] for (quantity, variant), row in rows.items() if quantity == "relative bias"}
+    assert verdicts["G₁, leave-one-out (RLOO)"] == verdicts["Gₜ (GPOMDP)"] == "unbiased"
+    assert rows["relative bias", "G₁, batch mean (Dr. GRPO)"]["ours"] == pytest.approx(0.5)
+    assert verdicts["G₁, batch mean (Dr. GRPO)"].startswith("biased: (k−1)/k")
+    assert all(row["verdict"] == "agrees" for (quantity, _), row in rows.items() if quantity == "tr Var")
+    assert "B = 4 episodes an estimate, in groups of 2 that share a start" in summary["tables"][0]["title"]
+    assert "exact moments: 18 batches" in capsys.readouterr().out
+
+
+# 54 GB before batches were summed block by block.
+@pytest.mark.slow
+def test_exact_moments_of_many_batches_stay_below_a_gibibyte(own_module, tmp_path):
+    code = """
+import pathlib, resource, sys
+from experiments import _runner as runner, gradient_lab
+only = ("RLOO", "Dr. GRPO", "(GRPO)", "Gₜ, leave-one-out", "actor-critic")
+config = gradient_lab.Config(problem="own_lab:tree", policy="fresh", batch=4, episodes=1600, only=only)
+runner.execute("gradient_lab", config, gradient_lab.run, output_dir=pathlib.Path(sys.argv[1]))
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    root = pathlib.Path(gradient_lab.__file__).resolve().parents[1]
+    path = os.pathsep.join([str(root), *sys.path])
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": path}
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=900).stdout
+    assert "exact moments: 331,776 batches" in shown
+    kibibytes = int(shown.splitlines()[-1].removeprefix("peak"))
+    assert kibibytes < 2**20, f"{kibibytes / 2**20:.2f} GiB"
+
+
 @pytest.mark.slow
 def test_a_gradient_of_zero_accuses_nobody(own_module, monkeypatch, tmp_path):
     monkeypatch.setitem(_problems.TABULAR, "bandit", lambda: exact.make_bandit(np.ones(3)))
@@ -161,6 +220,8 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
         (["--problem", "maze", "--checkpoint", "x.safetensors"], ["--problem maze", "without --checkpoint"]),
         (["--only", "REINFORCE"], ["--only REINFORCE", "G₁"]),
         (["--batch", "0"], ["--batch 0", "at least 1"]),
+        (["--batch", "4", "--group-size", "3"], ["--group-size 3", "divide --batch 4"]),
+        (["--batch", "4", "--estimator", "own_lab:paired"], ["own_lab:paired", "--group-size 2", "got 1"]),
         (["--checkpoint", "nothing.safetensors"], ["nothing.safetensors"]),
         (["--checkpoint", "own.safetensors"], ["names the environment own_saved:walk", "does not ship", "--env"]),
         (["--checkpoint", "own.safetensors", "--env", "maze"], ["the observation_space {", "environment maze has"]),

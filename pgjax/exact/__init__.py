@@ -8,6 +8,8 @@ is exact too: regret, errors on and off the expert's states, and learners from c
 """
 
 from pgjax._linear import pseudo_inverse
+from pgjax.exact._moments import Moments, moments
+from pgjax.exact.batch_moments import MomentsPlan, count_batches, estimator_moments, groups, plan_moments
 from pgjax.exact.decomposition import VarianceDecomposition, return_variances, variance_decomposition
 from pgjax.exact.dynamic_programming import (
     action_values,
@@ -22,11 +24,9 @@ from pgjax.exact.dynamic_programming import (
 )
 from pgjax.exact.enumeration import (
     Enumeration,
-    Moments,
     enumerate_trajectories,
-    estimator_moments,
-    groups,
-    moments,
+    enumerated_gradient,
+    enumerated_objective,
     select_episodes,
     trajectory_probabilities,
 )
@@ -112,6 +112,7 @@ __all__ = [
     "LinearGaussianValues",
     "LinearGaussianVariances",
     "Moments",
+    "MomentsPlan",
     "PerformanceDifference",
     "Quadratic",
     "StepSum",
@@ -124,8 +125,11 @@ __all__ = [
     "cloned_probabilities",
     "compounding_chain",
     "compounding_cost",
+    "count_batches",
     "disagreement",
     "enumerate_trajectories",
+    "enumerated_gradient",
+    "enumerated_objective",
     "estimator_moments",
     "exact_gradient",
     "expert_support",
@@ -154,6 +158,7 @@ __all__ = [
     "optimal_probabilities",
     "optimal_step_baseline",
     "performance_difference",
+    "plan_moments",
     "point_mass",
     "point_mass_means",
     "policy_gradient_theorem",

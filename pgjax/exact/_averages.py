@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from pgjax.exact._moments import Moments
 from pgjax.exact.dynamic_programming import Apply, policy_probabilities
-from pgjax.exact.enumeration import Moments
 from pgjax.exact.tabular import TabularMDP
 from pgjax.types import PyTree
 

@@ -11,22 +11,46 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from pgjax.acting import require_memoryless
 from pgjax.exact.tabular import TabularMDP, checked_discount
-from pgjax.types import PyTree
+from pgjax.types import Policy, PyTree
 
-Apply = Callable[[PyTree, jax.Array], jax.Array]
+# What dynamic programs take as `apply`: a function (params, obs) → logits [A] of a softmax policy, or a whole `Policy`,
+# whose distribution then gives the probabilities of the actions 0, …, A − 1.
+Apply = Callable[[PyTree, jax.Array], jax.Array] | Policy
 
 
 def policy_probabilities(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
-    """π(a|s) = softmax(apply(θ, observations[s]))_a, `[S, A]`, of any `apply(params, obs) → logits [A]`."""
+    """π(a|s), `[S, A]`, of `apply(params, obs) → logits [A]` or of a `Policy` without memory.
+
+    Raises:
+        ValueError: for a policy that has memory only.
+    """
     return jnp.exp(policy_log_probabilities(apply, params, mdp))
 
 
 def policy_log_probabilities(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
-    """ln π(a|s) = ln softmax(apply(θ, observations[s]))_a, `[S, A]`; −∞ where a logit is −∞."""
-    logits = jax.vmap(lambda obs: apply(params, obs))(mdp.observations)
-    chex.assert_shape(logits, (mdp.num_states, mdp.num_actions))
-    return jax.nn.log_softmax(logits)
+    """ln π(a|s), `[S, A]`, as in `policy_probabilities`; of a function, −∞ where a logit is −∞.
+
+    Raises:
+        ValueError: for a policy that has memory only.
+    """
+    table = jax.vmap(log_probabilities_of(apply, mdp.num_actions), (None, 0))(params, mdp.observations)
+    chex.assert_shape(table, (mdp.num_states, mdp.num_actions))
+    return table
+
+
+def log_probabilities_of(apply: Apply, num_actions: int) -> Callable[[PyTree, jax.Array], jax.Array]:
+    """(params, obs) → ln π(a | obs) of every action, `[A]`.
+
+    Raises:
+        ValueError: for a policy that has memory only.
+    """
+    if not isinstance(apply, Policy):
+        return lambda params, obs: jax.nn.log_softmax(apply(params, obs))
+    require_memoryless(apply, "a dynamic program")
+    log_probs = jax.vmap(apply.distribution.log_prob, (None, 0))
+    return lambda params, obs: log_probs(apply.apply(params, obs), jnp.arange(num_actions))
 
 
 def state_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike = 1.0) -> jax.Array:

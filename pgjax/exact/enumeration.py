@@ -1,21 +1,23 @@
-"""Every trajectory of a small MDP, and with them the exact mean and variance of any estimator.
+"""Every trajectory of a small MDP, its probability under a policy, and with them ρ(θ) and ∇ρ(θ).
 
-Axes: T time (the horizon), N trajectories, B episodes of one batch, S states, A actions.
+Axes: T time (the horizon), N trajectories, S states, A actions.
 """
 
-import operator
-from collections.abc import Callable
 from decimal import Decimal
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+from pgjax import acting
 from pgjax.exact.dynamic_programming import Apply, policy_log_probabilities
-from pgjax.exact.tabular import TabularMDP
-from pgjax.types import PyTree, Trajectory
+from pgjax.exact.tabular import TabularMDP, checked_discount
+from pgjax.types import Policy, PyTree, Trajectory
+
+# Trajectories whose memory is unrolled at the same time; bounds the memory of long lists of them.
+_AT_ONCE = 1024
 
 
 class Enumeration(NamedTuple):
@@ -60,7 +62,7 @@ def enumerate_trajectories(mdp: TabularMDP, *, limit: int = 10**6) -> Enumeratio
     terminal = np.asarray(mdp.terminal)
     starts = np.flatnonzero(np.asarray(mdp.initial) > 0)
     count = _count_trajectories(branches, starts, terminal, mdp.horizon)
-    _refuse_beyond(limit, count, f"trajectories of {mdp.name!r} with horizon {mdp.horizon}")
+    refuse_beyond(limit, count, f"trajectories of {mdp.name!r} with horizon {mdp.horizon}")
     path, alive = _lay_out(branches, starts, terminal, mdp.horizon)
 
     ends = branches.successors[path[alive.sum(0) - 1, np.arange(count)]]
@@ -145,120 +147,79 @@ def _lay_out(
     return np.where(alive, np.stack(padded), 0), alive
 
 
-def trajectory_probabilities(apply: Apply, params: PyTree, enumeration: Enumeration) -> jax.Array:
-    """f(τ, θ) = d_0(S_0) Π_t π(A_t|S_t) P(R_{t+1}, S_{t+1} | S_t, A_t), `[N]`; differentiable in `params`."""
-    log_probabilities = policy_log_probabilities(apply, params, enumeration.mdp)
-    taken = log_probabilities[enumeration.states, enumeration.trajectories.actions]
+def trajectory_probabilities(policy: Policy | Apply, params: PyTree, enumeration: Enumeration) -> jax.Array:
+    """f(τ, θ) = d_0(S_0) Π_t π(A_t | X_1, …, X_t) P(R_{t+1}, S_{t+1} | S_t, A_t), `[N]`; differentiable in `params`.
+
+    Args:
+        policy: a `Policy`, with memory or without, or `apply(params, obs) → logits [A]` of a softmax policy.
+        params: θ.
+        enumeration: all trajectories.
+    """
+    remembers = isinstance(policy, Policy) and policy.apply is None
+    log_probabilities = _unrolled if remembers else _looked_up
+    taken = log_probabilities(policy, params, enumeration)
     score = jnp.sum(jnp.where(enumeration.trajectories.alive, taken, 0.0), axis=0)
     return enumeration.environment_probabilities * jnp.exp(score)
 
 
-def groups(num_trajectories: int, size: int, *, limit: int = 10**6) -> jax.Array:
-    """All ordered groups of `size` of the N trajectories, with repetition: indices, int32 `[N^size, size]`.
+def _looked_up(policy: Policy | Apply, params: PyTree, enumeration: Enumeration) -> jax.Array:
+    """ln π(A_t | S_t) of every row, `[T, N]`, from one table of all states and actions."""
+    log_probabilities = policy_log_probabilities(policy, params, enumeration.mdp)
+    return log_probabilities[enumeration.states, enumeration.trajectories.actions]
 
-    Independent episodes form group g with probability Π_b f(τ_{g_b}, θ).
+
+def _unrolled(policy: Policy, params: PyTree, enumeration: Enumeration) -> jax.Array:
+    """ln π(A_t | X_1, …, X_t) of every row, `[T, N]`; `_AT_ONCE` trajectories at a time, also when differentiated."""
+
+    @jax.checkpoint
+    def of_episode(episode: tuple[PyTree, jax.Array]) -> jax.Array:
+        obs, actions = episode
+        return jax.vmap(policy.distribution.log_prob)(acting.unroll(policy, params, obs), actions)
+
+    trajectories = enumeration.trajectories
+    episodes = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (trajectories.obs, trajectories.actions))
+    return jax.lax.map(of_episode, episodes, batch_size=_AT_ONCE).T
+
+
+def enumerated_objective(
+    policy: Policy | Apply, params: PyTree, enumeration: Enumeration, discount: ArrayLike = 1.0
+) -> jax.Array:
+    """ρ(θ) = Σ_τ f(τ, θ) Σ_t γ^t R_{t+1}, a scalar, t from 0; for policies with memory too, which `objective` refuses.
+
+    Args:
+        policy, params, enumeration: as in `trajectory_probabilities`.
+        discount: γ in [0, 1].
 
     Raises:
-        ValueError: for a size or a number of trajectories below 1, or more than `limit` groups.
+        ValueError: for a discount outside [0, 1].
     """
-    for name, value in (("num_trajectories", num_trajectories), ("size", size)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, must be at least 1")
-    _refuse_beyond(limit, num_trajectories**size, f"groups of {size} of {num_trajectories} trajectories")
-    return jnp.asarray(np.indices((num_trajectories,) * size, np.int32).reshape(size, -1).T)
+    gamma = checked_discount(enumeration.mdp, discount)
+    rewards = enumeration.trajectories.rewards
+    weights = gamma ** jnp.arange(rewards.shape[0], dtype=gamma.dtype)
+    returns = jnp.sum(weights[:, None] * rewards, axis=0)
+    return jnp.sum(trajectory_probabilities(policy, params, enumeration) * returns)
+
+
+def enumerated_gradient(
+    policy: Policy | Apply, params: PyTree, enumeration: Enumeration, discount: ArrayLike = 1.0
+) -> PyTree:
+    """∇ρ(θ), a pytree as `params`, by differentiating `enumerated_objective`; arguments and errors as there."""
+    return jax.grad(enumerated_objective, argnums=1)(policy, params, enumeration, discount)
 
 
 def select_episodes(trajectory: Trajectory, indices: jax.Array) -> Trajectory:
     """The batch `[T, B]` of the episodes `indices [B]` of a time-major trajectory `[T, N]`, in that order."""
-    batch = jax.tree.map(lambda x: x[:, indices], trajectory._replace(final_obs=None))
-    return batch._replace(final_obs=jax.tree.map(lambda x: x[indices], trajectory.final_obs))
+    batch = jax.tree.map(lambda x: x[:, indices], trajectory._replace(final_obs=None, carry=None))
+    final_obs, carry = jax.tree.map(lambda x: x[indices], (trajectory.final_obs, trajectory.carry))
+    return batch._replace(final_obs=final_obs, carry=carry)
 
 
-class Moments(NamedTuple):
-    """Exact moments of a random pytree X.
-
-    Attributes:
-        mean: E[X], a pytree as X.
-        variance: E[(X − E[X])²] of each coordinate, a pytree as X.
-        total_variance: tr Var(X) = E‖X − E[X]‖², a scalar, the sum of `variance`.
-        second_moment: E‖X‖² = tr Var(X) + ‖E[X]‖², a scalar.
-        covariance: of the flattened X, `[P, P]`, or None where it was not asked for.
-    """
-
-    mean: PyTree
-    variance: PyTree
-    total_variance: jax.Array
-    second_moment: jax.Array
-    covariance: jax.Array | None = None
-
-
-def moments(estimates: PyTree, probabilities: jax.Array) -> Moments:
-    """The moments of X that takes the value `estimates[n]` (leaves `[N, ...]`) with `probabilities [N]`.
-
-    Probabilities must sum to 1; the mean is Σ_n p_n X_n.
-    """
-    chex.assert_rank(probabilities, 1)
-    chex.assert_equal_shape_prefix([probabilities, *jax.tree.leaves(estimates)], 1)
-
-    def expect(values: jax.Array) -> jax.Array:
-        weights = jnp.expand_dims(probabilities, tuple(range(1, values.ndim)))
-        return jnp.sum(weights * values, axis=0)
-
-    mean = jax.tree.map(expect, estimates)
-    variance = jax.tree.map(lambda x, m: expect((x - m[None]) ** 2), estimates, mean)
-    return Moments(
-        mean=mean,
-        variance=variance,
-        total_variance=_sum_of_leaves(variance),
-        second_moment=_sum_of_leaves(jax.tree.map(lambda x: expect(x**2), estimates)),
-    )
-
-
-def _sum_of_leaves(tree: PyTree) -> jax.Array:
-    return jax.tree.reduce(operator.add, jax.tree.map(jnp.sum, tree))
-
-
-def estimator_moments(
-    gradient_fn: Callable[[Trajectory], PyTree],
-    enumeration: Enumeration,
-    probabilities: jax.Array,
-    group_size: int,
-    *,
-    batch_size: int = 1024,
-    limit: int = 10**6,
-) -> Moments:
-    """Exact moments of an estimate from B = `group_size` independent episodes, over all N^B batches.
-
-    E[ĝ] = Σ_g (Π_b p_{g_b}) ĝ(τ_{g_1}, …, τ_{g_B}), and likewise the variance.
-
-    Args:
-        gradient_fn: `trajectory [T, B] → ĝ`, any pytree; it sees each batch without knowing the others.
-        enumeration: all trajectories.
-        probabilities: of the trajectories, `[N]`, as `trajectory_probabilities` gives them.
-        group_size: B.
-        batch_size: how many groups are evaluated at a time under vmap; bounds the memory, changes no value.
-        limit: the greatest number of groups.
-
-    Returns:
-        Moments of ĝ; differentiable in what `gradient_fn` and `probabilities` depend on.
+def refuse_beyond(limit: int, count: int, things: str) -> None:
+    """Refuses to list more than `limit` things; a count is an exact integer and may be huge.
 
     Raises:
-        ValueError: for more than `limit` groups, or a group size below 1.
+        ValueError: with both numbers.
     """
-    chex.assert_shape(probabilities, enumeration.environment_probabilities.shape)
-    indices = groups(probabilities.shape[0], group_size, limit=limit)
-
-    @jax.jit
-    def measure(trajectories: Trajectory, indices: jax.Array, probabilities: jax.Array) -> Moments:
-        estimates = jax.lax.map(
-            lambda group: gradient_fn(select_episodes(trajectories, group)), indices, batch_size=batch_size
-        )
-        return moments(estimates, jnp.prod(probabilities[indices], axis=1))
-
-    return measure(enumeration.trajectories, indices, probabilities)
-
-
-def _refuse_beyond(limit: int, count: int, things: str) -> None:
     if count > limit:
         shown = str(count) if count < 10**15 else f"{Decimal(count):.2e}"
         raise ValueError(f"there are {shown} {things}, the limit is {limit}: make the problem smaller")

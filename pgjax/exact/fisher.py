@@ -9,20 +9,24 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from pgjax._linear import pseudo_inverse
-from pgjax.exact._averages import outer_average, running_probabilities
-from pgjax.exact.dynamic_programming import Apply, exact_gradient, visitation
+from pgjax.exact._averages import running_probabilities
+from pgjax.exact.dynamic_programming import Apply, exact_gradient, log_probabilities_of, visitation
 from pgjax.exact.tabular import TabularMDP, checked_discount
 from pgjax.types import PyTree
 
 
 def score_table(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
-    """ψ(s, a) = ∇_θ ln π(a|s), `[S, A, P]`, of any `apply(params, obs) → logits [A]`.
+    """ψ(s, a) = ∇_θ ln π(a|s), `[S, A, P]`, of `apply(params, obs) → logits [A]` or of a `Policy` without memory.
 
     Rows of terminal states are filled too; Σ_a π(a|s) ψ(s, a) = 0 in every state.
+
+    Raises:
+        ValueError: for a policy that has memory only.
     """
     flat, unravel = ravel_pytree(params)
-    log_probabilities = lambda theta, obs: jax.nn.log_softmax(apply(unravel(theta), obs))
-    return jax.vmap(jax.jacrev(log_probabilities), (None, 0))(flat, mdp.observations)
+    log_probabilities = log_probabilities_of(apply, mdp.num_actions)
+    scores = jax.jacrev(lambda theta, obs: log_probabilities(unravel(theta), obs))
+    return jax.vmap(scores, (None, 0))(flat, mdp.observations)
 
 
 def fisher_matrix(apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0) -> jax.Array:
@@ -45,7 +49,9 @@ def fisher_matrix(apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: Ar
     powers = gamma ** jnp.arange(mdp.horizon, dtype=gamma.dtype)
     visits = powers @ visitation(mdp, probabilities)
     scores = score_table(apply, params, mdp)
-    return jnp.sum(outer_average(visits[:, None] * probabilities, scores, scores, full=True), axis=0)
+    # Summed over states in one product: a matrix for each state would be S times as large.
+    rows, weights = scores.reshape(-1, scores.shape[-1]), (visits[:, None] * probabilities).reshape(-1, 1)
+    return jnp.matmul(rows.T, weights * rows, precision="highest")
 
 
 def natural_gradient(

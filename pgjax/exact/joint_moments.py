@@ -21,8 +21,8 @@ from pgjax.exact._averages import (
     symmetric_average,
     to_moments,
 )
+from pgjax.exact._moments import Moments
 from pgjax.exact.dynamic_programming import Apply, state_values
-from pgjax.exact.enumeration import Moments
 from pgjax.exact.fisher import score_table
 from pgjax.exact.tabular import TabularMDP, checked_discount
 from pgjax.types import PyTree
