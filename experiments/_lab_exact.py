@@ -89,10 +89,7 @@ def _rounding(problem: Problem, count: int, second_moment: float, dtype: Any = n
     The second term is what G ψ is made of before anything is subtracted from G: with returns near 10⁶ and a baseline
     beside them the estimates are small, and their roundings are not. F is the Fisher information of an episode.
     """
-    mdp = problem.oracle.mdp
-    fisher = exact.fisher_matrix(problem.policy.apply, jax.tree.map(in_float64, problem.params), mdp)
-    largest = mdp.horizon * float(jnp.max(jnp.abs(mdp.rewards)))
-    scale = second_moment**0.5 + largest * float(jnp.trace(fisher)) ** 0.5
+    scale = second_moment**0.5 + problem.oracle.largest_term
     return float(16.0 * np.finfo(dtype).eps * count**0.5 * scale)
 
 

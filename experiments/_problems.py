@@ -33,6 +33,7 @@ class Oracle(NamedTuple):
         values, action_values: V_t(s) and Q_t(s, a) averaged over the times of the visits, `[S]` and `[S, A]`.
         values_in_time: V_t(s), `[T, S]`.
         best_constant: b* = E[‖S‖²G_1] / E‖S‖².
+        largest_term: T max|R| √tr F, the size of G S before anything is subtracted from G; F is the Fisher information.
     """
 
     mdp: TabularMDP
@@ -43,6 +44,7 @@ class Oracle(NamedTuple):
     action_values: np.ndarray
     values_in_time: np.ndarray
     best_constant: float
+    largest_term: float
 
 
 class Problem(NamedTuple):
@@ -186,6 +188,7 @@ def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> Oracle:
     weights = np.maximum(alike @ visits.sum(0), 1e-300)
     average = lambda x: np.tensordot(alike, np.einsum("ts,ts...->s...", visits, np.asarray(x)), 1)
     shaped = lambda x: average(x) / weights.reshape(-1, *[1] * (np.ndim(x) - 2))
+    fisher = exact.fisher_matrix(policy.apply, params, mdp)
     return Oracle(
         mdp=mdp,
         objective=float(exact.objective(policy.apply, params, mdp)),
@@ -195,6 +198,7 @@ def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> Oracle:
         values_in_time=np.asarray(values),
         action_values=shaped(exact.action_values(mdp, table)),
         best_constant=float(exact.optimal_constant_baseline(policy.apply, params, mdp)),
+        largest_term=mdp.horizon * float(jnp.max(jnp.abs(mdp.rewards))) * float(jnp.trace(fisher)) ** 0.5,
     )
 
 

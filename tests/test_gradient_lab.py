@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _catalogue, _lab_report, _laboratory, _problems, gradient_lab
+from experiments import _catalogue, _lab_exact, _lab_report, _laboratory, _problems, gradient_lab
 from experiments import _runner as runner
 from pgjax import checkpoints, diagnostics, exact, networks, policies
 
@@ -275,7 +275,7 @@ def line(mean, rounding, *, claim=""):
     statistics = diagnostics.gradient_statistics(draws, np.float32([1.0, 0.0]))
     return _lab_report.Line(
         entry=_catalogue.Entry(make=None, bias=claim),
-        exact=_laboratory.Exact(mean=np.array(mean), variance=1.0, rounding=rounding),
+        exact=_lab_exact.Exact(mean=np.array(mean), variance=1.0, rounding=rounding),
         found=_laboratory.Measured(statistics=statistics, cosine=None, estimates=draws),
         target=np.array([1.0, 0.0]),
         reference_errors=np.zeros(2),
@@ -302,7 +302,7 @@ def test_the_rounding_that_is_allowed_is_that_of_the_returns(monkeypatch, consta
     monkeypatch.setitem(_problems.TABULAR, "bandit", lambda: exact.make_bandit(arms))
     problem = _problems.make_problem("bandit", "random", 0, (4,), 0)
     entries = {name: _catalogue.CATALOGUE[name] for name in ("G₁ − b*, exact", "G₁, leave-one-out (RLOO)")}
-    found = _laboratory.exact_moments(problem, entries, dict.fromkeys(entries, ()), 2, 1000)
+    found = _lab_exact.exact_moments(problem, entries, dict.fromkeys(entries, ()), 2, 1000)
     for name, one in found.items():
         error = np.linalg.norm(one.mean - problem.oracle.gradient)
         assert error <= one.rounding < 1e-13 * (1.0 + 10.0 * constant), name
