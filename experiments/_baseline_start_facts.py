@@ -74,13 +74,15 @@ def pushes(start: jax.Array, bandit: arms.Bandit) -> jax.Array:
 
     def weights(shift: jax.Array) -> jax.Array:
         averages = [baselines.moving_average(DECAY, initial) for initial in (*WORDS, 0.3 + shift)]
-        estimator = arms.reinforce(arms.one_of(averages, start))
+        baseline = arms.one_of(averages, start)
+        estimator = arms.reinforce(baseline)
+        weighting = estimators.make_weighting(returns=estimators.total_return(), baseline=baseline)
         shifted = arms.shift_rewards(bandit, shift).episodes.trajectories
 
         def step(state: Any, arm: jax.Array) -> tuple[Any, jax.Array]:
             episode = exact.select_episodes(shifted, arm[None])
             state_after = estimator.gradient(jnp.asarray(THETA), state, episode)[1]
-            return state_after, estimator.weights(state, episode)[0][0, 0]
+            return state_after, weighting.weigh(state, episode)[0][0, 0]
 
         row = jnp.arange(PUSHES) ** 2 % len(arms.REWARDS)
         return jax.lax.scan(step, estimator.init(jax.random.key(0), shifted), row)[1]

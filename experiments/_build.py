@@ -25,9 +25,9 @@ BASELINES = {
     "optimal_time": lambda o: baselines.optimal_time_dependent(o["decay"]),
     "greedy": lambda o: baselines.greedy_rollout(),
 }
-LOSSES = {
+OBJECTIVES = {
     "score_function": lambda o: estimators.score_function,
-    "importance_weighted": lambda o: losses.importance_weighted_loss,
+    "importance_weighted": lambda o: losses.importance_weighted_objective,
     "clipped": lambda o: estimators.clipped_surrogate(o["clip"]),
 }
 
@@ -57,7 +57,7 @@ def make_estimator(options: dict, environment: Environment, policy: Policy) -> E
             policy,
             returns=RETURNS[kind](options),
             baseline=make_baseline(options, environment),
-            loss=LOSSES[options["loss"]](options),
+            objective=OBJECTIVES[options["loss"]](options),
             entropy_coef=options["entropy_coef"],
             over_time=options["over_time"],
             standardise=options["standardise"],
@@ -120,7 +120,6 @@ def make_build(options: dict, environment: Environment, policy: Policy):
             num_episodes=options["num_episodes"],
             num_steps=options["num_steps"],
             epochs=options["epochs"],
-            greedy_rollouts=options["baseline"] == "greedy" and options["returns"] not in WITHOUT_BASELINE,
         )
 
     return build

@@ -193,10 +193,16 @@ CATALOGUE: dict[str, Entry] = {
         behaviour=True,
     ),
     "off-policy, own ratio": Entry(
-        weighted(baseline=VALUE, loss=losses.importance_weighted_loss), OLD_VISITS, needs="oracle", behaviour=True
+        weighted(baseline=VALUE, objective=losses.importance_weighted_objective),
+        OLD_VISITS,
+        needs="oracle",
+        behaviour=True,
     ),
     "off-policy, clipped (PPO)": Entry(
-        weighted(baseline=VALUE, loss=estimators.clipped_surrogate(0.2)), OLD_VISITS, needs="oracle", behaviour=True
+        weighted(baseline=VALUE, objective=estimators.clipped_surrogate(0.2)),
+        OLD_VISITS,
+        needs="oracle",
+        behaviour=True,
     ),
     "natural, Gₜ − v(Xₜ)": Entry(natural, needs="oracle", natural=True),
 }

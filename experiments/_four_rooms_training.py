@@ -75,11 +75,10 @@ def best_baseline(params: jax.Array, q: jax.Array, mdp: TabularMDP, natural: jax
     return jax.vmap(of_row)(q)
 
 
-def actor_critic(params: jax.Array, epsilon: ArrayLike, natural: jax.Array, mdp: TabularMDP, values: str) -> Estimator:
-    """Σ_t γᵗ (Q(X_t, A_t) − b*(X_t) − ε) ∇ ln f(X_t, θ)_{A_t}, times F_s⁺ if `natural`; Q and b* are those of `params`.
-
-    `natural` may be traced, so that both gradients are one program.
-    """
+def weighting(
+    params: jax.Array, epsilon: ArrayLike, natural: jax.Array, mdp: TabularMDP, values: str
+) -> estimators.Weighting:
+    """γᵗ (Q(X_t, A_t) − b*(X_t) − ε); Q and b* are those of `params`."""
     q = true_values(params, mdp, values)
     b = best_baseline(params, q, mdp, natural)
     times = lambda trajectory: jnp.minimum(jnp.arange(trajectory.alive.shape[0]), q.shape[0] - 1)[:, None]
@@ -89,8 +88,19 @@ def actor_critic(params: jax.Array, epsilon: ArrayLike, natural: jax.Array, mdp:
         discount=DISCOUNT,
     )
     best = baselines.stateless(lambda trajectory: b[times(trajectory), trajectory.obs])
+    return estimators.make_weighting(
+        returns=returns, baseline=baselines.shifted(best, epsilon), time_weights="discount"
+    )
+
+
+def actor_critic(params: jax.Array, epsilon: ArrayLike, natural: jax.Array, mdp: TabularMDP, values: str) -> Estimator:
+    """Σ_t γᵗ (Q(X_t, A_t) − b*(X_t) − ε) ∇ ln f(X_t, θ)_{A_t}, times F_s⁺ if `natural`.
+
+    `natural` may be traced, so that both gradients are one program.
+    """
+    weights = weighting(params, epsilon, natural, mdp, values)
     estimator = estimators.make_estimator(
-        POLICY, returns=returns, baseline=baselines.shifted(best, epsilon), time_weights="discount"
+        POLICY, returns=weights.returns, baseline=weights.baseline, time_weights="discount"
     )
     solve = lambda logits, gradient: jnp.where(natural, estimators.softmax_inverse_fisher(logits, gradient), gradient)
     return estimators.natural(estimator, POLICY, solve=solve)

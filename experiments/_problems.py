@@ -197,7 +197,7 @@ def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> Oracle:
     )
 
 
-def load_problem(path: pathlib.Path, hidden: tuple[int, ...]) -> Problem:
-    """The problem of a policy that `experiments.train` has saved."""
-    environment, policy, params = policies.load_policy(path)
+def load_problem(path: pathlib.Path, env: str | None, hidden: tuple[int, ...]) -> Problem:
+    """The problem of a policy that `experiments.train` has saved, in the environment `env` or the one that it names."""
+    environment, policy, params = policies.load_policy(path, env)
     return with_oracle(environment.name, environment, policy, params, hidden)

@@ -72,7 +72,7 @@ def nothing(num_runs: int) -> Saved:
 
 def extended(history: History, metrics: dict[str, np.ndarray]) -> History:
     """`history` `[S, U]` and a chunk's metrics `[S, n]`: `[S, U + n]`."""
-    return {name: np.concatenate([past, metrics[name]], axis=1) for name, past in history.items()}
+    return {name: np.concatenate([past, metrics[name]], axis=1, dtype=past.dtype) for name, past in history.items()}
 
 
 def save(recorder: Recorder, options: dict[str, Any], saved: Saved) -> None:

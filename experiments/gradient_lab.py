@@ -38,17 +38,22 @@ class Config:
     """Options; the defaults are what the README shows."""
 
     problem: str | None = None
-    """corridor (if left open), bandit, maze, random, large: tabular, with an oracle; or any environment's name."""
+    """corridor (if left open), bandit, maze, random, large: tabular, with an oracle; or any environment's name
+    (one of your own, package.module:name, is imported and its code runs)."""
     policy: Literal["fresh", "random", "trained"] | None = None
     """The policy's θ: fresh, random (tables only, the default there) or trained (the default elsewhere)."""
     batch: int = 2
     """B, episodes of one estimate."""
     estimator: tuple[str, ...] = ()
-    """Your own, as module:function: policy → Estimator, or nothing → Baseline, which is subtracted from G_t."""
+    """Your own, as module:function: policy → Estimator, or nothing → Baseline, which is subtracted from G_t. The module
+    is imported and its code runs."""
     only: tuple[str, ...] = ()
     """These of the table, by their names or parts of them (GRPO); all if empty."""
     checkpoint: pathlib.Path | None = None
-    """A policy that experiments.train has saved, in its environment."""
+    """A policy that experiments.train has saved, its file or the folder of its run, in its environment."""
+    env: str | None = None
+    """The environment of the --checkpoint, where the file names none that pgjax ships; package.module:name is imported
+    and its code runs."""
     episodes: int = 16384
     """Episodes that are measured, the same for all; without an oracle a quarter of them."""
     updates: int = 10
@@ -72,6 +77,7 @@ class Config:
             value = getattr(self, name)
             alone = not (self.checkpoint and value)
             runner.require(alone, f"--{name}", value, "used without --checkpoint, which has its own")
+        runner.require(self.env is None or self.checkpoint, "--env", self.env, "used with --checkpoint; see --problem")
 
 
 TINY = Config(problem="bandit", episodes=256, only=("G₁", "G₁, batch mean (Dr. GRPO)", "Gₜ − v(Xₜ)"))
@@ -91,7 +97,7 @@ FIGURED = (
 def make_problem(config: Config) -> problems.Problem:
     with runner.usage_errors():
         if config.checkpoint is not None:
-            return problems.load_problem(config.checkpoint, config.hidden)
+            return problems.load_problem(config.checkpoint, config.env, config.hidden)
         name = config.problem or "corridor"
         policy = config.policy or ("random" if name in problems.TABULAR else "trained")
         return problems.make_problem(name, policy, config.seed, config.hidden, config.updates)

@@ -5,7 +5,7 @@ Claim    The estimator that is measured is the estimator that trains: `--estimat
 Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --env Pendulum-v1 --num-seeds 5
          python -m experiments.train --env Breakout-MinAtar
-         python -m experiments.train --render results/train/RUN/policy.safetensors
+         python -m experiments.train --render results/train/RUN
          python -m experiments.train --resume results/train/RUN                     (after an interruption)
          python -m experiments.train --resume results/train/RUN --num-updates 100   (100 in all)
 Expect   CartPole-v1: from 22 to 499.8 of 500 in half a minute to a minute. Pendulum-v1: from −1220 to −207 ± 13, about
@@ -36,8 +36,10 @@ class Config:
     """Options; None takes the environment's preset. Every run prints all values that it uses, presets' included, at its
     start and keeps them in options.json; experiments/_presets.py lists the presets with their reasons."""
 
-    env: str = "CartPole-v1"
-    """One of pgjax.environments.available() (an unknown name lists them), or package.module:name for one's own."""
+    env: str | None = None
+    """One of pgjax.environments.available() (an unknown name lists them), CartPole-v1 if left open; or
+    package.module:name for an environment of one's own: the module is imported and its code runs. With --render, the
+    environment of a file that names none that pgjax ships."""
     returns: Annotated[
         Literal[
             "total_return",
@@ -119,7 +121,7 @@ class Config:
     gif: bool = True
     """Draw an episode of the best run, where the environment can be drawn."""
     render: pathlib.Path | None = None
-    """Evaluate and draw this saved policy instead of training."""
+    """Evaluate and draw a saved policy instead of training: its file, or the folder of the run that saved it."""
     resume: pathlib.Path | None = None
     """Go on from this run's directory, with its options (NAME also finds NAME-incomplete and .NAME.partial)."""
 
@@ -154,6 +156,11 @@ class Config:
 TINY = Config(env="corridor", num_seeds=2, num_updates=4, num_episodes=4, eval_episodes=4, lr=(0.01, 0.1))
 
 
+DEFAULT_ENV = "CartPole-v1"
+# The options that say what network the policy is.
+NETWORK = ("distribution", "hidden")
+
+
 def option(name: str) -> str:
     return "--" + name.rstrip("_").replace("_", "-")
 
@@ -178,7 +185,8 @@ def resolve(config: Config) -> dict:
 def _resolve(config: Config) -> dict:
     given = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     if config.resume is None:
-        options = _presets.preset(config.env) | given
+        env = config.env or DEFAULT_ENV
+        options = _presets.preset(env) | {"env": env} | given
         return {"schedule_updates": options["num_updates"]} | options
     fixed = _presets.DEFAULT | resume.options(config.resume)
     free = ("num_updates", "eval_episodes", "gif", "resume")
@@ -195,6 +203,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
     with runner.usage_errors():
         options = resolve(config)
         environment, policy = build_options.make_policy(options)
+        policies.policy_header(environment, **network_arguments(options))
         build = build_options.make_build(options, environment, policy)
         rates = jnp.repeat(jnp.asarray(options["lr"], jnp.float32), options["num_seeds"])
         seeds = options["seed"] + jnp.tile(jnp.arange(options["num_seeds"]), len(options["lr"]))
@@ -284,9 +293,15 @@ def finish(options, environment, policy, trained, rates, recorder) -> None:
         recorder.row(quantity="evaluated return", variant=variant, ours=result.mean, stderr=result.stderr)
     best = int(np.argmax(means))
     recorder.note(how_to_read(options, len(rates)))
-    made_of = {name: options[name] for name in ("env", "distribution", "hidden")}
-    policies.save_policy(recorder.path("policy.safetensors"), of(best), **made_of)
+    path = recorder.path(policies.FILE_NAME)
+    with runner.usage_errors():  # θ that is not finite
+        policies.save_policy(path, of(best), environment=options["env"], **network_arguments(options))
     draw(options, environment, policy, of(best), recorder)
+
+
+def network_arguments(options: dict) -> dict:
+    """Those of `networks.make_policy`."""
+    return {name: options[name] for name in NETWORK}
 
 
 def how_to_read(options: dict, num_runs: int) -> str:
@@ -309,7 +324,7 @@ def draw(options: dict, environment: Environment, policy: Policy, params, record
 
 def render(config: Config, recorder: runner.Recorder) -> None:
     with runner.usage_errors():
-        environment, policy, params = policies.load_policy(config.render)
+        environment, policy, params = policies.load_policy(config.render, config.env)
     key = jax.random.key(config.seed + 10_000)
     result = evaluation.evaluate(environment, policy, params, key, num_episodes=config.eval_episodes or 100)
     recorder.row(

@@ -14,6 +14,7 @@ or matplotlib before it is needed.
 import importlib
 
 _MODULES = (
+    "advantages",
     "baselines",
     "checkpoints",
     "critics",

@@ -5,6 +5,7 @@ hyper-parameter and a batch of them under `jit` and `vmap`.
 """
 
 import operator
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,3 +68,10 @@ def require_one_of(name: str, value: Any, options: Sequence[str]) -> None:
     """
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def shown(value: Any) -> str:
+    """A value from outside, such as a file's, as an error shows it: of bounded length, without control characters."""
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 300 else f"{text[:300]} …"

@@ -35,8 +35,14 @@ def centre_and_spread(
     shifted = jnp.where(mask, x - origin, jnp.zeros_like(x))
     shift = jnp.sum(shifted, axis=axis, keepdims=True) / jnp.maximum(count, 1)
     deviations = jnp.where(mask, shifted - shift, jnp.zeros_like(x))
-    variance = jnp.sum(jnp.square(deviations), axis=axis, keepdims=True) / jnp.maximum(count - ddof, 1)
-    return origin + shift, deviations, jnp.sqrt(variance)
+    # Squares of deviations below 1e-23 or above 1e19 have no place in float32; those of their ratios to the largest do.
+    scale = jnp.max(jnp.abs(deviations), axis=axis, keepdims=True)
+    unequal = scale > 0
+    ratios = deviations / jnp.where(unequal, scale, jnp.ones_like(scale))
+    variance = jnp.sum(jnp.square(ratios), axis=axis, keepdims=True) / jnp.maximum(count - ddof, 1)
+    # The root of 0 has no derivative.
+    root = jnp.sqrt(jnp.where(unequal, variance, jnp.ones_like(variance)))
+    return origin + shift, deviations, jnp.where(unequal, scale * root, jnp.zeros_like(scale))
 
 
 def standardised(x: jax.Array, mask: jax.Array | None = None, *, axis: Any = None, ddof: int = 0) -> jax.Array:

@@ -89,7 +89,7 @@ def inputs(policy: Policy, trajectory: Trajectory) -> Inputs:
     ended = trajectory.terminated | trajectory.truncated
     starts = jnp.concatenate([jnp.zeros_like(ended[:1]), ended[:-1]])
     if trajectory.carry is None:
-        raise ValueError("trajectory.carry must hold the memory at row 0 of a window for a policy with memory, got None")
+        raise ValueError("trajectory.carry must hold what the policy remembers at row 0 of a window, got None")
     return Inputs(obs=trajectory.obs, starts=starts, carry=jax.tree.map(lambda x: x[None], trajectory.carry))
 
 

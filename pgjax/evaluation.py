@@ -1,5 +1,6 @@
 """Evaluation over complete episodes: every lane runs to its end, so short episodes are not favoured."""
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -36,14 +37,26 @@ def episode_returns(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
 
 
 def with_greedy_returns(
-    environment: Environment, policy: Policy, params: PyTree, keys: jax.Array, trajectory: Trajectory
+    environment: Environment,
+    policy: Policy,
+    params: PyTree,
+    keys: jax.Array,
+    trajectory: Trajectory,
+    *,
+    group_size: int = 1,
+    record_log_probs: bool = False,
+    relabel: Callable[[Trajectory], Trajectory] = lambda trajectory: trajectory,
 ) -> Trajectory:
     """`trajectory` with `greedy_returns`: G_1 of the greedy policy from the same start, `[T, B]`, alike in all rows.
 
-    `keys` `[B]` are those that the trajectory was rolled out with, so the problem draws the same numbers; actions were
-    drawn with others, which keeps the baseline independent of them.
+    `keys` `[B]`, `group_size` and `record_log_probs` are those that the trajectory was rolled out with, so the problem
+    draws the same numbers; actions were drawn with others, which keeps the baseline independent of them. `relabel` is
+    the reward stage, if there is one: the greedy episodes are paid as the others are.
     """
-    total, _ = episode_returns(rollouts.episodes(environment, greedy(policy), params, keys))
+    played = rollouts.episodes(
+        environment, greedy(policy), params, keys, group_size=group_size, record_log_probs=record_log_probs
+    )
+    total, _ = episode_returns(relabel(played))
     return trajectory._replace(greedy_returns=jnp.broadcast_to(total, trajectory.rewards.shape))
 
 

@@ -22,6 +22,12 @@ def _loss(objective: jax.Array) -> jax.Array:
     return -objective
 
 
+def score_function_objective(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
+    """w ln f(X_t, θ)_{A_t} `[...]`, to be maximised; arguments as in `score_function_loss`."""
+    chex.assert_equal_shape([log_probs, weights])
+    return jax.lax.stop_gradient(weights) * log_probs
+
+
 def score_function_loss(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
     """Minus the weighted log-likelihood; its gradient is −w ∇ ln f.
 
@@ -39,14 +45,20 @@ def score_function_loss(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
 
     Source: Williams 1992.
     """
-    chex.assert_equal_shape([log_probs, weights])
-    objective = jax.lax.stop_gradient(weights) * log_probs
-    return _loss(objective)
+    return _loss(score_function_objective(log_probs, weights))
 
 
 def _ratios(log_probs: jax.Array, behaviour_log_probs: jax.Array) -> jax.Array:
     """f(X_t, θ)_{A_t} / f(X_t, θ_old)_{A_t}."""
     return jnp.exp(log_probs - jax.lax.stop_gradient(behaviour_log_probs))
+
+
+def importance_weighted_objective(
+    log_probs: jax.Array, behaviour_log_probs: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """w ratio `[...]`, to be maximised; arguments as in `importance_weighted_loss`."""
+    chex.assert_equal_shape([log_probs, behaviour_log_probs, weights])
+    return jax.lax.stop_gradient(weights) * _ratios(log_probs, behaviour_log_probs)
 
 
 def importance_weighted_loss(log_probs: jax.Array, behaviour_log_probs: jax.Array, weights: jax.Array) -> jax.Array:
@@ -68,9 +80,23 @@ def importance_weighted_loss(log_probs: jax.Array, behaviour_log_probs: jax.Arra
 
     Source: Schulman, Wolski, Dhariwal, Radford & Klimov 2017, eq. 6.
     """
+    return _loss(importance_weighted_objective(log_probs, behaviour_log_probs, weights))
+
+
+def clipped_surrogate_objective(
+    log_probs: jax.Array,
+    behaviour_log_probs: jax.Array,
+    weights: jax.Array,
+    *,
+    clip: jax.typing.ArrayLike,
+) -> jax.Array:
+    """min(ratio w, clip(ratio, 1 − ε, 1 + ε) w) `[...]`, to be maximised; as `clipped_surrogate_loss`."""
     chex.assert_equal_shape([log_probs, behaviour_log_probs, weights])
-    objective = jax.lax.stop_gradient(weights) * _ratios(log_probs, behaviour_log_probs)
-    return _loss(objective)
+    require_in_range("clip", clip, 0.0, None)
+    clip = jnp.asarray(clip, log_probs.dtype)
+    weights = jax.lax.stop_gradient(weights)
+    ratios = _ratios(log_probs, behaviour_log_probs)
+    return jnp.minimum(ratios * weights, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * weights)
 
 
 def clipped_surrogate_loss(
@@ -102,13 +128,7 @@ def clipped_surrogate_loss(
 
     Source: Schulman, Wolski, Dhariwal, Radford & Klimov 2017, eq. 7.
     """
-    chex.assert_equal_shape([log_probs, behaviour_log_probs, weights])
-    require_in_range("clip", clip, 0.0, None)
-    clip = jnp.asarray(clip, log_probs.dtype)
-    weights = jax.lax.stop_gradient(weights)
-    ratios = _ratios(log_probs, behaviour_log_probs)
-    objective = jnp.minimum(ratios * weights, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * weights)
-    return _loss(objective)
+    return _loss(clipped_surrogate_objective(log_probs, behaviour_log_probs, weights, clip=clip))
 
 
 def value_loss(values: jax.Array, targets: jax.Array) -> jax.Array:

@@ -2,16 +2,19 @@
 
 A batch `[T, B, ...]` is read as T·B rows. Working through it a few thousand rows at a time keeps a network's
 activations in the cache (a measured factor of two to four on a CPU), bounds memory, and stops at the last live
-row, so the padding of finished episodes costs nothing. Where rows depend on the rows before them (a policy with memory),
-the pieces are whole episodes `[T, n, ...]`.
+row, so the padding of finished episodes costs nothing. Where rows depend on the rows before them (a policy with
+memory), the pieces are whole episodes `[T, n, ...]`.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from pgjax import _shards
 
 PyTree = Any
 
@@ -32,14 +35,16 @@ def default_rows(row_size: int = 1) -> int:
     return _CPU_ROWS if (os.cpu_count() or 1) <= _FEW_CORES else _MANY_CORE_ROWS
 
 
-def largest_of_runs(x: jax.Array) -> jax.Array:
-    """The largest of a number over the runs that are vmapped together (axis `RUNS_AXIS`); itself where there is no such
-    axis. A loop whose trip count is shared needs no select of its whole state for each run.
+def largest_of_runs(x: jax.Array, *axes: str) -> jax.Array:
+    """The largest of a number over the runs that are vmapped together (axis `RUNS_AXIS`) and over further named `axes`.
+
+    Where there is no such axis it is the number itself. A loop whose trip count is shared needs no select of its whole
+    state for each run.
     """
-    try:
-        return jax.lax.pmax(x, RUNS_AXIS)
-    except NameError:
-        return x
+    for axis in (RUNS_AXIS, *axes):
+        with contextlib.suppress(NameError):
+            x = jax.lax.pmax(x, axis)
+    return x
 
 
 def _piece_size(rows: PyTree, alive: jax.Array, rows_per_piece: int | None) -> int:
@@ -55,7 +60,7 @@ def _num_live_rows(alive: jax.Array) -> jax.Array:
 
 
 class _Cut(NamedTuple):
-    """A batch cut into pieces of one size; the last piece reaches back over rows already seen, which its mask leaves out.
+    """A batch cut into pieces of one size. The last one reaches back over rows already seen, which its mask leaves out.
 
     Attributes:
         count: the number of pieces up to the last live row.
@@ -74,7 +79,8 @@ def _cut_rows(rows: PyTree, alive: jax.Array, size: int) -> _Cut:
         piece, live = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), flat)
         return start, piece, live & (start + jnp.arange(size) >= k * size)
 
-    return _Cut(count=largest_of_runs((_num_live_rows(alive) + size - 1) // size), take=take)
+    count = largest_of_runs((_num_live_rows(alive) + size - 1) // size)
+    return _Cut(count=jnp.asarray(count, int), take=take)
 
 
 def _cut_episodes(rows: PyTree, alive: jax.Array, size: int) -> _Cut:
@@ -86,12 +92,34 @@ def _cut_episodes(rows: PyTree, alive: jax.Array, size: int) -> _Cut:
         piece, live = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1), (rows, alive))
         return start, piece, live & (start + jnp.arange(size) >= k * size)[None]
 
-    return _Cut(count=jnp.int32(-(-num_episodes // size)), take=take)
+    return _Cut(count=jnp.asarray(-(-num_episodes // size), int), take=take)
 
 
 def _cut(rows: PyTree, alive: jax.Array, rows_per_piece: int | None, whole_episodes: bool) -> _Cut:
     cut = _cut_episodes if whole_episodes else _cut_rows
     return cut(rows, alive, _piece_size(rows, alive, rows_per_piece))
+
+
+def _each_block(function: Callable[[PyTree, jax.Array], PyTree], rows: PyTree, alive: jax.Array, count: int):
+    """`k → function(rows, alive)` of block k of `count` blocks of consecutive episodes."""
+    size = alive.shape[1] // count
+    if count == 1:
+        return lambda k: function(rows, alive)
+    cut = lambda k, x: jax.lax.dynamic_slice_in_dim(x, k * size, size, axis=1)
+    return lambda k: function(*jax.tree.map(lambda x: cut(k, x), (rows, alive)))
+
+
+def _first() -> jax.Array:
+    """The index 0, of the default integer type of the moment."""
+    return jnp.zeros((), int)
+
+
+def _add_up(of_index: Callable[[jax.Array], PyTree], count: jax.typing.ArrayLike) -> PyTree:
+    """Σ_k of_index(k), in the order of k."""
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_index, _first()))
+    # A product that is compiled into the addition would be rounded otherwise than one that another device has sent.
+    add = lambda k, total: jax.tree.map(jnp.add, total, jax.lax.optimization_barrier(of_index(k)))
+    return jax.lax.fori_loop(_first(), jnp.asarray(count, int), add, zeros)
 
 
 def sum_over_rows(
@@ -104,18 +132,31 @@ def sum_over_rows(
 ) -> PyTree:
     """Σ over pieces of `function(piece, mask)`; equals `function(all rows, alive)` for a sum over rows.
 
+    The sum is taken block by block of episodes in a fixed order, on one device or on many (`_shards`).
+
     Args:
-        function: takes leaves `[N, ...]` and a bool mask `[N]` (`[T, n, ...]` and `[T, n]` if `whole_episodes`); returns
-            a pytree of sums in which every row with a false mask contributes zero.
+        function: takes leaves `[N, ...]` and a bool mask `[N]` (`[T, n, ...]` and `[T, n]` if `whole_episodes`), and
+            returns a pytree of sums in which every row with a false mask contributes zero.
         rows: leaves `[T, B, ...]`.
         alive: bool `[T, B]`.
         rows_per_piece: N at most; `default_rows()` if None. A whole episode is a piece even if it has more rows.
         whole_episodes: whether a piece must hold the whole of its episodes.
     """
-    cut = _cut(rows, alive, rows_per_piece, whole_episodes)
-    of_piece = lambda k: function(*cut.take(k)[1:])
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_piece, jnp.int32(0)))
-    return jax.lax.fori_loop(0, cut.count, lambda k, total: jax.tree.map(jnp.add, total, of_piece(k)), zeros)
+    count, shards = _shards.num_blocks(alive.shape[1]), _shards.num_shards()
+
+    def of_block(rows: PyTree, alive: jax.Array) -> PyTree:
+        cut = _cut(rows, alive, rows_per_piece, whole_episodes)
+        return _add_up(lambda k: function(*cut.take(k)[1:]), cut.count)
+
+    if shards == 1:
+        return _add_up(_each_block(of_block, rows, alive, count), count)
+    rows = _shards.numbers_everywhere(rows)
+    # One sum a device where the order does not count.
+    mine = max(1, count // shards)
+    of_shard = lambda rows, alive: jax.lax.map(_each_block(of_block, rows, alive, mine), jnp.arange(mine))
+    parts = _shards.over_episode_shards(of_shard, (rows, alive), in_axes=(1, 1), out_axes=0)
+    parts = _shards.everywhere(parts)
+    return _add_up(lambda k: jax.tree.map(lambda x: x[k], parts), mine * shards)
 
 
 def map_over_rows(
@@ -134,15 +175,31 @@ def map_over_rows(
         alive: bool `[T, B]`.
         rows_per_piece, whole_episodes: as in `sum_over_rows`.
     """
-    cut = _cut(rows, alive, rows_per_piece, whole_episodes)
-    result = jax.eval_shape(lambda k: function(cut.take(k)[1]), jnp.int32(0))
-    shape = alive.shape if whole_episodes else (alive.size,)
+    mine = max(1, _shards.num_blocks(alive.shape[1]) // _shards.num_shards())
+
+    def of_block(rows: PyTree, alive: jax.Array) -> jax.Array:
+        return _map_pieces(function, rows, alive, rows_per_piece, whole_episodes)
+
+    def of_shard(rows: PyTree, alive: jax.Array) -> jax.Array:
+        blocks = jax.lax.map(_each_block(of_block, rows, alive, mine), jnp.arange(mine))
+        return jnp.moveaxis(blocks, 0, 1).reshape((*alive.shape, *blocks.shape[3:]))
+
+    output = _shards.over_episode_shards(of_shard, (rows, alive), in_axes=(1, 1), out_axes=1)
+    return _shards.everywhere(output)
+
+
+def _map_pieces(
+    function: Callable[[PyTree], jax.Array], rows: PyTree, alive: jax.Array, rows_per_piece: int | None, whole: bool
+) -> jax.Array:
+    cut = _cut(rows, alive, rows_per_piece, whole)
+    result = jax.eval_shape(lambda k: function(cut.take(k)[1]), _first())
+    shape = alive.shape if whole else (alive.size,)
 
     def one(k: jax.Array, output: jax.Array) -> jax.Array:
         start, piece, mask = cut.take(k)
         values = function(piece).reshape((*mask.shape, *result.shape[1:]))
-        return jax.lax.dynamic_update_slice_in_dim(output, values, start, axis=int(whole_episodes))
+        return jax.lax.dynamic_update_slice_in_dim(output, values, start, axis=int(whole))
 
-    output = jax.lax.fori_loop(0, cut.count, one, jnp.zeros((*shape, *result.shape[1:]), result.dtype))
+    output = jax.lax.fori_loop(_first(), cut.count, one, jnp.zeros((*shape, *result.shape[1:]), result.dtype))
     live = alive.reshape((*alive.shape, *(1 for _ in result.shape[1:])))
     return jnp.where(live, output.reshape((*alive.shape, *result.shape[1:])), jnp.zeros((), result.dtype))

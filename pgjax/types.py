@@ -9,44 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from pgjax.spaces import Box as Box
+from pgjax.spaces import Discrete as Discrete
+
 PyTree = Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Discrete:
-    """The actions (or observations) 0, …, n − 1. Has the attributes of gymnax's space of the same name."""
-
-    n: int
-    dtype: Any = jnp.int32
-    shape: tuple[int, ...] = ()
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        return jax.random.randint(key, (), 0, self.n, self.dtype)
-
-    def contains(self, x: jax.Array) -> jax.Array:
-        return (x >= 0) & (x < self.n)
-
-
-@dataclasses.dataclass(frozen=True)
-class Box:
-    """Arrays of one shape between `low` and `high` (numbers or nested tuples that broadcast to `shape`)."""
-
-    low: Any
-    high: Any
-    shape: tuple[int, ...]
-    dtype: Any = jnp.float32
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        """Uniform where both bounds are finite; a bound at infinity is replaced by ±1."""
-        low, high = (np.broadcast_to(np.asarray(bound, np.float32), self.shape) for bound in (self.low, self.high))
-        low, high = np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
-        return (low + (high - low) * jax.random.uniform(key, self.shape)).astype(self.dtype)
-
-    def contains(self, x: jax.Array) -> jax.Array:
-        return jnp.all((x >= jnp.asarray(self.low)) & (x <= jnp.asarray(self.high)))
 
 
 class Step(NamedTuple):
@@ -69,7 +37,7 @@ class Environment:
         name: what `pgjax.environments.make` calls it.
         reset, step: pure functions of one episode; batch them with `jax.vmap`.
         params: the default parameters, a pytree whose leaves may be vmapped (domain randomisation).
-        observation_space, action_space: `Discrete`, `Box`, or anything with their attributes.
+        observation_space, action_space: trees of `pgjax.spaces`; `spaces.as_space` makes them of other libraries' spaces.
         horizon: T, the greatest number of steps of an episode.
         render: `obs → uint8 [H, W, 3]`, a picture of one observation drawn on the host, or None.
     """
@@ -88,14 +56,15 @@ class Distribution(NamedTuple):
     """A family of action distributions as pure functions of its parameters, for one observation.
 
     `sample(key, parameters)`, `log_prob(parameters, action)`, `entropy(parameters)`, `kl(p, q)` and
-    `mode(parameters)`; `parameters` is what a policy's `apply` returns.
+    `mode(parameters)`; `parameters` is what a policy's `apply` returns. `entropy` or `kl` is None where it cannot be
+    computed: who reports it leaves it out, and who needs it calls `distributions.require`.
     """
 
-    sample: Callable[[jax.Array, PyTree], jax.Array]
-    log_prob: Callable[[PyTree, jax.Array], jax.Array]
-    entropy: Callable[[PyTree], jax.Array]
-    kl: Callable[[PyTree, PyTree], jax.Array]
-    mode: Callable[[PyTree], jax.Array]
+    sample: Callable[[jax.Array, PyTree], PyTree]
+    log_prob: Callable[[PyTree, PyTree], jax.Array]
+    entropy: Callable[[PyTree], jax.Array] | None
+    kl: Callable[[PyTree, PyTree], jax.Array] | None
+    mode: Callable[[PyTree], PyTree]
 
 
 class Memory(NamedTuple):
@@ -147,8 +116,9 @@ class Trajectory(NamedTuple):
         next_obs: X_{t+1} before any reset, `[T, B, ...]`; only in windows, where lanes reset inside.
         returns: G_t `[T, B]`, filled in by an estimator before its baseline sees the trajectory.
         score_norms: squared norms of the scores, `[T, B]`, or `[1, B]` of whole episodes where those multiply G_1;
-            filled in before `update` for a baseline that asks.
-        behaviour_log_probs: ln f(X_t, θ_old)_{A_t} of the policy that acted, `[T, B]`; None where that was θ itself.
+            filled in before `predict` for a baseline that needs them.
+        behaviour_log_probs: ln f(X_t, θ_old)_{A_t} of the policy that acted, `[T, B]`; None where nothing was recorded,
+            which means that θ itself acted.
         greedy_returns: G_1 of a greedy episode from the same start, in every row, `[T, B]`, if it was played.
         carry: what a policy with memory remembered at row 0 of a window, leaves `[B, ...]`; None in complete episodes,
             which begin with `Memory.start`. It was computed with the θ of earlier windows.
@@ -178,7 +148,7 @@ class Rewards(NamedTuple):
     Attributes:
         init: `(key, params) → state`; `params` is the policy's θ at the start of training, such as a reference.
         relabel: `(params, state, trajectory) → (trajectory, metrics)`: the trajectory with other rewards.
-        update: `(state, trajectory) → state`, after the trajectory was used.
+        update: `(state, trajectory) → state`, after the estimator used the relabelled trajectory.
         needs_log_probs: whether `relabel` reads `trajectory.behaviour_log_probs`, which the rollout then records.
     """
 
@@ -186,6 +156,43 @@ class Rewards(NamedTuple):
     relabel: Callable[[PyTree, PyTree, Trajectory], tuple[Trajectory, dict[str, jax.Array]]]
     update: Callable[[PyTree, Trajectory], PyTree]
     needs_log_probs: bool = False
+
+
+class Needs(NamedTuple):
+    """What an estimator or a baseline must be given beyond the trajectory; whoever collects the episodes provides it.
+
+    Attributes:
+        scores: the norm (`"vanilla"`, `"natural"`) in which `trajectory.score_norms` are wanted, or `"none"`.
+        greedy_returns: whether `trajectory.greedy_returns` is wanted, a second episode for each.
+        group_size: k, how many consecutive episodes share a start; None where any start will do.
+    """
+
+    scores: str = "none"
+    greedy_returns: bool = False
+    group_size: int | None = None
+
+
+class RowFit(NamedTuple):
+    """A baseline that is a network, opened up: so that one pass over the rows both uses it and fits it.
+
+    b(X_t) = values(state, outputs(φ, X_t)),    φ moves along the gradient of the mean of loss over live rows
+
+    Attributes:
+        params: `state → φ`.
+        outputs: `(φ, obs of one row) → a number`, the network.
+        values: `(state, outputs [N]) → b [N]`.
+        begin: `(state, trajectory, returns [T, B]) → (context, rows [T, B, ...])`, before the pass; `rows` are what
+            `loss` needs of each row.
+        loss: `(outputs [N], rows [N, ...]) → [N]`, elementwise, to be minimised.
+        finish: `(state, context, mean loss, its gradient in φ) → (state, metrics)`, after the pass.
+    """
+
+    params: Callable[[PyTree], PyTree]
+    outputs: Callable[[PyTree, PyTree], jax.Array]
+    values: Callable[[PyTree, jax.Array], jax.Array]
+    begin: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, PyTree]]
+    loss: Callable[[jax.Array, PyTree], jax.Array]
+    finish: Callable[[PyTree, PyTree, jax.Array, PyTree], tuple[PyTree, dict[str, jax.Array]]]
 
 
 class Baseline(NamedTuple):
@@ -198,14 +205,17 @@ class Baseline(NamedTuple):
     Attributes:
         of_observation: true if row t of `predict` is a function of row t of `obs` alone, a v(X_t): such a
             baseline predicts what is still to come, and can be asked about X_{t+1}, which bootstrapped returns need.
-        score_norm: `"none"`, or the norm (`"vanilla"`, `"natural"`) in which `update` wants `trajectory.score_norms`.
+        needs: what `predict` and `update` read of the trajectory beyond what a rollout records.
+        fit: the same baseline opened up for a fit in the estimator's own pass over the rows; None if it has no network
+            or if its update takes more than one step.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
     predict: Callable[[PyTree, Trajectory], jax.Array]
     update: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, dict[str, jax.Array]]]
     of_observation: bool = False
-    score_norm: str = "none"
+    needs: Needs = Needs()
+    fit: RowFit | None = None
 
 
 class Critic(NamedTuple):
@@ -225,21 +235,20 @@ class Estimator(NamedTuple):
 
     Attributes:
         init: `(key, sample) → state`.
-        weights: `(state, trajectory) → (w [T, B], targets [T, B])`, the number that multiplies ∇ ln f(X_t, θ)_{A_t},
-            sign and scale included, and what the baseline is to be fitted to.
         gradient: `(params, state, trajectory) → (∇̂ρ, state, metrics)`: the estimate weighs with the old state;
             the new state has seen the batch.
         episode_gradients: `(params, state, trajectory)` → the summand of each episode, leaves `[B, ...]`; their
             mean is `gradient`.
         fits_windows: whether it can learn from windows, which cut episodes: its returns bootstrap, and no factor
             depends on the time since an episode began.
+        needs: what the collected batch must hold or how it must be collected.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
-    weights: Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]]
     gradient: Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, PyTree, dict[str, jax.Array]]]
     episode_gradients: Callable[[PyTree, PyTree, Trajectory], PyTree]
     fits_windows: bool
+    needs: Needs = Needs()
 
 
 class TrainState(NamedTuple):

@@ -61,6 +61,11 @@ def make(**kwargs):
     return estimators.make_estimator(POLICY, **kwargs)
 
 
+def weigh(batch, state=(), **kwargs):
+    """Weights and targets of the estimators that `make` makes."""
+    return estimators.make_weighting(**kwargs).weigh(state, batch)
+
+
 def linear_value(obs_size=3):
     return (lambda key, obs: jax.random.normal(key, (obs_size,)), lambda params, obs: obs @ params, optax.sgd(0.1))
 
@@ -176,8 +181,9 @@ def test_episode_gradients_average_to_the_gradient(problem):
 
 def test_the_weights_are_constants_of_the_gradient(problem):
     """∇̂ = Σ w ∇ ln f, spelled out."""
-    estimator = make(baseline=baselines.constant(0.4))
-    weights, _ = estimator.weights((), problem.batch)
+    options = {"baseline": baselines.constant(0.4)}
+    estimator = make(**options)
+    weights, _ = weigh(problem.batch, **options)
     obs, actions = problem.batch.obs, problem.batch.actions
     p = jax.nn.softmax(obs @ problem.params)
     score = obs[..., :, None] * (jax.nn.one_hot(actions, 2) - p)[..., None, :]
@@ -226,18 +232,18 @@ def test_lambda_one_without_a_cut_is_reward_to_go():
     )
     batch = exact.enumerate_trajectories(mdp).trajectories
     values = baselines.state_values(lambda obs: obs @ jnp.asarray([3.0, -7.0, 11.0]))
-    lambda_one = make(returns=estimators.lambda_return(1.0, 0.9), baseline=values)
-    to_go = make(returns=estimators.reward_to_go(0.9), baseline=values)
-    close(lambda_one.weights((), batch)[0], to_go.weights((), batch)[0])
+    lambda_one = {"returns": estimators.lambda_return(1.0, 0.9), "baseline": values}
+    to_go, _ = weigh(batch, returns=estimators.reward_to_go(0.9), baseline=values)
+    close(weigh(batch, **lambda_one)[0], to_go)
     # The wrong twin takes a termination for a truncation: off by γ v(terminal) = 0.9 · 11 there.
     leaky = batch._replace(terminated=jnp.zeros_like(batch.terminated), truncated=batch.terminated)
-    off = lambda_one.weights((), leaky)[0] - to_go.weights((), batch)[0]
+    off = weigh(leaky, **lambda_one)[0] - to_go
     np.testing.assert_allclose(np.asarray(off)[np.asarray(batch.terminated)], 0.9 * 11.0)
 
 
 def test_a_truncated_episode_bootstraps_from_its_final_observation(problem):
     values = baselines.state_values(lambda obs: obs @ jnp.asarray([3.0, -7.0, 11.0]))
-    _, targets = make(returns=estimators.lambda_return(1.0), baseline=values).weights((), problem.batch)
+    _, targets = weigh(problem.batch, returns=estimators.lambda_return(1.0), baseline=values)
     to_go = jax.vmap(returns.reward_to_go, 1, 1)(problem.batch.rewards)
     final = problem.batch.final_obs @ jnp.asarray([3.0, -7.0, 11.0])
     cut = problem.batch.truncated.any(axis=0)
@@ -249,8 +255,8 @@ def test_a_truncated_episode_bootstraps_from_its_final_observation(problem):
 def test_one_step_returns_are_the_temporal_difference(problem):
     values = exact_values(problem)
     batch = problem.batch
-    weights, _ = make(returns=estimators.n_step(1, 0.9), baseline=values).weights((), batch)
-    lambda_zero, _ = make(returns=estimators.lambda_return(0.0, 0.9), baseline=values).weights((), batch)
+    weights, _ = weigh(batch, returns=estimators.n_step(1, 0.9), baseline=values)
+    lambda_zero, _ = weigh(batch, returns=estimators.lambda_return(0.0, 0.9), baseline=values)
     close(weights, lambda_zero)
 
 
@@ -275,9 +281,10 @@ def test_relabelled_rewards_reach_the_gradient(problem):
 
 def test_use_then_update(problem):
     """The gradient weighs with the old state; the new state has seen the batch."""
-    estimator = make(returns=estimators.total_return(), baseline=baselines.moving_average(0.9, 2.0))
+    options = {"returns": estimators.total_return(), "baseline": baselines.moving_average(0.9, 2.0)}
+    estimator = make(**options)
     state = estimator.init(jax.random.key(0), problem.batch)
-    weights, _ = estimator.weights(state, problem.batch)
+    weights, _ = weigh(problem.batch, state, **options)
     _, new_state, _ = estimator.gradient(problem.params, state, problem.batch)
     total = problem.batch.rewards.sum(axis=0)
     close(weights[0], total - 2.0)
@@ -296,6 +303,9 @@ def test_use_then_update(problem):
         (lambda: make(returns=estimators.lambda_return(), baseline=baselines.leave_one_out()), "function of the obs"),
         (lambda: make(returns=estimators.lambda_return()), "function of the observation that predicts"),
         (lambda: make(returns=estimators.total_return(0.9), time_weights="discount"), "time_weights must be 'none'"),
+        (lambda: make(baseline="leave_one_out"), "baseline must be a Baseline.*'leave_one_out'"),
+        (lambda: make(returns="reward_to_go"), "returns must be a Returns.*'reward_to_go'"),
+        (lambda: make(objective="ppo"), "objective must be a function.*'ppo'"),
         (lambda: baselines.moving_average(1.5), "decay.*1.5"),
         (lambda: baselines.moving_average(0.9, "second"), "initial.*second"),
     ],
@@ -308,4 +318,4 @@ def test_bad_arguments_are_named(call, message):
 def test_leave_one_out_of_one_episode_is_refused(problem):
     one = exact.select_episodes(problem.batch, jnp.asarray([0]))
     with pytest.raises(ValueError, match="leave_one_out needs at least 2 episodes"):
-        make(baseline=baselines.leave_one_out()).weights((), one)
+        weigh(one, baseline=baselines.leave_one_out())

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _build, _measure, _presets, _resume, train, variance_reduction
+from experiments import _build, _measure, _presets, _resume, gradient_lab, train, variance_reduction
 from experiments import _runner as runner
-from pgjax import checkpoints, evaluation
+from pgjax import checkpoints, environments, evaluation, policies
 
 
 def summary(directory):
@@ -85,8 +85,9 @@ def test_train_writes_curve_policy_state_and_rows(train_run):
     assert [row["variant"] for row in rows[:2]] == ["lr 0.01", "lr 0.1"] and len(rows) == 2 + 4
 
 
-def test_a_saved_policy_is_evaluated_again(train_run, tmp_path):
-    config = train.Config(render=train_run / "policy.safetensors", eval_episodes=4)
+@pytest.mark.parametrize(("name", "env"), [("policy.safetensors", None), ("", None), ("", "corridor")])
+def test_a_saved_policy_is_evaluated_again(train_run, tmp_path, name, env):
+    config = train.Config(render=train_run / name, env=env, eval_episodes=4)
     directory = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path)
     trained = [row["ours"] for row in summary(train_run)["rows"][2:]]
     assert summary(directory)["rows"][0]["ours"] == max(trained)
@@ -122,7 +123,7 @@ def test_a_resumed_run_covers_the_whole_training(train_run, interrupted, tmp_pat
     config = train.Config(resume=directory.with_name("cut"))
     resumed = runner.execute("train", config, train.run, lambda found, _: seen.update(found), output_dir=tmp_path)
     assert (resumed / "metrics.jsonl").read_text() == (train_run / "metrics.jsonl").read_text()
-    whole, found = (checkpoints._read(run / "history.safetensors")[0] for run in (train_run, resumed))
+    whole, found = (checkpoints.read(run / "history.safetensors").arrays for run in (train_run, resumed))
     for name in whole:
         assert whole[name].shape == (4, 4)
         np.testing.assert_array_equal(whole[name], found[name])
@@ -139,6 +140,8 @@ def test_a_resumed_run_keeps_its_options_unless_they_are_given_anew(interrupted)
     assert (options["eval_episodes"], options["num_updates"], options["gif"]) == (100, 7, False)
     with pytest.raises(ValueError, match=r"--discount 0.5: a resumed run keeps its options, here 1.0"):
         train.resolve(train.Config(resume=directory, discount=0.5))
+    with pytest.raises(ValueError, match=r"--env CartPole-v1: a resumed run keeps its options, here corridor"):
+        train.resolve(train.Config(resume=directory, env="CartPole-v1"))
 
 
 def test_what_is_resumed_is_found_by_its_name(tmp_path):
@@ -166,6 +169,14 @@ def test_a_run_whose_updates_are_all_done_is_evaluated_unless_it_has_been(train_
     assert [row["ours"] for row in summary(resumed)["rows"]] == [row["ours"] for row in summary(train_run)["rows"]]
 
 
+def test_a_history_keeps_its_dtypes_where_jax_counts_in_64_bits():
+    """A state that was saved under JAX_ENABLE_X64 has to find its history in the dtypes that `restore` asks for."""
+    metrics = {"num_steps": np.full((2, 3), 7, np.int64), "mean_return": np.full((2, 3), 0.5, np.float64)}
+    history = _resume.extended(_resume.nothing(2).history, metrics)
+    assert {name: x.dtype for name, x in history.items()} == _resume.MEASURED
+    assert (history["num_steps"] == 7).all() and history["mean_return"].shape == (2, 3)
+
+
 def test_captions_and_notes_count_the_seeds():
     note = train.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 1)
     assert "best of" not in note and "over seeds" not in note and "7 episodes" in note
@@ -181,7 +192,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does_bit_for_bit(train_ru
     first = runner.execute("train", half, train.run, output_dir=tmp_path, run_name="half")
     config = train.Config(resume=first, num_updates=4, eval_episodes=4)
     second = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path, run_name="rest")
-    whole, resumed = (checkpoints._read(run / "state.safetensors")[0] for run in (train_run, second))
+    whole, resumed = (checkpoints.read(run / "state.safetensors").arrays for run in (train_run, second))
     assert whole.keys() == resumed.keys() and (whole[".update"] == 4).all()
     for name, array in whole.items():
         np.testing.assert_array_equal(array, resumed[name], err_msg=name)
@@ -235,12 +246,19 @@ BROKEN = """
         (["--env", "broken_environments:wrong_shape"], ["obs must have the shape (3,)", "(2,)"]),
         (["--env", "broken_environments:nan_rewards", "--num-updates", "2"], ["rewards must be finite"]),
         (["--render", "nothing.safetensors"], ["nothing.safetensors", "not a file"]),
+        (["--render", "."], ["policy.safetensors is not a file"]),
+        (["--render", "own.safetensors"], ["own.safetensors names the environment broken_environments:make", "--env"]),
+        (["--render", "own.safetensors", "--env", "nosuch"], ["no environment is called 'nosuch'"]),
+        (["--render", "corridor.safetensors", "--env", "maze"], ["the observation_space {", "environment maze has"]),
         (["--resume", "nothing"], ["--resume nothing", "options.json"]),
         (["--run-name", "a/b"], ["--run-name a/b"]),
     ],
 )
 def test_bad_input_is_one_line_exit_code_two_and_nothing_left(tmp_path, monkeypatch, capsys, arguments, words):
     (tmp_path / "broken_environments.py").write_text(textwrap.dedent(BROKEN))
+    for name, env in (("own", "broken_environments:make"), ("corridor", "corridor")):
+        header = policies.policy_header("corridor") | {"env": env}
+        checkpoints.save(tmp_path / f"{name}.safetensors", {"w": np.ones(2, np.float32)}, header)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     sys.modules.pop("broken_environments", None)
@@ -251,13 +269,56 @@ def test_bad_input_is_one_line_exit_code_two_and_nothing_left(tmp_path, monkeypa
     for word in words:
         assert word in " ".join(error.split())
     assert not (tmp_path / "results").exists()
+    assert ("broken_environments" in sys.modules) == any("broken_environments" in word for word in arguments)
+
+
+OWN = """
+    from pgjax.environments.corridor import make_corridor
+
+    make = lambda: make_corridor()
+"""
+
+
+def test_a_policy_in_ones_own_environment_is_drawn_where_the_command_line_names_it(tmp_path, monkeypatch):
+    (tmp_path / "own_train.py").write_text(textwrap.dedent(OWN))
+    monkeypatch.syspath_prepend(tmp_path)
+    preset = {name: _presets.preset("corridor")[name] for name in ("returns", "baseline")}
+    config = dataclasses.replace(train.TINY, env="own_train:make", **preset)
+    directory = runner.execute("train", config, train.run, output_dir=tmp_path)
+    sys.modules.pop("own_train")
+    with pytest.raises(runner.UsageError, match="own_train:make, which pgjax does not ship"):
+        runner.execute("train", train.Config(render=directory), train.run, output_dir=tmp_path)
+    assert "own_train" not in sys.modules
+    config = train.Config(render=directory, env="own_train:make", eval_episodes=4)
+    drawn = runner.execute("train", config, train.run, output_dir=tmp_path)
+    assert summary(drawn)["rows"][0]["ours"] == max(row["ours"] for row in summary(directory)["rows"][2:])
+    sys.modules.pop("own_train")
+
+
+def test_spaces_that_cannot_be_saved_are_refused_before_training(tmp_path, monkeypatch):
+    space = type("Foreign", (), {"n": 2, "shape": (), "dtype": np.dtype(np.int32)})()
+    environment = dataclasses.replace(environments.make("corridor"), action_space=space)
+    monkeypatch.setattr(environments, "make", lambda name: environment)
+    with pytest.raises(runner.UsageError, match="action_space"):
+        runner.execute("train", train.TINY, train.run, output_dir=tmp_path)
+    assert not (tmp_path / "train").exists()
+
+
+def test_the_help_says_which_options_run_code(capsys):
+    for module, options in ((train, ("--env",)), (gradient_lab, ("--env", "--problem", "--estimator"))):
+        with pytest.raises(SystemExit):
+            runner.main(module.__file__, module.__doc__, module.Config, module.run, arguments=["--help"])
+        text = capsys.readouterr().out
+        for option in options:
+            described = " ".join(text.split(f"│ {option} ")[-1].split("│ --")[0].replace("│", "").split())
+            assert "imported and its code runs" in described, (option, described)
 
 
 def traced_greedy_plays(monkeypatch, **options):
     """Traces a trainer's start and its update, uncompiled; how often greedy episodes were among it."""
     plays = []
     play = evaluation.with_greedy_returns
-    monkeypatch.setattr(evaluation, "with_greedy_returns", lambda *args: plays.append(1) or play(*args))
+    monkeypatch.setattr(evaluation, "with_greedy_returns", lambda *args, **how: plays.append(1) or play(*args, **how))
     options = train.resolve(train.TINY) | options
     trainer = _build.make_build(options, *_build.make_policy(options))(0.1)
     state = jax.eval_shape(trainer.init, jax.random.key(0))

@@ -5,12 +5,13 @@ import json
 import sys
 import textwrap
 
+import jax
 import numpy as np
 import pytest
 
 from experiments import _catalogue, _problems, gradient_lab
 from experiments import _runner as runner
-from pgjax import exact
+from pgjax import checkpoints, exact, networks, policies
 
 OWN = """
     import jax.numpy as jnp
@@ -161,10 +162,15 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
         (["--only", "REINFORCE"], ["--only REINFORCE", "G₁"]),
         (["--batch", "0"], ["--batch 0", "at least 1"]),
         (["--checkpoint", "nothing.safetensors"], ["nothing.safetensors"]),
+        (["--checkpoint", "own.safetensors"], ["names the environment own_saved:walk", "does not ship", "--env"]),
+        (["--checkpoint", "own.safetensors", "--env", "maze"], ["the observation_space {", "environment maze has"]),
+        (["--problem", "maze", "--env", "maze"], ["--env maze", "used with --checkpoint"]),
     ],
 )
 def test_bad_input_is_refused(own_module, tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
+    header = policies.policy_header("corridor") | {"env": "own_saved:walk"}
+    checkpoints.save("own.safetensors", {"w": np.ones(2, np.float32)}, header)
     if not {"--problem", "--checkpoint"} & {*arguments}:
         arguments = ["--problem", "bandit", *arguments]
     with pytest.raises(SystemExit) as left:
@@ -180,6 +186,20 @@ def test_bad_input_is_refused(own_module, tmp_path, monkeypatch, capsys, argumen
     assert left.value.code == 2 and "Traceback" not in error
     assert all(word in error for word in words), error
     assert not (tmp_path / "results").exists()
+
+
+def test_a_saved_policy_is_measured_in_the_environment_that_the_command_line_names(own_module, tmp_path):
+    import own_lab
+
+    made = networks.make_policy(own_lab.walk(), hidden=(2,))
+    params = made.init(jax.random.key(0), np.zeros(1, np.float32))
+    policies.save_policy(tmp_path / "policy.safetensors", params, environment="own_lab:walk", hidden=(2,))
+    config = gradient_lab.Config(checkpoint=tmp_path, env="own_lab:walk")
+    problem = gradient_lab.make_problem(config)
+    assert problem.name == "walk"
+    jax.tree.map(np.testing.assert_array_equal, problem.params, params)
+    with pytest.raises(runner.UsageError, match="own_lab:walk, which pgjax does not ship"):
+        gradient_lab.make_problem(dataclasses.replace(config, env=None))
 
 
 def test_a_mistake_in_a_users_function_is_not_hidden(own_module, tmp_path):

@@ -60,6 +60,11 @@ def make(policy=COIN, **kwargs):
     return estimators.make_estimator(policy, returns=estimators.total_return(), **kwargs)
 
 
+def weights_of(batch, **kwargs):
+    """The weights of the first row, `[B]`, of estimators made by `make`."""
+    return estimators.make_weighting(returns=estimators.total_return(), **kwargs).weigh((), batch)[0][0]
+
+
 @pytest.mark.parametrize(
     ("size", "wanted"),
     [
@@ -86,23 +91,21 @@ def test_grpo_reweighs_prompts(size, wanted):
 
 def test_group_standardisation_by_hand():
     """Shift and positive scale of the rewards change nothing; a group whose members agree weighs exactly 0."""
-    policy = of_one_logit([1.0, 0.0, 2.0, 0.5, -1.0, 0.3, 0.0, 1.0, 0.7])
     rewards = np.array([0.1, 0.1, 0.1, 1.0, 2.0, 6.0, 0.0, 0.0, 1.0])
     for word, ddof in (("group_population", 0), ("group_sample", 1)):
-        estimator = make(policy, standardise=word, group_size=3)
-        weights = estimator.weights((), one_step_episodes(rewards))[0][0]
+        weigh = lambda rewards: weights_of(one_step_episodes(rewards), standardise=word, group_size=3)
+        weights = weigh(rewards)
         groups = rewards.reshape(3, 3)
         spread = groups.std(axis=1, ddof=ddof)[1:, None]
         by_hand = (groups[1:] - groups[1:].mean(axis=1, keepdims=True)) / spread
         np.testing.assert_allclose(weights.reshape(3, 3)[1:], by_hand, atol=1e-12)
         assert (weights[:3] == 0).all()
-        moved = estimator.weights((), one_step_episodes(3.0 * rewards - 7.0))[0][0]
+        moved = weigh(3.0 * rewards - 7.0)
         np.testing.assert_allclose(moved, weights, atol=1e-12)
-        flipped = estimator.weights((), one_step_episodes(-rewards))[0][0]
+        flipped = weigh(-rewards)
         np.testing.assert_allclose(flipped, -weights, atol=1e-12)
     # Without the division only shifts go unnoticed.
-    plain = make(policy, baseline=baselines.batch_mean(group_size=3))
-    weigh = lambda rewards: plain.weights((), one_step_episodes(rewards))[0][0]
+    weigh = lambda rewards: weights_of(one_step_episodes(rewards), baseline=baselines.batch_mean(group_size=3))
     np.testing.assert_allclose(weigh(rewards - 7.0), weigh(rewards), atol=1e-12)
     np.testing.assert_allclose(weigh(3.0 * rewards), 3.0 * weigh(rewards), atol=1e-12)
 
@@ -118,7 +121,7 @@ def test_the_algebra_of_leaving_one_out(size):
     loo, dr_grpo = (
         make(SIX, baseline=baseline(group_size=size)) for baseline in (baselines.leave_one_out, baselines.batch_mean)
     )
-    advantages = loo.weights((), batch)[0][0].reshape(-1, size)
+    advantages = weights_of(batch, baseline=baselines.leave_one_out(group_size=size)).reshape(-1, size)
     np.testing.assert_allclose(advantages.sum(axis=1), np.zeros(6 // size), atol=1e-12)
     groups = REWARDS.reshape(-1, size)
     by_hand = (groups - groups.mean(axis=1, keepdims=True)) * size / (size - 1)
@@ -270,12 +273,12 @@ def test_dividing_by_the_own_length_favours_short_successes_and_long_failures():
     ("call", "message"),
     [
         (lambda batch: baselines.leave_one_out(group_size=1), r"group_size.*1"),
-        (lambda batch: make(baseline=baselines.leave_one_out(group_size=4)).weights((), batch), r"divide.*=6, got 4"),
-        (lambda batch: make(baseline=baselines.batch_mean(group_size=4)).weights((), batch), r"divide.*=6, got 4"),
+        (lambda batch: weights_of(batch, baseline=baselines.leave_one_out(group_size=4)), r"divide.*=6, got 4"),
+        (lambda batch: weights_of(batch, baseline=baselines.batch_mean(group_size=4)), r"divide.*=6, got 4"),
         (lambda batch: make(standardise="group_sample", group_size=1), r"group_size.*1"),
-        (lambda batch: make(standardise="group_sample", group_size=4).weights((), batch), r"divide.*=6, got 4"),
+        (lambda batch: weights_of(batch, standardise="group_sample", group_size=4), r"divide.*=6, got 4"),
         (
-            lambda batch: make(standardise="group_sample").weights((), exact.select_episodes(batch, jnp.asarray([0]))),
+            lambda batch: weights_of(exact.select_episodes(batch, jnp.asarray([0])), standardise="group_sample"),
             r"at least 2 to standardise",
         ),
         (lambda batch: baselines.leave_one_out("rows"), r"over.*rows"),

@@ -51,7 +51,7 @@ def problem():
 
 @pytest.fixture(scope="module")
 def found(problem):
-    surrogate = lambda loss: estimators.make_estimator(POLICY, baseline=VALUES, loss=loss)
+    surrogate = lambda objective: estimators.make_estimator(POLICY, baseline=VALUES, objective=objective)
     with jax.enable_x64(True):
         yield problem.each(
             {
@@ -64,7 +64,7 @@ def found(problem):
                 "trajectory, b": make(weighting="trajectory", baseline=VALUES),
                 "trajectory, G_t": make(weighting="trajectory", returns=estimators.reward_to_go(), baseline=VALUES),
                 "trajectory, γ": make(weighting="trajectory", returns=estimators.total_return(DISCOUNT)),
-                "own ratio": surrogate(losses.importance_weighted_loss),
+                "own ratio": surrogate(losses.importance_weighted_objective),
                 "clipped": surrogate(estimators.clipped_surrogate(0.2)),
                 "no ratio": surrogate(estimators.score_function),
             },
@@ -111,8 +111,8 @@ def test_at_the_policy_that_acted_all_are_the_score_function(problem):
             "G_1": plain(returns=estimators.total_return()),
             "per decision": make(baseline=VALUES),
             "trajectory": make(baseline=VALUES, weighting="trajectory"),
-            "own ratio": plain(loss=losses.importance_weighted_loss),
-            "clipped": plain(loss=estimators.clipped_surrogate(0.2)),
+            "own ratio": plain(objective=losses.importance_weighted_objective),
+            "clipped": plain(objective=estimators.clipped_surrogate(0.2)),
         },
         recorded,
         checked=(),
@@ -166,7 +166,6 @@ def test_effective_sample_size(problem):
         (lambda: make(weighting="step"), "weighting.*step"),
         (lambda: make(returns=estimators.total_return()), "returns must be reward_to_go here"),
         (lambda: make(returns=estimators.n_step(1), weighting="trajectory"), "total_return or reward_to_go"),
-        (lambda: make().weights((), None), "depend on θ"),
     ],
 )
 def test_bad_arguments_are_named(call, message):

@@ -203,7 +203,7 @@ def test_greedy_rollouts_in_training():
     greedy = estimators.make_estimator(
         policy, returns=estimators.total_return(), baseline=baselines.greedy_rollout()
     )
-    trainer = training.make_trainer(corridor, policy, greedy, optax.sgd(0.1), num_episodes=4, greedy_rollouts=True)
+    trainer = training.make_trainer(corridor, policy, greedy, optax.sgd(0.1), num_episodes=4)
     state = jax.jit(trainer.init)(jax.random.key(0))
     new, metrics = jax.jit(trainer.update)(state)
     # The greedy policy goes left for ever, G_1 = −8; every episode that arrives earlier is above it.
@@ -215,6 +215,6 @@ def test_greedy_rollouts_in_training():
     assert metrics["mean_return"] == batch.rewards.sum(axis=0).mean() and np.abs(wanted).max() > 1e-3
 
     with pytest.raises(ValueError, match=r"greedy_returns, got None"):
-        jax.eval_shape(training.make_trainer(corridor, policy, greedy, optax.sgd(0.1), num_episodes=4).update, state)
-    with pytest.raises(ValueError, match="greedy_rollouts must be False with continuing windows"):
-        training.make_trainer(corridor, policy, greedy, optax.sgd(0.1), num_steps=4, greedy_rollouts=True)
+        greedy.gradient(state.params, (), batch)
+    with pytest.raises(ValueError, match="num_steps must be None with an estimator that needs greedy"):
+        training.make_trainer(corridor, policy, greedy, optax.sgd(0.1), num_steps=4)

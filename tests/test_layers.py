@@ -11,10 +11,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # Losses stand above baselines: an elementwise loss needs nothing, and a value baseline is fitted by one.
 ORDER = (
-    "types",
     "_checks",
+    "spaces",
+    "types",
     "_linear",
     "_spread",
+    "_shards",
     "distributions",
     "returns",
     "advantages",
@@ -36,7 +38,9 @@ ORDER = (
     "evaluation",
     "experts",
     "parameter_exploring",
+    "_leaves",
     "checkpoints",
+    "_space_descriptions",
     "policies",
     "training",
     "datasets",

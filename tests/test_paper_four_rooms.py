@@ -148,7 +148,7 @@ def test_values_of_the_time_left_weigh_each_step_with_its_own(small, x64):
     @jax.jit
     def tables(theta):
         q = training.true_values(theta, mdp, "time left")
-        weights, _ = training.actor_critic(theta, 0.5, False, mdp, "time left").weights((), episodes)
+        weights, _ = training.weighting(theta, 0.5, False, mdp, "time left").weigh((), episodes)
         return q, training.best_baseline(theta, q, mdp, False), weights
 
     q, b, weights = map(np.asarray, tables(params))

@@ -60,7 +60,7 @@ def test_the_saved_policy_example_loads_what_was_saved(tmp_path, monkeypatch):
     (tmp_path / name).parent.mkdir(parents=True)
     made = networks.make_policy(environments.make("corridor"), hidden=(4,))
     params = made.init(jax.random.key(0), jnp.zeros(1))
-    policies.save_policy(tmp_path / name, params, env="corridor", hidden=(4,))
+    policies.save_policy(tmp_path / name, params, environment="corridor", hidden=(4,))
     monkeypatch.chdir(tmp_path)
     namespace = {}
     exec(compile(BLOCKS[5], "README.md", "exec"), namespace)

@@ -108,7 +108,7 @@ def test_environment_parameters_may_differ_between_lanes():
 @pytest.fixture(scope="module")
 def continuing(policy, params):
     environment = countdown(horizon=4)
-    lanes = rollouts.start_lanes(environment, jax.random.split(jax.random.key(1), 16))
+    lanes = rollouts.start_lanes(environment, policy, params, jax.random.split(jax.random.key(1), 16))
     return jax.jit(lambda lanes: rollouts.window(environment, policy, params, lanes, 12))(lanes)
 
 
@@ -125,7 +125,7 @@ def test_a_window_resets_inside_and_keeps_the_observation_before(continuing):
 
 def test_finished_episodes_count_rewards_from_earlier_windows(policy, params, continuing):
     environment = countdown(horizon=4)
-    lanes = rollouts.start_lanes(environment, jax.random.split(jax.random.key(1), 16))
+    lanes = rollouts.start_lanes(environment, policy, params, jax.random.split(jax.random.key(1), 16))
     total = 0.0
     for _ in range(4):
         lanes, _, finished = rollouts.window(environment, policy, params, lanes, 3)
@@ -140,7 +140,7 @@ def test_averaging_what_finishes_inside_a_window_is_biased_short():
     params = jax.tree.map(jnp.zeros_like, policy.init(jax.random.key(0), jnp.zeros(4)))
     keys = jax.random.split(jax.random.key(1), 4096)
     exact = evaluation.evaluate(environment, policy, params, jax.random.key(2), num_episodes=4096)
-    lanes = rollouts.start_lanes(environment, keys)
+    lanes = rollouts.start_lanes(environment, policy, params, keys)
     _, _, finished = jax.jit(lambda lanes: rollouts.window(environment, policy, params, lanes, 32))(lanes)
     biased = finished.total_return / finished.count
     assert 21.5 < exact.mean < 23.0

@@ -14,9 +14,9 @@ from pgjax.types import Policy
 
 APPLY = lambda params, obs: obs @ params
 POLICY = Policy(init=lambda key, obs: jnp.zeros((obs.shape[0], 2)), apply=APPLY, distribution=categorical)
-LOSSES = {
+OBJECTIVES = {
     "score function": estimators.score_function,
-    "importance": losses.importance_weighted_loss,
+    "importance": losses.importance_weighted_objective,
     "clipped": estimators.clipped_surrogate(0.2),
     "widely clipped": estimators.clipped_surrogate(1e6),
 }
@@ -53,7 +53,7 @@ class Problem:
         acted = np.where(self.alive, (old * chosen).sum(-1), 1.0).prod(axis=0)
         self.probabilities = np.asarray(self.enumeration.environment_probabilities) * acted
         self.each = jax.jit(
-            lambda params, batch: {name: make(name).episode_gradients(params, (), batch) for name in LOSSES}
+            lambda params, batch: {name: make(name).episode_gradients(params, (), batch) for name in OBJECTIVES}
         )
 
     def gradients(self, params, batch):
@@ -68,7 +68,7 @@ class Problem:
 
 
 def make(name):
-    return estimators.make_estimator(POLICY, loss=LOSSES[name], baseline=baselines.constant(0.3))
+    return estimators.make_estimator(POLICY, objective=OBJECTIVES[name], baseline=baselines.constant(0.3))
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +99,13 @@ def test_with_a_record_of_another_policy(float64, problem):
         "widely clipped": w * ratios,
     }
     got = problem.gradients(problem.new, problem.recorded)
-    for name in LOSSES:
+    for name in OBJECTIVES:
         np.testing.assert_allclose(got[name], problem.by_hand(wanted[name]), atol=1e-12)
     assert np.abs(got["importance"] - got["clipped"]).max() > 0.01
     assert np.abs(got["importance"] - got["score function"]).max() > 0.01
     # At θ_old itself the ratios are 1 and all agree.
     at_old = problem.gradients(problem.old, problem.recorded)
-    for name in LOSSES:
+    for name in OBJECTIVES:
         np.testing.assert_allclose(at_old[name], at_old["score function"], atol=1e-12)
     assert np.abs(at_old["clipped"]).max() > 0.01
 
@@ -145,7 +145,8 @@ def test_three_epochs_are_three_steps_on_one_batch():
     """θ_old, the weights and the baseline's old state stay; the optimiser's state goes on; b learns once."""
     corridor = environments.make("corridor", horizon=8)
     policy = POLICY
-    estimator = estimators.make_estimator(policy, loss=LOSSES["clipped"], baseline=baselines.moving_average(0.9, -3.0))
+    baseline = baselines.moving_average(0.9, -3.0)
+    estimator = estimators.make_estimator(policy, objective=OBJECTIVES["clipped"], baseline=baseline)
     optimizer = optax.adam(0.3)
     trainer = training.make_trainer(corridor, policy, estimator, optimizer, num_episodes=4, epochs=3)
     state = jax.jit(trainer.init)(jax.random.key(5))

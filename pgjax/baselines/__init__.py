@@ -10,7 +10,13 @@ row t for the reward-to-go; row 0 is G_1 either way.
 
 from pgjax.baselines.groups import batch_mean, leave_one_out
 from pgjax.baselines.informed import greedy_rollout, input_dependent, shifted
-from pgjax.baselines.optimal import OptimalState, optimal_constant, optimal_state, optimal_time_dependent
+from pgjax.baselines.optimal import (
+    OptimalState,
+    optimal_constant,
+    optimal_leave_one_out,
+    optimal_state,
+    optimal_time_dependent,
+)
 from pgjax.baselines.simple import (
     MovingAverageState,
     TimeDependentState,
@@ -36,6 +42,7 @@ __all__ = [
     "moving_average",
     "none",
     "optimal_constant",
+    "optimal_leave_one_out",
     "optimal_state",
     "optimal_time_dependent",
     "shifted",

@@ -1,6 +1,7 @@
 """Baselines that an episode gets from the other episodes of its group.
 
-A batch of B episodes is B/k groups of k consecutive lanes; each group shares one start (one prompt, one problem).
+A batch of B episodes is B/k groups of k consecutive lanes. Training and the laboratory read `Baseline.needs` and let
+the episodes of a group share one start (one prompt, one problem); nothing is biased where starts differ.
 Axes: T time, B episodes, k episodes of a group.
 """
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from pgjax._checks import require_integer, require_one_of
 from pgjax.baselines.simple import stateless
-from pgjax.types import Baseline, Trajectory
+from pgjax.types import Baseline, Needs, Trajectory
 
 
 def split_groups(x: jax.Array, group_size: int | None) -> jax.Array:
@@ -49,7 +50,7 @@ def batch_mean(over: str = "episodes", group_size: int | None = None) -> Baselin
     Args:
         over: `"episodes"` averages over all k episodes (a finished one counts its G_t, zero for reward-to-go);
             `"live"` over the episodes still running at t (no exact factor then).
-        group_size: k consecutive episodes form a group; the whole batch if None.
+        group_size: k consecutive episodes form a group and share a start; the whole batch, of any starts, if None.
 
     Raises:
         ValueError: for an unknown word, or a group size that does not divide the batch.
@@ -61,7 +62,7 @@ def batch_mean(over: str = "episodes", group_size: int | None = None) -> Baselin
         mean = jnp.sum(shares, axis=2, keepdims=True) / jnp.maximum(total, 1.0)
         return jnp.broadcast_to(mean, shares.shape).reshape(trajectory.rewards.shape)
 
-    return stateless(predict)
+    return stateless(predict, needs=Needs(group_size=group_size))
 
 
 def leave_one_out(over: str = "episodes", group_size: int | None = None) -> Baseline:
@@ -72,7 +73,7 @@ def leave_one_out(over: str = "episodes", group_size: int | None = None) -> Base
     Args:
         over: `"episodes"` averages over all k − 1 others (a finished one counts its G_t, zero for reward-to-go);
             `"live"` over the others still running at t, and b = 0 when there is none.
-        group_size: k consecutive episodes form a group; the whole batch if None.
+        group_size: k consecutive episodes form a group and share a start; the whole batch, of any starts, if None.
 
     Raises:
         ValueError: when a group has a single episode, or its size does not divide the batch.
@@ -88,4 +89,4 @@ def leave_one_out(over: str = "episodes", group_size: int | None = None) -> Base
         others = jnp.sum(shares, axis=2, keepdims=True) - shares
         return (others / jnp.maximum(total - weights, 1.0)).reshape(trajectory.rewards.shape)
 
-    return stateless(predict)
+    return stateless(predict, needs=Needs(group_size=group_size))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.baselines.simple import stateless
-from pgjax.types import Baseline, Trajectory
+from pgjax.types import Baseline, Needs, Trajectory
 
 PyTree = Any
 
@@ -47,8 +47,8 @@ def input_dependent(
 def greedy_rollout() -> Baseline:
     """b = the return of the greedy policy from the same start, under the same randomness of the problem. Unbiased.
 
-    Reads `trajectory.greedy_returns`, which `training.make_trainer(greedy_rollouts=True)` and
-    `evaluation.with_greedy_returns` fill in; costs a second episode for each.
+    Reads `trajectory.greedy_returns`, which it declares in `needs`: training and the laboratory fill them in by
+    `evaluation.with_greedy_returns`. Costs a second episode for each.
 
     Raises:
         ValueError: when the trajectory has none.
@@ -59,12 +59,12 @@ def greedy_rollout() -> Baseline:
     def predict(trajectory: Trajectory) -> jax.Array:
         if trajectory.greedy_returns is None:
             raise ValueError(
-                "greedy_rollout needs trajectory.greedy_returns, got None: use make_trainer(greedy_rollouts=True) "
-                "or evaluation.with_greedy_returns"
+                "greedy_rollout needs trajectory.greedy_returns, got None: fill them in with "
+                "evaluation.with_greedy_returns"
             )
         return trajectory.greedy_returns
 
-    return stateless(predict)
+    return stateless(predict, needs=Needs(greedy_returns=True))
 
 
 def shifted(baseline: Baseline, epsilon: float | jax.Array) -> Baseline:

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 
 from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax._linear import ratio_or_zero
-from pgjax.types import Baseline, Trajectory
+from pgjax.baselines.groups import split_groups
+from pgjax.types import Baseline, Needs, Trajectory
 
 PyTree = Any
 
@@ -36,7 +37,7 @@ class OptimalState(NamedTuple):
 
 def _score_norms(trajectory: Trajectory) -> jax.Array:
     if trajectory.score_norms is None:
-        raise ValueError("an optimal baseline needs trajectory.score_norms, got None: use it in make_estimator")
+        raise ValueError("an optimal baseline needs trajectory.score_norms, got None: make_estimator provides them")
     return trajectory.score_norms
 
 
@@ -70,7 +71,7 @@ def _optimal(
         move = lambda old, new: jnp.where(fresh.norms > 0, decay * old + (1.0 - decay) * new, old).astype(old.dtype)
         return jax.tree.map(move, state, fresh), {}
 
-    return Baseline(init=init, predict=predict, update=update, score_norm=norm)
+    return Baseline(init=init, predict=predict, update=update, needs=Needs(scores=norm))
 
 
 def optimal_constant(decay: float = 0.9, norm: str = "vanilla") -> Baseline:
@@ -90,6 +91,47 @@ def optimal_constant(decay: float = 0.9, norm: str = "vanilla") -> Baseline:
     Source: Weaver & Tao 2001; Greensmith, Bartlett & Baxter 2004. Natural norm: Chung, Thomas, Machado & Le Roux 2021.
     """
     return _optimal(decay, norm, lambda sample: (), lambda b, trajectory: b, lambda x, trajectory: jnp.sum(x))
+
+
+def optimal_leave_one_out(group_size: int | None = None, norm: str = "vanilla") -> Baseline:
+    """b^i = Σ_{j≠i} ‖S^j‖² G_1^j / Σ_{j≠i} ‖S^j‖² over the other episodes j of the group, learning nothing. Unbiased.
+
+    With `total_return` it estimates E[‖S‖² G_1] / E[‖S‖²], the constant of least variance, from this batch alone. With
+    `reward_to_go` b^i_t = Σ_{j≠i} ‖ψ_t^j‖² G_t^j / Σ_{j≠i} ‖ψ_t^j‖², row by row over the other episodes still running
+    at t. b = 0 where the others have no score. No episode is part of its own b, so nothing is biased; the norms are
+    those of the θ that acted.
+
+    Args:
+        group_size: k consecutive episodes form a group and share a start; the whole batch if None.
+        norm: as in `optimal_constant`. The Fisher matrix of `"natural"` contains the episode itself, which adds a bias
+            of order 1/B.
+
+    Raises:
+        ValueError: if a group has a single episode, its size does not divide the batch, or `norm` is an unknown word.
+
+    Source: Greensmith, Bartlett & Baxter 2004 (the weights); Kool, van Hoof & Welling 2019 (leaving one out).
+    """
+    require_one_of("norm", norm, ("vanilla", "natural"))
+    if group_size is not None:
+        require_integer("group_size", group_size, 2, None)
+
+    def predict(state: tuple, trajectory: Trajectory) -> jax.Array:
+        del state
+        norms = _score_norms(trajectory).astype(trajectory.rewards.dtype)
+        norms = split_groups(jnp.where(trajectory.alive[: norms.shape[0]], norms, 0.0), group_size)
+        returns = split_groups(trajectory.returns[: norms.shape[0]], group_size)
+        if norms.shape[2] < 2:
+            raise ValueError("optimal_leave_one_out needs at least 2 episodes in a group, got 1: no other is left")
+        of_others = lambda x: jnp.sum(x, axis=2, keepdims=True) - x
+        values = ratio_or_zero(of_others(norms * returns), of_others(norms))
+        return jnp.broadcast_to(values.reshape(norms.shape[0], -1), trajectory.rewards.shape)
+
+    return Baseline(
+        init=lambda key, sample: (),
+        predict=predict,
+        update=lambda state, trajectory, returns: (state, {}),
+        needs=Needs(scores=norm, group_size=group_size),
+    )
 
 
 def optimal_time_dependent(decay: float = 0.9, norm: str = "vanilla") -> Baseline:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from pgjax._checks import require_in_range, require_integer
 from pgjax.losses import value_loss
 from pgjax.pieces import map_over_rows, sum_over_rows
-from pgjax.types import Baseline, Trajectory
+from pgjax.types import Baseline, RowFit, Trajectory
 
 PyTree = Any
 
@@ -24,6 +24,24 @@ class ValueFunctionState(NamedTuple):
     num_updates: jax.Array
 
 
+class _Fitted(NamedTuple):
+    """What a network that is fitted to returns has in common, whatever it looks at."""
+
+    init: Callable
+    update: Callable
+    begin: Callable
+    loss: Callable
+    finish: Callable
+
+
+class _Moments(NamedTuple):
+    """m and s as they will be after the batch, and the batch's own variance of the targets; scalars."""
+
+    mean: jax.Array
+    scale: jax.Array
+    variance: jax.Array
+
+
 def fitted(
     init_params: Callable[[jax.Array, PyTree], PyTree],
     rows_of: Callable[[Trajectory], PyTree],
@@ -33,8 +51,8 @@ def fitted(
     num_steps: int,
     decay: float,
     rows_per_piece: int | None,
-) -> tuple[Callable, Callable]:
-    """The `init` and `update` of m + s · network(row), fitted by ½ (m + s · network(row) − G_t)² over live steps.
+) -> _Fitted:
+    """A network m + s · network(row), fitted by ½ (m + s · network(row) − G_t)² / s² over live steps.
 
     m and s are moving averages of the targets' mean and standard deviation: the network's output stays of order one
     whatever the rewards' unit.
@@ -60,7 +78,8 @@ def fitted(
             num_updates=jnp.zeros((), jnp.int32),
         )
 
-    def update(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array):
+    def begin(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array) -> tuple[_Moments, jax.Array]:
+        """The moved m and s, and the normalised targets `[T, B]`."""
         alive = trajectory.alive
         num_live = jnp.maximum(jnp.sum(alive), 1).astype(returns.dtype)
         mean = jnp.sum(jnp.where(alive, returns, 0.0)) / num_live
@@ -69,39 +88,50 @@ def fitted(
         mean = weight * state.mean + (1.0 - weight) * mean
         # Constant returns have no spread; any positive scale serves then.
         scale = weight * state.scale + (1.0 - weight) * jnp.maximum(jnp.sqrt(variance), 1e-3)
-        targets = (returns - mean) / scale
+        return _Moments(mean=mean, scale=scale, variance=variance), (returns - mean) / scale
 
-        def piece_loss(params: PyTree, rows: tuple[PyTree, jax.Array], mask: jax.Array) -> jax.Array:
-            inputs, target = rows
-            losses = value_loss(jax.vmap(apply_row, (None, 0))(params, inputs), target)
-            return jnp.sum(jnp.where(mask, losses, 0.0)) / num_live
-
-        def step(carry, _):
-            params, optimizer_state = carry
-            loss, gradient = sum_over_rows(
-                lambda rows, mask: jax.value_and_grad(piece_loss)(params, rows, mask),
-                (rows_of(trajectory), targets),
-                alive,
-                rows_per_piece,
-            )
-            updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-            return (jax.tree.map(jnp.add, params, updates), optimizer_state), loss
-
-        (params, optimizer_state), losses = jax.lax.scan(
-            step, (state.params, state.optimizer_state), length=num_steps
+    def step(state: ValueFunctionState, gradient: PyTree) -> ValueFunctionState:
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
+        return state._replace(
+            params=jax.tree.map(jnp.add, state.params, updates), optimizer_state=optimizer_state
         )
-        new = ValueFunctionState(
-            params=params,
-            optimizer_state=optimizer_state,
-            mean=mean.astype(state.mean.dtype),
-            scale=scale.astype(state.scale.dtype),
+
+    def finish(state: ValueFunctionState, moments: _Moments, loss: jax.Array, gradient: PyTree):
+        """The last step of the fit; `loss` is that of the values which weighed this batch."""
+        new = step(state, gradient)._replace(
+            mean=moments.mean.astype(state.mean.dtype),
+            scale=moments.scale.astype(state.scale.dtype),
             num_updates=state.num_updates + 1,
         )
-        # The first step's loss is that of the values which weighed this batch, up to the moved normalisation.
-        unexplained = 2.0 * losses[0] * scale**2 / jnp.maximum(variance, 1e-12)
-        return new, {"value_loss": losses[0], "unexplained_variance": unexplained}
+        # Up to the moved normalisation.
+        unexplained = 2.0 * loss * moments.scale**2 / jnp.maximum(moments.variance, 1e-12)
+        return new, {"value_loss": loss, "unexplained_variance": unexplained}
 
-    return init, update
+    def update(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array):
+        moments, targets = begin(state, trajectory, returns)
+        alive = trajectory.alive
+        num_live = jnp.maximum(jnp.sum(alive), 1).astype(returns.dtype)
+
+        def loss_and_gradient(params: PyTree) -> tuple[jax.Array, PyTree]:
+            def of_piece(params: PyTree, rows: tuple[PyTree, jax.Array], mask: jax.Array) -> jax.Array:
+                inputs, target = rows
+                losses = value_loss(jax.vmap(apply_row, (None, 0))(params, inputs), target)
+                return jnp.sum(jnp.where(mask, losses, 0.0)) / num_live
+
+            one = lambda rows, mask: jax.value_and_grad(of_piece)(params, rows, mask)
+            return sum_over_rows(one, (rows_of(trajectory), targets), alive, rows_per_piece)
+
+        first_loss, gradient = loss_and_gradient(state.params)
+
+        def one_more(carry: tuple[ValueFunctionState, PyTree], _):
+            state = step(*carry)
+            return (state, loss_and_gradient(state.params)[1]), None
+
+        if num_steps > 1:
+            (state, gradient), _ = jax.lax.scan(one_more, (state, gradient), length=num_steps - 1)
+        return finish(state, moments, first_loss, gradient)
+
+    return _Fitted(init=init, update=update, begin=begin, loss=value_loss, finish=finish)
 
 
 def value_function(
@@ -129,7 +159,7 @@ def value_function(
     Raises:
         ValueError: if `num_steps` < 1 or `decay` is outside [0, 1].
     """
-    init, update = fitted(
+    parts = fitted(
         init_params,
         lambda trajectory: trajectory.obs,
         apply,
@@ -138,11 +168,24 @@ def value_function(
         decay=decay,
         rows_per_piece=rows_per_piece,
     )
+    values = lambda state, outputs: state.mean + state.scale * outputs
 
     def predict(state: ValueFunctionState, trajectory: Trajectory) -> jax.Array:
-        def values(obs: PyTree) -> jax.Array:
-            return state.mean + state.scale * jax.vmap(apply, (None, 0))(state.params, obs)
+        of_rows = lambda obs: values(state, jax.vmap(apply, (None, 0))(state.params, obs))
+        return map_over_rows(of_rows, trajectory.obs, trajectory.alive, rows_per_piece)
 
-        return map_over_rows(values, trajectory.obs, trajectory.alive, rows_per_piece)
-
-    return Baseline(init=init, predict=predict, update=update, of_observation=True)
+    fit = RowFit(
+        params=lambda state: state.params,
+        outputs=apply,
+        values=values,
+        begin=parts.begin,
+        loss=parts.loss,
+        finish=parts.finish,
+    )
+    return Baseline(
+        init=parts.init,
+        predict=predict,
+        update=parts.update,
+        of_observation=True,
+        fit=fit if num_steps == 1 else None,
+    )

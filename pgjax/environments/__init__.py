@@ -15,7 +15,7 @@ from pgjax.environments.adapters import from_gymnax, refuse_unknown, to_gymnax
 from pgjax.environments.checking import CheckReport, ConformanceError, check
 from pgjax.types import Environment
 
-__all__ = ["CheckReport", "ConformanceError", "available", "check", "from_gymnax", "make", "to_gymnax"]
+__all__ = ["CheckReport", "ConformanceError", "available", "check", "from_gymnax", "make", "make_shipped", "to_gymnax"]
 
 _NATIVE = {
     "CartPole-v1": ("cartpole", "make_cartpole"),
@@ -47,21 +47,29 @@ def make(name: str, **options: Any) -> Environment:
 
     Args:
         name: one of `available()`; "gymnax:NAME" for gymnax's version of NAME; or "package.module:name" for an
-            `Environment` of one's own, or a function that returns one.
+            `Environment` of one's own, or a function that returns one: the module is imported and its code runs.
         **options: of the environment's own `make_*` function; for gymnax's, those of its constructor, and
             `params` and `horizon` as in `from_gymnax`.
 
     Raises:
         ValueError: on an unknown name, with those that are known, or an unknown option, with those allowed.
     """
+    if ":" in name and not name.startswith(_PREFIX):
+        return _imported(name, options)
+    return make_shipped(name, **options)
+
+
+def make_shipped(name: str, **options: Any) -> Environment:
+    """Make an environment that pgjax or gymnax ships: `make` for names that come from a file, which imports no module.
+
+    Raises:
+        ValueError: on an unknown name, one of "package.module:name" among them, or an unknown option.
+    """
     if name in _NATIVE:
         module, function = _NATIVE[name]
         factory = getattr(importlib.import_module(f"pgjax.environments.{module}"), function)
         refuse_unknown(name, options, list(inspect.signature(factory).parameters))
         return factory(**options)
-
-    if ":" in name and not name.startswith(_PREFIX):
-        return _imported(name, options)
 
     import gymnax
 

@@ -1,4 +1,4 @@
-"""Estimators of ∇ρ(θ): returns × baseline × loss, one hot path.
+"""Estimators of ∇ρ(θ): returns × baseline × objective, one hot path.
 
 Most are the gradient of a weighted log-likelihood,
 
@@ -15,11 +15,13 @@ from pgjax.estimators.natural import fisher_vector_product, natural, softmax_inv
 from pgjax.estimators.per_parameter import PerParameterState, per_parameter
 from pgjax.estimators.rules import Returns, lambda_return, n_step, next_values, reward_to_go, total_return
 from pgjax.estimators.score_function import clipped_surrogate, make_estimator, record_behaviour, score_function
+from pgjax.estimators.weighting import Weighting, make_weighting
 
 __all__ = [
     "CriticEstimatorState",
     "PerParameterState",
     "Returns",
+    "Weighting",
     "at_component_mode",
     "clipped_surrogate",
     "counterfactual",
@@ -30,6 +32,7 @@ __all__ = [
     "lambda_return",
     "make_critic_estimator",
     "make_estimator",
+    "make_weighting",
     "n_step",
     "natural",
     "next_values",

@@ -19,8 +19,8 @@ def require_monte_carlo(returns: Returns, baseline: Baseline, time_weights: str,
     if returns.bootstraps or (returns.from_start and not from_start):
         allowed = "total_return or reward_to_go" if from_start else "reward_to_go"
         raise ValueError(f"returns must be {allowed} here, got another rule")
-    if baseline.score_norm != "none":
-        raise ValueError(f"baseline must not weigh by score norms here, got score_norm={baseline.score_norm!r}")
+    if baseline.needs.scores != "none":
+        raise ValueError(f"baseline must not need scores here, got one with needs.scores={baseline.needs.scores!r}")
     if time_weights == "discount" and returns.from_start:
         raise ValueError("time_weights must be 'none' with total_return, which already discounts from the start")
 

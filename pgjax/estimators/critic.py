@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pgjax import baselines
+from pgjax import acting, baselines
 from pgjax import returns as return_functions
 from pgjax._checks import require_one_of
 from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
-from pgjax.estimators.hot_path import assemble_at
+from pgjax.estimators.hot_path import assemble
 from pgjax.estimators.rules import Returns, reward_to_go
 from pgjax.pieces import map_over_rows
 from pgjax.types import Baseline, Critic, Estimator, Policy, Trajectory
@@ -53,12 +53,18 @@ def _later_surprises(
 ) -> jax.Array:
     """Σ_{k>t} γ^{k−t} (q_k − v_k), `[T, B]`, with v_k = Σ_a f(X_k, θ)_a q(X_k, a); its mean given X_t, A_t is 0."""
 
-    def expected(rows: tuple[PyTree, jax.Array]) -> jax.Array:
-        obs, values = rows
-        outputs = jax.vmap(policy.apply, (None, 0))(params, obs)
-        return jnp.sum(jnp.exp(_all_log_probs(policy, outputs, q.shape[-1])) * values, axis=-1)
+    def expected(piece: tuple[acting.Inputs, jax.Array]) -> jax.Array:
+        seen, values = piece
+        probabilities = jnp.exp(_all_log_probs(policy, acting.outputs(policy, params, seen), q.shape[-1]))
+        return jnp.sum(probabilities * acting.rows_of(policy, values), axis=-1)
 
-    v = map_over_rows(expected, (trajectory.obs, q), trajectory.alive, rows_per_piece)
+    v = map_over_rows(
+        expected,
+        (acting.inputs(policy, trajectory), q),
+        trajectory.alive,
+        rows_per_piece,
+        whole_episodes=policy.memory is not None,
+    )
     surprises = jnp.where(trajectory.alive, _of_action_taken(q, trajectory.actions) - v, 0.0)
     to_go = lambda x: return_functions.reward_to_go(x, discount=discount)
     return jax.vmap(to_go, in_axes=1, out_axes=1)(surprises) - surprises
@@ -107,8 +113,6 @@ def make_critic_estimator(
         time_weights: `"none"`, or `"discount"`: the factor γᵗ on row t, as in `make_estimator`.
         rows_per_piece: how many rows the hot path works on at a time.
 
-    The `weights` of `"all_action"` are 0; those of `"trajectory_wise"` depend on θ and cannot be asked for.
-
     Raises:
         ValueError: for an unknown word, returns that bootstrap, a baseline that weighs by scores or has nothing to
             subtract from, or γᵗ twice.
@@ -143,12 +147,6 @@ def make_critic_estimator(
         factors_of_g = jnp.zeros_like(factors) if form == "uncorrected" else factors
         return jnp.where(trajectory.alive, factors * (left - values), 0.0), factors_of_g, left, targets
 
-    def weights(state: CriticEstimatorState, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
-        if form == "trajectory_wise":
-            raise ValueError("form='trajectory_wise' has weights that depend on θ: ask for the gradient instead")
-        weight, _, _, targets = weigh(None, state, critic.predict(state.critic, trajectory), trajectory)
-        return weight, targets
-
     def rows(params: PyTree, state: CriticEstimatorState, trajectory: Trajectory):
         q = critic.predict(state.critic, trajectory)
         weight, factors, left, targets = weigh(params, state, q, trajectory)
@@ -161,19 +159,19 @@ def make_critic_estimator(
         objective = weight * _of_action_taken(log_probs, actions) + jnp.sum(jnp.exp(log_probs) * q, axis=-1)
         return objective, jax.vmap(policy.distribution.entropy)(outputs)
 
-    def update(params: PyTree, state: CriticEstimatorState, trajectory: Trajectory, targets: tuple):
+    def update(state: CriticEstimatorState, trajectory: Trajectory, targets: tuple):
         left, to_predict = targets
         new_critic, metrics = critic.update(state.critic, trajectory._replace(returns=to_predict), to_predict)
         new_baseline, more = baseline.update(state.baseline, trajectory._replace(returns=left), left)
         return CriticEstimatorState(critic=new_critic, baseline=new_baseline), {**metrics, **more}
 
-    return assemble_at(
+    return assemble(
         policy,
         init=init,
-        weights=weights,
         rows=rows,
         row_objective=row_objective,
         update=update,
         fits_windows=False,
+        needs=baseline.needs,
         rows_per_piece=rows_per_piece,
     )

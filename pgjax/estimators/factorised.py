@@ -43,8 +43,7 @@ def factorised(
 
     *b_i must not see a_i.* One that does adds −Σ_i ∇_i E[b_i] to the expectation, ∇_i through f_i alone; with b_i = the
     return itself nothing is left of the gradient. `counterfactual` and `at_component_mode` keep to this rule. The
-    baselines are computed with the log-likelihood, row by row, and no gradient flows into them. `weights` of this
-    estimator is G_t, from which each component subtracts its own b_i.
+    baselines are computed with the log-likelihood, row by row, and no gradient flows into them.
 
     Args:
         policy: f(x, θ), of D components that are independent given x.
@@ -62,13 +61,9 @@ def factorised(
     if returns.bootstraps:
         raise ValueError("returns must be total_return or reward_to_go in factorised, got a rule that bootstraps")
 
-    def weights(state: PyTree, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
-        del state
+    def rows(params: PyTree, state: PyTree, trajectory: Trajectory):
         targets = returns.compute(trajectory, None, None)
-        return jnp.where(trajectory.alive, targets, 0.0), targets
-
-    def rows(state: PyTree, trajectory: Trajectory):
-        weight, targets = weights(state, trajectory)
+        weight = jnp.where(trajectory.alive, targets, 0.0)
         return (trajectory.obs, trajectory.actions, weight), targets
 
     def one_row(outputs: PyTree, row: tuple) -> jax.Array:
@@ -85,10 +80,9 @@ def factorised(
     return assemble(
         policy,
         init=lambda key, sample: (),
-        weights=weights,
         rows=rows,
         row_objective=row_objective,
-        update=lambda params, state, trajectory, targets: (state, {}),
+        update=lambda state, trajectory, targets: (state, {}),
         fits_windows=False,
         rows_per_piece=rows_per_piece,
     )

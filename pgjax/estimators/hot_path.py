@@ -1,9 +1,10 @@
-"""The one hot path: the gradient of a sum over live rows of an objective of the policy's outputs.
+"""The one hot path: the gradient of a sum over live rows of an objective of a network's outputs.
 
     ∇̂ρ = (1/B) Σ_b Σ_t ∇ objective(outputs(X_t^b, θ), row_t^b)
 
 The weights come first and are part of the rows; then this gradient, in pieces of rows that fit the cache, and only as
-far as episodes live. Axes: T time, B episodes, N rows of one piece.
+far as episodes live. The pieces are whole episodes where the policy has memory. Axes: T time, B episodes, N rows of one
+piece.
 """
 
 from collections.abc import Callable
@@ -12,11 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pgjax import acting
 from pgjax.pieces import sum_over_rows
-from pgjax.types import Estimator, Policy, Trajectory
+from pgjax.types import Estimator, Needs, Policy, Trajectory
 
 PyTree = Any
-RowObjective = Callable[[PyTree, PyTree], tuple[jax.Array, jax.Array]]
+RowObjective = Callable[[PyTree, PyTree], tuple[jax.Array, PyTree]]
+OutputsOf = Callable[[PyTree, acting.Inputs], PyTree]
 
 
 def count_live(alive: jax.Array, dtype: Any) -> jax.Array:
@@ -24,115 +27,112 @@ def count_live(alive: jax.Array, dtype: Any) -> jax.Array:
     return jnp.maximum(jnp.sum(alive), 1).astype(dtype)
 
 
+def mean_over_live(total: PyTree, alive: jax.Array) -> PyTree:
+    """Sums over live rows as means."""
+    return jax.tree.map(lambda x: x / count_live(alive, x.dtype), total)
+
+
 def batch_gradient(
     policy: Policy,
     row_objective: RowObjective,
     params: PyTree,
-    obs: PyTree,
+    seen: acting.Inputs,
     rows: PyTree,
     alive: jax.Array,
     rows_per_piece: int | None = None,
-) -> tuple[PyTree, jax.Array]:
+    *,
+    outputs_of: OutputsOf | None = None,
+) -> tuple[PyTree, PyTree]:
     """(1/B) Σ_{b,t} ∇ objective over live rows, a pytree as `params`, and Σ_{b,t} of the second output.
 
     Args:
-        row_objective: `(outputs of the policy [N, ...], rows [N, ...]) → (objective [N], a number to sum up [N])`.
-        obs, rows: leaves `[T, B, ...]`.
+        row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], numbers to sum up, leaves [N])`.
+        seen: what the policy looks at, `acting.inputs(policy, trajectory)`.
+        rows: leaves `[T, B, ...]`.
         alive: bool `[T, B]`.
+        outputs_of: `(params, inputs of a piece) → outputs [N, ...]`; the policy's outputs if None.
     """
-    function = _masked_gradient(policy, row_objective, params)
-    summed, extra = sum_over_rows(function, (obs, rows), alive, rows_per_piece)
+    function = _masked_gradient(policy, row_objective, params, outputs_of)
+    summed, extra = sum_over_rows(
+        function, (seen, rows), alive, rows_per_piece, whole_episodes=policy.memory is not None
+    )
     return jax.tree.map(lambda x: x / alive.shape[1], summed), extra
 
 
 def each_episode(
-    policy: Policy, row_objective: RowObjective, params: PyTree, obs: PyTree, rows: PyTree, alive: jax.Array
+    policy: Policy, row_objective: RowObjective, params: PyTree, seen: acting.Inputs, rows: PyTree, alive: jax.Array
 ) -> PyTree:
     """Σ_t ∇ objective of every episode, leaves `[B, ...]`: their mean is `batch_gradient`'s."""
-    function = _masked_gradient(policy, row_objective, params)
-    return jax.vmap(lambda episode, mask: function(episode, mask)[0], in_axes=1)((obs, rows), alive)
+    function = _masked_gradient(policy, row_objective, params, None)
+    if policy.memory is None:
+        return jax.vmap(lambda episode, mask: function(episode, mask)[0], in_axes=1)((seen, rows), alive)
+    alone = lambda tree: jax.tree.map(lambda x: x[:, None], tree)
+    return jax.vmap(lambda episode, mask: function(alone(episode), mask[:, None])[0], in_axes=1)((seen, rows), alive)
 
 
-def _masked_gradient(policy: Policy, row_objective: RowObjective, params: PyTree):
-    def total(params: PyTree, piece: tuple[PyTree, PyTree], mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        obs, rows = piece
-        objective, extra = row_objective(jax.vmap(policy.apply, (None, 0))(params, obs), rows)
-        return jnp.sum(jnp.where(mask, objective, 0.0)), jnp.sum(jnp.where(mask, extra, 0.0))
+def _masked_gradient(policy: Policy, row_objective: RowObjective, params: PyTree, outputs_of: OutputsOf | None):
+    outputs_of = (lambda params, seen: acting.outputs(policy, params, seen)) if outputs_of is None else outputs_of
+
+    def total(params: PyTree, piece: tuple[acting.Inputs, PyTree], mask: jax.Array) -> tuple[jax.Array, PyTree]:
+        seen, rows = piece
+        rows, mask = acting.rows_of(policy, (rows, mask))
+        objective, extra = row_objective(outputs_of(params, seen), rows)
+        over_live = lambda x: jnp.sum(jnp.where(mask, x, 0.0))
+        return over_live(objective), jax.tree.map(over_live, extra)
 
     return lambda piece, mask: jax.grad(total, has_aux=True)(params, piece, mask)
+
+
+def weighted_log_likelihood(policy: Policy) -> RowObjective:
+    """`(outputs, (actions, w)) → (w ln f(X_t, θ)_{A_t}, entropy)`, the row objective of a score function."""
+
+    def row_objective(outputs: PyTree, rows: tuple[PyTree, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        actions, weight = rows
+        log_probs = jax.vmap(policy.distribution.log_prob)(outputs, actions)
+        return weight * log_probs, jax.vmap(policy.distribution.entropy)(outputs)
+
+    return row_objective
 
 
 def assemble(
     policy: Policy,
     *,
     init: Callable[[jax.Array, Trajectory], PyTree],
-    weights: Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]],
-    rows: Callable[[PyTree, Trajectory], tuple[PyTree, jax.Array]],
+    rows: Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, PyTree]],
     row_objective: RowObjective,
-    update: Callable[[PyTree, PyTree, Trajectory, jax.Array], tuple[PyTree, dict[str, jax.Array]]],
+    update: Callable[[PyTree, Trajectory, PyTree], tuple[PyTree, dict[str, jax.Array]]],
     fits_windows: bool,
+    needs: Needs | None = None,
     rows_per_piece: int | None = None,
 ) -> Estimator:
     """An `Estimator` whose gradient goes through the hot path.
 
     Args:
-        init, weights, fits_windows: the `Estimator`'s own.
-        rows: `(state, trajectory) → (rows [T, B, ...], targets [T, B])`, all that `row_objective` needs, and what the
-            baseline is fitted to.
+        init, fits_windows, needs: the `Estimator`'s own.
+        rows: `(params, state, trajectory) → (rows [T, B, ...], targets)`: all that `row_objective` needs, constants of
+            the gradient, and whatever `update` takes.
         row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], entropy [N])`.
-        update: `(params, state, trajectory, targets) → (state, metrics)`, after use.
-    """
-
-    return assemble_at(
-        policy,
-        init=init,
-        weights=weights,
-        rows=lambda params, state, trajectory: rows(state, trajectory),
-        row_objective=row_objective,
-        update=lambda params, state, trajectory, targets: update(
-            params, state, trajectory._replace(returns=targets), targets
-        ),
-        fits_windows=fits_windows,
-        rows_per_piece=rows_per_piece,
-    )
-
-
-def assemble_at(
-    policy: Policy,
-    *,
-    init: Callable[[jax.Array, Trajectory], PyTree],
-    weights: Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]],
-    rows: Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, PyTree]],
-    row_objective: RowObjective,
-    update: Callable[[PyTree, PyTree, Trajectory, PyTree], tuple[PyTree, dict[str, jax.Array]]],
-    fits_windows: bool,
-    rows_per_piece: int | None = None,
-) -> Estimator:
-    """`assemble` where the weights depend on θ, which costs them a pass of their own over the rows.
-
-    Args:
-        rows: `(params, state, trajectory) → (rows [T, B, ...], targets)`; the rows are constants of the gradient, and
-            the targets any pytree that `update` takes.
-        init, weights, row_objective, update, fits_windows: as in `assemble`.
+        update: `(state, trajectory, targets) → (state, metrics)`, after use.
     """
 
     def gradient(params: PyTree, state: PyTree, trajectory: Trajectory):
-        alive = trajectory.alive
         all_rows, targets = rows(params, state, trajectory)
+        seen = acting.inputs(policy, trajectory)
         estimate, entropy = batch_gradient(
-            policy, row_objective, params, trajectory.obs, all_rows, alive, rows_per_piece
+            policy, row_objective, params, seen, all_rows, trajectory.alive, rows_per_piece
         )
-        state, metrics = update(params, state, trajectory, targets)
-        return estimate, state, {"entropy": entropy / count_live(alive, entropy.dtype), **metrics}
+        state, metrics = update(state, trajectory, targets)
+        return estimate, state, {"entropy": mean_over_live(entropy, trajectory.alive), **metrics}
 
     def episode_gradients(params: PyTree, state: PyTree, trajectory: Trajectory) -> PyTree:
         all_rows, _ = rows(params, state, trajectory)
-        return each_episode(policy, row_objective, params, trajectory.obs, all_rows, trajectory.alive)
+        seen = acting.inputs(policy, trajectory)
+        return each_episode(policy, row_objective, params, seen, all_rows, trajectory.alive)
 
     return Estimator(
         init=init,
-        weights=weights,
         gradient=gradient,
         episode_gradients=episode_gradients,
         fits_windows=fits_windows,
+        needs=Needs() if needs is None else needs,
     )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from pgjax import baselines
 from pgjax._checks import require_one_of
 from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
-from pgjax.estimators.hot_path import assemble_at
+from pgjax.estimators.hot_path import assemble, weighted_log_likelihood
 from pgjax.estimators.rules import Returns, reward_to_go, total_return
 from pgjax.estimators.score_function import record_behaviour
 from pgjax.types import Baseline, Estimator, Policy, Trajectory
@@ -80,8 +80,7 @@ def importance_weighted(
         time_weights: `"none"`, or `"discount"`: the factor γᵗ on row t, as in `make_estimator`.
         rows_per_piece: how many rows the hot path works on at a time.
 
-    `behaviour_log_probs` must be recorded (`record_behaviour`) unless θ itself acted. The `weights` depend on θ and
-    cannot be asked for.
+    `behaviour_log_probs` must be recorded (`record_behaviour`) unless θ itself acted.
 
     Raises:
         ValueError: for an unknown word, returns that bootstrap, `total_return` per decision (a past reward would need
@@ -110,21 +109,13 @@ def importance_weighted(
         values = baseline.predict(state, trajectory._replace(returns=targets))
         return jnp.exp(up_to - log_ratio) * (targets - ratios * values), targets
 
-    def weights(state: PyTree, trajectory: Trajectory):
-        raise ValueError("importance_weighted has weights that depend on θ: ask for the gradient instead")
-
     def rows(params: PyTree, state: PyTree, trajectory: Trajectory):
         log_ratio = log_ratios(policy, params, trajectory, rows_per_piece)
         weight, targets = weigh(state, log_ratio, trajectory)
         weight = jnp.where(trajectory.alive, time_factors(returns, time_weights, weight) * weight, 0.0)
         return (trajectory.actions, weight), (targets, log_ratio)
 
-    def row_objective(outputs: PyTree, rows: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        actions, weight = rows
-        log_probs = jax.vmap(policy.distribution.log_prob)(outputs, actions)
-        return weight * log_probs, jax.vmap(policy.distribution.entropy)(outputs)
-
-    def update(params: PyTree, state: PyTree, trajectory: Trajectory, targets: tuple[jax.Array, jax.Array]):
+    def update(state: PyTree, trajectory: Trajectory, targets: tuple[jax.Array, jax.Array]):
         to_predict, log_ratio = targets
         state, metrics = baseline.update(state, trajectory._replace(returns=to_predict), to_predict)
         # A common factor cancels; without the largest, exp cannot overflow.
@@ -133,13 +124,13 @@ def importance_weighted(
         effective = jnp.square(jnp.mean(relative)) / jnp.mean(jnp.square(relative))
         return state, {"effective_sample_size": effective, **metrics}
 
-    return assemble_at(
+    return assemble(
         policy,
         init=baseline.init,
-        weights=weights,
         rows=rows,
-        row_objective=row_objective,
+        row_objective=weighted_log_likelihood(policy),
         update=update,
         fits_windows=False,
+        needs=baseline.needs,
         rows_per_piece=rows_per_piece,
     )

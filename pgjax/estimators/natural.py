@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
+from pgjax import acting
 from pgjax._checks import require_in_range, require_integer
 from pgjax._linear import pseudo_inverse
 from pgjax.pieces import sum_over_rows
@@ -30,18 +31,23 @@ def fisher_vector_product(
 
     Source: Pearlmutter 1994, Martens 2010 (the product); Schulman et al. 2015, appendix C.
     """
-    outputs_at = lambda theta, obs: jax.vmap(policy.apply, (None, 0))(theta, obs)
 
-    def of_piece(obs: PyTree, mask: jax.Array) -> PyTree:
-        fixed = outputs_at(params, obs)
+    def of_piece(seen: acting.Inputs, mask: jax.Array) -> PyTree:
+        fixed, mask = acting.outputs(policy, params, seen), acting.rows_of(policy, mask)
 
         def divergence(theta: PyTree) -> jax.Array:
-            each = jax.vmap(policy.distribution.kl)(fixed, outputs_at(theta, obs))
+            each = jax.vmap(policy.distribution.kl)(fixed, acting.outputs(policy, theta, seen))
             return jnp.sum(jnp.where(mask, each, 0.0))
 
         return jax.jvp(jax.grad(divergence), (params,), (vector,))[1]
 
-    total = sum_over_rows(of_piece, trajectory.obs, trajectory.alive, rows_per_piece)
+    total = sum_over_rows(
+        of_piece,
+        acting.inputs(policy, trajectory),
+        trajectory.alive,
+        rows_per_piece,
+        whole_episodes=policy.memory is not None,
+    )
     return jax.tree.map(lambda x: x / trajectory.alive.shape[1], total)
 
 

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pgjax import acting
 from pgjax._checks import require_in_range
 from pgjax._linear import ratio_or_zero
-from pgjax.estimators.hot_path import assemble, batch_gradient, each_episode
+from pgjax.estimators.hot_path import assemble, batch_gradient, each_episode, weighted_log_likelihood
 from pgjax.estimators.rules import total_return
 from pgjax.types import Estimator, Policy, Trajectory
 
@@ -37,8 +38,7 @@ def per_parameter(
     a parameter that moved no action yet.
 
     The gradient takes two passes of the hot path, for Σ_b G_1 S and Σ_b S. Learning b needs the scores of single
-    episodes besides: a third pass, and B P numbers of memory. `weights` of this estimator is G_1, from which each
-    parameter subtracts its own b_j.
+    episodes besides: a third pass, and B P numbers of memory.
 
     Args:
         policy: f(x, θ).
@@ -54,44 +54,39 @@ def per_parameter(
     """
     require_in_range("decay", decay, 0.0, 1.0)
     returns = total_return(discount)
-
-    def weights(state: PyTree, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
-        del state
-        targets = returns.compute(trajectory, None, None)
-        return jnp.where(trajectory.alive, targets, 0.0), targets
-
-    def rows(state: PyTree, trajectory: Trajectory):
-        weight, targets = weights(state, trajectory)
-        return (trajectory.actions, weight), targets
-
-    def row_objective(outputs: PyTree, rows: tuple) -> tuple[jax.Array, jax.Array]:
-        actions, weight = rows
-        log_probs = jax.vmap(policy.distribution.log_prob)(outputs, actions)
-        return weight * log_probs, jax.vmap(policy.distribution.entropy)(outputs)
+    row_objective = weighted_log_likelihood(policy)
 
     def score_rows(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
         return trajectory.actions, jnp.ones_like(trajectory.rewards)
+
+    def each_score(params: PyTree, trajectory: Trajectory) -> PyTree:
+        seen = acting.inputs(policy, trajectory)
+        return each_episode(policy, row_objective, params, seen, score_rows(trajectory), trajectory.alive)
+
+    def rows(params: PyTree, state: PyTree, trajectory: Trajectory):
+        total = returns.compute(trajectory, None, None)
+        scores = each_score(params, trajectory) if values is None else None
+        return (trajectory.actions, jnp.where(trajectory.alive, total, 0.0)), (total[0], scores)
 
     def subtract(params: PyTree, state: PyTree, with_return: PyTree, score: PyTree) -> PyTree:
         learned = lambda: jax.tree.map(ratio_or_zero, state.weighted, state.squares)
         baseline = learned() if values is None else _checked(values, params)
         return jax.tree.map(lambda g, b, s: g - b * s, with_return, baseline, score)
 
-    def update(params: PyTree, state: PyTree, trajectory: Trajectory, targets: jax.Array):
+    def update(state: PyTree, trajectory: Trajectory, seen: tuple[jax.Array, PyTree]):
+        total, scores = seen
         if values is not None:
             return state, {}
-        scores = each_episode(policy, row_objective, params, trajectory.obs, score_rows(trajectory), trajectory.alive)
         move = lambda old, new: (decay * old + (1.0 - decay) * new).astype(old.dtype)
         squared = jax.tree.map(jnp.square, scores)
         of_each = lambda g, s: g.astype(s.dtype) * s
-        weighted = jax.tree.map(lambda s: jnp.mean(jax.vmap(of_each)(targets[0], s), axis=0), squared)
+        weighted = jax.tree.map(lambda s: jnp.mean(jax.vmap(of_each)(total, s), axis=0), squared)
         squares = jax.tree.map(lambda s: jnp.mean(s, axis=0), squared)
         return jax.tree.map(move, state, PerParameterState(weighted=weighted, squares=squares)), {}
 
     plain = assemble(
         policy,
         init=lambda key, sample: (),
-        weights=weights,
         rows=rows,
         row_objective=row_objective,
         update=update,
@@ -110,16 +105,16 @@ def per_parameter(
 
     def gradient(params: PyTree, state: PyTree, trajectory: Trajectory):
         with_return, new_state, metrics = plain.gradient(params, state, trajectory)
+        seen = acting.inputs(policy, trajectory)
         score, _ = batch_gradient(
-            policy, row_objective, params, trajectory.obs, score_rows(trajectory), trajectory.alive, rows_per_piece
+            policy, row_objective, params, seen, score_rows(trajectory), trajectory.alive, rows_per_piece
         )
         return subtract(params, state, with_return, score), new_state, metrics
 
     def episode_gradients(params: PyTree, state: PyTree, trajectory: Trajectory) -> PyTree:
-        scores = each_episode(policy, row_objective, params, trajectory.obs, score_rows(trajectory), trajectory.alive)
         with_return = plain.episode_gradients(params, state, trajectory)
         one = lambda with_return, score: subtract(params, state, with_return, score)
-        return jax.vmap(one)(with_return, scores)
+        return jax.vmap(one)(with_return, each_score(params, trajectory))
 
     return plain._replace(init=init, gradient=gradient, episode_gradients=episode_gradients)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from pgjax import acting
 from pgjax._checks import require_one_of
 from pgjax._linear import pseudo_inverse
 from pgjax.types import Policy, Trajectory
@@ -18,36 +19,49 @@ PyTree = Any
 NORMS = ("vanilla", "natural")
 
 
-def step_score(policy: Policy, params: PyTree, obs: PyTree, action: jax.Array) -> jax.Array:
-    """ψ = ∇ ln f(x, θ)_a of one row, flat, `[P]`."""
-    gradient = jax.grad(lambda theta: policy.distribution.log_prob(policy.apply(theta, obs), action))(params)
-    return ravel_pytree(gradient)[0]
+def step_scores(policy: Policy, params: PyTree, seen: acting.Inputs, actions: PyTree) -> jax.Array:
+    """ψ_t = ∇ ln f(X_t, θ)_{A_t} of every row of one episode, flat, `[T, P]`; arguments `[T, ...]`.
+
+    With memory ψ_t reaches back over the rows before it, which costs a backward pass of the episode for each row.
+    """
+    flat, unravel = ravel_pytree(params)
+    if policy.memory is not None:
+        return jax.jacrev(lambda theta: _log_probs(policy, unravel(theta), seen, actions))(flat)
+    of_row = lambda theta, obs, action: policy.distribution.log_prob(policy.apply(unravel(theta), obs), action)
+    return jax.vmap(jax.grad(of_row), (None, 0, 0))(flat, seen.obs, actions)
 
 
-def episode_score(policy: Policy, params: PyTree, obs: PyTree, actions: jax.Array, alive: jax.Array) -> jax.Array:
+def episode_score(
+    policy: Policy, params: PyTree, seen: acting.Inputs, actions: PyTree, alive: jax.Array
+) -> jax.Array:
     """S = Σ_t ψ_t over the live rows of one episode, `[P]`; arguments `[T, ...]`."""
-
-    def log_likelihood(theta: PyTree) -> jax.Array:
-        outputs = jax.vmap(policy.apply, (None, 0))(theta, obs)
-        return jnp.sum(jnp.where(alive, jax.vmap(policy.distribution.log_prob)(outputs, actions), 0.0))
-
+    log_likelihood = lambda theta: jnp.sum(jnp.where(alive, _log_probs(policy, theta, seen, actions), 0.0))
     return ravel_pytree(jax.grad(log_likelihood)(params))[0]
+
+
+def _log_probs(policy: Policy, params: PyTree, seen: acting.Inputs, actions: PyTree) -> jax.Array:
+    carry = None if seen.carry is None else jax.tree.map(lambda x: x[0], seen.carry)
+    outputs = acting.unroll(policy, params, seen.obs, seen.starts, carry)
+    return jax.vmap(policy.distribution.log_prob)(outputs, actions)
+
+
+def _episodes(policy: Policy, trajectory: Trajectory) -> tuple[acting.Inputs, PyTree, jax.Array]:
+    """Inputs, actions and alive with the episodes first, leaves `[B, T, ...]`."""
+    together = (acting.inputs(policy, trajectory), trajectory.actions, trajectory.alive)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), together)
 
 
 def fisher_estimate(policy: Policy, params: PyTree, trajectory: Trajectory) -> jax.Array:
     """F̂ = (1/B) Σ_b Σ_t ψ_t ψ_tᵀ of the actions taken, `[P, P]`: E of it is the Fisher matrix of whole episodes."""
 
     def of_episode(total: jax.Array, episode: tuple) -> tuple[jax.Array, None]:
-        obs, actions, alive = episode
-        scores = jax.vmap(lambda x, a: step_score(policy, params, x, a))(obs, actions)
-        scores = jnp.where(alive[:, None], scores, 0.0)
+        seen, actions, alive = episode
+        scores = jnp.where(alive[:, None], step_scores(policy, params, seen, actions), 0.0)
         return total + scores.T @ scores, None
 
-    size = ravel_pytree(params)[0].shape[0]
-    episodes = jax.tree.map(
-        lambda x: jnp.moveaxis(x, 1, 0), (trajectory.obs, trajectory.actions, trajectory.alive)
-    )
-    total, _ = jax.lax.scan(of_episode, jnp.zeros((size, size), ravel_pytree(params)[0].dtype), episodes)
+    flat = ravel_pytree(params)[0]
+    zeros = jnp.zeros((flat.shape[0], flat.shape[0]), flat.dtype)
+    total, _ = jax.lax.scan(of_episode, zeros, _episodes(policy, trajectory))
     return total / trajectory.alive.shape[1]
 
 
@@ -74,13 +88,10 @@ def squared_score_norms(
         length = lambda score: jnp.sum(jnp.square(inverse @ score))
 
     def of_episode(episode: tuple) -> jax.Array:
-        obs, actions, alive = episode
+        seen, actions, alive = episode
         if whole_episode:
-            return length(episode_score(policy, params, obs, actions, alive))[None]
-        squares = jax.vmap(lambda x, a: length(step_score(policy, params, x, a)))(obs, actions)
+            return length(episode_score(policy, params, seen, actions, alive))[None]
+        squares = jax.vmap(length)(step_scores(policy, params, seen, actions))
         return jnp.where(alive, squares, jnp.zeros((), squares.dtype))
 
-    episodes = jax.tree.map(
-        lambda x: jnp.moveaxis(x, 1, 0), (trajectory.obs, trajectory.actions, trajectory.alive)
-    )
-    return jax.lax.map(of_episode, episodes, batch_size=64).T
+    return jax.lax.map(of_episode, _episodes(policy, trajectory), batch_size=64).T

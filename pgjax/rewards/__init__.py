@@ -4,6 +4,33 @@ A learned reward model, a KL penalty towards a reference policy and shaping all 
 preferences is the same pipeline as CartPole. Axes: T time, B episodes.
 """
 
+from pgjax.rewards.stages import (
+    KLPenaltyState,
+    RewardModelState,
+    RunningScaleState,
+    as_paid,
+    in_turn,
+    kl_penalty,
+    reward_model,
+    running_scale,
+    transform,
+)
 from pgjax.rewards.transforms import centre, kl_regularised, potential_shaping, relabel, scale, whiten
 
-__all__ = ["centre", "kl_regularised", "potential_shaping", "relabel", "scale", "whiten"]
+__all__ = [
+    "KLPenaltyState",
+    "RewardModelState",
+    "RunningScaleState",
+    "as_paid",
+    "centre",
+    "in_turn",
+    "kl_penalty",
+    "kl_regularised",
+    "potential_shaping",
+    "relabel",
+    "reward_model",
+    "running_scale",
+    "scale",
+    "transform",
+    "whiten",
+]

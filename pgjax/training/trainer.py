@@ -8,18 +8,28 @@ import jax.numpy as jnp
 import optax
 
 from pgjax import estimators, evaluation, rollouts
+from pgjax import rewards as reward_stages
 from pgjax._checks import require_integer
-from pgjax.types import Environment, Estimator, Policy, TrainState, Trajectory
+from pgjax._shards import everywhere
+from pgjax.types import Environment, Estimator, Policy, Rewards, TrainState, Trajectory
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
 
 
 class Trainer(NamedTuple):
-    """`init(key) → TrainState` and `update(state) → (state, metrics)`, both pure; jit, scan and vmap outside."""
+    """Pure functions of one run; jit, scan and vmap outside. An update collects, then learns.
+
+    Attributes:
+        init: `key → TrainState`.
+        update: `TrainState → (TrainState, metrics)`.
+        learn: `(TrainState, trajectory) → (TrainState, metrics)`: the second half of `update`, for episodes that
+            somebody else collected with `state.params`.
+    """
 
     init: Callable[[jax.Array], TrainState]
     update: Callable[[TrainState], tuple[TrainState, Metrics]]
+    learn: Callable[[TrainState, Trajectory], tuple[TrainState, Metrics]]
 
 
 def _counts(trajectory: Trajectory) -> Metrics:
@@ -54,129 +64,179 @@ def make_trainer(
     *,
     num_episodes: int = 64,
     num_steps: int | None = None,
+    group_size: int | None = None,
     microbatches: int = 1,
     epochs: int = 1,
-    greedy_rollouts: bool = False,
-    relabel: Callable[[Trajectory], Trajectory] = lambda trajectory: trajectory,
+    rewards: Rewards | None = None,
 ) -> Trainer:
     """The training of one policy by one estimator.
+
+    What the estimator declares in `Estimator.needs` (greedy episodes, groups that share a start) is provided here.
 
     Args:
         optimizer: optax's; it is given −∇̂ρ, so that it descends.
         num_episodes: B, episodes (or lanes) an update.
         num_steps: None collects complete episodes; a number collects continuing windows of that many steps, for
             estimators whose returns bootstrap.
+        group_size: k, so many consecutive episodes share a start; what the estimator needs if None, and 1 lets every
+            episode have a start of its own whatever the estimator's groups are.
         microbatches: collects the episodes in that many parts, one after another, and adds up their gradients, for
             batches that do not fit in memory. Statistics of the batch (leave-one-out, standardisation) are then those
             of a part, and the baseline sees each part after its use.
         epochs: optimiser steps on each batch. From the second on θ has left the θ_old that acted, whose
-            log-probabilities are recorded for a `loss` that uses them (importance-weighted, clipped); the weights stay.
-        greedy_rollouts: whether each episode's start is also played greedily, for `baselines.greedy_rollout`.
-        relabel: the reward stage, a pure transform of the collected trajectory (`pgjax.rewards`). Metrics report the
-            environment's own rewards.
+            log-probabilities are recorded for an `objective` that uses them (importance-weighted, clipped); the weights
+            stay.
+        rewards: the reward stage (`pgjax.rewards`); the environment's own rewards if None. The metrics `mean_return`
+            and `mean_length` report what the environment paid.
 
     Raises:
-        ValueError: if `microbatches` does not divide `num_episodes`, or a size is below one.
+        ValueError: if `microbatches` or `group_size` does not divide what it should, groups differ from those that the
+            estimator needs, or a size is below one.
     """
-    require_integer("num_episodes", num_episodes, 1, None)
-    require_integer("microbatches", microbatches, 1, num_episodes)
-    require_integer("epochs", epochs, 1, None)
-    if epochs > 1 and microbatches > 1:
-        raise ValueError(f"epochs must be 1 with microbatches={microbatches}, which keep no batch, got {epochs}")
-    if num_episodes % microbatches:
-        raise ValueError(f"microbatches must divide num_episodes={num_episodes}, got {microbatches}")
-    if num_steps is not None:
-        require_integer("num_steps", num_steps, 1, None)
-        if microbatches != 1:
-            raise ValueError(f"microbatches must be 1 with continuing windows (num_steps), got {microbatches}")
-        if greedy_rollouts:
-            raise ValueError("greedy_rollouts must be False with continuing windows (num_steps), which have no start")
-        if not estimator.fits_windows:
-            raise ValueError(
-                f"num_steps must be None (complete episodes) unless the estimator's returns bootstrap and no factor "
-                f"depends on the time in the episode, got {num_steps}: a window cuts episodes"
-            )
+    group_size = _checked_sizes(estimator, num_episodes, num_steps, group_size, microbatches, epochs)
+    rewards = reward_stages.as_paid() if rewards is None else rewards
     part = num_episodes // microbatches
+    record = rewards.needs_log_probs
 
-    def collect(params: PyTree, lanes: PyTree, key: jax.Array):
-        if num_steps is None:
-            keys = jax.random.split(key, part)
-            trajectory = rollouts.episodes(environment, policy, params, keys)
-            if greedy_rollouts:
-                trajectory = evaluation.with_greedy_returns(environment, policy, params, keys, trajectory)
-            return lanes, trajectory, _episode_metrics(trajectory)
-        lanes, trajectory, finished = rollouts.window(environment, policy, params, lanes, num_steps)
-        return lanes, trajectory, _window_metrics(trajectory, finished)
+    def collect(state: TrainState, key: jax.Array) -> tuple[PyTree, Trajectory, Metrics]:
+        if num_steps is not None:
+            lanes, trajectory, finished = rollouts.window(
+                environment, policy, state.params, state.lanes, num_steps, record_log_probs=record
+            )
+            return lanes, trajectory, _window_metrics(trajectory, finished)
+        keys = jax.random.split(key, part)
+        how = {"group_size": group_size, "record_log_probs": record}
+        trajectory = rollouts.episodes(environment, policy, state.params, keys, **how)
+        if estimator.needs.greedy_returns:
+            relabel = lambda played: rewards.relabel(state.params, state.reward_state, played)[0]
+            trajectory = evaluation.with_greedy_returns(
+                environment, policy, state.params, keys, trajectory, relabel=relabel, **how
+            )
+        return state.lanes, trajectory, _episode_metrics(trajectory)
 
     def init(key: jax.Array) -> TrainState:
         params_key, baseline_key, lanes_key, run_key = jax.random.split(key, 4)
         _, obs = environment.reset(jax.random.key(0), environment.params)
         params = policy.init(params_key, obs)
         lane_keys = jax.random.split(lanes_key, num_episodes)
-        lanes = () if num_steps is None else rollouts.start_lanes(environment, lane_keys)
-        shapes = jax.eval_shape(lambda: collect(params, lanes, run_key)[1])
-        sample = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return TrainState(
+        state = TrainState(
             params=params,
             optimizer_state=optimizer.init(params),
-            estimator_state=estimator.init(baseline_key, sample),
-            lanes=lanes,
+            estimator_state=(),
+            lanes=() if num_steps is None else rollouts.start_lanes(environment, policy, params, lane_keys),
             key=run_key,
             update=jnp.zeros((), jnp.int32),
+            reward_state=rewards.init(jax.random.fold_in(key, 0), params),
+        )
+        shapes = jax.eval_shape(lambda: collect(state, run_key)[1])
+        sample = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return state._replace(estimator_state=estimator.init(baseline_key, sample))
+
+    def weigh(state: TrainState, trajectory: Trajectory) -> tuple[PyTree, TrainState, Metrics, Trajectory]:
+        """∇̂ρ, the states of the reward stage and of the estimator after use, and the trajectory as it was weighed."""
+        trajectory, found = rewards.relabel(state.params, state.reward_state, _statistics_everywhere(trajectory))
+        gradient, estimator_state, more = estimator.gradient(state.params, state.estimator_state, trajectory)
+        reward_state = rewards.update(state.reward_state, trajectory)
+        state = state._replace(estimator_state=estimator_state, reward_state=reward_state)
+        return gradient, state, {**found, **more}, trajectory
+
+    def ascend(state: TrainState, gradient: PyTree) -> TrainState:
+        # The one place where maximising becomes minimising.
+        descent = jax.tree.map(jnp.negative, gradient)
+        updates, optimizer_state = optimizer.update(descent, state.optimizer_state, state.params)
+        return state._replace(
+            params=optax.apply_updates(state.params, updates), optimizer_state=optimizer_state
         )
 
-    def one_part(params: PyTree, estimator_state: PyTree, lanes: PyTree, key: jax.Array):
-        lanes, trajectory, metrics = collect(params, lanes, key)
-        trajectory = relabel(trajectory)
-        gradient, estimator_state, more = estimator.gradient(params, estimator_state, trajectory)
-        return gradient, estimator_state, lanes, {**metrics, **more}, trajectory
+    def more_epochs(old: TrainState, state: TrainState, trajectory: Trajectory) -> TrainState:
+        if trajectory.behaviour_log_probs is None:
+            trajectory = estimators.record_behaviour(policy, old.params, trajectory)
 
-    def all_parts(params: PyTree, estimator_state: PyTree, lanes: PyTree, key: jax.Array):
-        if microbatches == 1:
-            return one_part(params, estimator_state, lanes, key)
+        def epoch(state: TrainState, _):
+            gradient = estimator.gradient(state.params, old.estimator_state, trajectory)[0]
+            return ascend(state, gradient), None
 
-        def add(carry, part_key):
-            total, estimator_state = carry
-            gradient, estimator_state, _, metrics, _ = one_part(params, estimator_state, lanes, part_key)
-            return (jax.tree.map(jnp.add, total, gradient), estimator_state), metrics
+        return jax.lax.scan(epoch, state, length=epochs - 1)[0]
 
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        (total, estimator_state), metrics = jax.lax.scan(
-            add, (zeros, estimator_state), jax.random.split(key, microbatches)
-        )
+    def learn(old: TrainState, trajectory: Trajectory) -> tuple[TrainState, Metrics]:
+        gradient, state, metrics, trajectory = weigh(old, trajectory)
+        state = ascend(state, gradient)
+        if epochs > 1:
+            state = more_epochs(old, state, trajectory)
+        return state._replace(update=old.update + 1), {**metrics, "gradient_norm": optax.tree.norm(gradient)}
+
+    def learn_in_parts(old: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:
+        def add(carry: tuple[PyTree, TrainState], part_key: jax.Array):
+            total, state = carry
+            _, trajectory, metrics = collect(state, part_key)
+            gradient, state, more, _ = weigh(state, trajectory)
+            return (jax.tree.map(jnp.add, total, gradient), state), {**metrics, **more}
+
+        zeros = jax.tree.map(jnp.zeros_like, old.params)
+        (total, state), metrics = jax.lax.scan(add, (zeros, old), jax.random.split(key, microbatches))
         counts = {name: jnp.sum(metrics.pop(name)) for name in ("num_finished", "num_steps", "nonfinite_rewards")}
-        averaged = jax.tree.map(jnp.mean, metrics)
-        return jax.tree.map(lambda x: x / microbatches, total), estimator_state, lanes, {**averaged, **counts}, None
-
-    def descend(params: PyTree, optimizer_state: PyTree, gradient: PyTree) -> tuple[PyTree, PyTree]:
-        updates, optimizer_state = optimizer.update(jax.tree.map(jnp.negative, gradient), optimizer_state, params)
-        return optax.apply_updates(params, updates), optimizer_state
-
-    def more_epochs(old: TrainState, params: PyTree, optimizer_state: PyTree, trajectory: Trajectory):
-        recorded = estimators.record_behaviour(policy, old.params, trajectory)
-
-        def epoch(carry: tuple[PyTree, PyTree], _):
-            gradient = estimator.gradient(carry[0], old.estimator_state, recorded)[0]
-            return descend(*carry, gradient), None
-
-        return jax.lax.scan(epoch, (params, optimizer_state), length=epochs - 1)[0]
+        gradient = jax.tree.map(lambda x: x / microbatches, total)
+        metrics = {**jax.tree.map(jnp.mean, metrics), **counts, "gradient_norm": optax.tree.norm(gradient)}
+        return ascend(state, gradient)._replace(update=old.update + 1), metrics
 
     def update(state: TrainState) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.update)
-        gradient, estimator_state, lanes, metrics, trajectory = all_parts(
-            state.params, state.estimator_state, state.lanes, key
-        )
-        params, optimizer_state = descend(state.params, state.optimizer_state, gradient)
-        if epochs > 1:
-            params, optimizer_state = more_epochs(state, params, optimizer_state, trajectory)
-        new = TrainState(
-            params=params,
-            optimizer_state=optimizer_state,
-            estimator_state=estimator_state,
-            lanes=lanes,
-            key=state.key,
-            update=state.update + 1,
-        )
-        return new, {**metrics, "gradient_norm": optax.tree.norm(gradient)}
+        if microbatches > 1:
+            return learn_in_parts(state, key)
+        lanes, trajectory, metrics = collect(state, key)
+        state, more = learn(state, trajectory)
+        return state._replace(lanes=lanes), {**metrics, **more}
 
-    return Trainer(init=init, update=update)
+    return Trainer(init=init, update=update, learn=learn)
+
+
+def _statistics_everywhere(trajectory: Trajectory) -> Trajectory:
+    """The trajectory with its numbers `[T, B]` whole on every device, since the weights are statistics of the batch."""
+    names = ("rewards", "alive", "terminated", "truncated", "behaviour_log_probs", "greedy_returns")
+    numbers = {name: getattr(trajectory, name) for name in names}
+    return trajectory._replace(**everywhere(numbers))
+
+
+def _checked_sizes(
+    estimator: Estimator,
+    num_episodes: int,
+    num_steps: int | None,
+    group_size: int | None,
+    microbatches: int,
+    epochs: int,
+) -> int:
+    """The group size to collect with, once all sizes fit each other."""
+    require_integer("num_episodes", num_episodes, 1, None)
+    require_integer("microbatches", microbatches, 1, num_episodes)
+    require_integer("epochs", epochs, 1, None)
+    needs = estimator.needs
+    if epochs > 1 and microbatches > 1:
+        raise ValueError(f"epochs must be 1 with microbatches={microbatches}, which keep no batch, got {epochs}")
+    if num_episodes % microbatches:
+        raise ValueError(f"microbatches must divide num_episodes={num_episodes}, got {microbatches}")
+    wanted = needs.group_size or 1
+    if num_steps is not None:
+        require_integer("num_steps", num_steps, 1, None)
+        if microbatches != 1:
+            raise ValueError(f"microbatches must be 1 with continuing windows (num_steps), got {microbatches}")
+        if needs.greedy_returns:
+            raise ValueError("num_steps must be None with an estimator that needs greedy episodes, which start anew")
+        if group_size not in (None, 1) or wanted > 1:
+            raise ValueError(
+                f"group_size must be 1 with continuing windows (num_steps), whose episodes share no start, "
+                f"got {group_size or wanted}"
+            )
+        if not estimator.fits_windows:
+            raise ValueError(
+                f"num_steps must be None (complete episodes) unless the estimator's returns bootstrap and no factor "
+                f"depends on the time in the episode, got {num_steps}: a window cuts episodes"
+            )
+    if group_size is None:
+        group_size = wanted
+    require_integer("group_size", group_size, 1, num_episodes)
+    if group_size > 1 and wanted > 1 and group_size != wanted:
+        raise ValueError(f"group_size must be the estimator's, {wanted}, or 1 (every start its own), got {group_size}")
+    if (num_episodes // microbatches) % group_size:
+        of_part = f" of a part, {num_episodes // microbatches}" if microbatches > 1 else f"={num_episodes}"
+        raise ValueError(f"group_size must divide num_episodes{of_part}, got {group_size}")
+    return group_size

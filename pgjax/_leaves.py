@@ -1,0 +1,71 @@
+"""The leaves of a pytree by their paths: their dtypes and shapes, typed keys included, and whether they are finite."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax._checks import shown
+
+PyTree = Any
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf holds typed keys, as `jax.random.key` makes them."""
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def named_leaves(tree: PyTree) -> tuple[dict[str, Any], Any]:
+    """The leaves by their paths, and the structure of the tree; a Python number becomes what JAX makes of it.
+
+    Raises:
+        ValueError: if the paths of two leaves read alike, or a Python integer fits none of JAX's.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    named = [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+    found = {name: _with_dtype(name, leaf) for name, leaf in named}
+    if len(found) < len(named):
+        raise ValueError("tree must have a path of its own for each leaf, got two leaves whose paths read alike")
+    return found, structure
+
+
+def _with_dtype(name: str, leaf: Any) -> Any:
+    if type(leaf) not in (bool, int, float, complex):
+        return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+    try:
+        return jnp.asarray(leaf)
+    except OverflowError as error:
+        raise ValueError(f"tree {name} must be a number that fits JAX's integers, got {leaf}") from error
+
+
+def layout(leaf: Any) -> tuple[Any, tuple[int, ...]]:
+    """`(dtype, shape)`; the byte order does not count, and the dtype of typed keys tells their generator."""
+    dtype = leaf.dtype if is_key(leaf) else np.dtype(leaf.dtype).newbyteorder("=")
+    return dtype, tuple(leaf.shape)
+
+
+def require_same_layout(what: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Checks that named leaves have the same names, dtypes and shapes, whatever their numbers.
+
+    Raises:
+        ValueError: if they differ, naming `what` and the first leaf that does.
+    """
+    if odd := sorted(found.keys() ^ wanted.keys()):
+        how = "lacks" if odd[0] in wanted else "has, unasked,"
+        raise ValueError(f"{what} holds another structure: it {how} {shown(odd[0])}")
+    described = lambda leaf: f"{layout(leaf)[0]}{list(layout(leaf)[1])}"
+    for name, leaf in wanted.items():
+        if layout(found[name]) != layout(leaf):
+            raise ValueError(f"{what} holds {name} of {described(found[name])}, wanted {described(leaf)}")
+
+
+def require_finite(what: str, tree: PyTree) -> None:
+    """Checks that no number of a pytree is NaN or infinite.
+
+    Raises:
+        ValueError: naming `what`, the first leaf that has such numbers, and how many it has.
+    """
+    for name, leaf in named_leaves(tree)[0].items():
+        if not is_key(leaf) and (bad := ~np.isfinite(np.asarray(leaf))).any():
+            raise ValueError(f"{what} must be finite, got {bad.sum()} NaN or infinite numbers of {bad.size} in {name}")

@@ -1,0 +1,169 @@
+"""The weights of a weighted log-likelihood, w_t = c_t (G_t − b(X_t)), without the policy that they will multiply.
+
+An estimator of pgjax multiplies them with its own ∇ ln f; people with log-probabilities of their own do the same in a
+loop of their own. Axes: T time, B episodes, k episodes of a group.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pgjax import baselines
+from pgjax import returns as return_functions
+from pgjax._checks import require_integer, require_one_of
+from pgjax._spread import standardised
+from pgjax.baselines.groups import split_groups
+from pgjax.estimators.hot_path import count_live
+from pgjax.estimators.rules import Returns, next_values, reward_to_go
+from pgjax.types import Baseline, Needs, Trajectory
+
+PyTree = Any
+OVER_TIME = ("sum", "mean", "episode_mean")
+STANDARDISE = ("none", "population", "group_population", "group_sample")
+
+
+class Weighting(NamedTuple):
+    """How the episodes of a batch are weighed. *Use, then update.*
+
+    Attributes:
+        init: `(key, sample) → state`, the baseline's.
+        targets: `trajectory → G [T, B]`, for returns that do not bootstrap.
+        weigh: `(state, trajectory) → (w [T, B], G [T, B])`: the number that multiplies ∇ ln f(X_t, θ)_{A_t} in the sum
+            over rows whose mean over episodes estimates ∇ρ(θ), and what the baseline is to be fitted to.
+        factors: `trajectory → c [T, B]`: the factor of each row, γᵗ and the mean over time, zero where not alive.
+        update: `(state, trajectory, G) → (state, metrics)`.
+        returns, baseline, standardise: what it was made of.
+        fits_windows: whether windows, which cut episodes, can be weighed.
+        needs: what `weigh` and `update` read of the trajectory beyond what a rollout records.
+    """
+
+    init: Callable[[jax.Array, Trajectory], PyTree]
+    targets: Callable[[Trajectory], jax.Array]
+    weigh: Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]]
+    factors: Callable[[Trajectory], jax.Array]
+    update: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, dict[str, jax.Array]]]
+    returns: Returns
+    baseline: Baseline
+    standardise: str
+    fits_windows: bool
+    needs: Needs
+
+
+def make_weighting(
+    *,
+    returns: Returns | None = None,
+    baseline: Baseline | None = None,
+    over_time: str = "sum",
+    standardise: str = "none",
+    group_size: int | None = None,
+    time_weights: str = "none",
+) -> Weighting:
+    """The weights that `make_estimator` with the same arguments multiplies ∇ ln f with.
+
+        ∇̂ρ = (1/B) Σ_b Σ_t w_t^b ∇ ln f(X_t^b, θ)_{A_t^b},    w_t = c_t (G_t − b(X_t))
+
+    Args and errors as in `make_estimator`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import Trajectory, baselines, estimators
+        >>> rewards = jnp.array([[1.0, 2.0], [0.0, 3.0]])
+        >>> alive = jnp.ones((2, 2), bool)
+        >>> ends = jnp.array([[False, False], [True, True]])
+        >>> batch = Trajectory(obs=rewards, actions=rewards, rewards=rewards, alive=alive, terminated=ends,
+        ...                    truncated=jnp.zeros_like(ends), final_obs=rewards[0])
+        >>> weighting = estimators.make_weighting(baseline=baselines.leave_one_out())
+        >>> weights, returns = weighting.weigh((), batch)
+        >>> print(returns[0], weights[0])
+        [1. 5.] [-4.  4.]
+    """
+    returns = reward_to_go() if returns is None else returns
+    baseline = baselines.none() if baseline is None else baseline
+    for name, value, kind in (("returns", returns, Returns), ("baseline", baseline, Baseline)):
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} must be a {kind.__name__} (such as {_EXAMPLES[name]}), got {value!r}")
+    require_one_of("over_time", over_time, OVER_TIME)
+    require_one_of("standardise", standardise, STANDARDISE)
+    require_one_of("time_weights", time_weights, ("none", "discount"))
+    if returns.bootstraps and not baseline.of_observation:
+        raise ValueError(
+            "baseline must be a function of the observation that predicts the return (value_function, state_values) "
+            "when returns bootstrap (n_step, lambda_return), got one that is not: it has no v(X_{t+1})"
+        )
+    if time_weights == "discount" and returns.from_start:
+        raise ValueError("time_weights must be 'none' with total_return, which already discounts from the start")
+    needs = baseline.needs._replace(group_size=_one_group_size(group_size, baseline.needs.group_size))
+
+    def factors(trajectory: Trajectory) -> jax.Array:
+        alive, dtype = trajectory.alive, trajectory.rewards.dtype
+        scale = time_scale(over_time, alive, dtype)
+        if time_weights == "discount":
+            powers = return_functions.discount_weights(alive.shape[0], returns.discount).astype(dtype)
+            scale = scale * powers[:, None]
+        return jnp.where(alive, scale, 0.0)
+
+    def weigh(state: PyTree, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+        targets, values = targets_and_values(returns, baseline, state, trajectory)
+        weights = targets - values
+        if standardise == "population":
+            weights = standardised(weights, trajectory.alive)
+        elif standardise != "none":
+            weights = _group_standardised(weights, needs.group_size, ddof=int(standardise == "group_sample"))
+        # A row of padding may hold anything, infinities too, and 0 · ∞ is NaN.
+        return factors(trajectory) * jnp.where(trajectory.alive, weights, 0.0), targets
+
+    return Weighting(
+        init=baseline.init,
+        targets=lambda trajectory: returns.compute(trajectory, None, None),
+        weigh=weigh,
+        factors=factors,
+        update=baseline.update,
+        returns=returns,
+        baseline=baseline,
+        standardise=standardise,
+        fits_windows=returns.bootstraps and time_weights == "none" and over_time != "episode_mean",
+        needs=needs,
+    )
+
+
+_EXAMPLES = {"returns": "estimators.reward_to_go()", "baseline": "baselines.leave_one_out()"}
+
+
+def _one_group_size(wanted: int | None, of_baseline: int | None) -> int | None:
+    if wanted is None:
+        return of_baseline
+    require_integer("group_size", wanted, 2, None)
+    if of_baseline not in (None, wanted):
+        raise ValueError(f"group_size must be the baseline's, {of_baseline}, or None, got {wanted}")
+    return wanted
+
+
+def _group_standardised(weights: jax.Array, group_size: int | None, ddof: int) -> jax.Array:
+    """(w − group mean) / group standard deviation, row by row; exactly 0 where all of a group agree."""
+    groups = split_groups(weights, group_size)
+    if groups.shape[2] < 2:
+        raise ValueError(f"group_size must be at least 2 to standardise within groups, got {groups.shape[2]}")
+    return standardised(groups, axis=2, ddof=ddof).reshape(weights.shape)
+
+
+def time_scale(over_time: str, alive: jax.Array, dtype: Any) -> jax.Array:
+    """What every row is multiplied by, `[1, B]` or `[1, 1]`."""
+    if over_time == "sum":
+        return jnp.ones((1, 1), dtype)
+    if over_time == "mean":
+        return (alive.shape[1] / count_live(alive, dtype))[None, None]
+    return 1.0 / jnp.maximum(jnp.sum(alive, axis=0, keepdims=True), 1).astype(dtype)
+
+
+def targets_and_values(
+    returns: Returns, baseline: Baseline, state: PyTree, trajectory: Trajectory
+) -> tuple[jax.Array, jax.Array]:
+    """G and b, `[T, B]`; the baseline sees G as `trajectory.returns` where G does not need the baseline first."""
+    if returns.bootstraps:
+        values = baseline.predict(state, trajectory)
+        following = next_values(baseline, state, trajectory, values)
+        return returns.compute(trajectory, values, following), values
+    targets = returns.compute(trajectory, None, None)
+    return targets, baseline.predict(state, trajectory._replace(returns=targets))

@@ -1,0 +1,83 @@
+"""Elements of one space as arrays: drawn at random, and told from what lies outside.
+
+A space gives its `shape`, its `dtype` and `bounds`, two NumPy arrays of that shape and type.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def own_type(space: Any) -> np.dtype:
+    """The type of the elements that jax can make: without x64 one of 32 bits stands for one of 64 bits."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(space.dtype))
+
+
+def own_bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds in `own_type`, cut to its range."""
+    dtype = own_type(space)
+    if jnp.issubdtype(dtype, jnp.integer):
+        least, greatest = jnp.iinfo(dtype).min, jnp.iinfo(dtype).max
+        low, high = (np.clip(bound, least, greatest).astype(dtype) for bound in space.bounds)
+    else:
+        with np.errstate(over="ignore"):
+            low, high = (bound.astype(dtype) for bound in space.bounds)
+    return low, high
+
+
+def integers(key: jax.Array, space: Any) -> jax.Array:
+    """Uniform over the integers from low to high, both included; over the bits of a space of bool."""
+    dtype = own_type(space)
+    integer = np.dtype(np.int8) if dtype == bool else dtype
+    unsigned = np.dtype(f"uint{8 * integer.itemsize}")
+    low, high = (bound.astype(integer).view(unsigned) for bound in own_bounds(space))
+    with np.errstate(over="ignore"):
+        width = high - low
+    # Where every pattern of bits is an element, their number is one too large for the type.
+    every = width == np.iinfo(unsigned).max
+    count = np.add(width, np.logical_not(every), dtype=unsigned)
+    offset = jax.random.randint(key, space.shape, 0, count, unsigned)
+    if every.any():
+        offset = jnp.where(every, jax.random.bits(key, space.shape, unsigned), offset)
+    return jax.lax.bitcast_convert_type(offset + low, integer).astype(dtype)
+
+
+def floats(key: jax.Array, space: Any) -> jax.Array:
+    """Uniform between two finite bounds; low + Exp(1) or high − Exp(1) with one; N(0, 1) with none.
+
+    Every entry is the inverse of its distribution function at one uniform number.
+    """
+    dtype, (low, high) = own_type(space), own_bounds(space)
+    # Half precision would draw some hundred different numbers.
+    wide = jnp.promote_types(dtype, jnp.float32)
+    u = jax.random.uniform(key, space.shape, wide)
+    below, above = np.isfinite(low), np.isfinite(high)
+    a, b = np.where(below, low, 0).astype(wide), np.where(above, high, 0).astype(wide)
+    exponential = -jnp.log1p(-u)
+    nearly_one = 1 - jnp.finfo(wide).epsneg
+    normal = np.asarray(np.sqrt(2), wide) * jax.scipy.special.erfinv(jnp.clip(2 * u - 1, -nearly_one, nearly_one))
+    # Not a + (b − a) u: the difference of two huge bounds overflows.
+    drawn = jnp.where(below, a + exponential, jnp.where(above, b - exponential, normal))
+    drawn = jnp.where(below & above, a * (1 - u) + b * u, drawn)
+    return jnp.clip(drawn.astype(dtype), low, high)
+
+
+def all_different(x: Any) -> Any:
+    """Whether no entry of x `[..., k]` repeats another of its row: bool `[...]`, of jax or NumPy as x is."""
+    earlier = np.tri(x.shape[-1], k=-1, dtype=bool)
+    repeats = (x[..., :, None] == x[..., None, :]) & np.broadcast_to(earlier, (*x.shape, x.shape[-1]))
+    return ~repeats.any((-2, -1))
+
+
+def inside(space: Any, x: Any) -> jax.Array:
+    """Whether x has the shape, the kind of number and the bounds of the space: bool `[]`."""
+    x, dtype, (low, high) = jnp.asarray(x), own_type(space), own_bounds(space)
+    kind = next(kind for kind in (jnp.bool_, jnp.integer, jnp.floating) if jnp.issubdtype(dtype, kind))
+    if x.shape != space.shape or (kind != jnp.floating and not jnp.issubdtype(x.dtype, kind)):
+        return jnp.zeros((), bool)
+    # In the space's own floats, where 0.1 is a bound as well as an entry.
+    common = dtype if kind == jnp.floating else jnp.promote_types(x.dtype, dtype)
+    x, low, high = (y.astype(common) for y in (x, low, high))
+    return jnp.all((x >= low) & (x <= high))

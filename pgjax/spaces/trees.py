@@ -1,0 +1,50 @@
+"""Trees of spaces: one space, or a dict, tuple, list or NamedTuple of spaces, nested at will."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pgjax.spaces.kinds import Box, Discrete, MultiDiscrete, Slate
+
+PyTree = Any
+Space = Discrete | Box | MultiDiscrete | Slate
+
+
+def is_space(node: Any) -> bool:
+    """Whether this is one of the four spaces, the leaves of a tree of spaces."""
+    return isinstance(node, Space)
+
+
+def leaves(space: PyTree, name: str = "space") -> list[tuple[str, Space]]:
+    """`(path, space)` of every leaf of a tree of spaces, in the order of `jax.tree.leaves`; one space alone has path "".
+
+    Raises:
+        ValueError: if the tree has no leaves or one of them is no space; `name` says whose space it is.
+    """
+    found = jax.tree_util.tree_leaves_with_path(space, is_leaf=is_space)
+    named = [(jax.tree_util.keystr(path), leaf) for path, leaf in found]
+    for path, leaf in named:
+        if not is_space(leaf):
+            raise ValueError(f"{name}{path} must be a Discrete, Box, MultiDiscrete or Slate of pgjax, got {leaf!r}")
+    if not named:
+        raise ValueError(f"{name} must hold at least one space, got {space!r}")
+    return named
+
+
+def sample(space: PyTree, key: jax.Array) -> PyTree:
+    """A random element of a tree of spaces, its leaves independent of each other."""
+    if is_space(space):
+        return space.sample(key)
+    parts = [leaf for _, leaf in leaves(space)]
+    drawn = [leaf.sample(leaf_key) for leaf, leaf_key in zip(parts, jax.random.split(key, len(parts)))]
+    return jax.tree.unflatten(jax.tree.structure(space, is_leaf=is_space), drawn)
+
+
+def contains(space: PyTree, x: PyTree) -> jax.Array:
+    """Whether x is an element of a tree of spaces: bool `[]`, false for another structure, shape or kind of number."""
+    structure = jax.tree.structure(space, is_leaf=is_space)
+    if structure != jax.tree.structure(x):
+        return jnp.zeros((), bool)
+    inside = [leaf.contains(part) for (_, leaf), part in zip(leaves(space), jax.tree.leaves(x))]
+    return jnp.all(jnp.stack(inside))
