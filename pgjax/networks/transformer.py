@@ -2,8 +2,9 @@
 
 The observation is the buffer of all tokens so far, with the fields `tokens` `[L]` and `length` `[]`, and every action
 adds one token to it. So the observation is Markov: `apply` computes from X_t alone what `memory` computes with a cache
-of keys and values, and a cache can be made afresh from any X_t. Axes: T time, L places of the buffer, A actions,
-W width, H heads, D = W / H.
+of keys and values, and a cache can be made afresh from any X_t. No action follows a full buffer, so its last place is
+never read, and its logits are zero. Axes: T time, L places of the buffer without the last, A actions, W width, H heads,
+D = W / H.
 
 Source: Vaswani et al. (2017); the blocks are those of GPT-2 (Radford et al. 2019).
 """
@@ -59,9 +60,9 @@ def _read(params: PyTree, heads: int, tokens: jax.Array) -> tuple[jax.Array, tup
     What stands in a place that is not yet written reaches no place before it.
     """
     places = params["positions"].shape[0]
-    if tokens.shape != (places,):
-        raise ValueError(f"obs.tokens must have shape ({places},), one buffer (vmap for more), got {tokens.shape}")
-    x = rows(params["tokens"], tokens) + params["positions"]
+    if tokens.shape != (places + 1,):
+        raise ValueError(f"obs.tokens must have shape ({places + 1},), one buffer (vmap for more), got {tokens.shape}")
+    x = rows(params["tokens"], tokens[:-1]) + params["positions"]
     causal = jnp.tril(jnp.ones((places, places), jnp.bool_))
     caches = []
     for layer in params["layers"]:
@@ -73,9 +74,10 @@ def _read(params: PyTree, heads: int, tokens: jax.Array) -> tuple[jax.Array, tup
 def _read_one(
     params: PyTree, heads: int, carry: tuple[jax.Array, ...], obs: PyTree
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """The last token of a buffer, with what the cache holds of those before it: the new cache, and logits `[A]`."""
+    """The newest token of a buffer, with what the cache holds of those before it: the new cache, and logits `[A]`."""
     places = params["positions"].shape[0]
-    position = jnp.maximum(obs.length - 1, 0)
+    # Inside also for rows of padding, whose outputs nobody uses: no buffer, or a full one.
+    position = jnp.clip(obs.length - 1, 0, places - 1)
     at_position = lambda x: jax.lax.dynamic_slice_in_dim(x, position, 1)
     allowed = jnp.arange(places)[None] <= position
     x = rows(params["tokens"], at_position(obs.tokens)) + at_position(params["positions"])
@@ -135,11 +137,11 @@ def _init(key: jax.Array, symbols: int, places: int, actions: int, width: int, l
 def _check_spaces(observation_space: PyTree, action_space: Any, distribution: str) -> None:
     require_one_of("distribution", distribution, ("auto", "categorical"))
     tokens = getattr(observation_space, "tokens", None)
-    integers = tokens is not None and jnp.issubdtype(tokens.dtype, jnp.integer) and len(tokens.shape) == 1
-    if not integers or not hasattr(observation_space, "length"):
+    integers = tokens is not None and jnp.issubdtype(tokens.dtype, jnp.integer)
+    if not integers or not hasattr(observation_space, "length") or len(tokens.shape) != 1 or tokens.shape[0] < 2:
         raise ValueError(
-            "network='transformer' needs observations with the fields tokens, integers [L], and length, got the "
-            f"observation space {observation_space}"
+            "network='transformer' needs observations with the fields tokens, two or more integers, and length, got "
+            f"the observation space {observation_space}"
         )
     if not hasattr(action_space, "n") or tuple(action_space.shape) != ():
         raise ValueError(f"network='transformer' needs a discrete action space, got {action_space}")
@@ -160,7 +162,7 @@ def transformer_policy(
         require_integer(name, value, 1, None)
     if width % heads:
         raise ValueError(f"width must be a multiple of heads={heads}, got {width}")
-    (places,) = observation_space.tokens.shape
+    places = observation_space.tokens.shape[0] - 1
     symbols = int(np.max(observation_space.tokens.high)) + 1
 
     def init(key: jax.Array, obs: PyTree) -> PyTree:
@@ -186,13 +188,14 @@ def make_transformer_policy(
     computed in that.
 
     The memory is the keys and values of every place, a tuple over the layers of `[L, 2, H, D]`. `start` reads the whole
-    buffer at once (so that it can begin at any X_t), `step` reads the last token, and `unroll` reads all tokens of an
+    buffer at once (so that it can begin at any X_t), `step` reads the newest token, and `unroll` reads all tokens of an
     episode in one pass. Inside windows (`starts` given) `unroll` reads the buffer of every row, which costs T passes
     instead of one. It never uses a carry, so that its outputs belong to θ and not to the θ that filled the cache.
 
     Args:
-        environment: its observations have the fields `tokens`, integers `[L]`, and `length`, the number of tokens that
-            are written, at least 1; each step appends one token. Its actions are discrete.
+        environment: its observations have the fields `tokens`, integers `[L + 1]`, and `length`, the number of tokens
+            that are written, at least 1; each step appends one token, and a full buffer ends the episode. Its actions
+            are discrete.
         distribution: `"categorical"`, or `"auto"`, which is the same.
         width: W.
         layers: the number of blocks.
