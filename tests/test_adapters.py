@@ -20,7 +20,7 @@ from pgjax.spaces import Box, Discrete, Slate
 from pgjax.types import Step
 
 QUICK = ("Pendulum-v1", "MountainCar-v0", "FrozenLake-misc", "Breakout-MinAtar")
-SLOW = ("gymnax:CartPole-v1", *(name for name in available()[5:] if name not in QUICK))
+SLOW = ("gymnax:CartPole-v1", *(name for name in available()[7:] if name not in QUICK))
 KEY = jax.random.key(0)
 
 

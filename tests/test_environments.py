@@ -305,8 +305,8 @@ def test_the_other_native_environments_conform(name):
 
 def test_available_names_the_native_ones_first_and_nothing_that_downloads():
     names = environments.available()
-    assert names[:5] == ("CartPole-v1", "corridor", "four_rooms", "maze", "lqg")
-    assert len(set(names)) == len(names) == 29
+    assert names[:7] == ("CartPole-v1", "corridor", "four_rooms", "maze", "lqg", "recall", "reverse")
+    assert len(set(names)) == len(names) == 31
     assert "Breakout-MinAtar" in names and "MNISTBandit-bsuite" not in names
 
 

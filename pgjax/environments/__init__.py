@@ -36,6 +36,8 @@ _NATIVE = {
     "four_rooms": ("four_rooms", "make_four_rooms"),
     "maze": ("maze", "make_maze"),
     "lqg": ("lqg", "make_lqg"),
+    "recall": ("recall", "make_recall"),
+    "reverse": ("reverse", "make_reverse"),
 }
 _PREFIX = "gymnax:"
 # Made only by downloading data.

@@ -71,17 +71,18 @@ def enumerate_trajectories(mdp: TabularMDP, *, limit: int = 10**6) -> Enumeratio
     cut = alive & ~terminated & (np.arange(mdp.horizon) == mdp.horizon - 1)[:, None]
     outcomes = np.where(alive, branches.probabilities[path], 1.0)
     probabilities = np.asarray(mdp.initial, np.float64)[states[0]] * outcomes.prod(0)
-    observations, dtype = np.asarray(mdp.observations), mdp.rewards.dtype
+    seen = lambda states: jax.tree.map(lambda rows: jnp.asarray(np.asarray(rows)[states]), mdp.observations)
+    dtype = mdp.rewards.dtype
     return Enumeration(
         mdp=mdp,
         trajectories=Trajectory(
-            obs=jnp.asarray(observations[states]),
+            obs=seen(states),
             actions=jnp.asarray(np.where(alive, branches.actions[path], 0), jnp.int32),
             rewards=jnp.asarray(np.where(alive, branches.rewards[path], 0.0), dtype),
             alive=jnp.asarray(alive),
             terminated=jnp.asarray(terminated),
             truncated=jnp.asarray(cut),
-            final_obs=jnp.asarray(observations[ends]),
+            final_obs=seen(ends),
         ),
         states=jnp.asarray(states, jnp.int32),
         environment_probabilities=jnp.asarray(probabilities, dtype),

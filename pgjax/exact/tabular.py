@@ -29,7 +29,8 @@ class TabularMDP:
         probabilities: P(k | s, a), float `[S, A, K]`; unused outcomes have probability 0.
         rewards: R, float `[S, A, K]`, paid on every step, the last one included.
         terminal: bool `[S]`; a step into a terminal state ends the episode, and its own rows are unused.
-        observations: what the policy sees of each state, `[S, ...]`; equal rows are aliased states.
+        observations: what the policy sees of each state, `[S, ...]`, or a dict or NamedTuple of such arrays; equal rows
+            are aliased states.
         horizon: T, the greatest number of steps of an episode.
         name: of the problem.
     """
@@ -39,7 +40,7 @@ class TabularMDP:
     probabilities: jax.Array
     rewards: jax.Array
     terminal: jax.Array
-    observations: jax.Array
+    observations: PyTree
     horizon: int
     name: str
 
@@ -73,13 +74,13 @@ def make_tabular_mdp(
     rewards: ArrayLike,
     terminal: ArrayLike,
     horizon: int,
-    observations: ArrayLike | None = None,
+    observations: PyTree | None = None,
     name: str = "tabular",
 ) -> TabularMDP:
     """A checked `TabularMDP`; arrays as its attributes, in the default float type of the moment.
 
-    `observations` defaults to one-hot rows `[S, S]`; integer observations stay integers. Values are checked
-    only where they are known, not under a transformation of JAX.
+    `observations` defaults to one-hot rows `[S, S]`; integer observations stay integers, and lists and plain tuples are
+    read as arrays. Values are checked only where they are known, not under a transformation of JAX.
 
     Raises:
         ValueError: for shapes that do not fit, a horizon below 1, a successor not in 0, …, S − 1, an entry
@@ -91,16 +92,14 @@ def make_tabular_mdp(
         raise ValueError(f"successors has shape {successors.shape}, must be [S, A, K] with no empty axis")
     if not jnp.issubdtype(successors.dtype, jnp.integer):
         raise ValueError(f"successors has dtype {successors.dtype}, must be an integer type")
-    observations = jnp.asarray(np.eye(successors.shape[0]) if observations is None else observations)
-    if not jnp.issubdtype(observations.dtype, jnp.integer):
-        observations = observations.astype(float)
+    observations = np.eye(successors.shape[0]) if observations is None else observations
     mdp = TabularMDP(
         initial=jnp.asarray(initial, float),
         successors=successors.astype(jnp.int32),
         probabilities=jnp.asarray(probabilities, float),
         rewards=jnp.asarray(rewards, float),
         terminal=jnp.asarray(terminal, bool),
-        observations=observations,
+        observations=jax.tree.map(_seen, observations, is_leaf=lambda x: type(x) in (list, tuple)),
         horizon=horizon,
         name=name,
     )
@@ -110,21 +109,27 @@ def make_tabular_mdp(
     return mdp
 
 
+def _seen(observations: ArrayLike) -> jax.Array:
+    observations = jnp.asarray(observations)
+    return observations if jnp.issubdtype(observations.dtype, jnp.integer) else observations.astype(float)
+
+
 def _check_shapes(mdp: TabularMDP) -> None:
     outcomes, states = mdp.successors.shape, mdp.successors.shape[:1]
     allowed = {"probabilities": outcomes, "rewards": outcomes, "initial": states, "terminal": states}
     for name, shape in allowed.items():
         if getattr(mdp, name).shape != shape:
             raise ValueError(f"{name} has shape {getattr(mdp, name).shape}, must be {shape} as successors")
-    if mdp.observations.shape[:1] != states:
-        raise ValueError(f"observations has shape {mdp.observations.shape}, must have {states[0]} rows")
+    for leaf in jax.tree.leaves(mdp.observations):
+        if leaf.shape[:1] != states:
+            raise ValueError(f"observations has shape {leaf.shape}, must have {states[0]} rows")
     if isinstance(mdp.horizon, bool) or not isinstance(mdp.horizon, int) or mdp.horizon < 1:
         raise ValueError(f"horizon is {mdp.horizon!r}, must be an integer of at least 1")
 
 
 def _check_values(mdp: TabularMDP) -> None:
     for name in ("initial", "probabilities", "rewards", "observations"):
-        if not np.all(np.isfinite(getattr(mdp, name))):
+        if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(getattr(mdp, name))):
             raise ValueError(f"{name} holds an entry that is not finite")
     successors = np.asarray(mdp.successors)
     outside = (successors < 0) | (successors >= mdp.num_states)
@@ -235,9 +240,12 @@ def to_environment(
     """
     params = jax.tree.map(_in_float32, mdp)
 
-    def reset(key: jax.Array, params: TabularMDP) -> tuple[TabularState, jax.Array]:
+    def see(params: TabularMDP, state: jax.Array) -> PyTree:
+        return jax.tree.map(lambda rows: rows[state], params.observations)
+
+    def reset(key: jax.Array, params: TabularMDP) -> tuple[TabularState, PyTree]:
         state = TabularState(index=_draw(key, params.initial))
-        return state, params.observations[state.index]
+        return state, see(params, state.index)
 
     def step(
         key: jax.Array, state: TabularState, action: jax.Array, params: TabularMDP
@@ -245,24 +253,26 @@ def to_environment(
         outcome = _draw(key, params.probabilities[state.index, action])
         successor = params.successors[state.index, action, outcome]
         return TabularState(index=successor), Step(
-            obs=params.observations[successor],
+            obs=see(params, successor),
             reward=params.rewards[state.index, action, outcome],
             terminated=params.terminal[successor],
         )
 
-    seen = np.asarray(params.observations)
     return Environment(
         name=mdp.name,
         reset=reset,
         step=step,
         params=params,
-        observation_space=Box(
-            low=seen.min().item(), high=seen.max().item(), shape=seen.shape[1:], dtype=seen.dtype.type
-        ),
+        observation_space=jax.tree.map(_smallest_box, params.observations),
         action_space=Discrete(mdp.num_actions),
         horizon=mdp.horizon,
         render=render,
     )
+
+
+def _smallest_box(rows: jax.Array) -> Box:
+    rows = np.asarray(rows)
+    return Box(low=rows.min().item(), high=rows.max().item(), shape=rows.shape[1:], dtype=rows.dtype.type)
 
 
 def _in_float32(leaf: jax.Array) -> jax.Array:

@@ -1,0 +1,134 @@
+"""Reverse a string: the smallest problem of writing, whose reward comes when the last symbol is written.
+
+Axes: n symbols of the string, L = 2 n places of the buffer, V symbols of the vocabulary, S states.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax._checks import require_integer, require_one_of
+from pgjax.exact.tabular import TabularMDP, make_tabular_mdp
+from pgjax.types import Box, Discrete, Environment, Step
+
+_MOST_STATES = 100_000
+_REWARDS = {"share": lambda right: right.mean(-1), "all": lambda right: right.all(-1)}
+
+
+class TokenBuffer(NamedTuple):
+    """All tokens so far, the prompt first.
+
+    Attributes:
+        tokens: uint8 `[L]`; places that are not yet written hold 0.
+        length: int32 `[]`, how many places are written.
+    """
+
+    tokens: jax.Array
+    length: jax.Array
+
+
+def _right(tokens: Any) -> Any:
+    """Which symbols of the answer are those of the reversed prompt, bool `[..., n]`, for tokens `[..., 2 n]`."""
+    half = tokens.shape[-1] // 2
+    return tokens[..., half:] == tokens[..., :half][..., ::-1]
+
+
+def all_right(buffer: TokenBuffer) -> jax.Array:
+    """Whether the buffer is full and its answer is the reversed prompt, bool `[...]`: the measure of success.
+
+    The `final_obs` of a trajectory is such a buffer, with leaves `[B, ...]`.
+    """
+    return _right(buffer.tokens).all(-1) & (buffer.length == buffer.tokens.shape[-1])
+
+
+def make_reverse(length: int = 5, vocabulary: int = 9, reward: str = "share") -> Environment:
+    """Write n symbols after a prompt of n random symbols, so that they are the prompt reversed.
+
+    X_1 is a `TokenBuffer` with the prompt, uniform over the Vⁿ strings. A_t writes one symbol into the next place. The
+    episode ends when n symbols are written, and only then a reward is paid. The best return is 1, for an answer that is
+    right everywhere (`all_right`); the uniform policy gets 1/V with `"share"` and V⁻ⁿ with `"all"`.
+
+    Args:
+        length: n.
+        vocabulary: V, from 2 to 256.
+        reward: `"share"`, the share of right symbols, which is the default because it can be learnt from rewards alone;
+            or `"all"`, 1 if all are right and else 0, of which a new policy meets none unless Vⁿ is small.
+
+    Raises:
+        ValueError: for a number out of range, or an unknown word.
+    """
+    _check(length, vocabulary, reward)
+    places, score = 2 * length, _REWARDS[reward]
+
+    def reset(key: jax.Array, params: tuple) -> tuple[TokenBuffer, TokenBuffer]:
+        prompt = jax.random.randint(key, (length,), 0, vocabulary, jnp.int32).astype(jnp.uint8)
+        tokens = jnp.concatenate([prompt, jnp.zeros(length, jnp.uint8)])
+        buffer = TokenBuffer(tokens=tokens, length=jnp.asarray(length, jnp.int32))
+        return buffer, buffer
+
+    def step(key: jax.Array, state: TokenBuffer, action: jax.Array, params: tuple) -> tuple[TokenBuffer, Step]:
+        tokens = jnp.where(jnp.arange(places) == state.length, action.astype(jnp.uint8), state.tokens)
+        buffer = TokenBuffer(tokens=tokens, length=jnp.minimum(state.length + 1, places))
+        full = buffer.length == places
+        paid = jnp.where(full, score(_right(tokens)).astype(jnp.float32), 0.0)
+        return buffer, Step(obs=buffer, reward=paid, terminated=full)
+
+    return Environment(
+        name="reverse",
+        reset=reset,
+        step=step,
+        params=(),
+        observation_space=TokenBuffer(
+            tokens=Box(low=0, high=vocabulary - 1, shape=(places,), dtype=jnp.uint8), length=Discrete(places + 1)
+        ),
+        action_space=Discrete(vocabulary),
+        horizon=length,
+    )
+
+
+def reverse_mdp(length: int = 2, vocabulary: int = 2, reward: str = "share") -> TabularMDP:
+    """`make_reverse` as an MDP with one state for each buffer that can occur, for exact values and enumeration.
+
+    S = Vⁿ (1 + V + … + Vⁿ): 28 for n = V = 2, 120 for n = 3 and V = 2. The observations are the `TokenBuffer`s, leaves
+    `[S, ...]`, so that a policy over buffers is evaluated as it stands.
+
+    Raises:
+        ValueError: as `make_reverse`, and for more than 100 000 states.
+    """
+    _check(length, vocabulary, reward)
+    places, counts = 2 * length, vocabulary ** np.arange(length, 2 * length + 1, dtype=object)
+    if counts.sum() > _MOST_STATES:
+        raise ValueError(
+            f"length={length} and vocabulary={vocabulary} give {counts.sum()} states, must be at most {_MOST_STATES}"
+        )
+    counts = counts.astype(int)
+    # The states of one length stand together, in the order of their tokens read as a number to the base V.
+    first = np.cumsum(counts) - counts
+    lengths = np.repeat(np.arange(length, places + 1), counts)
+    codes = np.arange(counts.sum()) - np.repeat(first, counts)
+    exponents = lengths[:, None] - 1 - np.arange(places)
+    tokens = np.where(exponents >= 0, codes[:, None] // vocabulary ** np.maximum(exponents, 0) % vocabulary, 0)
+
+    actions, full = np.arange(vocabulary), lengths == places
+    following = np.append(first, 0)[lengths - length + 1]
+    appended = (following + codes * vocabulary)[:, None] + actions
+    successors = np.where(full[:, None], np.arange(full.size)[:, None], appended)
+    paid = np.where(full, _REWARDS[reward](_right(tokens)), 0.0)[successors]
+    return make_tabular_mdp(
+        initial=(lengths == length) / counts[0],
+        successors=successors[:, :, None],
+        probabilities=np.ones((*successors.shape, 1)),
+        rewards=paid[:, :, None],
+        terminal=full,
+        observations=TokenBuffer(tokens=tokens.astype(np.uint8), length=lengths.astype(np.int32)),
+        horizon=length,
+        name="reverse",
+    )
+
+
+def _check(length: int, vocabulary: int, reward: str) -> None:
+    require_integer("length", length, 1, None)
+    require_integer("vocabulary", vocabulary, 2, 256)
+    require_one_of("reward", reward, tuple(_REWARDS))

@@ -1,0 +1,47 @@
+"""Layers in plain JAX: a layer is a dict of arrays, and everything is computed in their float type."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+PyTree = Any
+
+# The variance of a head's first weights: small, so that a new policy is near uniform.
+HEAD_SCALE = 1e-4
+
+
+def init_dense(key: jax.Array, inputs: int, outputs: int, scale: float = 1.0) -> PyTree:
+    """Weights `[inputs, outputs]` of variance `scale` / inputs, cut at two deviations, and biases of zero; float32."""
+    kernel = jax.nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal")
+    return {"kernel": kernel(key, (inputs, outputs), jnp.float32), "bias": jnp.zeros(outputs, jnp.float32)}
+
+
+def dense(layer: PyTree, x: jax.Array) -> jax.Array:
+    """x W + b over the last axis of x."""
+    return x @ layer["kernel"] + layer["bias"]
+
+
+def init_norm(width: int) -> PyTree:
+    """The scale 1 and the shift 0 of `norm`."""
+    return {"scale": jnp.ones(width, jnp.float32), "bias": jnp.zeros(width, jnp.float32)}
+
+
+def norm(layer: PyTree, x: jax.Array) -> jax.Array:
+    """(x − mean) / √(variance + 10⁻⁵) over the last axis, then a scale and a shift.
+
+    Source: Ba, Kiros & Hinton (2016), layer normalisation.
+    """
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + 1e-5) * layer["scale"] + layer["bias"]
+
+
+def rows(table: jax.Array, indices: jax.Array) -> jax.Array:
+    """table[indices] as a product with one-hot rows, `[N, W]`; zero for an index outside of the table.
+
+    The backward pass of a gather is a scatter, which is slow. The product costs no more than a head of as many outputs.
+    Its highest precision keeps the rows exact where products are rounded by default.
+    """
+    chosen = jax.nn.one_hot(indices, table.shape[0], dtype=table.dtype)
+    return jnp.matmul(chosen, table, precision=jax.lax.Precision.HIGHEST)
