@@ -1,6 +1,6 @@
 """A peer for tokens per second: reverse a string with a transformer and RLOO in hand-written JAX, without pgjax.
 
-Model, batch, estimate and optimiser are those of pgjax with `make_transformer_policy` on `reverse`. It is written for
+Model, batch, estimate and optimiser are those of pgjax with `network="transformer"` on `reverse`. It is written for
 this one problem: whole batches, one position that all sequences share, a cache that is written in place, and sampling,
 gradient and Adam in one jitted scan. Axes: B sequences, N places, n symbols, W width, H heads, D = W / H.
 """

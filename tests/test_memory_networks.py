@@ -10,8 +10,7 @@ from memory_conformance import assert_memory_conforms
 
 from pgjax import environments
 from pgjax.environments.reverse import TokenBuffer
-from pgjax.networks.recurrent import gru_policy, make_gru_policy
-from pgjax.networks.transformer import make_transformer_policy, transformer_policy
+from pgjax.networks import make_policy, make_value, policy_for_spaces
 from pgjax.types import Box, Discrete
 
 T = 7
@@ -21,14 +20,19 @@ REVERSE = environments.make("reverse", length=3, vocabulary=4)
 THREE = Discrete(3)
 
 
+def gru_for(observations, actions, **kwargs):
+    options = {"hidden": (6,), "network_options": {"memory_size": 5}} | kwargs
+    return policy_for_spaces(observations, actions, network="gru", **options)
+
+
 @functools.cache
 def gru(actions=THREE):
-    return gru_policy(Box(low=-1.0, high=1.0, shape=(2, 2)), actions, hidden=(6,), memory_size=5)
+    return gru_for(Box(low=-1.0, high=1.0, shape=(2, 2)), actions)
 
 
 @functools.cache
 def transformer():
-    return make_transformer_policy(REVERSE, width=8, layers=2, heads=2)
+    return make_policy(REVERSE, network="transformer", hidden=(8, 8), network_options={"heads": 2})
 
 
 def theta(policy, obs, dtype="float32"):
@@ -142,7 +146,7 @@ def test_a_gru_of_continuous_actions_has_one_mean_and_spread_per_dimension():
     params = theta(policy, obs)
     parameters = assert_memory_conforms(policy, params, obs, gradients=False)
     assert parameters.mean.shape == parameters.log_std.shape == (T, 2)
-    squashed = gru_policy(Box(-1.0, 1.0, (2, 2)), box, distribution="squashed_gaussian", initial_log_std=-0.5)
+    squashed = gru_for(Box(-1.0, 1.0, (2, 2)), box, distribution="squashed_gaussian", initial_log_std=-0.5)
     params = jax.jit(squashed.init)(jax.random.key(0), obs[0])
     _, parameters = jax.jit(squashed.memory.step)(params, squashed.memory.start(params, obs[0]), obs[0])
     np.testing.assert_allclose(parameters.log_std, -0.5)
@@ -160,22 +164,24 @@ def test_what_is_not_yet_written_does_not_matter():
 
 
 CARTPOLE = environments.make("CartPole-v1")
-BUFFERS, ACTIONS = REVERSE.observation_space, REVERSE.action_space
+
+
+def transformer_on(environment, **kwargs):
+    return make_policy(environment, network="transformer", **kwargs)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: make_transformer_policy(CARTPOLE), r"needs observations with the fields tokens.*got .*Box"),
-        (lambda: transformer_policy(BUFFERS, Box(-1.0, 1.0, (1,))), r"transformer' needs a discrete action space"),
-        (lambda: make_transformer_policy(REVERSE, heads=3), r"width must be a multiple of heads=3, got 64"),
-        (lambda: make_transformer_policy(REVERSE, layers=0), r"layers must be at least 1, got 0"),
-        (lambda: make_transformer_policy(REVERSE, distribution="gaussian"), r"distribution must be one of"),
-        (lambda: make_gru_policy(REVERSE), r"network='gru' needs one array as observation"),
-        (lambda: make_gru_policy(CARTPOLE, memory_size=0), r"memory_size must be at least 1, got 0"),
-        (lambda: make_gru_policy(CARTPOLE, hidden=(8, -1)), r"hidden must be at least 1, got -1"),
-        (lambda: make_gru_policy(CARTPOLE, distribution="gaussian"), r"does not fit the action space Discrete"),
-        (lambda: gru_policy(Box(-1.0, 1.0, (2,)), BUFFERS), r"needs actions of one Discrete or Box"),
+        (lambda: transformer_on(CARTPOLE), r"needs observations with the fields tokens.*got .*Box"),
+        (lambda: transformer_on(REVERSE, network_options={"heads": 3}), r"heads must divide the width 64.*got 3"),
+        (lambda: transformer_on(REVERSE, hidden=()), r"hidden must be one width for every block.*got \(\)"),
+        (lambda: transformer_on(REVERSE, hidden=(8, 16)), r"hidden must be one width for every block.*got \(8, 16\)"),
+        (lambda: transformer_on(REVERSE, activation="tanh"), r"activation must be None or 'gelu'.*got 'tanh'"),
+        (lambda: transformer_on(REVERSE, distribution="gaussian"), r"does not fit the action space"),
+        (lambda: make_policy(CARTPOLE, network="gru", network_options={"memory_size": 0}), r"memory_size .*got 0"),
+        (lambda: make_policy(CARTPOLE, network="gru", network_options={"size": 3}), r"'memory_size'\], got 'size'"),
+        (lambda: make_value(CARTPOLE, network="gru"), r"a value must be a function of one observation.*'gru'"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):
@@ -188,5 +194,5 @@ def test_an_observation_of_the_wrong_shape_is_named():
     with pytest.raises(ValueError, match=r"obs must have the shape \(2, 2\)"):
         policy.memory.step(policy.init(jax.random.key(0), images()[0]), jnp.zeros(5), images())
     policy = transformer()
-    with pytest.raises(ValueError, match=r"obs.tokens must have shape \(6,\)"):
-        policy.apply(policy.init(jax.random.key(0), None), WHOLE)
+    with pytest.raises(ValueError, match=r"obs.tokens must have the shape \(6,\)"):
+        policy.apply(theta(policy, WHOLE), WHOLE)

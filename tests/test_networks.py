@@ -11,17 +11,20 @@ import pytest
 from pgjax import acting, distributions, networks, spaces
 from pgjax.networks import inputs
 from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate
-from pgjax.types import Environment, Memory
+from pgjax.types import Environment, Memory, Step
 
 PICTURE = Box(0, 255, (5, 6, 3), np.uint8)
 MIXED = {"picture": PICTURE, "rest": (Discrete(3), MultiDiscrete((2, 4)), Box(-1.0, 1.0, (2,)), Slate(3, 2))}
 
 
 def environment(obs_shape=(3,), actions=None):
+    def step(key, state, action, params):
+        return state, Step(obs=jnp.zeros(obs_shape), reward=jnp.zeros(()), terminated=jnp.ones((), bool))
+
     return Environment(
         name="shapes",
-        reset=None,
-        step=None,
+        reset=lambda key, params: ((), jnp.zeros(obs_shape)),
+        step=step,
         params=(),
         observation_space=Box(low=-1.0, high=1.0, shape=obs_shape),
         action_space=Discrete(4) if actions is None else actions,
@@ -154,9 +157,8 @@ def test_one_hot_inputs_make_discrete_observations_independent():
         moved = {"params": {"Dense_0": params["params"]["Dense_0"] | {"kernel": gradient}}}
         change = [of(moved, x) - params["params"]["Dense_0"]["bias"] for x in range(4)]
         assert (np.abs(change[1]).max() > 0) == other and np.abs(change[2]).max() > 0
-    for make in (networks.make_value, networks.make_action_values):
-        env = dataclasses.replace(environment(), observation_space=Discrete(4))
-        init, _ = make(env, hidden=(8,))
+    value = networks.value_for_spaces(Discrete(4), hidden=(8,))
+    for init, _ in (value, networks.action_values_for_spaces(Discrete(4), Discrete(2), hidden=(8,))):
         assert init(jax.random.key(0), jnp.asarray(1))["params"]["Dense_0"]["kernel"].shape == (4, 8)
 
 
@@ -334,10 +336,13 @@ def test_boxes_of_integers_and_other_actions_without_a_policy():
 
 def test_foreign_spaces_are_converted_or_refused():
     gymnasium = pytest.importorskip("gymnasium")
-    policy = networks.make_policy(environment(actions=gymnasium.spaces.MultiBinary(2)))
+    seen = Box(-1.0, 1.0, (3,))
+    policy = networks.policy_for_spaces(seen, gymnasium.spaces.MultiBinary(2))
     assert outputs(policy, (3,)).shape == (2, 2)
     with pytest.raises(ValueError, match="must start at 0"):
-        networks.make_policy(environment(actions=gymnasium.spaces.Discrete(2, start=1)))
+        networks.policy_for_spaces(seen, gymnasium.spaces.Discrete(2, start=1))
+    with pytest.raises(ValueError, match=r"action space: saw MultiBinary\(2\), wanted .*spaces.as_space"):
+        networks.make_policy(environment(actions=gymnasium.spaces.MultiBinary(2)))
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3), ()])

@@ -11,9 +11,12 @@ import pytest
 from pgjax import acting, baselines, environments, estimators, evaluation, exact, rollouts
 from pgjax.environments.recall import make_recall, recall_mdp
 from pgjax.environments.reverse import TokenBuffer, all_right, make_reverse, reverse_mdp
-from pgjax.networks.recurrent import make_gru_policy
-from pgjax.networks.transformer import make_transformer_policy, transformer_policy
+from pgjax.networks import make_policy
 from pgjax.training.trainer import make_trainer
+
+
+def gru(environment, memory_size):
+    return make_policy(environment, network="gru", hidden=(), network_options={"memory_size": memory_size})
 
 
 @pytest.mark.parametrize("name", ["reverse", "recall"])
@@ -78,8 +81,8 @@ def test_reverse_has_the_values_that_counting_gives():
 def test_a_transformer_is_exact_on_every_string_and_so_is_the_estimator_that_trains_it(x64):
     mdp = reverse_mdp(2, 2)
     environment = exact.to_environment(mdp)
-    policy = transformer_policy(environment.observation_space, environment.action_space, width=4, layers=1, heads=2)
-    like = jax.eval_shape(policy.init, jax.random.key(0), None)
+    policy = make_policy(environment, network="transformer", hidden=(4,), network_options={"heads": 2})
+    like = jax.eval_shape(policy.init, jax.random.key(0), jax.tree.map(lambda x: x[0], mdp.observations))
     draw = np.random.default_rng(0).standard_normal
     params = jax.tree.map(lambda x: jnp.asarray(0.7 * draw(x.shape)), like)
     enumeration = exact.enumerate_trajectories(mdp)
@@ -134,7 +137,7 @@ def test_memory_is_worth_all_the_rest_of_recall():
 def test_a_gru_that_remembers_the_cue_recalls_it():
     """A memory written by hand: the gate keeps it, except where a cue is seen."""
     environment = make_recall(cues=3, delay=2)
-    policy = make_gru_policy(environment, hidden=(), memory_size=3)
+    policy = gru(environment, 3)
     kernel = np.zeros((4, 9), np.float32)
     kernel[3, 3:6] = 50.0
     kernel[:3, 6:] = 50.0 * np.eye(3)
@@ -180,7 +183,7 @@ def greedy_returns(environment, policy, seeds, *, num_updates, num_episodes, lea
 
 def test_a_gru_learns_to_recall():
     environment = make_recall(cues=3, delay=3)
-    policy = make_gru_policy(environment, hidden=(), memory_size=16)
+    policy = gru(environment, 16)
     returns = greedy_returns(environment, policy, [0], num_updates=200, num_episodes=64, learning_rate=1e-2)
     assert returns.mean() > 0.99
 
@@ -188,7 +191,7 @@ def test_a_gru_learns_to_recall():
 @pytest.mark.slow
 def test_a_gru_learns_to_recall_over_a_long_delay():
     environment = make_recall(cues=4, delay=8)
-    policy = make_gru_policy(environment, hidden=(), memory_size=32)
+    policy = gru(environment, 32)
     returns = greedy_returns(environment, policy, range(10), num_updates=500, num_episodes=256, learning_rate=5e-3)
     assert (returns.mean(1) > 0.99).all()
 
@@ -198,6 +201,6 @@ def test_a_gru_learns_to_recall_over_a_long_delay():
 def test_a_transformer_learns_to_reverse(length):
     """All symbols of a string are right in at least 99 % of the greedy answers, with every seed."""
     environment = make_reverse(length)
-    policy = make_transformer_policy(environment)
+    policy = make_policy(environment, network="transformer")
     how = {"num_updates": 100, "num_episodes": 256, "learning_rate": 2e-3, "group_size": 4}
     assert ((greedy_returns(environment, policy, range(10), **how) == 1).mean(1) >= 0.99).all()

@@ -1,14 +1,16 @@
 """Policies f(x, θ) and values v(x) as networks behind pgjax's plain-function records.
 
-`bodies` holds the layers, `inputs` turns an observation of any space into numbers, `words` is the table of networks by
-name, and `policies` and `values` put a distribution or a number behind them. A new network enters the table as one
-function, and every policy and value can then ask for it by its word.
+`bodies` holds the layers, `inputs` turns an observation of any space into numbers, `recurrent` and `transformer` hold
+networks that remember, `words` is the table of networks by name, and `policies` and `values` put a distribution or a
+number behind them. A new network enters the table as one function, and every policy and value can then ask for it by
+its word.
 """
 
 from pgjax.networks.bodies import MLP, ConvNet, Convolution
+from pgjax.networks.network import Network
 from pgjax.networks.policies import make_policy, policy_for_spaces
 from pgjax.networks.values import action_values_for_spaces, make_action_values, make_value, value_for_spaces
-from pgjax.networks.words import NETWORKS, Network
+from pgjax.networks.words import NETWORKS
 
 __all__ = [
     "MLP",

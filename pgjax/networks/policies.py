@@ -10,7 +10,8 @@ import numpy as np
 from pgjax import distributions, spaces
 from pgjax._checks import require_in_range, require_one_of
 from pgjax.contracts import require_environment
-from pgjax.networks.words import Network, build
+from pgjax.networks.network import Network
+from pgjax.networks.words import build
 from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate, Space
 from pgjax.types import Distribution, Environment, Memory, Policy
 

@@ -1,62 +1,23 @@
-"""A gated recurrent unit as a policy: it remembers what it saw earlier in the episode.
+"""A gated recurrent unit: a network that remembers what it saw earlier in the episode.
 
-Axes: T time, D features of an observation, M numbers of memory, A outputs of the head.
+Axes: T time, F numbers of an observation, M numbers of memory, O outputs.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from pgjax import distributions
-from pgjax._checks import require_integer, require_one_of
+from pgjax import spaces
+from pgjax._checks import require_integer
+from pgjax.networks import inputs
 from pgjax.networks._layers import HEAD_SCALE, dense, init_dense
-from pgjax.types import Distribution, Environment, Memory, Policy
+from pgjax.networks.bodies import ACTIVATIONS
+from pgjax.networks.network import Network
+from pgjax.types import Memory
 
 PyTree = Any
-
-
-class _Head(NamedTuple):
-    """How A numbers become the parameters of a distribution, with parameters of its own."""
-
-    outputs: int
-    family: Distribution
-    params: PyTree
-    finish: Callable[[PyTree, jax.Array], PyTree]
-
-
-def _make_head(space: Any, distribution: str, initial_log_std: float) -> _Head:
-    discrete = hasattr(space, "n") and tuple(space.shape) == ()
-    if not discrete and not hasattr(space, "low"):
-        raise ValueError(f"network='gru' needs actions of one Discrete or Box, got the action space {space}")
-    require_one_of("distribution", distribution, ("auto", "categorical", "gaussian", "squashed_gaussian"))
-    if distribution == "auto":
-        distribution = "categorical" if discrete else "gaussian"
-    if discrete != (distribution == "categorical"):
-        allowed = "'categorical'" if discrete else "'gaussian' or 'squashed_gaussian'"
-        raise ValueError(f"distribution={distribution!r} does not fit the action space {space}: use {allowed}")
-    if discrete:
-        return _Head(outputs=space.n, family=distributions.categorical, params=(), finish=lambda params, x: x)
-    squashed = distribution == "squashed_gaussian"
-    return _Head(
-        outputs=int(np.prod(space.shape)),
-        family=distributions.squashed_gaussian(space.low, space.high) if squashed else distributions.diagonal_gaussian,
-        params=jnp.full(space.shape, initial_log_std, jnp.float32),
-        finish=lambda log_std, x: distributions.GaussianParameters(mean=x.reshape(space.shape), log_std=log_std),
-    )
-
-
-def _encode(params: PyTree, obs_shape: tuple[int, ...], obs: jax.Array) -> jax.Array:
-    """What X_t adds to the three gates, `[3 M]`: tanh layers, then a projection. No memory enters."""
-    if jnp.shape(obs) != obs_shape:
-        shape = jnp.shape(obs)
-        raise ValueError(f"obs must have the shape {obs_shape} of one observation (vmap for more), got {shape}")
-    x = jnp.ravel(obs).astype(params["input"]["kernel"].dtype)
-    for layer in params["encoder"]:
-        x = jnp.tanh(dense(layer, x))
-    return dense(params["input"], x)
 
 
 def _remember(params: PyTree, memory: jax.Array, projected: jax.Array) -> jax.Array:
@@ -81,17 +42,56 @@ def _init(key: jax.Array, features: int, outputs: int, hidden: tuple[int, ...], 
     }
 
 
-def _make_memory(obs_shape: tuple[int, ...], size: int, outputs_of: Callable[[PyTree, jax.Array], PyTree]) -> Memory:
-    def start(params: PyTree, obs: jax.Array) -> jax.Array:
-        return jnp.zeros(size, params["head"]["kernel"].dtype)
+def make_gru(
+    space: PyTree, outputs: int, *, hidden: Sequence[int], activation: str | None, memory_size: int = 64
+) -> Network:
+    """A gated recurrent unit: it has a `memory` and no `apply`.
 
-    def step(params: PyTree, memory: jax.Array, obs: jax.Array) -> tuple[jax.Array, PyTree]:
-        memory = _remember(params, memory, _encode(params, obs_shape, obs))
-        return memory, outputs_of(params, memory)
+    x = e(X_t),   r = σ(W_r x + U_r m + b_r),   z = σ(W_z x + U_z m + b_z),
+    n = tanh(W_n x + b_n + r ⊙ (U_n m + c_n)),   m ← (1 − z) ⊙ n + z ⊙ m,   outputs for A_t = W m + b
 
-    def unroll(params: PyTree, carry: jax.Array | None, obs: jax.Array, starts: jax.Array | None) -> PyTree:
+    e are dense layers of the widths `hidden`. The memory m `[M]` is zero at X_1. θ starts in float32, and the outputs
+    near zero; if θ has another float type, everything is computed in that. `unroll` computes e and the products W x of
+    all T rows at once.
+
+    Args:
+        space: the observations', a tree of spaces.
+        outputs: O.
+        hidden: the widths of e; `()` for none.
+        activation: of e; tanh if None.
+        memory_size: M.
+
+    Raises:
+        ValueError: if `memory_size` is below 1.
+
+    Source: Cho et al. (2014), with the reset gate after the product as in cuDNN.
+    """
+    require_integer("memory_size", memory_size, 1, None)
+    activate = ACTIVATIONS[activation or "tanh"]
+    features = sum(x.size for x in jax.eval_shape(lambda: inputs.encode(space, _zeros(space))))
+
+    def init(key: jax.Array, obs: PyTree) -> PyTree:
+        del obs
+        return _init(key, features, outputs, tuple(hidden), memory_size)
+
+    def encode(params: PyTree, obs: PyTree) -> jax.Array:
+        """What X_t adds to the three gates, `[3 M]`; no memory enters."""
+        x = inputs.flat(inputs.encode(space, obs, inputs.float_type_of(params)))
+        for layer in params["encoder"]:
+            x = activate(dense(layer, x))
+        return dense(params["input"], x)
+
+    def start(params: PyTree, obs: PyTree) -> jax.Array:
+        del obs
+        return jnp.zeros(memory_size, params["head"]["kernel"].dtype)
+
+    def step(params: PyTree, memory: jax.Array, obs: PyTree) -> tuple[jax.Array, jax.Array]:
+        memory = _remember(params, memory, encode(params, obs))
+        return memory, dense(params["head"], memory)
+
+    def unroll(params: PyTree, carry: jax.Array | None, obs: PyTree, starts: jax.Array | None) -> jax.Array:
         # All that does not depend on the memory is one product over all rows; only the gates are left to the scan.
-        projected = jax.vmap(lambda x: _encode(params, obs_shape, x))(obs)
+        projected = jax.vmap(encode, (None, 0))(params, obs)
         fresh = start(params, obs)
 
         def one(memory: jax.Array, row: tuple[jax.Array, jax.Array | None]) -> tuple[jax.Array, jax.Array]:
@@ -101,72 +101,10 @@ def _make_memory(obs_shape: tuple[int, ...], size: int, outputs_of: Callable[[Py
             return memory, memory
 
         _, memories = jax.lax.scan(one, fresh if carry is None else carry, (projected, starts))
-        return jax.vmap(outputs_of, (None, 0))(params, memories)
+        return dense(params["head"], memories)
 
-    return Memory(start=start, step=step, unroll=unroll)
-
-
-def gru_policy(
-    observation_space: Any,
-    action_space: Any,
-    *,
-    distribution: str = "auto",
-    hidden: Sequence[int] = (64,),
-    memory_size: int = 64,
-    initial_log_std: float = 0.0,
-) -> Policy:
-    """`make_gru_policy` from the two spaces."""
-    if not hasattr(observation_space, "low"):
-        raise ValueError(f"network='gru' needs one array as observation (a Box), got the space {observation_space}")
-    for name, value in (("memory_size", memory_size), *(("hidden", width) for width in hidden)):
-        require_integer(name, value, 1, None)
-    obs_shape, hidden = tuple(observation_space.shape), tuple(hidden)
-    head = _make_head(action_space, distribution, initial_log_std)
-
-    def init(key: jax.Array, obs: jax.Array) -> PyTree:
-        body = _init(key, int(np.prod(obs_shape)), head.outputs, hidden, memory_size)
-        return {**body, "distribution": head.params}
-
-    def outputs_of(params: PyTree, memory: jax.Array) -> PyTree:
-        return head.finish(params["distribution"], dense(params["head"], memory))
-
-    memory = _make_memory(obs_shape, memory_size, outputs_of)
-    return Policy(init=init, apply=None, distribution=head.family, memory=memory)
+    return Network(init=init, apply=None, memory=Memory(start=start, step=step, unroll=unroll))
 
 
-def make_gru_policy(
-    environment: Environment,
-    *,
-    distribution: str = "auto",
-    hidden: Sequence[int] = (64,),
-    memory_size: int = 64,
-    initial_log_std: float = 0.0,
-) -> Policy:
-    """A policy with a gated recurrent unit: it has a `memory` and no `apply`.
-
-    x = e(X_t),   r = σ(W_r x + U_r m + b_r),   z = σ(W_z x + U_z m + b_z),
-    n = tanh(W_n x + b_n + r ⊙ (U_n m + c_n)),   m ← (1 − z) ⊙ n + z ⊙ m,   parameters for A_t = W m + b
-
-    e are tanh layers. The memory m `[M]` is zero at X_1. θ starts in float32 and near uniform; if θ has another float
-    type, everything is computed in that. `unroll` computes e and the products W x of all T rows at once.
-
-    Args:
-        environment: its observations are arrays of one shape.
-        distribution: as in `pgjax.networks.make_policy`.
-        hidden: the widths of e; `()` for none.
-        memory_size: M.
-        initial_log_std: ln σ of a Gaussian policy at the start.
-
-    Raises:
-        ValueError: if the spaces or the distribution do not fit, or a width is below 1.
-
-    Source: Cho et al. (2014), with the reset gate after the product as in cuDNN.
-    """
-    return gru_policy(
-        environment.observation_space,
-        environment.action_space,
-        distribution=distribution,
-        hidden=hidden,
-        memory_size=memory_size,
-        initial_log_std=initial_log_std,
-    )
+def _zeros(space: PyTree) -> PyTree:
+    return jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), space, is_leaf=spaces.is_space)

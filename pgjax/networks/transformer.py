@@ -1,26 +1,27 @@
-"""A decoder-only transformer as a policy over tokens: one definition, run over a whole buffer or one token at a time.
+"""A decoder-only transformer over tokens: one definition, run over a whole buffer or one token at a time.
 
 The observation is the buffer of all tokens so far, with the fields `tokens` `[L]` and `length` `[]`, and every action
 adds one token to it. So the observation is Markov: `apply` computes from X_t alone what `memory` computes with a cache
 of keys and values, and a cache can be made afresh from any X_t. No action follows a full buffer, so its last place is
-never read, and its logits are zero. Axes: T time, L places of the buffer without the last, A actions, W width, H heads,
+never read, and its logits are zero. Axes: T time, L places of the buffer without the last, O outputs, W width, H heads,
 D = W / H.
 
 Source: Vaswani et al. (2017); the blocks are those of GPT-2 (Radford et al. 2019).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax import distributions
-from pgjax._checks import require_integer, require_one_of
+from pgjax._checks import require_integer
 from pgjax.networks._layers import HEAD_SCALE, dense, init_dense, init_norm, norm, rows
-from pgjax.types import Environment, Memory, Policy
+from pgjax.networks.network import Network
+from pgjax.spaces import Box
+from pgjax.types import Memory
 
 PyTree = Any
 
@@ -55,7 +56,7 @@ def _logits(params: PyTree, x: jax.Array) -> jax.Array:
 
 
 def _read(params: PyTree, heads: int, tokens: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """One causal pass over a buffer: the logits after every place, `[L, A]`, and the cache of every layer.
+    """One causal pass over a buffer: the logits after every place, `[L, O]`, and the cache of every layer.
 
     What stands in a place that is not yet written reaches no place before it.
     """
@@ -74,7 +75,7 @@ def _read(params: PyTree, heads: int, tokens: jax.Array) -> tuple[jax.Array, tup
 def _read_one(
     params: PyTree, heads: int, carry: tuple[jax.Array, ...], obs: PyTree
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """The newest token of a buffer, with what the cache holds of those before it: the new cache, and logits `[A]`."""
+    """The newest token of a buffer, with what the cache holds of those before it: the new cache, and outputs `[O]`."""
     places = params["positions"].shape[0]
     # Inside also for rows of padding, whose outputs nobody uses: no buffer, or a full one.
     position = jnp.clip(obs.length - 1, 0, places - 1)
@@ -109,7 +110,7 @@ def _make_memory(heads: int, apply: Callable[[PyTree, PyTree], jax.Array]) -> Me
     return Memory(start=start, step=step, unroll=unroll)
 
 
-def _init(key: jax.Array, symbols: int, places: int, actions: int, width: int, layers: int) -> PyTree:
+def _init(key: jax.Array, symbols: int, places: int, outputs: int, width: int, layers: int) -> PyTree:
     table_key, position_key, head_key, *layer_keys = jax.random.split(key, 3 + layers)
     # What the blocks add to x keeps its variance, however many there are.
     added = 1.0 / (2 * layers)
@@ -130,62 +131,37 @@ def _init(key: jax.Array, symbols: int, places: int, actions: int, width: int, l
         "positions": 0.02 * jax.random.normal(position_key, (places, width), jnp.float32),
         "layers": tuple(map(init_layer, layer_keys)),
         "norm": init_norm(width),
-        "head": init_dense(head_key, width, actions, HEAD_SCALE),
+        "head": init_dense(head_key, width, outputs, HEAD_SCALE),
     }
 
 
-def _check_spaces(observation_space: PyTree, action_space: Any, distribution: str) -> None:
-    require_one_of("distribution", distribution, ("auto", "categorical"))
-    tokens = getattr(observation_space, "tokens", None)
-    integers = tokens is not None and jnp.issubdtype(tokens.dtype, jnp.integer)
-    if not integers or not hasattr(observation_space, "length") or len(tokens.shape) != 1 or tokens.shape[0] < 2:
+def _check(space: PyTree, hidden: Sequence[int], activation: str | None, heads: int) -> None:
+    tokens = getattr(space, "tokens", None)
+    is_buffer = isinstance(tokens, Box) and jnp.issubdtype(tokens.dtype, jnp.integer) and hasattr(space, "length")
+    if not is_buffer or len(tokens.shape) != 1 or tokens.shape[0] < 2:
         raise ValueError(
-            "network='transformer' needs observations with the fields tokens, two or more integers, and length, got "
-            f"the observation space {observation_space}"
+            "network='transformer' needs observations with the fields tokens, a box of two or more integers, and "
+            f"length, got the observation space {space}"
         )
-    if not hasattr(action_space, "n") or tuple(action_space.shape) != ():
-        raise ValueError(f"network='transformer' needs a discrete action space, got {action_space}")
+    if not hidden or len(set(hidden)) > 1:
+        raise ValueError(f"hidden must be one width for every block of network='transformer', got {tuple(hidden)}")
+    if activation not in (None, "gelu"):
+        raise ValueError(f"activation must be None or 'gelu' with network='transformer', got {activation!r}")
+    require_integer("heads", heads, 1, None)
+    if hidden[0] % heads:
+        raise ValueError(f"heads must divide the width {hidden[0]} in hidden, got {heads}")
 
 
-def transformer_policy(
-    observation_space: PyTree,
-    action_space: Any,
-    *,
-    distribution: str = "auto",
-    width: int = 64,
-    layers: int = 2,
-    heads: int = 4,
-) -> Policy:
-    """`make_transformer_policy` from the two spaces."""
-    _check_spaces(observation_space, action_space, distribution)
-    for name, value in (("width", width), ("layers", layers), ("heads", heads)):
-        require_integer(name, value, 1, None)
-    if width % heads:
-        raise ValueError(f"width must be a multiple of heads={heads}, got {width}")
-    places = observation_space.tokens.shape[0] - 1
-    symbols = int(np.max(observation_space.tokens.high)) + 1
-
-    def init(key: jax.Array, obs: PyTree) -> PyTree:
-        return _init(key, symbols, places, action_space.n, width, layers)
-
-    def apply(params: PyTree, obs: PyTree) -> jax.Array:
-        return rows(_read(params, heads, obs.tokens)[0], obs.length - 1)
-
-    return Policy(
-        init=init, apply=apply, distribution=distributions.categorical, memory=_make_memory(heads, apply)
-    )
-
-
-def make_transformer_policy(
-    environment: Environment, *, distribution: str = "auto", width: int = 64, layers: int = 2, heads: int = 4
-) -> Policy:
+def make_transformer(
+    space: PyTree, outputs: int, *, hidden: Sequence[int], activation: str | None, heads: int = 4
+) -> Network:
     """A decoder-only transformer over a buffer of tokens; it has both `apply` and a `memory`.
 
-    x = E[tokens] + P;   x ← x + attention(norm(x)),   x ← x + MLP(norm(x)) in each block;   logits = norm(x) W + b
+    x = E[tokens] + P;   x ← x + attention(norm(x)),   x ← x + MLP(norm(x)) in each block;   outputs = norm(x) W + b
 
-    The attention is causal, P are learned positions, the MLP has 4 W inner units and GELU, and the logits for A_t are
-    those at place `length` − 1 of X_t. θ starts in float32 and near uniform; if θ has another float type, everything is
-    computed in that.
+    The attention is causal, P are learned positions, the MLP has 4 W inner units and GELU, and the outputs for A_t are
+    those at place `length` − 1 of X_t. θ starts in float32, and the outputs near zero; if θ has another float type,
+    everything is computed in that.
 
     The memory is the keys and values of every place, a tuple over the layers of `[L, 2, H, D]`. `start` reads the whole
     buffer at once (so that it can begin at any X_t), `step` reads the newest token, and `unroll` reads all tokens of an
@@ -193,22 +169,26 @@ def make_transformer_policy(
     instead of one. It never uses a carry, so that its outputs belong to θ and not to the θ that filled the cache.
 
     Args:
-        environment: its observations have the fields `tokens`, integers `[L + 1]`, and `length`, the number of tokens
-            that are written, at least 1; each step appends one token, and a full buffer ends the episode. Its actions
-            are discrete.
-        distribution: `"categorical"`, or `"auto"`, which is the same.
-        width: W.
-        layers: the number of blocks.
+        space: the observations', with the fields `tokens`, integers `[L + 1]`, and `length`, the number of tokens that
+            are written, at least 1; each step appends one token, and a full buffer ends the episode.
+        outputs: O.
+        hidden: W for each block, `(64, 64)` for two blocks of width 64.
+        activation: `"gelu"`, or None, which is the same.
         heads: H, a divisor of W.
 
     Raises:
-        ValueError: if the spaces do not fit, a number is below 1, or H does not divide W.
+        ValueError: if the space does not fit, the widths differ, or H does not divide W.
     """
-    return transformer_policy(
-        environment.observation_space,
-        environment.action_space,
-        distribution=distribution,
-        width=width,
-        layers=layers,
-        heads=heads,
-    )
+    _check(space, hidden, activation, heads)
+    width, layers = hidden[0], len(hidden)
+    places = space.tokens.shape[0] - 1
+    symbols = int(np.max(space.tokens.bounds[1])) + 1
+
+    def init(key: jax.Array, obs: PyTree) -> PyTree:
+        del obs
+        return _init(key, symbols, places, outputs, width, layers)
+
+    def apply(params: PyTree, obs: PyTree) -> jax.Array:
+        return rows(_read(params, heads, obs.tokens)[0], obs.length - 1)
+
+    return Network(init=init, apply=apply, memory=_make_memory(heads, apply))

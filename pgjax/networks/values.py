@@ -6,7 +6,9 @@ from typing import Any
 import jax
 
 from pgjax import spaces
-from pgjax.networks.words import Network, build
+from pgjax.contracts import require_environment
+from pgjax.networks.network import Network
+from pgjax.networks.words import build
 from pgjax.spaces import Discrete
 from pgjax.types import Environment
 
@@ -86,7 +88,12 @@ def make_value(
     activation: str | None = None,
     network_options: Mapping[str, Any] | None = None,
 ) -> tuple[Init, Apply]:
-    """`value_for_spaces` of an environment, for `pgjax.baselines.value_function`."""
+    """`value_for_spaces` of an environment, for `pgjax.baselines.value_function`.
+
+    Raises:
+        ValueError: as `value_for_spaces`, and if the environment breaks its contract.
+    """
+    require_environment(environment)
     return value_for_spaces(
         environment.observation_space,
         network=network,
@@ -107,8 +114,9 @@ def make_action_values(
     """`action_values_for_spaces` of an environment, for `pgjax.critics.action_value_function`.
 
     Raises:
-        ValueError: if the actions are not discrete.
+        ValueError: if the actions are not discrete, or the environment breaks its contract.
     """
+    require_environment(environment)
     return action_values_for_spaces(
         environment.observation_space,
         environment.action_space,

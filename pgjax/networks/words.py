@@ -2,33 +2,21 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
 
 from pgjax import spaces
 from pgjax._checks import require_integer, require_one_of
 from pgjax.networks import inputs
 from pgjax.networks.bodies import ACTIVATIONS, MLP, ConvNet
+from pgjax.networks.network import Network
+from pgjax.networks.recurrent import make_gru
+from pgjax.networks.transformer import make_transformer
 from pgjax.types import Memory
 
 PyTree = Any
-
-
-class Network(NamedTuple):
-    """A function of observations with O outputs, for one observation; vmap outside.
-
-    Attributes:
-        init: `(key, obs) → params`.
-        apply: `(params, obs) → outputs [O]`; None for a network that has to remember.
-        memory: how the network remembers, its outputs `[O]`; None for one that does not.
-    """
-
-    init: Callable[[jax.Array, PyTree], PyTree]
-    apply: Callable[[PyTree, PyTree], jax.Array] | None
-    memory: Memory | None = None
 
 
 def make_mlp(space: PyTree, outputs: int, *, hidden: Sequence[int], activation: str | None) -> Network:
@@ -71,7 +59,12 @@ def _of_module(module: nn.Module, arguments: Callable[[PyTree, Any], tuple]) -> 
     )
 
 
-NETWORKS: dict[str, Callable[..., Network]] = {"mlp": make_mlp, "conv": make_conv}
+NETWORKS: dict[str, Callable[..., Network]] = {
+    "mlp": make_mlp,
+    "conv": make_conv,
+    "gru": make_gru,
+    "transformer": make_transformer,
+}
 """Word → `(observation_space, outputs, *, hidden, activation, …) → Network`.
 
 `observation_space` is a tree of spaces, `outputs` the number O, `hidden` a tuple of widths and `activation` a word or
