@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax.acting import require_memoryless
 from pgjax.diagnostics import Estimate, t_interval
 from pgjax.pieces import default_rows, sum_over_rows
 from pgjax.restarts import check_time, restarted_return, visit_one
@@ -94,10 +95,11 @@ def variance_decomposition(
         Estimates for one step's estimate; NaN if no episode reaches `time`.
 
     Raises:
-        ValueError: for a number outside its range.
+        ValueError: for a number outside its range, or a policy that has memory only.
 
     Source: Tucker et al. (2018, The mirage of action-dependent baselines), section 3; Efron & Stein (1981).
     """
+    require_memoryless(policy, "variance_decomposition")
     require_integer("num_states", num_states, 3, None)
     require_in_range("discount", discount, 0.0, 1.0)
     if not 0 < confidence < 1:

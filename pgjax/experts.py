@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from pgjax import distributions, evaluation
 from pgjax._checks import require_in_range, require_integer
+from pgjax.acting import require_memoryless
 from pgjax.exact import TabularMDP, optimal_probabilities
 from pgjax.types import Distribution, Policy, PyTree
 
@@ -95,7 +96,12 @@ def optimal_expert(
 
 
 def from_policy(policy: Policy, params: PyTree, *, greedy: bool = False) -> Expert:
-    """A trained policy at θ; with `greedy` its mode, not a sample. `log_probs` are known if it is categorical."""
+    """A trained policy at θ; with `greedy` its mode, not a sample. `log_probs` are known if it is categorical.
+
+    Raises:
+        ValueError: for a policy that has memory only: an expert is asked about single observations.
+    """
+    require_memoryless(policy, "experts.from_policy")
     categorical = policy.distribution is distributions.categorical
     shown = evaluation.greedy(policy) if greedy else policy
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax.acting import require_memoryless
 from pgjax.types import Environment, Policy, PyTree
 
 
@@ -56,8 +57,10 @@ def visited_states(
         env_params: the environment's parameters; its defaults if None.
 
     Raises:
-        ValueError: for N < 1 or a time outside 0, …, T − 1.
+        ValueError: for N < 1, a time outside 0, …, T − 1, or a policy that has memory only: a state does not tell what
+            it remembers.
     """
+    require_memoryless(policy, "visited_states")
     require_integer("num_states", num_states, 1, None)
     check_time(environment, time)
     env_params = environment.params if env_params is None else env_params
@@ -126,8 +129,9 @@ def restarted_return(
         env_params: the environment's parameters; its defaults if None.
 
     Raises:
-        ValueError: for a discount outside [0, 1].
+        ValueError: for a discount outside [0, 1], or a policy that has memory only.
     """
+    require_memoryless(policy, "restarted_return")
     require_in_range("discount", discount, 0.0, 1.0)
     env_params = environment.params if env_params is None else env_params
     reward = jax.eval_shape(environment.step, key, start.state, action, env_params)[1].reward

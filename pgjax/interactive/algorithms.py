@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from pgjax import evaluation, experts, imitation
 from pgjax._checks import require_in_range, require_integer, require_one_of
+from pgjax.acting import require_memoryless
 from pgjax.experts import Expert
 from pgjax.interactive.collecting import Demonstrations, Labelled, collect, demonstrations
 from pgjax.interactive.fitting import Fitter
@@ -52,6 +53,7 @@ def _rounds(
     refit: str,
 ) -> ImitationRun:
     """The loop that all share: `gather(key, params, level)`, aggregate, `next_level(key, …)` and fit."""
+    require_memoryless(policy, "learning from an expert")
     require_integer("num_rounds", num_rounds, 1, None)
     require_one_of("refit", refit, REFITS)
     init_key, run_key = jax.random.split(key)

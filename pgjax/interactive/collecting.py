@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from pgjax import imitation, rollouts
 from pgjax._checks import require_in_range, require_integer, require_one_of
+from pgjax.acting import require_memoryless
 from pgjax.experts import Expert
 from pgjax.types import Box, Environment, Policy, PyTree, Trajectory
 
@@ -72,10 +73,11 @@ def collect(
         acting_expert: executes the expert's share in its place, such as a noisy copy; the answers are `expert`'s still.
 
     Raises:
-        ValueError: for β outside [0, 1], B < 1 or an unknown word.
+        ValueError: for β outside [0, 1], B < 1, an unknown word, or a policy that has memory only.
 
     Source: Ross, Gordon & Bagnell (2011), algorithm 3.1.
     """
+    require_memoryless(policy, "interactive.collect")
     require_in_range("beta", beta, 0.0, 1.0)
     require_integer("num_episodes", num_episodes, 1, None)
     require_one_of("mixing", mixing, MIXINGS)
@@ -91,6 +93,7 @@ def collect(
 
     mixture = policy._replace(
         apply=lambda params, seen: (policy.apply(params, seen[0]), *seen),
+        memory=None,
         distribution=policy.distribution._replace(sample=sample),
     )
     shared = _with_share(environment, jnp.asarray(beta, float), mixing)

@@ -11,6 +11,7 @@ import optax
 
 from pgjax import imitation
 from pgjax._checks import require_one_of
+from pgjax.acting import require_memoryless
 from pgjax.interactive.collecting import Demonstrations
 from pgjax.training.fit import fit as minimise
 from pgjax.types import Policy, PyTree
@@ -66,6 +67,7 @@ def gradient_fit(
         ValueError: for an unknown word, a loss on the probabilities of an expert that does not know them, or as `fit`.
         NonFiniteError: as `fit`; `"reverse_kl"` is infinite for an expert that excludes an action.
     """
+    require_memoryless(policy, "interactive.gradient_fit")
     require_one_of("loss", loss, LOSSES)
 
     def losses(params: PyTree, rows: dict[str, jax.Array]) -> jax.Array:
