@@ -158,7 +158,7 @@ def over_rows(
 
     Args:
         function: takes leaves `[N, ...]` and a bool mask `[N]` (`[T, n, ...]` and `[T, n]` if `whole_episodes`, with
-            N = T n). It returns a pytree of sums, in which every row with a false mask contributes zero, and a pytree of
+            N = T n). It returns a pytree of sums, in which every row with a false mask contributes zero, and a tree of
             values `[N, ...]`.
         rows: leaves `[T, B, ...]`.
         alive: bool `[T, B]`.
