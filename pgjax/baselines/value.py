@@ -103,11 +103,12 @@ def fitted(
             return average(value_loss(outputs, target)), (error, values)
 
         def one_pass(params: PyTree) -> tuple[tuple[jax.Array, jax.Array, PyTree], jax.Array]:
-            def sums_and_values(rows: PyTree, mask: jax.Array):
+            def sums_and_values(rows: PyTree, mask: jax.Array, params: PyTree):
                 (loss, (error, values)), gradient = jax.value_and_grad(of_piece, has_aux=True)(params, rows, mask)
                 return (loss, error, gradient), values
 
-            return over_rows(sums_and_values, (rows_of(trajectory), targets, returns), alive, rows_per_piece)
+            rows = (rows_of(trajectory), targets, returns)
+            return over_rows(sums_and_values, rows, alive, rows_per_piece, shared=(params,))
 
         # The first pass has the parameters of the values which weigh this batch.
         (loss, error, gradient), values = one_pass(state.params)

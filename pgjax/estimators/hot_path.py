@@ -49,9 +49,9 @@ def batch_gradient(
         rows: leaves `[T, B, ...]`.
         alive: bool `[T, B]`.
     """
-    function = _masked_gradient(policy, row_objective, params)
+    function = _masked_gradient(policy, row_objective)
     summed, extra = sum_over_rows(
-        function, (seen, rows), alive, rows_per_piece, whole_episodes=policy.memory is not None
+        function, (seen, rows), alive, rows_per_piece, whole_episodes=policy.memory is not None, shared=(params,)
     )
     return jax.tree.map(lambda x: x / alive.shape[1], summed), extra
 
@@ -60,14 +60,13 @@ def each_episode(
     policy: Policy, row_objective: RowObjective, params: PyTree, seen: acting.Inputs, rows: PyTree, alive: jax.Array
 ) -> PyTree:
     """Σ_t ∇ objective of every episode, leaves `[B, ...]`: their mean is `batch_gradient`'s."""
-    function = _masked_gradient(policy, row_objective, params)
-    if policy.memory is None:
-        return jax.vmap(lambda episode, mask: function(episode, mask)[0], in_axes=1)((seen, rows), alive)
-    alone = lambda tree: jax.tree.map(lambda x: x[:, None], tree)
-    return jax.vmap(lambda episode, mask: function(alone(episode), mask[:, None])[0], in_axes=1)((seen, rows), alive)
+    function = _masked_gradient(policy, row_objective)
+    alone = lambda tree: tree if policy.memory is None else jax.tree.map(lambda x: x[:, None], tree)
+    one = lambda episode, mask: function(alone(episode), alone(mask), params)[0]
+    return jax.vmap(one, in_axes=1)((seen, rows), alive)
 
 
-def _masked_gradient(policy: Policy, row_objective: RowObjective, params: PyTree):
+def _masked_gradient(policy: Policy, row_objective: RowObjective):
     def total(params: PyTree, piece: tuple[acting.Inputs, PyTree], mask: jax.Array) -> tuple[jax.Array, PyTree]:
         seen, rows = piece
         rows, mask = acting.rows_of(policy, (rows, mask))
@@ -75,7 +74,7 @@ def _masked_gradient(policy: Policy, row_objective: RowObjective, params: PyTree
         over_live = lambda x: jnp.sum(jnp.where(mask, x, 0.0))
         return over_live(objective), jax.tree.map(over_live, extra)
 
-    return lambda piece, mask: jax.grad(total, has_aux=True)(params, piece, mask)
+    return lambda piece, mask, params: jax.grad(total, has_aux=True)(params, piece, mask)
 
 
 def entropies(policy: Policy, outputs: PyTree) -> dict[str, jax.Array]:
