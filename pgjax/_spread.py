@@ -12,6 +12,21 @@ import jax
 import jax.numpy as jnp
 
 
+def ordered_sum(x: jax.Array) -> jax.Array:
+    """Σ x over all axes, a scalar, by adding the second half to the first until one number is left.
+
+    `jnp.sum` takes numbers in the order in which the compiler lays them out in memory, which may differ from one number
+    of devices to another, and the last bits with it. These additions are elementwise, so that no layout changes them.
+    """
+    # A product that is compiled into an addition would be rounded otherwise.
+    x = jax.lax.optimization_barrier(jnp.ravel(x))
+    while x.size > 1:
+        half = (x.size + 1) // 2
+        second = x[half:]
+        x = x[:half] + jnp.pad(second, (0, half - second.size))
+    return jnp.sum(x)
+
+
 def centre_and_spread(
     x: jax.Array, mask: jax.Array | None = None, *, axis: Any = None, ddof: int = 0
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

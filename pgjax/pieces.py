@@ -97,7 +97,10 @@ def _cut_episodes(rows: PyTree, alive: jax.Array, size: int) -> _Cut:
 
 def _cut(rows: PyTree, alive: jax.Array, rows_per_piece: int | None, whole_episodes: bool) -> _Cut:
     cut = _cut_episodes if whole_episodes else _cut_rows
-    return cut(rows, alive, _piece_size(rows, alive, rows_per_piece))
+    found = cut(rows, alive, _piece_size(rows, alive, rows_per_piece))
+    # Only with its index does a piece leave the barrier: where one piece is all there is, the compiler would otherwise
+    # move the work on it out of the loop, into what stands around it, which rounds it otherwise.
+    return found._replace(take=lambda k: jax.lax.optimization_barrier((k, found.take(k)))[1])
 
 
 def _each_block(function: Callable[[PyTree, jax.Array], PyTree], rows: PyTree, alive: jax.Array, count: int):
@@ -197,7 +200,7 @@ def _map_pieces(
 
     def one(k: jax.Array, output: jax.Array) -> jax.Array:
         start, piece, mask = cut.take(k)
-        values = function(piece).reshape((*mask.shape, *result.shape[1:]))
+        values = jax.lax.optimization_barrier(function(piece)).reshape((*mask.shape, *result.shape[1:]))
         return jax.lax.dynamic_update_slice_in_dim(output, values, start, axis=int(whole))
 
     output = jax.lax.fori_loop(_first(), cut.count, one, jnp.zeros((*shape, *result.shape[1:]), result.dtype))
