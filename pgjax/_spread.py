@@ -45,18 +45,20 @@ def centre_and_spread(
         where all values that count are equal.
     """
     mask = jnp.ones(x.shape, jnp.bool_) if mask is None else mask
-    count = jnp.sum(mask, axis=axis, keepdims=True).astype(x.dtype)
+    along = lambda values: jnp.sum(values, axis=axis, keepdims=True)
+    total = along if axis is not None else lambda values: ordered_sum(values).reshape((1,) * x.ndim)
+    count = along(mask).astype(x.dtype)
     # The largest value serves as x₀: it is one of the values, whatever the mask.
     largest = jnp.max(x, axis=axis, keepdims=True, where=mask, initial=-jnp.inf)
     origin = jnp.where(count > 0, largest, jnp.zeros_like(largest))
     shifted = jnp.where(mask, x - origin, jnp.zeros_like(x))
-    shift = jnp.sum(shifted, axis=axis, keepdims=True) / jnp.maximum(count, 1)
+    shift = total(shifted) / jnp.maximum(count, 1)
     deviations = jnp.where(mask, shifted - shift, jnp.zeros_like(x))
     # Squares of deviations below 1e-23 or above 1e19 have no place in float32; those of their ratios to the largest do.
     scale = jnp.max(jnp.abs(deviations), axis=axis, keepdims=True)
     unequal = scale > 0
     ratios = deviations / jnp.where(unequal, scale, jnp.ones_like(scale))
-    variance = jnp.sum(jnp.square(ratios), axis=axis, keepdims=True) / jnp.maximum(count - ddof, 1)
+    variance = total(jnp.square(ratios)) / jnp.maximum(count - ddof, 1)
     # The root of 0 has no derivative.
     root = jnp.sqrt(jnp.where(unequal, variance, jnp.ones_like(variance)))
     return origin + shift, deviations, jnp.where(unequal, scale * root, jnp.zeros_like(scale))
