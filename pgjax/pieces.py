@@ -100,7 +100,11 @@ def _cut(rows: PyTree, alive: jax.Array, rows_per_piece: int | None, whole_episo
     found = cut(rows, alive, _piece_size(rows, alive, rows_per_piece))
     # Only with its index does a piece leave the barrier: where one piece is all there is, the compiler would otherwise
     # move the work on it out of the loop, into what stands around it, which rounds it otherwise.
-    return found._replace(take=lambda k: jax.lax.optimization_barrier((k, found.take(k)))[1])
+    # And a loop whose count it knows to be 1 it would dissolve.
+    return _Cut(
+        count=jax.lax.optimization_barrier(found.count),
+        take=lambda k: jax.lax.optimization_barrier((k, found.take(k)))[1],
+    )
 
 
 def _each_block(function: Callable[[PyTree, jax.Array], PyTree], rows: PyTree, alive: jax.Array, count: int):
@@ -132,8 +136,9 @@ def sum_over_rows(
     rows_per_piece: int | None = None,
     *,
     whole_episodes: bool = False,
+    shared: tuple = (),
 ) -> PyTree:
-    """Σ over pieces of `function(piece, mask)`; equals `function(all rows, alive)` for a sum over rows.
+    """Σ over pieces of `function(piece, mask, *shared)`; equals that of all rows at once for a sum over rows.
 
     The sum is taken block by block of episodes in a fixed order, on one device or on many (`_shards`).
 
@@ -144,20 +149,25 @@ def sum_over_rows(
         alive: bool `[T, B]`.
         rows_per_piece: N at most; `default_rows()` if None. A whole episode is a piece even if it has more rows.
         whole_episodes: whether a piece must hold the whole of its episodes.
+        shared: what is the same for all rows; what `function` differentiates with respect to must be here, since
+            devices that share the episodes cannot differentiate a scan in what they did not receive as an argument.
     """
     count, shards = _shards.num_blocks(alive.shape[1]), _shards.num_shards()
 
-    def of_block(rows: PyTree, alive: jax.Array) -> PyTree:
+    def of_block(rows: PyTree, alive: jax.Array, shared: tuple) -> PyTree:
         cut = _cut(rows, alive, rows_per_piece, whole_episodes)
-        return _add_up(lambda k: function(*cut.take(k)[1:]), cut.count)
+        return _add_up(lambda k: function(*cut.take(k)[1:], *shared), cut.count)
 
+    blocks = lambda rows, alive, shared, count: _each_block(
+        lambda rows, alive: of_block(rows, alive, shared), rows, alive, count
+    )
     if shards == 1:
-        return _add_up(_each_block(of_block, rows, alive, count), count)
+        return _add_up(blocks(rows, alive, shared, count), count)
     rows = _shards.numbers_everywhere(rows)
     # One sum a device where the order does not count.
     mine = max(1, count // shards)
-    of_shard = lambda rows, alive: jax.lax.map(_each_block(of_block, rows, alive, mine), jnp.arange(mine))
-    parts = _shards.over_episode_shards(of_shard, (rows, alive), in_axes=(1, 1), out_axes=0)
+    of_shard = lambda rows, alive, shared: jax.lax.map(blocks(rows, alive, shared, mine), jnp.arange(mine))
+    parts = _shards.over_episode_shards(of_shard, (rows, alive, shared), in_axes=(1, 1, None), out_axes=0)
     parts = _shards.everywhere(parts)
     return _add_up(lambda k: jax.tree.map(lambda x: x[k], parts), mine * shards)
 

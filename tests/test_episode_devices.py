@@ -13,11 +13,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 CHECKS = '''
 import jax
 jax.config.update("jax_num_cpu_devices", 8)
+import dataclasses
 import jax.numpy as jnp, numpy as np, optax
 from pgjax import baselines, environments, estimators, networks, rollouts, training
 from pgjax.training.sharding import SharedEpisodes, Shares, choose_layout
 
-cartpole = environments.make("CartPole-v1")._replace(horizon=40)
+cartpole = dataclasses.replace(environments.make("CartPole-v1"), horizon=40)
 recall = environments.make("recall", cues=2, delay=3)
 mlp = networks.make_policy(cartpole, hidden=(8,))
 gru = networks.make_policy(recall, network="gru", hidden=(8,), network_options={"memory_size": 8})

@@ -53,9 +53,9 @@ def batch_gradient(
         alive: bool `[T, B]`.
         outputs_of: `(params, inputs of a piece) → outputs [N, ...]`; the policy's outputs if None.
     """
-    function = _masked_gradient(policy, row_objective, params, outputs_of)
+    function = _masked_gradient(policy, row_objective, outputs_of)
     summed, extra = sum_over_rows(
-        function, (seen, rows), alive, rows_per_piece, whole_episodes=policy.memory is not None
+        function, (seen, rows), alive, rows_per_piece, whole_episodes=policy.memory is not None, shared=(params,)
     )
     return jax.tree.map(lambda x: x / alive.shape[1], summed), extra
 
@@ -64,14 +64,15 @@ def each_episode(
     policy: Policy, row_objective: RowObjective, params: PyTree, seen: acting.Inputs, rows: PyTree, alive: jax.Array
 ) -> PyTree:
     """Σ_t ∇ objective of every episode, leaves `[B, ...]`: their mean is `batch_gradient`'s."""
-    function = _masked_gradient(policy, row_objective, params, None)
+    function = _masked_gradient(policy, row_objective, None)
     if policy.memory is None:
-        return jax.vmap(lambda episode, mask: function(episode, mask)[0], in_axes=1)((seen, rows), alive)
+        return jax.vmap(lambda episode, mask: function(episode, mask, params)[0], in_axes=1)((seen, rows), alive)
     alone = lambda tree: jax.tree.map(lambda x: x[:, None], tree)
-    return jax.vmap(lambda episode, mask: function(alone(episode), mask[:, None])[0], in_axes=1)((seen, rows), alive)
+    one = lambda episode, mask: function(alone(episode), mask[:, None], params)[0]
+    return jax.vmap(one, in_axes=1)((seen, rows), alive)
 
 
-def _masked_gradient(policy: Policy, row_objective: RowObjective, params: PyTree, outputs_of: OutputsOf | None):
+def _masked_gradient(policy: Policy, row_objective: RowObjective, outputs_of: OutputsOf | None):
     outputs_of = (lambda params, seen: acting.outputs(policy, params, seen)) if outputs_of is None else outputs_of
 
     def total(params: PyTree, piece: tuple[acting.Inputs, PyTree], mask: jax.Array) -> tuple[jax.Array, PyTree]:
@@ -81,7 +82,7 @@ def _masked_gradient(policy: Policy, row_objective: RowObjective, params: PyTree
         over_live = lambda x: jnp.sum(jnp.where(mask, x, 0.0))
         return over_live(objective), jax.tree.map(over_live, extra)
 
-    return lambda piece, mask: jax.grad(total, has_aux=True)(params, piece, mask)
+    return lambda piece, mask, params: jax.grad(total, has_aux=True)(params, piece, mask)
 
 
 def entropies(policy: Policy, outputs: PyTree) -> dict[str, jax.Array]:

@@ -31,7 +31,7 @@ def fisher_vector_product(
     Source: Pearlmutter 1994, Martens 2010 (the product); Schulman et al. 2015, appendix C.
     """
 
-    def of_piece(seen: acting.Inputs, mask: jax.Array) -> PyTree:
+    def of_piece(seen: acting.Inputs, mask: jax.Array, params: PyTree, vector: PyTree) -> PyTree:
         fixed, mask = acting.outputs(policy, params, seen), acting.rows_of(policy, mask)
 
         def divergence(theta: PyTree) -> jax.Array:
@@ -46,6 +46,7 @@ def fisher_vector_product(
         trajectory.alive,
         rows_per_piece,
         whole_episodes=policy.memory is not None,
+        shared=(params, vector),
     )
     return jax.tree.map(lambda x: x / trajectory.alive.shape[1], total)
 
