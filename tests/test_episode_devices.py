@@ -50,26 +50,25 @@ def hold(name, condition):
 
 
 cases = {
-    "groups": (cartpole, mlp, {"baseline": baselines.leave_one_out(group_size=4)}, 32, (2, 8)),
+    "groups": (cartpole, mlp, {"baseline": baselines.leave_one_out(group_size=4)}, 32, (8,)),
     "value": (cartpole, mlp, {"baseline": value(cartpole)}, 32, (2, 4, 8)),
     "memory": (recall, gru, {"baseline": baselines.moving_average()}, 16, (8,)),
     "ten": (cartpole, mlp, {}, 10, (8,)),
-    "six": (cartpole, mlp, {"baseline": baselines.leave_one_out()}, 6, (8,)),
+    "six": (cartpole, mlp, {}, 6, (8,)),
 }
 alone = {}
 for name, (*what, counts) in cases.items():
     alone[name] = leaves(trained(*what, 1))
     hold(name, all(same(alone[name], leaves(trained(*what, count))) for count in counts))
 
-# A wrong twin would be seen: sums in another order differ in their last bits, and in nothing more after one update.
-loose = [trained(*cases["value"][:4], 8, num_updates=1, deterministic=flag) for flag in (True, False)]
-a, b = (leaves(run) for run in loose)
+# A wrong twin is seen: sums in another order differ in their last bits, and in nothing more after two updates.
+a, b = (leaves(trained(*cases["value"][:4], 2, num_updates=2, deterministic=flag)) for flag in (True, False))
 close = all(np.allclose(x, y, rtol=1e-5, atol=1e-5) for x, y in zip(a, b, strict=True))
 hold("any order", close and not same(a, b))
 
 lanes = (cartpole, mlp, windowed | {"baseline": value(cartpole)}, 16)
 alone["windows"] = leaves(trained(*lanes, 1, num_steps=20))
-hold("windows", all(same(alone["windows"], leaves(trained(*lanes, count, num_steps=20))) for count in (2, 8)))
+hold("windows", same(alone["windows"], leaves(trained(*lanes, 8, num_steps=20))))
 
 three = [leaves(trained(*cases["value"][:4], count, num_runs=3, num_updates=5)) for count in (1, 8)]
 hold("three runs", same(*three) and len(set(three[0][0].ravel())) > 1)
