@@ -13,6 +13,7 @@ import pytest
 
 from experiments import _build, _measure, _presets, _resume, gradient_lab, train, variance_reduction
 from experiments import _runner as runner
+from experiments import _train_report as report
 from pgjax import checkpoints, environments, evaluation, policies
 
 
@@ -74,7 +75,7 @@ def test_the_cures_make_the_exact_variance_fall(exact_rows):
 @pytest.fixture(scope="module")
 def train_run(tmp_path_factory):
     return runner.execute(
-        "train", train.TINY, train.run, train.plot, output_dir=tmp_path_factory.mktemp("results"), run_name="tiny"
+        "train", train.TINY, train.run, report.plot, output_dir=tmp_path_factory.mktemp("results"), run_name="tiny"
     )
 
 
@@ -88,7 +89,7 @@ def test_train_writes_curve_policy_state_and_rows(train_run):
 @pytest.mark.parametrize(("name", "env"), [("policy.safetensors", None), ("", None), ("", "corridor")])
 def test_a_saved_policy_is_evaluated_again(train_run, tmp_path, name, env):
     config = train.Config(render=train_run / name, env=env, eval_episodes=4)
-    directory = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path)
+    directory = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
     trained = [row["ours"] for row in summary(train_run)["rows"][2:]]
     assert summary(directory)["rows"][0]["ours"] == max(trained)
 
@@ -127,7 +128,7 @@ def test_a_resumed_run_covers_the_whole_training(train_run, interrupted, tmp_pat
     for name in whole:
         assert whole[name].shape == (4, 4)
         np.testing.assert_array_equal(whole[name], found[name])
-    np.testing.assert_array_equal(seen["steps"], whole["['num_steps']"].mean(axis=0).cumsum())
+    np.testing.assert_array_equal(seen["steps"], whole["['num_steps']"])
     np.testing.assert_array_equal(seen["returns"], whole["['mean_return']"])
     assert [row["ours"] for row in summary(resumed)["rows"]] == [row["ours"] for row in summary(train_run)["rows"]]
 
@@ -165,7 +166,7 @@ def test_a_run_whose_updates_are_all_done_is_evaluated_unless_it_has_been(train_
     shutil.copytree(train_run, cut)
     (cut / "summary.json").write_text(json.dumps({"status": "interrupted"}))
     config = train.Config(resume=cut)
-    resumed = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path)
+    resumed = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
     assert [row["ours"] for row in summary(resumed)["rows"]] == [row["ours"] for row in summary(train_run)["rows"]]
 
 
@@ -178,20 +179,21 @@ def test_a_history_keeps_its_dtypes_where_jax_counts_in_64_bits():
 
 
 def test_captions_and_notes_count_the_seeds():
-    note = train.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 1)
+    note = report.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 1)
     assert "best of" not in note and "over seeds" not in note and "7 episodes" in note
-    note = train.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 2)
+    note = report.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 2)
     assert "over seeds" not in note and "the best of the 2" in note
-    assert "± of the mean that over seeds" in train.how_to_read({"num_seeds": 2, "eval_episodes": 7}, 4)
-    assert train.caption({"num_seeds": 1, "num_steps": None}).startswith("One seed, hence no band; undiscounted")
-    assert train.caption({"num_seeds": 2, "num_steps": 8}).startswith("Mean over 2 seeds, 95 % t bands (Only 2 seeds: ")
+    assert "± of the mean that over seeds" in report.how_to_read({"num_seeds": 2, "eval_episodes": 7}, 4)
+    assert report.caption({"num_seeds": 1, "num_steps": None}).startswith("One seed, hence no band; undiscounted")
+    two = report.caption({"num_seeds": 2, "num_steps": 8}, num_failed=1)
+    assert two.startswith("Mean over 2 seeds, 95 % t bands (Only 2 seeds: ") and "without the 1 runs that failed" in two
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does_bit_for_bit(train_run, tmp_path):
     half = dataclasses.replace(train.TINY, num_updates=2, schedule_updates=4)
     first = runner.execute("train", half, train.run, output_dir=tmp_path, run_name="half")
     config = train.Config(resume=first, num_updates=4, eval_episodes=4)
-    second = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path, run_name="rest")
+    second = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path, run_name="rest")
     whole, resumed = (checkpoints.read(run / "state.safetensors").arrays for run in (train_run, second))
     assert whole.keys() == resumed.keys() and (whole[".update"] == 4).all()
     for name, array in whole.items():
@@ -263,7 +265,7 @@ def test_bad_input_is_one_line_exit_code_two_and_nothing_left(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     sys.modules.pop("broken_environments", None)
     with pytest.raises(SystemExit) as left:
-        runner.main(train.__file__, train.__doc__, train.Config, train.run, train.plot, arguments=arguments)
+        runner.main(train.__file__, train.__doc__, train.Config, train.run, report.plot, arguments=arguments)
     error = capsys.readouterr().err
     assert left.value.code == 2 and "Traceback" not in error
     for word in words:
