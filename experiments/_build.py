@@ -147,6 +147,8 @@ def _require_fitting_sizes(options: dict) -> None:
     group_size, num_episodes, num_steps = (options[name] for name in ("group_size", "num_episodes", "num_steps"))
     if num_episodes % group_size:
         raise ValueError(f"--group-size {group_size}: must divide --num-episodes {num_episodes}")
+    if num_episodes == 1 and options["baseline"] == "leave_one_out" and options["returns"] not in WITHOUT_BASELINE:
+        raise ValueError("--num-episodes 1: must be at least 2 with --baseline leave_one_out")
     if num_steps is None:
         return
     if group_size > 1:

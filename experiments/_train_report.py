@@ -47,9 +47,7 @@ def evaluate_runs(
             continue
         of_run = jax.tree.map(lambda x: x[run], params)
         try:
-            results[run] = evaluation.evaluate(
-                environment, policy, of_run, key, num_episodes=options["eval_episodes"]
-            )
+            results[run] = evaluation.evaluate(environment, policy, of_run, key, num_episodes=options["eval_episodes"])
         except ValueError as error:  # outputs of θ that is finite still, but too large
             failures[run] = str(error)
     return Evaluated(results=results, failures=failures)
@@ -161,7 +159,7 @@ def caption(options: Mapping[str, Any], num_failed: int = 0) -> str:
 
     seeds = options["num_seeds"]
     runs = f"Mean over {seeds} seeds, {plots.bands(seeds, 'seeds')}" if seeds > 1 else "One seed, hence no band"
-    failed = f"; without the {num_failed} runs that failed" if num_failed else ""
+    failed = f"; failed runs left out: {num_failed}" if num_failed else ""
     windows = "; of the episodes that ended in each window, at first the short ones" if options["num_steps"] else ""
     return f"{runs}{failed}; undiscounted returns of the training episodes{windows}."
 

@@ -99,3 +99,11 @@ def numbers_everywhere(rows: PyTree) -> PyTree:
     Without it the compiler may split the numbers, and their sums then depend on the number of devices.
     """
     return jax.tree.map(lambda x: everywhere(x) if x.ndim == 2 else x, rows)
+
+
+def here(tree: PyTree) -> PyTree:
+    """Arrays from outside `over_episode_shards` as arrays of the device inside, for a gradient with respect to them.
+
+    What is closed over keeps the type of the whole mesh, which the gradient of a `scan` (policies with memory) refuses.
+    """
+    return tree if num_shards() == 1 else jax.lax.optimization_barrier(tree)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax import acting
+from pgjax import _shards, acting
 from pgjax.contracts import require_trajectory
 from pgjax.pieces import sum_over_rows
 from pgjax.types import Estimator, Needs, Policy, Trajectory
@@ -81,7 +81,7 @@ def _masked_gradient(policy: Policy, row_objective: RowObjective, params: PyTree
         over_live = lambda x: jnp.sum(jnp.where(mask, x, 0.0))
         return over_live(objective), jax.tree.map(over_live, extra)
 
-    return lambda piece, mask: jax.grad(total, has_aux=True)(params, piece, mask)
+    return lambda piece, mask: jax.grad(total, has_aux=True)(_shards.here(params), piece, mask)
 
 
 def entropies(policy: Policy, outputs: PyTree) -> dict[str, jax.Array]:

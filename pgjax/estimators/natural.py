@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from pgjax import acting, distributions
+from pgjax import _shards, acting, distributions
 from pgjax._checks import require_in_range, require_integer
 from pgjax._linear import conjugate_gradients, pseudo_inverse
 from pgjax.pieces import sum_over_rows
@@ -38,7 +38,7 @@ def fisher_vector_product(
             each = jax.vmap(policy.distribution.kl)(fixed, acting.outputs(policy, theta, seen))
             return jnp.sum(jnp.where(mask, each, 0.0))
 
-        return jax.jvp(jax.grad(divergence), (params,), (vector,))[1]
+        return jax.jvp(jax.grad(divergence), _shards.here((params,)), _shards.here((vector,)))[1]
 
     total = sum_over_rows(
         of_piece,
