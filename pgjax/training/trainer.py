@@ -9,7 +9,7 @@ import optax
 
 from pgjax import estimators, evaluation, rollouts
 from pgjax import rewards as reward_stages
-from pgjax._checks import require_integer
+from pgjax._checks import require_integer, require_kind
 from pgjax._shards import everywhere
 from pgjax.contracts import require_environment
 from pgjax.types import Environment, Estimator, Policy, Rewards, TrainState, Trajectory
@@ -110,8 +110,12 @@ def make_trainer(
             should, groups differ from those that the estimator needs, or a size is below one.
     """
     require_environment(environment)
+    require_kind("policy", policy, Policy, "networks.make_policy(environment)")
+    require_kind("estimator", estimator, Estimator, "estimators.make_estimator(policy)")
+    require_kind("optimizer", optimizer, optax.GradientTransformation, "optax.adam(0.01)")
     group_size = _checked_sizes(estimator, num_episodes, num_steps, group_size, microbatches, epochs)
     rewards = reward_stages.as_paid() if rewards is None else rewards
+    require_kind("rewards", rewards, Rewards, "rewards.transform(rewards.whiten)")
     part = num_episodes // microbatches
     record = rewards.needs_log_probs
 
