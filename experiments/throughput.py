@@ -6,11 +6,12 @@ Command  python -m experiments.throughput
 Shows    (a) seconds until 100 greedy evaluation episodes of CartPole-v1 average 475, from the start of a new Python
          process, with an empty and with a warm compilation cache, and the seconds of learning in them; (b) live steps
          per second of the environment, the rollout, and the update without and with a value network, at a policy that
-         survives, with the compile seconds and the memory of each program; (c) the share of this machine's measured
-         rate of matrix products that they reach.
-Expect   Aims on two CPU cores: 1.5 million live steps per second without a value network and 1.2 million with one; all
-         seeds solved, in 0.3 s of learning, 6 s after the process began, 3 s with a warm cache. Other people's
-         one-epoch actor-critics in JAX ran at 0.5–0.6 million steps per second on another two-core machine. Five to
+         survives, with the compile seconds, the memory and the CPU time of each program; (c) the share of this
+         machine's measured rate of matrix products that they reach. All devices share the episodes of an update; there
+         is one CPU device for each core.
+Expect   Aims on two CPU cores: 3.2 million live steps per second without a value network and 2.0 million with one; all
+         seeds solved, in 0.3 s of learning, 4.5 s after the process began, 1.5 s with a warm cache. Other people's
+         one-epoch actor-critics in JAX ran at 0.5–0.6 million steps per second on another two-core machine. Two to
          eight minutes on two CPU cores.
 Defines  Live steps: those of episodes that still run; padding is not counted. Learning: the calls of the update
          (rollout, gradient, Adam), without imports, compilation and evaluation. A rate is the median of repetitions,
@@ -34,9 +35,10 @@ from experiments import _runner as runner
 from experiments._solve import make_trainer, time_to_solve
 from pgjax import baselines, environments, networks, rollouts, training
 from pgjax.distributions import categorical
+from pgjax.training import sharding
 from pgjax.types import Policy
 
-AIMS = {"REINFORCE": 1.5e6, "REINFORCE with a value network": 1.2e6}
+AIMS = {"REINFORCE": 3.2e6, "REINFORCE with a value network": 2.0e6}
 ROLLOUT = "rollout"
 BARE = "environment, random actions"
 
@@ -85,28 +87,45 @@ TINY = Config(batches=(2,), measure_seconds=0.0, hidden=(4,), practice=0, seeds=
 
 
 class Measured(NamedTuple):
-    """Live steps per second of every repetition, and what the compiled program needs."""
+    """Live steps per second of every repetition, what the compiled program needs, and CPU seconds for a live step."""
 
     rates: list[float]
     compile_seconds: float
     mebibytes: float
+    cpu_seconds: float
 
 
-def measure(program: Callable, carry: Any, seconds: float) -> Measured:
+def compiled_for_all(program: Callable, carry: Any, batch: int) -> tuple[Callable, Any]:
+    """The compiled program and its carry; the devices share the episodes where their number allows."""
+    devices = sharding.choose_devices(None)
+    layout = sharding.choose_layout(devices, 1, batch, 1, deterministic=True)
+    if not isinstance(layout, sharding.SharedEpisodes):
+        return jax.jit(program, donate_argnums=0).lower(carry).compile(), carry
+    carry = layout.scatter(carry)
+    return layout.compiled(program, carry, donate_argnums=0, out_shardings=(layout.whole, None, None)), carry
+
+
+def measure(program: Callable, carry: Any, batch: int, seconds: float) -> Measured:
     """Repeats `carry → (carry, live steps, what must be computed too)`; its first carry is left intact."""
     carry = jax.tree.map(jnp.copy, carry)
     start = time.perf_counter()
-    compiled = jax.jit(program, donate_argnums=0).lower(carry).compile()
+    compiled, carry = compiled_for_all(program, carry, batch)
     compile_seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     carry = jax.block_until_ready(compiled(carry))[0]
-    rates, begin = [], time.perf_counter()
+    rates, total, begin, cpu = [], 0, time.perf_counter(), time.process_time()
     while len(rates) < 3 or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
         carry, num_steps, _ = jax.block_until_ready(compiled(carry))
         rates.append(int(num_steps) / (time.perf_counter() - start))
-    return Measured(rates=rates, compile_seconds=compile_seconds, mebibytes=(held + memory.temp_size_in_bytes) / 2**20)
+        total += int(num_steps)
+    return Measured(
+        rates=rates,
+        compile_seconds=compile_seconds,
+        mebibytes=(held + memory.temp_size_in_bytes) / 2**20,
+        cpu_seconds=(time.process_time() - cpu) / total,
+    )
 
 
 def programs(config: Config, policy: Policy, params: Any, batch: int) -> dict[str, tuple[Callable, Any]]:
@@ -210,7 +229,7 @@ def rates(config: Config, recorder: runner.Recorder) -> dict[str, dict[int, Meas
     with recorder.progress(4 * len(config.batches), "rates", "programs") as progress:
         for batch in config.batches:
             for name, (program, carry) in programs(config, policy, params, batch).items():
-                one = measure(program, carry, config.measure_seconds)
+                one = measure(program, carry, batch, config.measure_seconds)
                 found.setdefault(name, {})[batch] = one
                 recorder.metrics({"program": name, "episodes": batch, "steps_per_second": one.rates})
                 progress.advance(1, f"{name}: {statistics.median(one.rates) / 1e6:.2f} M steps/s")
@@ -224,7 +243,8 @@ def rates(config: Config, recorder: runner.Recorder) -> dict[str, dict[int, Meas
                 verdict=f"{min(one.rates) / 1e6:.2f} to {max(one.rates) / 1e6:.2f}",
                 seconds=one.compile_seconds,
             )
-            recorder.row(quantity="(b) memory, MiB", variant=where, ours=one.mebibytes)
+            recorder.row(quantity="(b) CPU microseconds for a live step", variant=where, ours=one.cpu_seconds * 1e6)
+            recorder.row(quantity="(b) memory of a device, MiB", variant=where, ours=one.mebibytes)
             if name in operations:
                 share = median * operations[name] / peak
                 recorder.row(quantity="(c) share of the matrix-product rate", variant=where, ours=share)
@@ -234,7 +254,7 @@ def rates(config: Config, recorder: runner.Recorder) -> dict[str, dict[int, Meas
         recorder.row(quantity="(b) 10⁶ live steps/s, best", variant=name, ours=best / 1e6, verdict=verdict)
     counted = ", ".join(f"{name} {number / 1e3:.0f}" for name, number in operations.items())
     recorder.note(f"(b) After {config.practice} practice updates an episode lasts {length:.0f} steps.")
-    recorder.note(f"(b), (c) Every program runs on one device of {jax.local_device_count()} (--devices).")
+    recorder.note(f"(b) {jax.local_device_count()} devices (--devices) share the episodes where their number allows it.")
     recorder.note(f"(c) 10³ operations for a live step, counted in loop-free pieces: {counted}.")
     if hasattr(os, "getloadavg"):
         load = ", ".join(f"{number:.1f}" for number in os.getloadavg())

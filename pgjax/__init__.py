@@ -58,7 +58,6 @@ _TYPES = {
     "Needs": "types",
     "Policy": "types",
     "Rewards": "types",
-    "RowFit": "types",
     "Slate": "spaces",
     "Step": "types",
     "TrainState": "types",

@@ -66,7 +66,7 @@ def action_value_function(
         values = apply(params, obs)
         return jnp.sum(jnp.where(jnp.arange(values.shape[0], dtype=action.dtype) == action, values, 0.0))
 
-    parts = fitted(
+    init, use_and_fit = fitted(
         init_params,
         lambda trajectory: (trajectory.obs, trajectory.actions),
         of_action_taken,
@@ -77,11 +77,11 @@ def action_value_function(
     )
 
     def fit(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array):
-        state, metrics = parts.update(state, trajectory, returns)
+        _, state, metrics = use_and_fit(state, trajectory, returns)
         return state, {f"critic_{name}": value for name, value in metrics.items()}
 
     def predict(state: ValueFunctionState, trajectory: Trajectory) -> jax.Array:
         values = jax.vmap(lambda obs: state.mean + state.scale * apply(state.params, obs))
         return map_over_rows(values, trajectory.obs, trajectory.alive, rows_per_piece)
 
-    return Critic(init=parts.init, predict=predict, update=fit)
+    return Critic(init=init, predict=predict, update=fit)

@@ -197,31 +197,6 @@ class Needs(NamedTuple):
     group_size: int | None = None
 
 
-class RowFit(NamedTuple):
-    """A baseline that is a network, opened up: so that one pass over the rows both uses it and fits it.
-
-    b(X_t) = values(state, outputs(φ, X_t)),    φ moves along the gradient of the mean of loss over live rows
-
-    Attributes:
-        params: `state → φ`.
-        outputs: `(φ, obs of one row) → a number`, the network.
-        values: `(state, outputs [N]) → b [N]`.
-        begin: `(state, trajectory, returns [T, B]) → (context, rows [T, B, ...])`, before the pass; `rows` are what
-            `loss` needs of each row.
-        losses: `(state, context, outputs [N], rows [N, ...]) → (loss [N], numbers to average [N])`; the loss is to be
-            minimised.
-        finish: `(state, context, (mean loss, mean number), the loss's gradient in φ) → (state, metrics)`, after the
-            pass.
-    """
-
-    params: Callable[[PyTree], PyTree]
-    outputs: Callable[[PyTree, PyTree], jax.Array]
-    values: Callable[[PyTree, jax.Array], jax.Array]
-    begin: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, PyTree]]
-    losses: Callable[[PyTree, PyTree, jax.Array, PyTree], tuple[jax.Array, jax.Array]]
-    finish: Callable[[PyTree, PyTree, tuple[jax.Array, jax.Array], PyTree], tuple[PyTree, dict[str, jax.Array]]]
-
-
 class Baseline(NamedTuple):
     """b(X_t), what an estimator subtracts from the return. *Use, then update.*
 
@@ -233,8 +208,9 @@ class Baseline(NamedTuple):
         of_observation: true if row t of `predict` is a function of row t of `obs` alone, a v(X_t): such a
             baseline predicts what is still to come, and can be asked about X_{t+1}, which bootstrapped returns need.
         needs: what `predict` and `update` read of the trajectory beyond what a rollout records.
-        fit: the same baseline opened up for a fit in the estimator's own pass over the rows; None if it has no network
-            or if its update takes more than one step.
+        predict_and_update: `(state, trajectory, returns) → (b [T, B], state, metrics)`, what `predict` and `update`
+            give, in one pass over the rows: a network's forward pass is not done again for its fit. None where nothing
+            is saved by it; who replaces `predict` or `update` replaces it too.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
@@ -242,7 +218,9 @@ class Baseline(NamedTuple):
     update: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, dict[str, jax.Array]]]
     of_observation: bool = False
     needs: Needs = Needs()
-    fit: RowFit | None = None
+    predict_and_update: (
+        Callable[[PyTree, Trajectory, jax.Array], tuple[jax.Array, PyTree, dict[str, jax.Array]]] | None
+    ) = None
 
 
 class Critic(NamedTuple):

@@ -209,7 +209,7 @@ def test_what_would_not_load_is_not_saved(tmp_path, params):
     with pytest.raises(ValueError, match=r"environment must be a name or a pgjax\.types\.Environment, got 5"):
         save(params, environment=5)
     strange = dataclasses.replace(make_corridor(), action_space=Foreign())
-    with pytest.raises(ValueError, match="action space: saw .*Foreign"):
+    with pytest.raises(ValueError, match=r"action space: saw .*Foreign"):
         save(params, environment=strange, hidden=HIDDEN)
     assert not list(tmp_path.iterdir())
 

@@ -197,9 +197,11 @@ def test_divergence_is_named_also_after_the_last_update(corridor):
 
 
 def test_a_gradient_of_nans_is_not_called_a_step_too_large():
-    """The observations are NaN and the rewards are not."""
-    nan_obs = dataclasses.replace(poisoned(), reset=lambda key, params: (jnp.int32(-9), jnp.full(1, jnp.nan)))
-    with pytest.raises(training.NonFiniteError, match=r"^gradient must be finite.* at update 0: θ was still finite"):
+    """The observations are NaN and the rewards are not: the environment is named, and not the step."""
+    shown = jnp.full(1, jnp.nan, jnp.float32)
+    nan_obs = dataclasses.replace(poisoned(), reset=lambda key, params: (jnp.int32(-9), shown))
+    message = r"^observations must be finite.* at update 0: as the environment shows"
+    with pytest.raises(training.NonFiniteError, match=message):
         training.train(lambda _: sgd()(nan_obs), jax.random.split(jax.random.key(0), 1), num_updates=1)
 
 

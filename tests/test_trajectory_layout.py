@@ -84,7 +84,7 @@ def test_rollouts_make_right_trajectories():
     params = policy.init(jax.random.key(0), jnp.zeros(maze.observation_space.shape))
     keys = jax.random.split(jax.random.key(1), LANES)
     require_trajectory(jax.eval_shape(lambda: rollouts.episodes(maze, policy, params, keys)))
-    window = lambda: rollouts.window(maze, policy, params, rollouts.start_lanes(maze, keys), STEPS)[1]
+    window = lambda: rollouts.window(maze, policy, params, rollouts.start_lanes(maze, policy, params, keys), STEPS)[1]
     require_trajectory(jax.eval_shape(window))
 
 

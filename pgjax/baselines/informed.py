@@ -80,4 +80,4 @@ def shifted(baseline: Baseline, epsilon: float | jax.Array) -> Baseline:
         values = baseline.predict(state, trajectory)
         return values + jnp.asarray(epsilon, values.dtype)
 
-    return baseline._replace(predict=predict)
+    return baseline._replace(predict=predict, predict_and_update=None)

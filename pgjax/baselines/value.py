@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from pgjax._checks import require_in_range, require_integer
 from pgjax._spread import centre_and_spread
 from pgjax.losses import value_loss
-from pgjax.pieces import map_over_rows, sum_over_rows
-from pgjax.types import Baseline, RowFit, Trajectory
+from pgjax.pieces import map_over_rows, over_rows
+from pgjax.types import Baseline, Trajectory
 
 PyTree = Any
 
@@ -23,16 +23,6 @@ class ValueFunctionState(NamedTuple):
     mean: jax.Array
     scale: jax.Array
     num_updates: jax.Array
-
-
-class _Fitted(NamedTuple):
-    """What a network that is fitted to returns has in common, whatever it looks at."""
-
-    init: Callable
-    update: Callable
-    begin: Callable
-    losses: Callable
-    finish: Callable
 
 
 class _Moments(NamedTuple):
@@ -53,12 +43,13 @@ def fitted(
     num_steps: int,
     decay: float,
     rows_per_piece: int | None,
-) -> _Fitted:
-    """A network m + s · network(row), fitted by ½ (m + s · network(row) − G_t)² / s² over live steps.
+) -> tuple[Callable, Callable]:
+    """`init`, and `(state, trajectory, returns) → (values [T, B], state, metrics)`, of a network fitted to returns.
 
-    m and s are moving averages of the targets' mean and standard deviation: the network's output stays of order one
-    whatever the rewards' unit. Both start at 0, where every value is 0; s begins with the first batch whose targets
-    differ. So a factor c on all rewards is a factor c on all values, and nothing else changes.
+    v = m + s · network(row), fitted by ½ (v − G_t)² / s² over live steps. m and s are moving averages of the targets'
+    mean and standard deviation: the network's output stays of order one whatever the rewards' unit. Both start at 0,
+    where every value is 0; s begins with the first batch whose targets differ. So a factor c on all rewards is a factor
+    c on all values, and nothing else changes.
 
     The metric `unexplained_variance` is E(v − G_t)² / Var(G_t) of the values v that weighed this batch: 1 for the best
     constant, above 1 for worse values, infinite for wrong values of targets that do not vary.
@@ -84,20 +75,12 @@ def fitted(
             num_updates=jnp.zeros((), jnp.int32),
         )
 
-    def begin(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array) -> tuple[_Moments, jax.Array]:
-        """The moved m and s, and the normalised targets `[T, B]`."""
+    def moved(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array) -> _Moments:
         batch_mean, _, spread = (jnp.squeeze(x) for x in centre_and_spread(returns, trajectory.alive))
         averaged = lambda old, new, known: jnp.where(known, new + decay * (old - new), new)
         mean = averaged(state.mean, batch_mean, state.num_updates > 0)
         scale = averaged(state.scale, spread, state.scale > 0)
-        unit = jnp.where(scale > 0, scale, 1.0)
-        moments = _Moments(mean=mean, scale=scale, unit=unit, spread=spread)
-        return moments, jnp.where(scale > 0, (returns - mean) / unit, 0.0)
-
-    def losses(state: ValueFunctionState, moments: _Moments, outputs: jax.Array, targets: jax.Array):
-        """The loss of each row, and the squared error of the values before this update in the same unit."""
-        error = (state.mean - moments.mean) / moments.unit + state.scale / moments.unit * outputs - targets
-        return value_loss(outputs, targets), jax.lax.stop_gradient(jnp.square(error))
+        return _Moments(mean=mean, scale=scale, unit=jnp.where(scale > 0, scale, 1.0), spread=spread)
 
     def step(state: ValueFunctionState, gradient: PyTree) -> ValueFunctionState:
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
@@ -105,48 +88,47 @@ def fitted(
             params=jax.tree.map(jnp.add, state.params, updates), optimizer_state=optimizer_state
         )
 
-    def finish(state: ValueFunctionState, moments: _Moments, means: tuple[jax.Array, jax.Array], gradient: PyTree):
-        loss, error = means
-        new = step(state, gradient)._replace(
+    def use_and_fit(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array):
+        alive, moments = trajectory.alive, moved(state, trajectory, returns)
+        num_live = jnp.maximum(jnp.sum(alive), 1).astype(returns.dtype)
+        targets = jnp.where(moments.scale > 0, (returns - moments.mean) / moments.unit, 0.0)
+
+        def of_piece(params: PyTree, rows: tuple[PyTree, jax.Array, jax.Array], mask: jax.Array):
+            """The loss; the squared error of the values before this update, in the same unit, and those values."""
+            inputs, target, given = rows
+            outputs = jax.vmap(apply_row, (None, 0))(params, inputs)
+            values = state.mean + state.scale * outputs
+            average = lambda x: jnp.sum(jnp.where(mask, x, 0.0)) / num_live
+            error = average(jnp.square((values - given) / moments.unit))
+            return average(value_loss(outputs, target)), (error, values)
+
+        def one_pass(params: PyTree) -> tuple[tuple[jax.Array, jax.Array, PyTree], jax.Array]:
+            def sums_and_values(rows: PyTree, mask: jax.Array):
+                (loss, (error, values)), gradient = jax.value_and_grad(of_piece, has_aux=True)(params, rows, mask)
+                return (loss, error, gradient), values
+
+            return over_rows(sums_and_values, (rows_of(trajectory), targets, returns), alive, rows_per_piece)
+
+        # The first pass has the parameters of the values which weigh this batch.
+        (loss, error, gradient), values = one_pass(state.params)
+
+        def one_more(carry: tuple[ValueFunctionState, PyTree], _):
+            new = step(*carry)
+            return (new, one_pass(new.params)[0][2]), None
+
+        new = state
+        if num_steps > 1:
+            (new, gradient), _ = jax.lax.scan(one_more, (state, gradient), length=num_steps - 1)
+        new = step(new, gradient)._replace(
             mean=moments.mean.astype(state.mean.dtype),
             scale=moments.scale.astype(state.scale.dtype),
             num_updates=state.num_updates + 1,
         )
         ratio = error * jnp.square(moments.unit / jnp.where(moments.spread > 0, moments.spread, 1.0))
         unexplained = jnp.where((moments.spread > 0) | (error == 0), ratio, jnp.inf)
-        return new, {"value_loss": loss, "unexplained_variance": unexplained}
+        return values, new, {"value_loss": loss, "unexplained_variance": unexplained}
 
-    def update(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array):
-        moments, targets = begin(state, trajectory, returns)
-        alive = trajectory.alive
-        num_live = jnp.maximum(jnp.sum(alive), 1).astype(returns.dtype)
-
-        def means_and_gradient(params: PyTree) -> tuple[tuple[jax.Array, jax.Array], PyTree]:
-            def of_piece(params: PyTree, rows: tuple[PyTree, jax.Array], mask: jax.Array):
-                inputs, target = rows
-                each = losses(state, moments, jax.vmap(apply_row, (None, 0))(params, inputs), target)
-                loss, error = (jnp.sum(jnp.where(mask, x, 0.0)) / num_live for x in each)
-                return loss, error
-
-            def one(rows: tuple[PyTree, jax.Array], mask: jax.Array):
-                (loss, error), gradient = jax.value_and_grad(of_piece, has_aux=True)(params, rows, mask)
-                return (loss, error), gradient
-
-            return sum_over_rows(one, (rows_of(trajectory), targets), alive, rows_per_piece)
-
-        # The first pass still has the parameters of the values which weighed this batch.
-        first, gradient = means_and_gradient(state.params)
-
-        def one_more(carry: tuple[ValueFunctionState, PyTree], _):
-            moved = step(*carry)
-            return (moved, means_and_gradient(moved.params)[1]), None
-
-        moved = state
-        if num_steps > 1:
-            (moved, gradient), _ = jax.lax.scan(one_more, (state, gradient), length=num_steps - 1)
-        return finish(moved, moments, first, gradient)
-
-    return _Fitted(init=init, update=update, begin=begin, losses=losses, finish=finish)
+    return init, use_and_fit
 
 
 def value_function(
@@ -174,7 +156,7 @@ def value_function(
     Raises:
         ValueError: if `num_steps` < 1 or `decay` is outside [0, 1].
     """
-    parts = fitted(
+    init, use_and_fit = fitted(
         init_params,
         lambda trajectory: trajectory.obs,
         apply,
@@ -183,24 +165,15 @@ def value_function(
         decay=decay,
         rows_per_piece=rows_per_piece,
     )
-    values = lambda state, outputs: state.mean + state.scale * outputs
 
     def predict(state: ValueFunctionState, trajectory: Trajectory) -> jax.Array:
-        of_rows = lambda obs: values(state, jax.vmap(apply, (None, 0))(state.params, obs))
-        return map_over_rows(of_rows, trajectory.obs, trajectory.alive, rows_per_piece)
+        values = lambda obs: state.mean + state.scale * jax.vmap(apply, (None, 0))(state.params, obs)
+        return map_over_rows(values, trajectory.obs, trajectory.alive, rows_per_piece)
 
-    fit = RowFit(
-        params=lambda state: state.params,
-        outputs=apply,
-        values=values,
-        begin=parts.begin,
-        losses=parts.losses,
-        finish=parts.finish,
-    )
     return Baseline(
-        init=parts.init,
+        init=init,
         predict=predict,
-        update=parts.update,
+        update=lambda state, trajectory, returns: use_and_fit(state, trajectory, returns)[1:],
         of_observation=True,
-        fit=fit if num_steps == 1 else None,
+        predict_and_update=use_and_fit,
     )

@@ -48,7 +48,7 @@ def make_reverse(length: int = 5, vocabulary: int = 9, reward: str = "share") ->
 
     X_1 is a `TokenBuffer` with the prompt, uniform over the Vⁿ strings. A_t writes one symbol into the next place. The
     episode ends when n symbols are written, and only then a reward is paid. The best return is 1, for an answer that is
-    right everywhere (`all_right`); the uniform policy gets 1/V with `"share"` and V⁻ⁿ with `"all"`.
+    right everywhere (the metric `all_right`); the uniform policy gets 1/V with `"share"` and V⁻ⁿ with `"all"`.
 
     Args:
         length: n.
@@ -85,6 +85,7 @@ def make_reverse(length: int = 5, vocabulary: int = 9, reward: str = "share") ->
         ),
         action_space=Discrete(vocabulary),
         horizon=length,
+        metrics=lambda state, obs, params: {"all_right": all_right(obs).astype(jnp.float32)},
     )
 
 

@@ -147,10 +147,13 @@ def make_critic_estimator(
         factors_of_g = jnp.zeros_like(factors) if form == "uncorrected" else factors
         return jnp.where(trajectory.alive, factors * (left - values), 0.0), factors_of_g, left, targets
 
-    def rows(params: PyTree, state: CriticEstimatorState, trajectory: Trajectory):
+    def rows_and_update(params: PyTree, state: CriticEstimatorState, trajectory: Trajectory):
         q = critic.predict(state.critic, trajectory)
         weight, factors, left, targets = weigh(params, state, q, trajectory)
-        return (trajectory.actions, weight, factors[..., None] * q), (left, targets)
+        new_critic, metrics = critic.update(state.critic, trajectory._replace(returns=targets), targets)
+        new_baseline, more = baseline.update(state.baseline, trajectory._replace(returns=left), left)
+        new = CriticEstimatorState(critic=new_critic, baseline=new_baseline)
+        return (trajectory.actions, weight, factors[..., None] * q), new, {**metrics, **more}
 
     def row_objective(outputs: PyTree, rows: tuple) -> tuple[jax.Array, dict[str, jax.Array]]:
         """w ln f_{A_t} + Σ_a f_a q_a, and the entropy."""
@@ -159,18 +162,11 @@ def make_critic_estimator(
         objective = weight * _of_action_taken(log_probs, actions) + jnp.sum(jnp.exp(log_probs) * q, axis=-1)
         return objective, entropies(policy, outputs)
 
-    def update(state: CriticEstimatorState, trajectory: Trajectory, targets: tuple):
-        left, to_predict = targets
-        new_critic, metrics = critic.update(state.critic, trajectory._replace(returns=to_predict), to_predict)
-        new_baseline, more = baseline.update(state.baseline, trajectory._replace(returns=left), left)
-        return CriticEstimatorState(critic=new_critic, baseline=new_baseline), {**metrics, **more}
-
     return assemble(
         policy,
         init=init,
-        rows=rows,
+        weigh=rows_and_update,
         row_objective=row_objective,
-        update=update,
         fits_windows=False,
         needs=baseline.needs,
         rows_per_piece=rows_per_piece,

@@ -61,10 +61,10 @@ def factorised(
     if returns.bootstraps:
         raise ValueError("returns must be total_return or reward_to_go in factorised, got a rule that bootstraps")
 
-    def rows(params: PyTree, state: PyTree, trajectory: Trajectory):
+    def weigh(params: PyTree, state: PyTree, trajectory: Trajectory):
         targets = returns.compute(trajectory, None, None)
         weight = jnp.where(trajectory.alive, targets, 0.0)
-        return (trajectory.obs, trajectory.actions, weight), targets
+        return (trajectory.obs, trajectory.actions, weight), state, {}
 
     def one_row(outputs: PyTree, row: tuple) -> jax.Array:
         obs, action, weight = row
@@ -80,9 +80,8 @@ def factorised(
     return assemble(
         policy,
         init=lambda key, sample: (),
-        rows=rows,
+        weigh=weigh,
         row_objective=row_objective,
-        update=lambda state, trajectory, targets: (state, {}),
         fits_windows=False,
         rows_per_piece=rows_per_piece,
     )

@@ -1,4 +1,4 @@
-"""The one hot path: the gradient of a sum over live rows of an objective of a network's outputs.
+"""The one hot path: the gradient of a sum over live rows of an objective of the policy's outputs.
 
     ∇̂ρ = (1/B) Σ_b Σ_t ∇ objective(outputs(X_t^b, θ), row_t^b)
 
@@ -20,7 +20,6 @@ from pgjax.types import Estimator, Needs, Policy, Trajectory
 
 PyTree = Any
 RowObjective = Callable[[PyTree, PyTree], tuple[jax.Array, PyTree]]
-OutputsOf = Callable[[PyTree, acting.Inputs], PyTree]
 
 
 def count_live(alive: jax.Array, dtype: Any) -> jax.Array:
@@ -41,8 +40,6 @@ def batch_gradient(
     rows: PyTree,
     alive: jax.Array,
     rows_per_piece: int | None = None,
-    *,
-    outputs_of: OutputsOf | None = None,
 ) -> tuple[PyTree, PyTree]:
     """(1/B) Σ_{b,t} ∇ objective over live rows, a pytree as `params`, and Σ_{b,t} of the second output.
 
@@ -51,9 +48,8 @@ def batch_gradient(
         seen: what the policy looks at, `acting.inputs(policy, trajectory)`.
         rows: leaves `[T, B, ...]`.
         alive: bool `[T, B]`.
-        outputs_of: `(params, inputs of a piece) → outputs [N, ...]`; the policy's outputs if None.
     """
-    function = _masked_gradient(policy, row_objective, params, outputs_of)
+    function = _masked_gradient(policy, row_objective, params)
     summed, extra = sum_over_rows(
         function, (seen, rows), alive, rows_per_piece, whole_episodes=policy.memory is not None
     )
@@ -64,20 +60,18 @@ def each_episode(
     policy: Policy, row_objective: RowObjective, params: PyTree, seen: acting.Inputs, rows: PyTree, alive: jax.Array
 ) -> PyTree:
     """Σ_t ∇ objective of every episode, leaves `[B, ...]`: their mean is `batch_gradient`'s."""
-    function = _masked_gradient(policy, row_objective, params, None)
+    function = _masked_gradient(policy, row_objective, params)
     if policy.memory is None:
         return jax.vmap(lambda episode, mask: function(episode, mask)[0], in_axes=1)((seen, rows), alive)
     alone = lambda tree: jax.tree.map(lambda x: x[:, None], tree)
     return jax.vmap(lambda episode, mask: function(alone(episode), mask[:, None])[0], in_axes=1)((seen, rows), alive)
 
 
-def _masked_gradient(policy: Policy, row_objective: RowObjective, params: PyTree, outputs_of: OutputsOf | None):
-    outputs_of = (lambda params, seen: acting.outputs(policy, params, seen)) if outputs_of is None else outputs_of
-
+def _masked_gradient(policy: Policy, row_objective: RowObjective, params: PyTree):
     def total(params: PyTree, piece: tuple[acting.Inputs, PyTree], mask: jax.Array) -> tuple[jax.Array, PyTree]:
         seen, rows = piece
         rows, mask = acting.rows_of(policy, (rows, mask))
-        objective, extra = row_objective(outputs_of(params, seen), rows)
+        objective, extra = row_objective(acting.outputs(policy, params, seen), rows)
         over_live = lambda x: jnp.sum(jnp.where(mask, x, 0.0))
         return over_live(objective), jax.tree.map(over_live, extra)
 
@@ -105,9 +99,8 @@ def assemble(
     policy: Policy,
     *,
     init: Callable[[jax.Array, Trajectory], PyTree],
-    rows: Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, PyTree]],
+    weigh: Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, PyTree, dict[str, jax.Array]]],
     row_objective: RowObjective,
-    update: Callable[[PyTree, Trajectory, PyTree], tuple[PyTree, dict[str, jax.Array]]],
     fits_windows: bool,
     needs: Needs | None = None,
     rows_per_piece: int | None = None,
@@ -116,27 +109,23 @@ def assemble(
 
     Args:
         init, fits_windows, needs: the `Estimator`'s own.
-        rows: `(params, state, trajectory) → (rows [T, B, ...], targets)`: all that `row_objective` needs, constants of
-            the gradient, and whatever `update` takes.
+        weigh: `(params, state, trajectory) → (rows [T, B, ...], new state, metrics)`: all that `row_objective` needs,
+            made with the old state and constant for the gradient; the new state has seen the batch.
         row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], name → a metric of each row [N])`.
-        update: `(state, trajectory, targets) → (state, metrics)`, after use.
     """
 
     def gradient(params: PyTree, state: PyTree, trajectory: Trajectory):
         require_trajectory(trajectory)
-        all_rows, targets = rows(params, state, trajectory)
+        rows, state, metrics = weigh(params, state, trajectory)
         seen = acting.inputs(policy, trajectory)
-        estimate, sums = batch_gradient(
-            policy, row_objective, params, seen, all_rows, trajectory.alive, rows_per_piece
-        )
-        state, metrics = update(state, trajectory, targets)
+        estimate, sums = batch_gradient(policy, row_objective, params, seen, rows, trajectory.alive, rows_per_piece)
         return estimate, state, {**mean_over_live(sums, trajectory.alive), **metrics}
 
     def episode_gradients(params: PyTree, state: PyTree, trajectory: Trajectory) -> PyTree:
         require_trajectory(trajectory)
-        all_rows, _ = rows(params, state, trajectory)
+        rows, _, _ = weigh(params, state, trajectory)
         seen = acting.inputs(policy, trajectory)
-        return each_episode(policy, row_objective, params, seen, all_rows, trajectory.alive)
+        return each_episode(policy, row_objective, params, seen, rows, trajectory.alive)
 
     return Estimator(
         init=init,

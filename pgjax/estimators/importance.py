@@ -109,27 +109,22 @@ def importance_weighted(
         values = baseline.predict(state, trajectory._replace(returns=targets))
         return jnp.exp(up_to - log_ratio) * (targets - ratios * values), targets
 
-    def rows(params: PyTree, state: PyTree, trajectory: Trajectory):
+    def rows_and_update(params: PyTree, state: PyTree, trajectory: Trajectory):
         log_ratio = log_ratios(policy, params, trajectory, rows_per_piece)
         weight, targets = weigh(state, log_ratio, trajectory)
         weight = jnp.where(trajectory.alive, time_factors(returns, time_weights, weight) * weight, 0.0)
-        return (trajectory.actions, weight), (targets, log_ratio)
-
-    def update(state: PyTree, trajectory: Trajectory, targets: tuple[jax.Array, jax.Array]):
-        to_predict, log_ratio = targets
-        state, metrics = baseline.update(state, trajectory._replace(returns=to_predict), to_predict)
+        state, metrics = baseline.update(state, trajectory._replace(returns=targets), targets)
         # A common factor cancels; without the largest, exp cannot overflow.
         total = jnp.sum(log_ratio, axis=0)
         relative = jnp.exp(total - jnp.max(total))
         effective = jnp.square(jnp.mean(relative)) / jnp.mean(jnp.square(relative))
-        return state, {"effective_sample_size": effective, **metrics}
+        return (trajectory.actions, weight), state, {"effective_sample_size": effective, **metrics}
 
     return assemble(
         policy,
         init=baseline.init,
-        rows=rows,
+        weigh=rows_and_update,
         row_objective=weighted_log_likelihood(policy),
-        update=update,
         fits_windows=False,
         needs=baseline.needs,
         rows_per_piece=rows_per_piece,

@@ -63,33 +63,30 @@ def per_parameter(
         seen = acting.inputs(policy, trajectory)
         return each_episode(policy, row_objective, params, seen, score_rows(trajectory), trajectory.alive)
 
-    def rows(params: PyTree, state: PyTree, trajectory: Trajectory):
+    def weigh(params: PyTree, state: PyTree, trajectory: Trajectory):
         total = returns.compute(trajectory, None, None)
-        scores = each_score(params, trajectory) if values is None else None
-        return (trajectory.actions, jnp.where(trajectory.alive, total, 0.0)), (total[0], scores)
+        if values is None:
+            state = learn(state, each_score(params, trajectory), total[0])
+        return (trajectory.actions, jnp.where(trajectory.alive, total, 0.0)), state, {}
 
     def subtract(params: PyTree, state: PyTree, with_return: PyTree, score: PyTree) -> PyTree:
         learned = lambda: jax.tree.map(ratio_or_zero, state.weighted, state.squares)
         baseline = learned() if values is None else _checked(values, params)
         return jax.tree.map(lambda g, b, s: g - b * s, with_return, baseline, score)
 
-    def update(state: PyTree, trajectory: Trajectory, seen: tuple[jax.Array, PyTree]):
-        total, scores = seen
-        if values is not None:
-            return state, {}
+    def learn(state: PerParameterState, scores: PyTree, total: jax.Array) -> PerParameterState:
         move = lambda old, new: (decay * old + (1.0 - decay) * new).astype(old.dtype)
         squared = jax.tree.map(jnp.square, scores)
         of_each = lambda g, s: g.astype(s.dtype) * s
         weighted = jax.tree.map(lambda s: jnp.mean(jax.vmap(of_each)(total, s), axis=0), squared)
         squares = jax.tree.map(lambda s: jnp.mean(s, axis=0), squared)
-        return jax.tree.map(move, state, PerParameterState(weighted=weighted, squares=squares)), {}
+        return jax.tree.map(move, state, PerParameterState(weighted=weighted, squares=squares))
 
     plain = assemble(
         policy,
         init=lambda key, sample: (),
-        rows=rows,
+        weigh=weigh,
         row_objective=row_objective,
-        update=update,
         fits_windows=False,
         rows_per_piece=rows_per_piece,
     )

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from pgjax import acting, distributions, losses
 from pgjax._checks import require_in_range
 from pgjax.contracts import require_trajectory
-from pgjax.estimators.hot_path import assemble, batch_gradient, count_live, entropies, mean_over_live
+from pgjax.estimators.hot_path import assemble, entropies
 from pgjax.estimators.rules import Returns
 from pgjax.estimators.scores import squared_score_norms
-from pgjax.estimators.weighting import Weighting, make_weighting, time_scale
-from pgjax.types import Baseline, Estimator, Policy, RowFit, Trajectory
+from pgjax.estimators.weighting import make_weighting, time_scale
+from pgjax.types import Baseline, Estimator, Policy, Trajectory
 
 PyTree = Any
 Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -121,94 +121,28 @@ def make_estimator(
         )
         return trajectory._replace(score_norms=norms)
 
-    def extras(trajectory: Trajectory) -> tuple:
-        """What a row of any objective needs besides its weight."""
+    def weigh(params: PyTree, state: PyTree, trajectory: Trajectory):
+        trajectory = with_scores(params, trajectory)
+        weight, state, metrics = weighting.weigh_and_update(state, trajectory)
         scale = time_scale(over_time, trajectory.alive, trajectory.rewards.dtype)
         bonus = None if no_bonus else jnp.broadcast_to(entropy_coef * scale, trajectory.alive.shape)
-        return trajectory.actions, trajectory.behaviour_log_probs, bonus
-
-    def rows(params: PyTree, state: PyTree, trajectory: Trajectory):
-        trajectory = with_scores(params, trajectory)
-        weight, targets = weighting.weigh(state, trajectory)
-        return (weight, extras(trajectory)), (trajectory.score_norms, targets)
+        return (trajectory.actions, weight, trajectory.behaviour_log_probs, bonus), state, metrics
 
     def row_objective(outputs: PyTree, rows: tuple) -> tuple[jax.Array, dict[str, jax.Array]]:
         """w ln f + c H (with `score_function`), and H where it is known."""
-        weight, (actions, behaviour, bonus) = rows
+        actions, weight, behaviour, bonus = rows
         log_probs = jax.vmap(policy.distribution.log_prob)(outputs, actions)
         behaviour = jax.lax.stop_gradient(log_probs) if behaviour is None else behaviour
         known = entropies(policy, outputs)
         value = objective(log_probs, behaviour, weight)
         return (value if bonus is None else value + bonus * known["entropy"]), known
 
-    def update(state: PyTree, trajectory: Trajectory, seen: tuple[jax.Array | None, jax.Array]):
-        score_norms, targets = seen
-        return weighting.update(state, trajectory._replace(score_norms=score_norms, returns=targets), targets)
-
-    separate = assemble(
+    return assemble(
         policy,
         init=weighting.init,
-        rows=rows,
+        weigh=weigh,
         row_objective=row_objective,
-        update=update,
         fits_windows=weighting.fits_windows,
         needs=weighting.needs,
         rows_per_piece=rows_per_piece,
     )
-    if weighting.baseline.fit is None or weighting.returns.bootstraps or standardise != "none":
-        return separate
-    fused = _fused_gradient(policy, weighting, weighting.baseline.fit, row_objective, extras, rows_per_piece)
-    return separate._replace(gradient=fused)
-
-
-def _fused_gradient(
-    policy: Policy,
-    weighting: Weighting,
-    fit: RowFit,
-    row_objective: Callable,
-    extras: Callable[[Trajectory], tuple],
-    rows_per_piece: int | None,
-) -> Callable:
-    """The `gradient` of an estimator whose baseline is a network, in one pass over the rows for both networks.
-
-    v(X_t) is computed once: it is subtracted from G_t with the old φ, and the same forward pass is differentiated for
-    the fit. The numbers are those of two passes, up to rounding.
-    """
-
-    def outputs_of(both: tuple[PyTree, PyTree], seen: acting.Inputs) -> tuple[PyTree, jax.Array]:
-        params, fit_params = both
-        values = jax.vmap(fit.outputs, (None, 0))(fit_params, acting.rows_of(policy, seen.obs))
-        return acting.outputs(policy, params, seen), values
-
-    def gradient(params: PyTree, state: PyTree, trajectory: Trajectory):
-        require_trajectory(trajectory)
-        alive, targets = trajectory.alive, weighting.targets(trajectory)
-        seen_targets = trajectory._replace(returns=targets)
-        context, fit_rows = fit.begin(state, seen_targets, targets)
-        # The hot path divides by the number of episodes, and the fit averages over live rows.
-        share = alive.shape[1] / count_live(alive, targets.dtype)
-
-        def both_objectives(outputs: tuple[PyTree, jax.Array], rows: tuple):
-            (policy_outputs, raw), (factor, target, fit_row, extra) = outputs, rows
-            values = fit.values(state, jax.lax.stop_gradient(raw))
-            objective, known = row_objective(policy_outputs, (factor * (target - values), extra))
-            loss, number = fit.losses(state, context, raw, fit_row)
-            # The two sums share no parameter, so their gradients do not mix.
-            return objective - share * loss, (known, (loss, number))
-
-        rows = (weighting.factors(trajectory), targets, fit_rows, extras(trajectory))
-        (estimate, descent), sums = batch_gradient(
-            policy,
-            both_objectives,
-            (params, fit.params(state)),
-            acting.inputs(policy, trajectory),
-            rows,
-            alive,
-            rows_per_piece,
-            outputs_of=outputs_of,
-        )
-        known, means = mean_over_live(sums, alive)
-        state, metrics = fit.finish(state, context, means, jax.tree.map(jnp.negative, descent))
-        return estimate, state, {**known, **metrics}
-
-    return gradient

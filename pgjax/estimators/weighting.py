@@ -28,24 +28,20 @@ class Weighting(NamedTuple):
 
     Attributes:
         init: `(key, sample) → state`, the baseline's.
-        targets: `trajectory → G [T, B]`, for returns that do not bootstrap.
         weigh: `(state, trajectory) → (w [T, B], G [T, B])`: the number that multiplies ∇ ln f(X_t, θ)_{A_t} in the sum
             over rows whose mean over episodes estimates ∇ρ(θ), and what the baseline is to be fitted to.
-        factors: `trajectory → c [T, B]`: the factor of each row, γᵗ and the mean over time, zero where not alive.
-        update: `(state, trajectory, G) → (state, metrics)`.
-        returns, baseline, standardise: what it was made of.
+        weigh_and_update: `(state, trajectory) → (w [T, B], state, metrics)`: the weights of the old state, and the new
+            one, which has seen the batch.
+        returns, baseline: what it was made of.
         fits_windows: whether windows, which cut episodes, can be weighed.
         needs: what `weigh` and `update` read of the trajectory beyond what a rollout records.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
-    targets: Callable[[Trajectory], jax.Array]
     weigh: Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]]
-    factors: Callable[[Trajectory], jax.Array]
-    update: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, dict[str, jax.Array]]]
+    weigh_and_update: Callable[[PyTree, Trajectory], tuple[jax.Array, PyTree, dict[str, jax.Array]]]
     returns: Returns
     baseline: Baseline
-    standardise: str
     fits_windows: bool
     needs: Needs
 
@@ -102,9 +98,7 @@ def make_weighting(
             scale = scale * powers[:, None]
         return jnp.where(alive, scale, 0.0)
 
-    def weigh(state: PyTree, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
-        require_trajectory(trajectory)
-        targets, values = targets_and_values(returns, baseline, state, trajectory)
+    def weights_of(targets: jax.Array, values: jax.Array, trajectory: Trajectory) -> jax.Array:
         weights = targets - values
         if standardise == "population":
             weights = advantages.standardise(weights, trajectory.alive)
@@ -112,17 +106,29 @@ def make_weighting(
             ddof = int(standardise == "group_sample")
             weights = advantages.standardise_groups(weights.T, group_size=needs.group_size, ddof=ddof).T
         # A row of padding may hold anything, infinities too, and 0 · ∞ is NaN.
-        return factors(trajectory) * jnp.where(trajectory.alive, weights, 0.0), targets
+        return factors(trajectory) * jnp.where(trajectory.alive, weights, 0.0)
+
+    def weigh(state: PyTree, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+        require_trajectory(trajectory)
+        targets, values = targets_and_values(returns, baseline, state, trajectory)
+        return weights_of(targets, values, trajectory), targets
+
+    def weigh_and_update(state: PyTree, trajectory: Trajectory) -> tuple[jax.Array, PyTree, dict[str, jax.Array]]:
+        require_trajectory(trajectory)
+        if returns.bootstraps or baseline.predict_and_update is None:
+            targets, values = targets_and_values(returns, baseline, state, trajectory)
+            state, metrics = baseline.update(state, trajectory._replace(returns=targets), targets)
+        else:
+            targets = returns.compute(trajectory, None, None)
+            values, state, metrics = baseline.predict_and_update(state, trajectory._replace(returns=targets), targets)
+        return weights_of(targets, values, trajectory), state, metrics
 
     return Weighting(
         init=baseline.init,
-        targets=lambda trajectory: returns.compute(trajectory, None, None),
         weigh=weigh,
-        factors=factors,
-        update=baseline.update,
+        weigh_and_update=weigh_and_update,
         returns=returns,
         baseline=baseline,
-        standardise=standardise,
         fits_windows=returns.bootstraps and time_weights == "none" and over_time != "episode_mean",
         needs=needs,
     )

@@ -124,17 +124,22 @@ class SharedEpisodes(NamedTuple):
         mesh = Mesh(np.asarray(devices), (EPISODES_AXIS,), axis_types=(AxisType.Auto,))
         return cls(mesh=mesh, deterministic=deterministic)
 
+    @property
+    def whole(self) -> NamedSharding:
+        """Of arrays that every device holds whole."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
     def scatter(self, tree: PyTree) -> PyTree:
         """The leaves, whole on every device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.device_put(tree, self.whole)
 
     def gather(self, tree: PyTree) -> PyTree:
         return jax.device_put(tree, self.mesh.devices[0])
 
     def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
-        whole = NamedSharding(self.mesh, PartitionSpec())
+        options = {"out_shardings": self.whole, **options}
         with jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
-            return jax.jit(function, out_shardings=whole, **options).lower(*arguments).compile()
+            return jax.jit(function, **options).lower(*arguments).compile()
 
     def each(self, function: Callable, mapping: str, num_shared: int = 0) -> Callable:
         del mapping

@@ -9,9 +9,10 @@ import optax
 
 from pgjax import estimators, evaluation, rollouts
 from pgjax import rewards as reward_stages
-from pgjax._checks import require_integer, require_kind
+from pgjax._checks import require_kind
 from pgjax._shards import everywhere
 from pgjax.contracts import require_environment
+from pgjax.training._sizes import checked_sizes
 from pgjax.types import Environment, Estimator, Policy, Rewards, TrainState, Trajectory
 
 PyTree = Any
@@ -113,27 +114,12 @@ def make_trainer(
     require_kind("policy", policy, Policy, "networks.make_policy(environment)")
     require_kind("estimator", estimator, Estimator, "estimators.make_estimator(policy)")
     require_kind("optimizer", optimizer, optax.GradientTransformation, "optax.adam(0.01)")
-    group_size = _checked_sizes(estimator, num_episodes, num_steps, group_size, microbatches, epochs)
+    group_size = checked_sizes(estimator, num_episodes, num_steps, group_size, microbatches, epochs)
     rewards = reward_stages.as_paid() if rewards is None else rewards
     require_kind("rewards", rewards, Rewards, "rewards.transform(rewards.whiten)")
     part = num_episodes // microbatches
-    record = rewards.needs_log_probs
-
-    def collect(state: TrainState, key: jax.Array) -> tuple[PyTree, Trajectory, Metrics]:
-        if num_steps is not None:
-            lanes, trajectory, finished = rollouts.window(
-                environment, policy, state.params, state.lanes, num_steps, record_log_probs=record
-            )
-            return lanes, trajectory, _window_metrics(trajectory, finished)
-        keys = jax.random.split(key, part)
-        how = {"group_size": group_size, "record_log_probs": record}
-        trajectory = rollouts.episodes(environment, policy, state.params, keys, **how)
-        if estimator.needs.greedy_returns:
-            relabel = lambda played: rewards.relabel(state.params, state.reward_state, played)[0]
-            trajectory = evaluation.with_greedy_returns(
-                environment, policy, state.params, keys, trajectory, relabel=relabel, **how
-            )
-        return state.lanes, trajectory, _episode_metrics(trajectory)
+    collect = _make_collect(environment, policy, estimator, rewards, part, num_steps, group_size)
+    learner = _make_learner(policy, estimator, optimizer, rewards, epochs)
 
     def init(key: jax.Array) -> TrainState:
         params_key, baseline_key, lanes_key, run_key = jax.random.split(key, 4)
@@ -153,8 +139,72 @@ def make_trainer(
         sample = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return state._replace(estimator_state=estimator.init(baseline_key, sample))
 
+    def update(state: TrainState) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.key, state.update)
+        if microbatches > 1:
+            return _learn_in_parts(collect, learner, state, jax.random.split(key, microbatches))
+        lanes, trajectory, metrics = collect(state, key)
+        state, more = learner.learn(state, trajectory)
+        return state._replace(lanes=lanes), {**metrics, **more}
+
+    return Trainer(init=init, update=update, learn=learner.learn, num_episodes=part, group_size=group_size)
+
+
+Collect = Callable[[TrainState, jax.Array], tuple[PyTree, Trajectory, Metrics]]
+
+
+def _make_collect(
+    environment: Environment,
+    policy: Policy,
+    estimator: Estimator,
+    rewards: Rewards,
+    num_episodes: int,
+    num_steps: int | None,
+    group_size: int,
+) -> Collect:
+    """`(state, key) → (lanes, trajectory, metrics)`: what the estimator and the reward stage need, as it was paid."""
+    record = rewards.needs_log_probs
+
+    def window(state: TrainState, key: jax.Array) -> tuple[PyTree, Trajectory, Metrics]:
+        del key
+        lanes, trajectory, finished = rollouts.window(
+            environment, policy, state.params, state.lanes, num_steps, record_log_probs=record
+        )
+        return lanes, trajectory, _window_metrics(trajectory, finished)
+
+    def episodes(state: TrainState, key: jax.Array) -> tuple[PyTree, Trajectory, Metrics]:
+        keys = jax.random.split(key, num_episodes)
+        how = {"group_size": group_size, "record_log_probs": record}
+        trajectory = rollouts.episodes(environment, policy, state.params, keys, **how)
+        if estimator.needs.greedy_returns:
+            relabel = lambda played: rewards.relabel(state.params, state.reward_state, played)[0]
+            trajectory = evaluation.with_greedy_returns(
+                environment, policy, state.params, keys, trajectory, relabel=relabel, **how
+            )
+        return state.lanes, trajectory, _episode_metrics(trajectory)
+
+    return episodes if num_steps is None else window
+
+
+class _Learner(NamedTuple):
+    """What is done with a collected trajectory.
+
+    Attributes:
+        weigh: `(state, trajectory) → (∇̂ρ, state, metrics, trajectory)`: the states of the reward stage and of the
+            estimator after use, and the trajectory as it was weighed.
+        ascend: `(state, ∇̂ρ) → state`, one step of the optimiser.
+        learn: `Trainer.learn`.
+    """
+
+    weigh: Callable[[TrainState, Trajectory], tuple[PyTree, TrainState, Metrics, Trajectory]]
+    ascend: Callable[[TrainState, PyTree], TrainState]
+    learn: Callable[[TrainState, Trajectory], tuple[TrainState, Metrics]]
+
+
+def _make_learner(
+    policy: Policy, estimator: Estimator, optimizer: optax.GradientTransformation, rewards: Rewards, epochs: int
+) -> _Learner:
     def weigh(state: TrainState, trajectory: Trajectory) -> tuple[PyTree, TrainState, Metrics, Trajectory]:
-        """∇̂ρ, the states of the reward stage and of the estimator after use, and the trajectory as it was weighed."""
         trajectory, found = rewards.relabel(state.params, state.reward_state, _statistics_everywhere(trajectory))
         gradient, estimator_state, more = estimator.gradient(state.params, state.estimator_state, trajectory)
         reward_state = rewards.update(state.reward_state, trajectory)
@@ -186,29 +236,26 @@ def make_trainer(
             state = more_epochs(old, state, trajectory)
         return state._replace(update=old.update + 1), {**metrics, "gradient_norm": optax.tree.norm(gradient)}
 
-    def learn_in_parts(old: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:
-        def add(carry: tuple[PyTree, TrainState], part_key: jax.Array):
-            total, state = carry
-            _, trajectory, metrics = collect(state, part_key)
-            gradient, state, more, _ = weigh(state, trajectory)
-            return (jax.tree.map(jnp.add, total, gradient), state), {**metrics, **more}
+    return _Learner(weigh=weigh, ascend=ascend, learn=learn)
 
-        zeros = jax.tree.map(jnp.zeros_like, old.params)
-        (total, state), metrics = jax.lax.scan(add, (zeros, old), jax.random.split(key, microbatches))
-        counts = {name: jnp.sum(metrics.pop(name)) for name in _COUNTS}
-        gradient = jax.tree.map(lambda x: x / microbatches, total)
-        metrics = {**jax.tree.map(jnp.mean, metrics), **counts, "gradient_norm": optax.tree.norm(gradient)}
-        return ascend(state, gradient)._replace(update=old.update + 1), metrics
 
-    def update(state: TrainState) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.update)
-        if microbatches > 1:
-            return learn_in_parts(state, key)
-        lanes, trajectory, metrics = collect(state, key)
-        state, more = learn(state, trajectory)
-        return state._replace(lanes=lanes), {**metrics, **more}
+def _learn_in_parts(
+    collect: Collect, learner: _Learner, old: TrainState, part_keys: jax.Array
+) -> tuple[TrainState, Metrics]:
+    """One step of the optimiser along the mean gradient of the parts, which are collected one after another."""
 
-    return Trainer(init=init, update=update, learn=learn, num_episodes=part, group_size=group_size)
+    def add(carry: tuple[PyTree, TrainState], part_key: jax.Array):
+        total, state = carry
+        _, trajectory, metrics = collect(state, part_key)
+        gradient, state, more, _ = learner.weigh(state, trajectory)
+        return (jax.tree.map(jnp.add, total, gradient), state), {**metrics, **more}
+
+    zeros = jax.tree.map(jnp.zeros_like, old.params)
+    (total, state), metrics = jax.lax.scan(add, (zeros, old), part_keys)
+    counts = {name: jnp.sum(metrics.pop(name)) for name in _COUNTS}
+    gradient = jax.tree.map(lambda x: x / part_keys.shape[0], total)
+    metrics = {**jax.tree.map(jnp.mean, metrics), **counts, "gradient_norm": optax.tree.norm(gradient)}
+    return learner.ascend(state, gradient)._replace(update=old.update + 1), metrics
 
 
 def _statistics_everywhere(trajectory: Trajectory) -> Trajectory:
@@ -216,48 +263,3 @@ def _statistics_everywhere(trajectory: Trajectory) -> Trajectory:
     names = ("rewards", "alive", "terminated", "truncated", "behaviour_log_probs", "greedy_returns")
     numbers = {name: getattr(trajectory, name) for name in names}
     return trajectory._replace(**everywhere(numbers))
-
-
-def _checked_sizes(
-    estimator: Estimator,
-    num_episodes: int,
-    num_steps: int | None,
-    group_size: int | None,
-    microbatches: int,
-    epochs: int,
-) -> int:
-    """The group size to collect with, once all sizes fit each other."""
-    require_integer("num_episodes", num_episodes, 1, None)
-    require_integer("microbatches", microbatches, 1, num_episodes)
-    require_integer("epochs", epochs, 1, None)
-    needs = estimator.needs
-    if epochs > 1 and microbatches > 1:
-        raise ValueError(f"epochs must be 1 with microbatches={microbatches}, which keep no batch, got {epochs}")
-    if num_episodes % microbatches:
-        raise ValueError(f"microbatches must divide num_episodes={num_episodes}, got {microbatches}")
-    wanted = needs.group_size or 1
-    if num_steps is not None:
-        require_integer("num_steps", num_steps, 1, None)
-        if microbatches != 1:
-            raise ValueError(f"microbatches must be 1 with continuing windows (num_steps), got {microbatches}")
-        if needs.greedy_returns:
-            raise ValueError("num_steps must be None with an estimator that needs greedy episodes, which start anew")
-        if group_size not in (None, 1) or wanted > 1:
-            raise ValueError(
-                f"group_size must be 1 with continuing windows (num_steps), whose episodes share no start, "
-                f"got {group_size or wanted}"
-            )
-        if not estimator.fits_windows:
-            raise ValueError(
-                f"num_steps must be None (complete episodes) unless the estimator's returns bootstrap and no factor "
-                f"depends on the time in the episode, got {num_steps}: a window cuts episodes"
-            )
-    if group_size is None:
-        group_size = wanted
-    require_integer("group_size", group_size, 1, num_episodes)
-    if group_size > 1 and wanted > 1 and group_size != wanted:
-        raise ValueError(f"group_size must be the estimator's, {wanted}, or 1 (every start its own), got {group_size}")
-    if (num_episodes // microbatches) % group_size:
-        of_part = f" of a part, {num_episodes // microbatches}" if microbatches > 1 else f"={num_episodes}"
-        raise ValueError(f"group_size must divide num_episodes{of_part}, got {group_size}")
-    return group_size
