@@ -201,7 +201,9 @@ def over_rows(
     found = _shards.over_episode_shards(of_shard, (rows, alive), in_axes=(1, 1), out_axes=(0, 1))
     parts, values = _shards.everywhere(found)
     one = lambda total, part: (_add(total, part), None)
-    total, _ = jax.lax.scan(one, jax.tree.map(lambda x: jnp.zeros_like(x[0]), parts), parts)
+    # There may be no sums at all, so the number of blocks has to be said.
+    start = jax.tree.map(lambda x: jnp.zeros_like(x[0]), parts)
+    total, _ = jax.lax.scan(one, start, parts, length=num_episodes // size)
     return total, values
 
 

@@ -136,8 +136,11 @@ from pgjax import baselines, environments, estimators, networks, training
 recall = environments.make("recall", cues=2, delay=1)
 policy = networks.make_policy(recall, network="gru", hidden=(), network_options={"memory_size": 2})
 plain = estimators.make_estimator(policy, baseline=baselines.leave_one_out())
-for estimator in (plain, estimators.natural(plain, policy, damping=0.1)):
-    build = lambda rate: training.make_trainer(recall, policy, estimator, optax.sgd(rate), num_episodes=8)
+clipped = estimators.make_estimator(policy, objective=estimators.clipped_surrogate(0.2))
+for estimator, epochs in ((plain, 1), (estimators.natural(plain, policy, damping=0.1), 1), (clipped, 2)):
+    build = lambda rate: training.make_trainer(
+        recall, policy, estimator, optax.sgd(rate), num_episodes=8, epochs=epochs
+    )
     runs = [
         training.train(build, jax.random.split(jax.random.key(0), 1), jnp.full(1, 0.1), num_updates=2, devices=count)
         for count in (1, 2)
