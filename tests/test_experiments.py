@@ -415,7 +415,7 @@ SLATE = """
     ("env", "options", "arguments"),
     [
         ("recall", {}, {"network": "gru", "hidden": [], "network_options": {"memory_size": 32}}),
-        ("reverse", {}, {"network": "transformer", "hidden": [64, 64], "network_options": {}}),
+        ("reverse", {"hidden": (8,)}, {"network": "transformer", "hidden": [8], "network_options": {}}),
         (
             "recall",
             {"network": "gru", "network_options": ("memory_size=2",), "activation": "relu", "hidden": (3,)}
