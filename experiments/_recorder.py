@@ -37,6 +37,7 @@ class Recorder:
 
     Attributes:
         directory: where the files are now; the final place once the block has ended.
+        failure: the reason that `failed` was given, or None.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Recorder:
         self._timings: dict[str, float] = {}
         self._metrics = None
         self._to_go_on: str | None = None
+        self.failure: str | None = None
 
     def __enter__(self) -> "Recorder":
         from rich.console import Console
@@ -85,7 +87,7 @@ class Recorder:
         if isinstance(error, UsageError) and not recorded:
             self._remove()
         elif error is None:
-            self._finish("complete", None)
+            self._finish("failed" if self.failure else "complete", self.failure)
             self._show()
         else:
             self._finish_early(error)
@@ -153,6 +155,10 @@ class Recorder:
     def resumable(self, option: str = "--resume") -> None:
         """From here on an early end says how to go on: the command with `option` and the run's directory."""
         self._to_go_on = f"python -m experiments.{self.experiment} {option}"
+
+    def failed(self, reason: str) -> None:
+        """The run ends as failed for this reason, once all that did not fail is recorded and drawn."""
+        self.failure = reason
 
     def figure(self, figure: Any, name: str) -> pathlib.Path:
         """Writes a matplotlib figure as `NAME.png`, its title also as the file's `Title`."""

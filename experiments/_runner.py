@@ -14,9 +14,9 @@
     if __name__ == "__main__":
         runner.main(__file__, __doc__, Config, run, plot)
 
-Exit codes: 0 done, 1 failed (with a traceback), 2 refused (one line, nothing left behind), 130 and 143
-interrupted. Nothing here imports jax before the options have been accepted. Devices and the compilation cache
-(`_runtime.py`) are options of every experiment.
+Exit codes: 0 done, 1 failed (with a traceback), 2 refused (one line, nothing left behind) or failed in part (one line,
+the rest is kept), 130 and 143 interrupted. Nothing here imports jax before the options have been accepted. Devices and
+the compilation cache (`_runtime.py`) are options of every experiment.
 """
 
 import contextlib
@@ -70,7 +70,8 @@ def execute(
     `start` is called in between: the configuration has been accepted, and JAX has not started.
 
     Raises:
-        UsageError: the configuration, the run's name or the output directory is refused.
+        UsageError: the configuration, the run's name or the output directory is refused; or a part of what was asked
+            for failed (`Recorder.failed`), and the rest is in the directory of the run.
     """
     with usage_errors():
         getattr(config, "validate", lambda: None)()
@@ -79,6 +80,8 @@ def execute(
         results = run(config, recorder)
         if plot is not None:
             plot(results, recorder)
+    if recorder.failure is not None:
+        raise UsageError(recorder.failure)
     return recorder.directory
 
 

@@ -254,7 +254,7 @@ def rates(config: Config, recorder: runner.Recorder) -> dict[str, dict[int, Meas
         recorder.row(quantity="(b) 10⁶ live steps/s, best", variant=name, ours=best / 1e6, verdict=verdict)
     counted = ", ".join(f"{name} {number / 1e3:.0f}" for name, number in operations.items())
     recorder.note(f"(b) After {config.practice} practice updates an episode lasts {length:.0f} steps.")
-    recorder.note(f"(b) {jax.local_device_count()} devices (--devices) share the episodes where their number allows it.")
+    recorder.note(f"(b) {jax.local_device_count()} devices (--devices) share the episodes where they can.")
     recorder.note(f"(c) 10³ operations for a live step, counted in loop-free pieces: {counted}.")
     if hasattr(os, "getloadavg"):
         load = ", ".join(f"{number:.1f}" for number in os.getloadavg())

@@ -14,6 +14,7 @@ or matplotlib before it is needed.
 import importlib
 
 _MODULES = (
+    "acting",
     "advantages",
     "baselines",
     "checkpoints",
@@ -39,22 +40,29 @@ _MODULES = (
     "returns",
     "rewards",
     "rollouts",
+    "spaces",
     "training",
     "types",
 )
-_TYPES = (
-    "Baseline",
-    "Box",
-    "Critic",
-    "Discrete",
-    "Distribution",
-    "Environment",
-    "Estimator",
-    "Policy",
-    "Step",
-    "TrainState",
-    "Trajectory",
-)
+# The records that most programs need, each with the module that defines it.
+_TYPES = {
+    "Baseline": "types",
+    "Box": "spaces",
+    "Critic": "types",
+    "Discrete": "spaces",
+    "Distribution": "types",
+    "Environment": "types",
+    "Estimator": "types",
+    "Memory": "types",
+    "MultiDiscrete": "spaces",
+    "Needs": "types",
+    "Policy": "types",
+    "Rewards": "types",
+    "Slate": "spaces",
+    "Step": "types",
+    "TrainState": "types",
+    "Trajectory": "types",
+}
 
 __all__ = [*_MODULES, *_TYPES]
 
@@ -63,7 +71,7 @@ def __getattr__(name: str):
     if name in _MODULES:
         return importlib.import_module(f"pgjax.{name}")
     if name in _TYPES:
-        return getattr(importlib.import_module("pgjax.types"), name)
+        return getattr(importlib.import_module(f"pgjax.{_TYPES[name]}"), name)
     raise AttributeError(f"module 'pgjax' has no attribute {name!r}")
 
 

@@ -81,6 +81,16 @@ def require_one_of(name: str, value: Any, options: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
 
 
+def require_kind(name: str, value: Any, kind: type, example: str) -> None:
+    """value is such a record, for arguments in whose place a word or a function that makes one is easily given.
+
+    Raises:
+        ValueError: if it is none, with an example of how one is made.
+    """
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be of type {kind.__name__} (such as {example}), got {value!r}")
+
+
 def shown(value: Any) -> str:
     """A value from outside, such as a file's, as an error shows it: of bounded length, without control characters."""
     text = value if isinstance(value, str) else reprlib.repr(value)

@@ -6,29 +6,29 @@ in float32 those of 10¹⁹ overflow and those of 10⁻²³ vanish. Nothing here
 is a factor on mean and spread.
 """
 
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 
-def ordered_sum(x: jax.Array) -> jax.Array:
-    """Σ x over all axes, a scalar, by adding the second half to the first until one number is left.
+def ordered_sum(x: jax.Array, axis: int | None = None) -> jax.Array:
+    """Σ x along one axis or over all (dimensions kept), by adding the second half to the first until one is left.
 
     `jnp.sum` takes numbers in the order in which the compiler lays them out in memory, which may differ from one number
     of devices to another, and the last bits with it. These additions are elementwise, so that no layout changes them.
     """
+    shape = (1,) * x.ndim if axis is None else tuple(1 if i == axis % x.ndim else n for i, n in enumerate(x.shape))
     # A product that is compiled into an addition would be rounded otherwise.
-    x = jax.lax.optimization_barrier(jnp.ravel(x))
-    while x.size > 1:
-        half = (x.size + 1) // 2
+    x = jax.lax.optimization_barrier(jnp.ravel(x) if axis is None else jnp.moveaxis(x, axis, 0))
+    while x.shape[0] > 1:
+        half = (x.shape[0] + 1) // 2
         second = x[half:]
-        x = x[:half] + jnp.pad(second, (0, half - second.size))
-    return jnp.sum(x)
+        x = x[:half] + jnp.pad(second, [(0, 2 * half - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+    return x.reshape(shape)
 
 
 def centre_and_spread(
-    x: jax.Array, mask: jax.Array | None = None, *, axis: Any = None, ddof: int = 0
+    x: jax.Array, mask: jax.Array | None = None, *, axis: int | None = None, ddof: int = 0
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean m, deviations x − m and standard deviation s of the values under a mask, along `axis` (dimensions kept).
 
@@ -37,7 +37,7 @@ def centre_and_spread(
     Args:
         x: values, a float type.
         mask: bool, of the shape of x: which values count; all of them if None.
-        axis: one axis, several, or None for all of them.
+        axis: one axis, or None for all of them.
         ddof: 0 for the divisor n, 1 for n − 1.
 
     Returns:
@@ -45,26 +45,24 @@ def centre_and_spread(
         where all values that count are equal.
     """
     mask = jnp.ones(x.shape, jnp.bool_) if mask is None else mask
-    along = lambda values: jnp.sum(values, axis=axis, keepdims=True)
-    total = along if axis is not None else lambda values: ordered_sum(values).reshape((1,) * x.ndim)
-    count = along(mask).astype(x.dtype)
+    count = jnp.sum(mask, axis=axis, keepdims=True).astype(x.dtype)
     # The largest value serves as x₀: it is one of the values, whatever the mask.
     largest = jnp.max(x, axis=axis, keepdims=True, where=mask, initial=-jnp.inf)
     origin = jnp.where(count > 0, largest, jnp.zeros_like(largest))
     shifted = jnp.where(mask, x - origin, jnp.zeros_like(x))
-    shift = total(shifted) / jnp.maximum(count, 1)
+    shift = ordered_sum(shifted, axis) / jnp.maximum(count, 1)
     deviations = jnp.where(mask, shifted - shift, jnp.zeros_like(x))
     # Squares of deviations below 1e-23 or above 1e19 have no place in float32; those of their ratios to the largest do.
     scale = jnp.max(jnp.abs(deviations), axis=axis, keepdims=True)
     unequal = scale > 0
     ratios = deviations / jnp.where(unequal, scale, jnp.ones_like(scale))
-    variance = total(jnp.square(ratios)) / jnp.maximum(count - ddof, 1)
+    variance = ordered_sum(jnp.square(ratios), axis) / jnp.maximum(count - ddof, 1)
     # The root of 0 has no derivative.
     root = jnp.sqrt(jnp.where(unequal, variance, jnp.ones_like(variance)))
     return origin + shift, deviations, jnp.where(unequal, scale * root, jnp.zeros_like(scale))
 
 
-def standardised(x: jax.Array, mask: jax.Array | None = None, *, axis: Any = None, ddof: int = 0) -> jax.Array:
+def standardised(x: jax.Array, mask: jax.Array | None = None, *, axis: int | None = None, ddof: int = 0) -> jax.Array:
     """(x − m) / s of `centre_and_spread`, in the shape of x; exactly 0 where all values that count are equal."""
     _, deviations, spread = centre_and_spread(x, mask, axis=axis, ddof=ddof)
     return deviations / jnp.where(spread > 0, spread, jnp.ones_like(spread))

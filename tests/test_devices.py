@@ -124,6 +124,33 @@ assert "all-reduce" in jax.jit(mean).lower(rates).compile().as_text()
     )
 
 
+def test_devices_share_the_episodes_of_a_policy_that_remembers():
+    """A GRU is a scan, whose gradient has to go on where devices share the episodes of one run."""
+    passes(
+        """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import jax.numpy as jnp, numpy as np, optax
+from pgjax import baselines, environments, estimators, networks, training
+
+recall = environments.make("recall", cues=2, delay=1)
+policy = networks.make_policy(recall, network="gru", hidden=(), network_options={"memory_size": 2})
+plain = estimators.make_estimator(policy, baseline=baselines.leave_one_out())
+clipped = estimators.make_estimator(policy, objective=estimators.clipped_surrogate(0.2))
+for estimator, epochs in ((plain, 1), (estimators.natural(plain, policy, damping=0.1), 1), (clipped, 2)):
+    build = lambda rate: training.make_trainer(
+        recall, policy, estimator, optax.sgd(rate), num_episodes=8, epochs=epochs
+    )
+    runs = [
+        training.train(build, jax.random.split(jax.random.key(0), 1), jnp.full(1, 0.1), num_updates=2, devices=count)
+        for count in (1, 2)
+    ]
+    for one, two in zip(*(jax.tree.leaves(run.states.params) for run in runs), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
+"""
+    )
+
+
 def test_no_experiment_starts_jax_when_it_is_imported():
     """A command that only shows its options must not take the accelerator."""
     passes(

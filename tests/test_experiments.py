@@ -13,6 +13,7 @@ import pytest
 
 from experiments import _build, _measure, _presets, _resume, gradient_lab, train, variance_reduction
 from experiments import _runner as runner
+from experiments import _train_report as report
 from pgjax import checkpoints, environments, evaluation, policies
 
 
@@ -74,7 +75,7 @@ def test_the_cures_make_the_exact_variance_fall(exact_rows):
 @pytest.fixture(scope="module")
 def train_run(tmp_path_factory):
     return runner.execute(
-        "train", train.TINY, train.run, train.plot, output_dir=tmp_path_factory.mktemp("results"), run_name="tiny"
+        "train", train.TINY, train.run, report.plot, output_dir=tmp_path_factory.mktemp("results"), run_name="tiny"
     )
 
 
@@ -88,7 +89,7 @@ def test_train_writes_curve_policy_state_and_rows(train_run):
 @pytest.mark.parametrize(("name", "env"), [("policy.safetensors", None), ("", None), ("", "corridor")])
 def test_a_saved_policy_is_evaluated_again(train_run, tmp_path, name, env):
     config = train.Config(render=train_run / name, env=env, eval_episodes=4)
-    directory = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path)
+    directory = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
     trained = [row["ours"] for row in summary(train_run)["rows"][2:]]
     assert summary(directory)["rows"][0]["ours"] == max(trained)
 
@@ -127,7 +128,7 @@ def test_a_resumed_run_covers_the_whole_training(train_run, interrupted, tmp_pat
     for name in whole:
         assert whole[name].shape == (4, 4)
         np.testing.assert_array_equal(whole[name], found[name])
-    np.testing.assert_array_equal(seen["steps"], whole["['num_steps']"].mean(axis=0).cumsum())
+    np.testing.assert_array_equal(seen["steps"], whole["['num_steps']"])
     np.testing.assert_array_equal(seen["returns"], whole["['mean_return']"])
     assert [row["ours"] for row in summary(resumed)["rows"]] == [row["ours"] for row in summary(train_run)["rows"]]
 
@@ -165,7 +166,7 @@ def test_a_run_whose_updates_are_all_done_is_evaluated_unless_it_has_been(train_
     shutil.copytree(train_run, cut)
     (cut / "summary.json").write_text(json.dumps({"status": "interrupted"}))
     config = train.Config(resume=cut)
-    resumed = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path)
+    resumed = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
     assert [row["ours"] for row in summary(resumed)["rows"]] == [row["ours"] for row in summary(train_run)["rows"]]
 
 
@@ -178,20 +179,21 @@ def test_a_history_keeps_its_dtypes_where_jax_counts_in_64_bits():
 
 
 def test_captions_and_notes_count_the_seeds():
-    note = train.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 1)
+    note = report.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 1)
     assert "best of" not in note and "over seeds" not in note and "7 episodes" in note
-    note = train.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 2)
+    note = report.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 2)
     assert "over seeds" not in note and "the best of the 2" in note
-    assert "± of the mean that over seeds" in train.how_to_read({"num_seeds": 2, "eval_episodes": 7}, 4)
-    assert train.caption({"num_seeds": 1, "num_steps": None}).startswith("One seed, hence no band; undiscounted")
-    assert train.caption({"num_seeds": 2, "num_steps": 8}).startswith("Mean over 2 seeds, 95 % t bands (Only 2 seeds: ")
+    assert "± of the mean that over seeds" in report.how_to_read({"num_seeds": 2, "eval_episodes": 7}, 4)
+    assert report.caption({"num_seeds": 1, "num_steps": None}).startswith("One seed, hence no band; undiscounted")
+    two = report.caption({"num_seeds": 2, "num_steps": 8}, num_failed=1)
+    assert two.startswith("Mean over 2 seeds, 95 % t bands (Only 2 seeds: ") and "failed runs left out: 1" in two
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does_bit_for_bit(train_run, tmp_path):
     half = dataclasses.replace(train.TINY, num_updates=2, schedule_updates=4)
     first = runner.execute("train", half, train.run, output_dir=tmp_path, run_name="half")
     config = train.Config(resume=first, num_updates=4, eval_episodes=4)
-    second = runner.execute("train", config, train.run, train.plot, output_dir=tmp_path, run_name="rest")
+    second = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path, run_name="rest")
     whole, resumed = (checkpoints.read(run / "state.safetensors").arrays for run in (train_run, second))
     assert whole.keys() == resumed.keys() and (whole[".update"] == 4).all()
     for name, array in whole.items():
@@ -223,15 +225,32 @@ BROKEN = """
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--env", "CartPool-v1"], ["CartPool-v1", "did you mean 'CartPole-v1'", "maze, lqg, Pendulum-v1"]),
+        (["--env", "CartPool-v1"], ["CartPool-v1", "did you mean 'CartPole-v1'", "recall, reverse, Pendulum-v1"]),
         (["--env", "nowhere:make"], ["nowhere:make", "package.module:name"]),
         (["--discount", "-0.5"], ["--discount", "-0.5", "[0, 1]"]),
-        (["--lr", "0"], ["--lr", "above 0"]),
-        (["--distribution", "gaussian"], ["gaussian", "CartPole-v1", "categorical"]),
-        (["--baseline", "leave_one_out", "--num-episodes", "1"], ["leave_one_out", "at least 2", "num_episodes=1"]),
+        (["--lr", "0"], ["--lr 0.0: must be in [1.2e-38, 3.4e+38]"]),
+        (["--lr", "1e300"], ["--lr 1e+300: must be in [1.2e-38, 3.4e+38]"]),
+        (["--env", ":x"], ["environment ':x' must be 'package.module:name'"]),
+        (["--distribution", "gaussian"], ["gaussian", "Discrete(2)", "categorical"]),
+        (["--baseline", "leave_one_out", "--num-episodes", "1"], ["leave_one_out", "at least 2", "--num-episodes 1"]),
+        (["--network-options", "heads"], ["--network-options heads: must be KEY=VALUE", "JSON"]),
+        (["--network-options", "channels=x"], ["--network-options channels=x: must be KEY=VALUE"]),
+        (["--network-options", "channels=1", "channels=2"], ["channels=2: channels must be given once"]),
+        (["--env", "recall", "--network-options", "heads=2"], ["among ['memory_size'], got 'heads'"]),
+        (["--env", "reverse", "--network-options", "heads=3"], ["heads must divide the width 64", "got 3"]),
+        (["--env", "reverse", "--activation", "relu"], ["activation must be None or 'gelu'", "got 'relu'"]),
+        (["--network", "transformer"], ["network='transformer' needs observations with the fields tokens"]),
+        (["--network", "conv"], ["network='conv' needs observations of shape [H, W, C]", "(4,)"]),
+        (["--env", "reverse", "--group-size", "3"], ["--group-size 3: must divide --num-episodes 256"]),
+        (["--group-size", "0"], ["--group-size 0: must be at least 1"]),
+        (
+            ["--group-size", "4", "--estimator", "lambda_return", "--num-steps", "4"],
+            ["--group-size 4: must be 1 with --num-steps"],
+        ),
+        (["--baseline", "greedy", "--num-steps", "4"], ["--num-steps 4: must be left out", "greedy"]),
         (["--estimator", "lambda_return", "--baseline", "moving_average"], ["baseline", "function of the observation"]),
         (["--estimator", "lambda_return", "--baseline", "none", "--num-steps", "8"], ["predicts the return"]),
-        (["--num-steps", "8"], ["num_steps", "bootstrap"]),
+        (["--num-steps", "8"], ["--num-steps 8", "bootstrap", "allowed with --estimator lambda_return"]),
         (["--estimator", "per_parameter", "--baseline", "value"], ["--baseline value", "left out", "per_parameter"]),
         (["--estimator", "all_action", "--baseline", "greedy"], ["--baseline greedy", "all_action", "reward_to_go"]),
         (["--estimator", "action_dependent", "--baseline", "none"], ["--baseline none", "action_dependent"]),
@@ -243,7 +262,7 @@ BROKEN = """
         (["--lr"], ["--lr", "at least one"]),
         (["--seed", "99999999999"], ["--seed 99999999999"]),
         (["--env", "os:getcwd"], ["os:getcwd", "Environment", "str"]),
-        (["--env", "broken_environments:wrong_shape"], ["obs must have the shape (3,)", "(2,)"]),
+        (["--env", "broken_environments:wrong_shape"], ["saw float32 [2], wanted float32 [3]"]),
         (["--env", "broken_environments:nan_rewards", "--num-updates", "2"], ["rewards must be finite"]),
         (["--render", "nothing.safetensors"], ["nothing.safetensors", "not a file"]),
         (["--render", "."], ["policy.safetensors is not a file"]),
@@ -263,7 +282,7 @@ def test_bad_input_is_one_line_exit_code_two_and_nothing_left(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     sys.modules.pop("broken_environments", None)
     with pytest.raises(SystemExit) as left:
-        runner.main(train.__file__, train.__doc__, train.Config, train.run, train.plot, arguments=arguments)
+        runner.main(train.__file__, train.__doc__, train.Config, train.run, report.plot, arguments=arguments)
     error = capsys.readouterr().err
     assert left.value.code == 2 and "Traceback" not in error
     for word in words:
@@ -299,7 +318,7 @@ def test_spaces_that_cannot_be_saved_are_refused_before_training(tmp_path, monke
     space = type("Foreign", (), {"n": 2, "shape": (), "dtype": np.dtype(np.int32)})()
     environment = dataclasses.replace(environments.make("corridor"), action_space=space)
     monkeypatch.setattr(environments, "make", lambda name: environment)
-    with pytest.raises(runner.UsageError, match="action_space"):
+    with pytest.raises(runner.UsageError, match="action space: saw"):
         runner.execute("train", train.TINY, train.run, output_dir=tmp_path)
     assert not (tmp_path / "train").exists()
 
@@ -372,6 +391,100 @@ def test_every_estimator_trains(tmp_path, options):
     config = dataclasses.replace(config, gif=False, **options)
     directory = runner.execute("train", config, train.run, output_dir=tmp_path)
     assert summary(directory)["rows"][0]["ours"] > 50.0
+
+
+SMALL = {"num_seeds": 1, "num_updates": 2, "num_episodes": 8, "eval_episodes": 4}
+SLATE = """
+    import dataclasses
+    import jax.numpy as jnp
+    from pgjax.environments.corridor import make_corridor
+    from pgjax.types import Step
+    from pgjax.spaces import Slate
+
+    def make():
+        corridor = make_corridor(horizon=5)
+
+        def step(key, state, action, params):
+            return corridor.step(key, state, action[0] % 2, params)
+
+        return dataclasses.replace(corridor, step=step, action_space=Slate(3, 2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "arguments"),
+    [
+        ("recall", {}, {"network": "gru", "hidden": [], "network_options": {"memory_size": 32}}),
+        ("reverse", {"hidden": (8,)}, {"network": "transformer", "hidden": [8], "network_options": {}}),
+        (
+            "recall",
+            {"network": "gru", "network_options": ("memory_size=2",), "activation": "relu", "hidden": (3,)}
+            | {"returns": "lambda_return", "baseline": "value", "num_steps": 4},
+            {"network": "gru", "hidden": [3], "activation": "relu", "network_options": {"memory_size": 2}},
+        ),
+        ("recall", {"network": "mlp"}, {"network": "mlp", "hidden": [64, 64], "network_options": {}}),
+        ("own_slate:make", {"hidden": (3,)}, {"distribution": "plackett_luce"}),
+    ],
+    ids=["recall", "reverse", "windows", "another network", "slate"],
+)
+def test_a_policy_of_any_network_is_trained_saved_evaluated_again_and_resumed(
+    tmp_path, monkeypatch, env, options, arguments
+):
+    (tmp_path / "own_slate.py").write_text(textwrap.dedent(SLATE))
+    monkeypatch.syspath_prepend(tmp_path)
+    options = SMALL | options | {name: x for name, x in arguments.items() if name == "distribution"}
+    config = train.Config(env=env, gif=False, **options)
+    directory = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
+    header = checkpoints.metadata(directory / "policy.safetensors")["arguments"]
+    assert header.items() >= arguments.items()
+    again = train.Config(render=directory, env=env, eval_episodes=4, gif=False)
+    drawn = runner.execute("train", again, train.run, output_dir=tmp_path)
+    assert summary(drawn)["rows"][0]["ours"] == summary(directory)["rows"][0]["ours"]
+    longer = train.Config(resume=directory, num_updates=3)
+    resumed = runner.execute("train", longer, train.run, report.plot, output_dir=tmp_path)
+    assert checkpoints.metadata(resumed / "policy.safetensors")["arguments"] == header
+
+
+def test_a_value_remembers_nothing_where_the_policy_does():
+    arguments = lambda **options: _build.value_arguments(_presets.DEFAULT | options)
+    assert arguments(network="gru", network_options=("memory_size=2",))["network"] == "auto"
+    assert arguments(network="transformer", hidden=(8, 8))["hidden"] == (8, 8)
+    convolution = arguments(network="conv", network_options=("channels=4",), activation="silu")
+    assert convolution == {
+        "network": "conv",
+        "hidden": (64, 64),
+        "activation": "silu",
+        "network_options": {"channels": 4},
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"baseline": "none", "standardise": "group_population"}], ids=str)
+def test_a_group_shares_a_start_and_is_compared(options):
+    """With one prompt to a group of 2, the weights of each group add up to zero: so does the sum over the batch."""
+    options = train.resolve(train.Config(env="reverse", group_size=2, num_episodes=8, **options))
+    environment, policy = _build.make_policy(options)
+    estimator = _build.make_estimator(options, environment, policy)
+    assert estimator.needs.group_size == 2
+    assert _build.make_build(options, environment, policy)(0.1).group_size == 2
+
+
+def test_the_good_runs_of_a_sweep_are_evaluated_and_saved_where_others_fail(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--env", "corridor", "--lr", "0.01", "1e38", "--num-seeds", "1", "--num-updates", "3"]
+    arguments += ["--num-episodes", "4", "--eval-episodes", "4", "--no-gif", "--run-name", "sweep"]
+    with pytest.raises(SystemExit) as left:
+        runner.main(train.__file__, train.__doc__, train.Config, train.run, report.plot, arguments=arguments)
+    shown = capsys.readouterr()
+    assert left.value.code == 2 and "Traceback" not in shown.err
+    assert "error: 1 of 2 runs failed, the others are evaluated" in shown.err and "lr 1e+38, seed 0:" in shown.err
+    assert "must be" in shown.err and "Evaluation" in shown.out
+    directory = tmp_path / "results" / "train" / "sweep-incomplete"
+    assert {"policy.safetensors", "learning_curve.png", "summary.md"} <= {path.name for path in directory.iterdir()}
+    rows = {row["variant"]: row for row in summary(directory)["rows"] if row["quantity"] == "evaluated return"}
+    assert rows["lr 1e+38, seed 0"]["verdict"] == "failed" and rows["lr 1e+38, seed 0"]["ours"] is None
+    _, _, params = policies.load_policy(directory)
+    assert rows["lr 0.01, seed 0"]["ours"] is not None
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
 
 
 def test_every_preset_is_complete_and_every_name_in_it_an_option():

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import pgjax
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # Losses stand above baselines: an elementwise loss needs nothing, and a value baseline is fitted by one.
@@ -108,6 +110,23 @@ def test_imports_point_upwards(room, path, package):
 )
 def test_a_wrong_import_is_seen(room, source):
     assert violations(room, source, "pgjax")
+
+
+def records_of(name: str) -> set[str]:
+    """The public classes that a module defines itself."""
+    tree = ast.parse((ROOT / "pgjax" / name).read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")}
+
+
+def test_pgjax_lists_all_its_modules_and_records():
+    """`import pgjax` loads nothing, so its lists are all that tells an editor and `dir` what there is."""
+    public = [path for path in (ROOT / "pgjax").iterdir() if not path.name.startswith(("_", "."))]
+    rooms = {path.name.removesuffix(".py") for path in public if path.suffix == ".py" or path.is_dir()}
+    assert set(pgjax._MODULES) == rooms
+    assert set(pgjax._TYPES) == records_of("types.py") | records_of("spaces/kinds.py")
+    for name in pgjax.__all__:
+        assert getattr(pgjax, name) is not None
+    assert dir(pgjax) == sorted(pgjax.__all__)
 
 
 def test_import_pgjax_is_light():

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pgjax._checks import require_kind
 from pgjax.baselines.simple import stateless
 from pgjax.types import Baseline, Needs, Trajectory
 
@@ -73,6 +74,7 @@ def shifted(baseline: Baseline, epsilon: float | jax.Array) -> Baseline:
 
     Source: Chung, Thomas, Machado & Le Roux 2021.
     """
+    require_kind("baseline", baseline, Baseline, "baselines.leave_one_out()")
 
     def predict(state: PyTree, trajectory: Trajectory) -> jax.Array:
         values = baseline.predict(state, trajectory)

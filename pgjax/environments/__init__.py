@@ -95,6 +95,9 @@ def make_shipped(name: str, **options: Any) -> Environment:
 
 def _imported(name: str, options: dict[str, Any]) -> Environment:
     module, _, attribute = name.partition(":")
+    wanted = "must be 'package.module:name' of an Environment or of a function that returns one"
+    if not module or not attribute:
+        raise ValueError(f"environment {name!r} {wanted}")
     try:
         made = getattr(importlib.import_module(module), attribute)
         if isinstance(made, Environment):
@@ -102,7 +105,6 @@ def _imported(name: str, options: dict[str, Any]) -> Environment:
         else:
             made = made(**options)
     except (ImportError, AttributeError, SyntaxError, TypeError) as error:
-        wanted = "must be 'package.module:name' of an Environment or of a function that returns one"
         raise ValueError(f"environment {name!r} {wanted}: {error}") from error
     if not isinstance(made, Environment):
         raise ValueError(f"environment {name!r} must return a pgjax.types.Environment, got {type(made).__name__}")

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import returns as return_functions
-from pgjax._checks import require_one_of
+from pgjax._checks import require_kind, require_one_of
 from pgjax.estimators.rules import Returns
 from pgjax.types import Baseline
 
@@ -15,6 +15,8 @@ def require_monte_carlo(returns: Returns, baseline: Baseline, time_weights: str,
     Raises:
         ValueError: otherwise.
     """
+    require_kind("returns", returns, Returns, "estimators.reward_to_go()")
+    require_kind("baseline", baseline, Baseline, "baselines.leave_one_out()")
     require_one_of("time_weights", time_weights, ("none", "discount"))
     if returns.bootstraps or (returns.from_start and not from_start):
         allowed = "total_return or reward_to_go" if from_start else "reward_to_go"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from pgjax import acting, distributions
-from pgjax._checks import require_in_range, require_integer
+from pgjax._checks import require_in_range, require_integer, require_kind
 from pgjax._linear import conjugate_gradients, pseudo_inverse
 from pgjax.pieces import sum_over_rows
 from pgjax.types import Estimator, Policy, Trajectory
@@ -111,6 +111,8 @@ def natural(
 
     Source: Amari 1998; Kakade 2002; Schulman et al. 2015 (conjugate gradients).
     """
+    require_kind("estimator", estimator, Estimator, "estimators.make_estimator(policy)")
+    require_kind("policy", policy, Policy, "networks.make_policy(environment)")
     require_in_range("damping", damping, 0.0, None)
     require_integer("iterations", iterations, 1, None)
     if fisher is None and solve is None:

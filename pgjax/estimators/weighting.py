@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from pgjax import advantages, baselines
 from pgjax import returns as return_functions
-from pgjax._checks import require_integer, require_one_of
+from pgjax._checks import require_integer, require_kind, require_one_of
 from pgjax.advantages.steps import OVER_TIME
 from pgjax.contracts import require_trajectory
 from pgjax.estimators.hot_path import count_live
@@ -76,9 +76,8 @@ def make_weighting(
     """
     returns = reward_to_go() if returns is None else returns
     baseline = baselines.none() if baseline is None else baseline
-    for name, value, kind in (("returns", returns, Returns), ("baseline", baseline, Baseline)):
-        if not isinstance(value, kind):
-            raise ValueError(f"{name} must be a {kind.__name__} (such as {_EXAMPLES[name]}), got {value!r}")
+    require_kind("returns", returns, Returns, "estimators.reward_to_go()")
+    require_kind("baseline", baseline, Baseline, "baselines.leave_one_out()")
     require_one_of("over_time", over_time, OVER_TIME)
     require_one_of("standardise", standardise, STANDARDISE)
     require_one_of("time_weights", time_weights, ("none", "discount"))
@@ -133,9 +132,6 @@ def make_weighting(
         fits_windows=returns.bootstraps and time_weights == "none" and over_time != "episode_mean",
         needs=needs,
     )
-
-
-_EXAMPLES = {"returns": "estimators.reward_to_go()", "baseline": "baselines.leave_one_out()"}
 
 
 def _one_group_size(wanted: int | None, of_baseline: int | None) -> int | None:

@@ -9,6 +9,7 @@ import optax
 
 from pgjax import estimators, evaluation, rollouts
 from pgjax import rewards as reward_stages
+from pgjax._checks import require_kind
 from pgjax._shards import everywhere
 from pgjax.contracts import require_environment
 from pgjax.training._sizes import checked_sizes
@@ -110,8 +111,12 @@ def make_trainer(
             should, groups differ from those that the estimator needs, or a size is below one.
     """
     require_environment(environment)
+    require_kind("policy", policy, Policy, "networks.make_policy(environment)")
+    require_kind("estimator", estimator, Estimator, "estimators.make_estimator(policy)")
+    require_kind("optimizer", optimizer, optax.GradientTransformation, "optax.adam(0.01)")
     group_size = checked_sizes(estimator, num_episodes, num_steps, group_size, microbatches, epochs)
     rewards = reward_stages.as_paid() if rewards is None else rewards
+    require_kind("rewards", rewards, Rewards, "rewards.transform(rewards.whiten)")
     part = num_episodes // microbatches
     collect = _make_collect(environment, policy, estimator, rewards, part, num_steps, group_size)
     learner = _make_learner(policy, estimator, optimizer, rewards, epochs)
