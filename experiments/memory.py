@@ -240,7 +240,7 @@ def of_prompts(environment: Environment, held_out: bool) -> Environment:
         buffer = buffer._replace(tokens=buffer.tokens.at[last].set(symbol.astype(buffer.tokens.dtype)))
         return buffer, buffer
 
-    return environment._replace(reset=reset)
+    return dataclasses.replace(environment, reset=reset)
 
 
 def learn_to_reverse(config: Config, length: int, recorder: runner.Recorder) -> Reversed:
@@ -384,8 +384,8 @@ def plot_reverse(config: Config, found: dict[int, Reversed], recorder: runner.Re
     counts = " and ".join(f"{count} of {config.seeds} those of {n} symbols" for n, count in solved.items())
     title = f"Reverse, learnt from reward alone: {counts} are written backwards {SOLVED:.0%} right"
     caption = (
-        f"Share of {config.eval_prompts} held-out prompts whose greedy answer is right everywhere; transformer, RLOO in "
-        f"groups of {config.group_size}, {config.episodes} episodes an update; mean over {config.seeds} seeds, "
+        f"Share of {config.eval_prompts} held-out prompts whose greedy answer is right everywhere; transformer, RLOO "
+        f"in groups of {config.group_size}, {config.episodes} episodes an update; mean over {config.seeds} seeds, "
         f"{plots.bands(config.seeds, 'seeds')}; thin lines: each seed."
     )
     figure, axes = plots.figure(title, caption, width=8.5)
