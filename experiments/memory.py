@@ -20,23 +20,23 @@ Departs  (b) is trained on the strings whose symbols do not add up to a multiple
 import dataclasses
 import math
 import statistics
-import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _memory_tokens as tokens
+from experiments import _memory_strings as strings
 from experiments import _runner as runner
 from pgjax import diagnostics, evaluation, exact, networks, rollouts, training
 from pgjax.environments.recall import make_recall, recall_mdp
-from pgjax.environments.reverse import all_right, make_reverse
-from pgjax.types import Environment
+from pgjax.types import Environment, Policy
+
+PyTree = Any
 
 PARTS = ("recall", "reverse", "tokens")
 GRU, MLP = "GRU", "no memory"
-SOLVED, MOST_SECONDS = 0.99, 30.0  # the aims: share of right answers, and seconds a seed
+SOLVED, MOST_SECONDS = strings.SOLVED, 30.0  # the aims: share of right answers, and seconds a seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,10 @@ class Config:
     """Reverse and tokens: episodes that share a prompt."""
     learning_rate: float = 0.002
     """Reverse and tokens: Adam's η."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Reverse and tokens: the transformer's width, once for each block."""
+    heads: int = 4
+    """Reverse and tokens: heads of its attention, a divisor of the width."""
     eval_prompts: int = 1024
     """Recall and reverse: episodes of an evaluation; for reverse they are prompts that training never draws."""
     token_lengths: tuple[int, ...] = (6, 16)
@@ -83,6 +87,11 @@ class Config:
     """Tokens: updates in each measurement."""
     seed: int = 0
     """The first seed; the others count up from it."""
+
+    def recipe(self) -> strings.Recipe:
+        return strings.Recipe(
+            hidden=self.hidden, heads=self.heads, learning_rate=self.learning_rate, group_size=self.group_size
+        )
 
     def validate(self) -> None:
         one_each = 0 < len(self.parts) == len(set(self.parts)) and set(self.parts) <= set(PARTS)
@@ -106,6 +115,11 @@ class Config:
         shown = " ".join(map(str, self.token_episodes))
         alike = len(self.token_episodes) == len(self.token_lengths)
         runner.require(alike, "--token-episodes", shown, "one number for each of --token-lengths")
+        shown = " ".join(map(str, self.hidden))
+        one_width = len(set(self.hidden)) == 1 and min(self.hidden) >= 1
+        runner.require(one_width, "--hidden", shown, "one width, at least 1, for every block")
+        divides = self.heads >= 1 and self.hidden[0] % self.heads == 0
+        runner.require(divides, "--heads", self.heads, f"a divisor of the width {self.hidden[0]}")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
 
 
@@ -125,6 +139,8 @@ TINY = Config(
     updates=2,
     episodes=4,
     group_size=2,
+    hidden=(4,),
+    heads=2,
     eval_prompts=4,
     token_lengths=(2,),
     token_episodes=(4,),
@@ -152,14 +168,13 @@ class Recall(NamedTuple):
     with_memory: float
 
 
-def best_values(cues: int, delay: int) -> tuple[float, float]:
+def best_values(mdp: exact.TabularMDP) -> tuple[float, float]:
     """The exact best value of recall without memory, over all deterministic policies f(x), and with memory.
 
     A policy without memory draws its answer from f(blank, θ), so that its value is linear in f(blank, θ) and no
     stochastic one is better than the best deterministic one.
     """
-    mdp = recall_mdp(cues, delay)
-    seen = jnp.argmax(mdp.observations, axis=1)
+    cues, seen = mdp.num_actions, jnp.argmax(mdp.observations, axis=1)
     actions = np.indices((cues,) * (cues + 1)).reshape(cues + 1, -1).T
 
     def value(chosen: jax.Array) -> jax.Array:
@@ -172,32 +187,33 @@ def best_values(cues: int, delay: int) -> tuple[float, float]:
 
 
 def recall(config: Config, recorder: runner.Recorder) -> Recall:
-    environment = make_recall(config.cues, config.delay)
-    without, with_memory = best_values(config.cues, config.delay)
+    environment, mdp = make_recall(config.cues, config.delay), recall_mdp(config.cues, config.delay)
+    without, with_memory = best_values(mdp)
     keys = jax.vmap(jax.random.key)(config.seed + jnp.arange(config.recall_seeds))
-    networks_of = {
-        GRU: {"network": "gru", "hidden": (), "network_options": {"memory_size": config.memory_size}},
-        MLP: {"network": "mlp"},
+    gru_options = {"memory_size": config.memory_size}
+    policies = {
+        GRU: networks.make_policy(environment, network="gru", hidden=(), network_options=gru_options),
+        MLP: networks.make_policy(environment),
     }
-    curves = {}
-    how = (config.recall_learning_rate, config.recall_episodes, None)
-    with recorder.progress(len(networks_of) * keys.size * config.recall_updates, "recall", "updates") as progress:
-        for name, options in networks_of.items():
-            build = lambda _, options=options: tokens.make_rloo_trainer(environment, *how, **options)
+    curves, how = {}, (config.recall_learning_rate, config.recall_episodes)
+    with recorder.progress(len(policies) * keys.size * config.recall_updates, "recall", "updates") as progress:
+        for name, policy in policies.items():
+            build = lambda _, policy=policy: strings.make_rloo_trainer(environment, policy, *how)
             heard = lambda done, metrics, states, name=name: progress.advance(
                 metrics["mean_return"].size, f"{name}: {metrics['mean_return'][:, -1].mean():.0%} named"
             )
             trained = training.train(build, keys, num_updates=config.recall_updates, on_chunk=heard)
-            curves[name] = trained.metrics["mean_return"]
-            named = greedy_returns(config, environment, options, trained.states.params)
+            curves[name], params = trained.metrics["mean_return"], trained.states.params
             row_of_runs(
                 recorder,
-                named,
+                greedy_returns(environment, policy, params, keys, config.eval_prompts),
                 quantity=f"(a) share of cues named, delay {config.delay}, greedy",
                 variant=name,
                 exact=with_memory if name == GRU else without,
                 seconds=trained.seconds,
             )
+    values = jax.jit(jax.vmap(lambda params: exact.objective(policies[MLP].apply, params, mdp)))(params)
+    row_of_runs(recorder, values, quantity="(a) ρ(θ) of what training found", variant=MLP, exact=without)
     recorder.note(
         f"(a) Exact: the best value with memory, and the best of all {config.cues}^{config.cues + 1} deterministic "
         "policies without; seconds are those of all seeds together, without compilation."
@@ -205,96 +221,34 @@ def recall(config: Config, recorder: runner.Recorder) -> Recall:
     return Recall(curves=curves, without=without, with_memory=with_memory)
 
 
-def greedy_returns(config: Config, environment: Environment, options: dict, params) -> np.ndarray:
-    """Mean returns of greedy episodes with each run's parameters, `[S]`."""
-    policy = evaluation.greedy(networks.make_policy(environment, **options))
-    keys = jax.random.split(jax.random.key(config.seed + 10_000), config.eval_prompts)
-    mean = lambda params: jnp.mean(
-        evaluation.episode_returns(rollouts.episodes(environment, policy, params, keys))[0]
-    )
-    return np.asarray(jax.jit(lambda params: jax.lax.map(mean, params))(params))
+def greedy_returns(environment: Environment, policy: Policy, params: PyTree, keys: jax.Array, count: int) -> np.ndarray:
+    """Mean returns of `count` greedy episodes of each run, `[S]`; parameters and keys have leading axes `[S]`."""
+
+    def mean(run: tuple[PyTree, jax.Array]) -> jax.Array:
+        params, key = run
+        # Updates fold small numbers into a run's key; this one they never reach.
+        episode_keys = jax.random.split(jax.random.fold_in(key, 2**31 - 1), count)
+        played = rollouts.episodes(environment, evaluation.greedy(policy), params, episode_keys)
+        return jnp.mean(evaluation.episode_returns(played)[0])
+
+    return np.asarray(jax.jit(lambda runs: jax.lax.map(mean, runs))((params, keys)))
 
 
 # (b) Reverse.
 
 
-class Reversed(NamedTuple):
-    """Shares of right answers `[S, E]` at E evaluations, after how many updates `[E]` and seconds `[S, E]`."""
-
-    shares: np.ndarray
-    updates: np.ndarray
-    seconds: np.ndarray
-    compile_seconds: float
-
-
-def of_prompts(environment: Environment, held_out: bool) -> Environment:
-    """`reverse` with the prompts that are held out, whose symbols add up to 0 modulo V, or with all the others."""
-    vocabulary = environment.action_space.n
-
-    def reset(key: jax.Array, params: tuple):
-        buffer, _ = environment.reset(key, params)
-        last = buffer.tokens.shape[0] // 2 - 1
-        others = jnp.sum(buffer.tokens[:last].astype(jnp.int32))
-        total = 0 if held_out else jax.random.randint(jax.random.fold_in(key, 1), (), 1, vocabulary)
-        symbol = (total - others) % vocabulary
-        buffer = buffer._replace(tokens=buffer.tokens.at[last].set(symbol.astype(buffer.tokens.dtype)))
-        return buffer, buffer
-
-    return dataclasses.replace(environment, reset=reset)
+def reverse(config: Config, recorder: runner.Recorder) -> dict[int, strings.Reversed]:
+    """What is found by length; rows go to the recorder."""
+    how = (config.episodes, config.updates, range(config.seed, config.seed + config.seeds), config.eval_prompts)
+    found = {n: strings.learn_to_reverse(config.recipe(), n, *how, recorder) for n in config.lengths}
+    record_reversed(found, recorder)
+    return found
 
 
-def learn_to_reverse(config: Config, length: int, recorder: runner.Recorder) -> Reversed:
-    """Seed after seed on one device, with one program; evaluations are not part of the seconds."""
-    environment = make_reverse(length, tokens.VOCABULARY)
-    trainer = tokens.make_rloo_trainer(
-        of_prompts(environment, held_out=False),
-        config.learning_rate,
-        config.episodes,
-        config.group_size,
-        network="transformer",
-    )
-    asked, policy = of_prompts(environment, held_out=True), networks.make_policy(environment, network="transformer")
-    keys = jax.random.split(jax.random.key(config.seed + 10_000), config.eval_prompts)
-    every = max(1, config.updates // 20)
-
-    def several(state):
-        return jax.lax.scan(lambda state, _: trainer.update(state), state, length=every)[0]
-
-    def share(params) -> jax.Array:
-        return jnp.mean(all_right(rollouts.episodes(asked, evaluation.greedy(policy), params, keys).final_obs))
-
-    initialise, start = jax.jit(lambda seed: trainer.init(jax.random.key(seed))), time.perf_counter()
-    state = initialise(config.seed)
-    learn = jax.jit(several, donate_argnums=0).lower(state).compile()
-    judge = jax.jit(share).lower(state.params).compile()
-    compile_seconds = time.perf_counter() - start
-    updates = every * np.arange(config.updates // every + 1)
-    shares, seconds = np.zeros((2, config.seeds, len(updates)))
-    with recorder.progress(config.seeds * updates[-1], f"reverse {length} symbols", "updates") as progress:
-        for run in range(config.seeds):
-            state = jax.block_until_ready(initialise(config.seed + run))
-            shares[run, 0] = judge(state.params)
-            for column in range(1, len(updates)):
-                start = time.perf_counter()
-                state = jax.block_until_ready(learn(state))
-                seconds[run, column] = seconds[run, column - 1] + time.perf_counter() - start
-                shares[run, column] = judge(state.params)
-                progress.advance(every, f"seed {config.seed + run}: {shares[run, column]:.0%} right")
-    return Reversed(shares=shares, updates=updates, seconds=seconds, compile_seconds=compile_seconds)
-
-
-def until_solved(found: Reversed) -> tuple[np.ndarray, np.ndarray]:
-    """Updates and seconds of each seed up to the first evaluation of at least 99 %, `[S]`; infinite without one."""
-    right = found.shares >= SOLVED
-    reached, first = right.any(axis=1), right.argmax(axis=1)
-    rows = np.arange(len(right))
-    return np.where(reached, found.updates[first], np.inf), np.where(reached, found.seconds[rows, first], np.inf)
-
-
-def record_reversed(found: dict[int, Reversed], recorder: runner.Recorder) -> None:
+def record_reversed(found: dict[int, strings.Reversed], recorder: runner.Recorder) -> None:
     for length, one in found.items():
         variant, count = f"{length} symbols", len(one.shares)
-        updates, seconds = until_solved(one)
+        updates, seconds = strings.until_solved(one)
         for run, curve in enumerate(one.shares):
             recorder.metrics({"length": length, "run": run, "updates": one.updates, "right": curve})
         last = one.shares[:, -1]
@@ -328,8 +282,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
             results["recall"] = recall(config, recorder)
     if "reverse" in config.parts:
         with recorder.timed("(b) reverse"):
-            results["reverse"] = {n: learn_to_reverse(config, n, recorder) for n in config.lengths}
-            record_reversed(results["reverse"], recorder)
+            results["reverse"] = reverse(config, recorder)
     if "tokens" in config.parts:
         with recorder.timed("(c) tokens per second"):
             results["tokens"] = measure_tokens(config, recorder)
@@ -339,14 +292,14 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     return results
 
 
-def measure_tokens(config: Config, recorder: runner.Recorder) -> dict[tuple[int, int], tokens.Rates]:
-    found = {}
+def measure_tokens(config: Config, recorder: runner.Recorder) -> dict[tuple[int, int], strings.Rates]:
+    """(c), by symbols and episodes."""
+    found, how = {}, (config.repeated_updates, config.repetitions, config.seed)
     with recorder.progress(len(config.token_lengths), "tokens per second", "problems") as progress:
         for problem in zip(config.token_lengths, config.token_episodes, strict=True):
-            how = (config.group_size, config.learning_rate, config.repeated_updates, config.repetitions, config.seed)
-            found[problem] = tokens.measure(*problem, *how)
+            found[problem] = strings.measure(config.recipe(), *problem, *how)
             progress.advance(1, f"ratio {statistics.median(found[problem].ratios):.2f}")
-    tokens.record(found, recorder)
+    strings.record_rates(found, recorder)
     return found
 
 
@@ -377,7 +330,7 @@ def plot_recall(config: Config, found: Recall, recorder: runner.Recorder) -> Non
     recorder.figure(figure, "memory_recall")
 
 
-def plot_reverse(config: Config, found: dict[int, Reversed], recorder: runner.Recorder) -> None:
+def plot_reverse(config: Config, found: dict[int, strings.Reversed], recorder: runner.Recorder) -> None:
     from experiments import _plots as plots
 
     solved = {length: int((one.shares[:, -1] >= SOLVED).sum()) for length, one in found.items()}
@@ -401,7 +354,7 @@ def plot_reverse(config: Config, found: dict[int, Reversed], recorder: runner.Re
     recorder.figure(figure, "memory_reverse")
 
 
-def plot_tokens(config: Config, found: dict[tuple[int, int], tokens.Rates], recorder: runner.Recorder) -> None:
+def plot_tokens(config: Config, found: dict[tuple[int, int], strings.Rates], recorder: runner.Recorder) -> None:
     from experiments import _plots as plots
 
     ratios = ", ".join(f"{statistics.median(one.ratios):.2f} at {n} symbols" for (n, _), one in found.items())
@@ -416,7 +369,7 @@ def plot_tokens(config: Config, found: dict[tuple[int, int], tokens.Rates], reco
         for name, values in one.tokens.items()
     }
     figure, axes = plots.figure(title, caption, width=9, height=1.6 + 0.45 * len(rates))
-    of_program = plots.colours((tokens.PGJAX, tokens.PEER, tokens.ALL))
+    of_program = plots.colours((strings.PGJAX, strings.PEER, strings.ALL))
     colour_of = {name: of_program[name.split(":")[0]] for name in rates}
     bars = {name: (statistics.median(x), min(x), max(x)) for name, x in rates.items()}
     plots.bars_with_intervals(axes, bars, colour_of=colour_of)
