@@ -40,9 +40,7 @@ class Recipe(NamedTuple):
         return networks.make_policy(environment, network="transformer", hidden=self.hidden, network_options=options)
 
     def trainer(self, environment: Environment, episodes: int) -> training.Trainer:
-        return make_rloo_trainer(
-            environment, self.policy(environment), self.learning_rate, episodes, self.group_size
-        )
+        return make_rloo_trainer(environment, self.policy(environment), self.learning_rate, episodes, self.group_size)
 
 
 def make_rloo_trainer(
@@ -85,17 +83,18 @@ def of_prompts(environment: Environment, held_out: bool) -> Environment:
 def learn_to_reverse(
     recipe: Recipe,
     length: int,
+    recorder: runner.Recorder,
+    *,
     episodes: int,
     num_updates: int,
+    every: int,
     seeds: range,
     num_prompts: int,
-    recorder: runner.Recorder,
 ) -> Reversed:
     """Seed after seed with one program, on one device; evaluations are not part of the seconds."""
     environment = make_reverse(length, VOCABULARY)
     trainer = recipe.trainer(of_prompts(environment, held_out=False), episodes)
     asked, policy = of_prompts(environment, held_out=True), evaluation.greedy(recipe.policy(environment))
-    every = max(1, num_updates // 20)
 
     def several(state: TrainState) -> TrainState:
         return jax.lax.scan(lambda state, _: trainer.update(state), state, length=every)[0]
