@@ -14,8 +14,8 @@ Expect   (a) 1 with the GRU and 1/K without memory. (b) 99 % of the answers righ
          (c) a ratio of 1 or more, in so far as nothing else runs on the machine. Four to five minutes on two CPU cores.
 Departs  (b) is trained on the strings whose symbols do not add up to a multiple of the vocabulary's size, and judged on
          those which do. (b) and (c) pay the share of right symbols, not only whole answers. Hyper-parameters were
-         chosen with seeds of 100 and more, all of which need at most 70 updates; a run in fifty stays on a plateau for
-         longer, and the number of updates leaves it time. (c) pgjax reads the prompt of a group once, its peer for each
+         chosen with seeds of 100 and more (twelve were solved by 70 updates); a rare run stays on a plateau for longer,
+         and the number of updates leaves it time. (c) pgjax reads the prompt of a group once, its peer for each
          of its episodes.
 """
 
