@@ -38,7 +38,7 @@ PyTree = Any
 
 PARTS = ("recall", "reverse", "tokens")
 GRU, MLP = "GRU", "no memory"
-SOLVED, MOST_SECONDS = strings.SOLVED, 30.0  # the aims: share of right answers, and seconds a seed
+SOLVED = strings.SOLVED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,14 +156,6 @@ TINY = Config(
 )
 
 
-def row_of_runs(recorder: runner.Recorder, runs: np.ndarray, aim: str | None = None, **row) -> None:
-    """A row of the mean over runs, with its standard error and t interval; `aim` is said before the interval."""
-    found = diagnostics.mean_interval(np.asarray(runs, float))
-    interval = f"95 % t interval {found.low:.4g} to {found.high:.4g}"
-    verdict = interval if aim is None else f"{aim}; {interval}"
-    recorder.row(ours=float(found.value), stderr=float(found.stderr), verdict=verdict, **row)
-
-
 # (a) Recall.
 
 
@@ -211,7 +203,7 @@ def recall(config: Config, recorder: runner.Recorder) -> Recall:
             )
             trained = training.train(build, keys, num_updates=config.recall_updates, on_chunk=heard)
             curves[name], params = trained.metrics["mean_return"], trained.states.params
-            row_of_runs(
+            strings.row_of_runs(
                 recorder,
                 greedy_returns(environment, policy, params, keys, config.eval_prompts),
                 quantity=f"(a) share of cues named, delay {config.delay}, greedy",
@@ -220,7 +212,7 @@ def recall(config: Config, recorder: runner.Recorder) -> Recall:
                 seconds=trained.seconds,
             )
     values = jax.jit(jax.vmap(lambda params: exact.objective(policies[MLP].apply, params, mdp)))(params)
-    row_of_runs(recorder, values, quantity="(a) ρ(θ) of what training found", variant=MLP, exact=without)
+    strings.row_of_runs(recorder, values, quantity="(a) ρ(θ) of what training found", variant=MLP, exact=without)
     recorder.note(
         f"(a) Exact: the best value with memory, and the best of all {config.cues}^{config.cues + 1} deterministic "
         "policies without; seconds are those of all seeds together, without compilation."
@@ -250,38 +242,8 @@ def reverse(config: Config, recorder: runner.Recorder) -> dict[int, strings.Reve
     how |= {"seeds": range(config.seed, config.seed + config.seeds), "num_prompts": config.eval_prompts}
     learn = lambda length: strings.learn_to_reverse(config.recipe(), length, recorder, **how)
     found = {length: learn(length) for length in config.lengths}
-    record_reversed(found, recorder)
+    strings.record_reversed(found, recorder)
     return found
-
-
-def record_reversed(found: dict[int, strings.Reversed], recorder: runner.Recorder) -> None:
-    for length, one in found.items():
-        variant, count = f"{length} symbols", len(one.shares)
-        updates, seconds = strings.until_solved(one)
-        for run, curve in enumerate(one.shares):
-            recorder.metrics({"length": length, "run": run, "updates": one.updates, "right": curve})
-        last = one.shares[:, -1]
-        solved = int((last >= SOLVED).sum())
-        word = "reached" if solved == count else "missed"
-        recorder.row(
-            quantity=f"(b) seeds solved of {count}", variant=variant, ours=solved, verdict=f"{word} (aim all)"
-        )
-        row_of_runs(recorder, last, quantity="(b) share of held-out prompts right everywhere", variant=variant)
-        slowest = f"{updates.min():g} to {updates.max():g}"
-        quantity = f"(b) updates until {SOLVED:.0%}, median"
-        recorder.row(quantity=quantity, variant=variant, ours=float(np.median(updates)), verdict=slowest)
-        word = "reached" if seconds.max() < MOST_SECONDS else "missed"
-        recorder.row(
-            quantity=f"(b) seconds until {SOLVED:.0%}, median",
-            variant=variant,
-            ours=float(np.median(seconds)),
-            verdict=f"{word} (aim < {MOST_SECONDS:g} each); {seconds.min():.1f} to {seconds.max():.1f}",
-        )
-        recorder.row(quantity="(b) compile seconds", variant=variant, ours=one.compile_seconds)
-    recorder.note(
-        f"(b) Solved: {SOLVED:.0%} right in the end. Until {SOLVED:.0%}: at the first evaluation with so many; ranges "
-        "over seeds, updates alone, on one device, without compilation and evaluation. Infinite where it never happens."
-    )
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:

@@ -98,7 +98,7 @@ class Rows(list):
 )
 def test_aims_are_met_by_all_seeds_or_missed(second, slow, verdicts, updates):
     found, rows = learnt([[0.0, 0.99, 1.0], second], [[0, 1, 2], [0, 1, slow]]), Rows()
-    memory.record_reversed({6: found}, rows)
+    strings.record_reversed({6: found}, rows)
     by_quantity = {row["quantity"]: row for row in rows}
     solved, seconds = by_quantity["(b) seeds solved of 2"], by_quantity["(b) seconds until 99%, median"]
     assert (solved["verdict"].split()[0], seconds["verdict"].split()[0]) == verdicts
