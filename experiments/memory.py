@@ -57,7 +57,7 @@ class Config:
     """Recall: updates."""
     recall_episodes: int = 256
     """Recall: episodes in an update."""
-    recall_learning_rate: float = 0.005
+    recall_learning_rate: float = 0.002
     """Recall: Adam's η."""
     memory_size: int = 32
     """Recall: numbers that the GRU remembers."""
