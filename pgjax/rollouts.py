@@ -142,15 +142,18 @@ def _episodes(
     horizon = environment.horizon
     num_chunks = -(-horizon // chunk)
 
-    def reset(key: jax.Array, first_key: jax.Array, lane_params: PyTree) -> tuple[_Lane, jax.Array]:
+    def begin(first_key: jax.Array, lane_params: PyTree) -> _Lane:
         reset_key, _ = jax.random.split(first_key)
-        _, episode_key = jax.random.split(key)
         state, obs = environment.reset(reset_key, lane_params)
         carry = acting.start(policy, params, obs)
-        return _Lane(state=state, obs=obs, alive=jnp.ones((), jnp.bool_), carry=carry), episode_key
+        return _Lane(state=state, obs=obs, alive=jnp.ones((), jnp.bool_), carry=carry)
 
-    first_keys = jnp.repeat(keys[::group_size], group_size)
-    lanes, episode_keys = jax.vmap(reset, (0, 0, env_params_axis))(keys, first_keys, env_params)
+    # The lanes of a group begin alike, so that a prompt is read once, unless each lane has parameters of its own.
+    alike = group_size if env_params_axis is None else 1
+    first_keys = jnp.repeat(keys[::group_size], group_size // alike)
+    starts = jax.vmap(begin, (0, env_params_axis))(first_keys, env_params)
+    lanes = jax.tree.map(lambda x: jnp.repeat(x, alike, axis=0), starts)
+    episode_keys = jax.vmap(lambda key: jax.random.split(key)[1])(keys)
 
     def step_lane(t: jax.Array, key: jax.Array, lane: _Lane, lane_params: PyTree) -> tuple[_Lane, dict]:
         action_key, step_key = jax.random.fold_in(key, 2 * t), jax.random.fold_in(key, 2 * t + 1)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pgjax import environments, evaluation, networks, rollouts
+from pgjax import acting, environments, evaluation, networks, rollouts
 from pgjax.types import Box, Discrete, Environment, Step
 
 
@@ -103,6 +103,39 @@ def test_environment_parameters_may_differ_between_lanes():
     key = jnp.stack([jax.random.key(3)] * 2)
     batch = rollouts.episodes(environment, policy, params, key, env_params=lanes, env_params_axis=0)
     assert batch.alive[:, 0].sum() != batch.alive[:, 1].sum()
+
+
+@pytest.fixture(scope="module")
+def reading():
+    """A transformer that reports whenever it reads a prompt: environment, policy, θ, and the list of its reports."""
+    environment, read = environments.make("reverse", length=2, vocabulary=3), []
+    policy = networks.make_policy(environment, network="transformer", hidden=(4,), network_options={"heads": 2})
+
+    def start(params, obs):
+        jax.debug.callback(lambda tokens: read.append(tokens.tolist()), obs.tokens)
+        return policy.memory.start(params, obs)
+
+    _, obs = environment.reset(jax.random.key(0), ())
+    like = policy.init(jax.random.key(0), obs)
+    draw = np.random.default_rng(0).standard_normal
+    params = jax.tree.map(lambda x: jnp.asarray(draw(x.shape), jnp.float32), like)
+    return environment, policy._replace(memory=policy.memory._replace(start=start)), params, read
+
+
+@pytest.mark.parametrize(("group_size", "count"), [(1, 6), (3, 2)])
+def test_a_prompt_is_read_once_for_its_group_and_remembered_by_each_of_its_episodes(reading, group_size, count):
+    environment, policy, params, read = reading
+    keys = jax.random.split(jax.random.key(1), 6)
+    read.clear()
+    how = {"group_size": group_size, "record_log_probs": True}
+    batch = jax.jit(lambda params: rollouts.episodes(environment, policy, params, keys, **how))(params)
+    jax.effects_barrier()
+    prompts = np.asarray(batch.obs.tokens[0])
+    assert sorted(read) == sorted(prompts[::group_size].tolist()) and len(read) == count
+    np.testing.assert_array_equal(prompts, prompts[::group_size].repeat(group_size, 0))
+    # A memory of another prompt would have drawn the actions with other probabilities.
+    np.testing.assert_allclose(batch.behaviour_log_probs, acting.log_probs(policy, params, batch), atol=1e-5)
+    assert np.ptp(batch.behaviour_log_probs) > 0.1
 
 
 @pytest.fixture(scope="module")
