@@ -87,7 +87,7 @@ _FAULTS = {
 }
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def greedy(policy: Policy) -> Policy:
     """The same policy acting by its mode instead of sampling; asked again, the same record, which compiles once."""
     mode = policy.distribution.mode
@@ -114,7 +114,8 @@ def with_greedy_returns(
 
     `keys` `[B]`, `group_size` and `record_log_probs` are those that the trajectory was rolled out with, so the problem
     draws the same numbers; actions were drawn with others, which keeps the baseline independent of them. `relabel` is
-    the reward stage, if there is one: the greedy episodes are paid as the others are.
+    the reward stage, if there is one, and sees the greedy episodes as a batch of their own: a stage that looks at the
+    statistics of a batch (`rewards.whiten`) would pay them in another unit, and does not fit this baseline.
     """
     played = rollouts.episodes(
         environment, greedy(policy), params, keys, group_size=group_size, record_log_probs=record_log_probs

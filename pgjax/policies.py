@@ -1,7 +1,7 @@
 """Saved policies: a file that holds θ, the network and the spaces, so that one call brings back all that is needed.
 
-A file never makes the program import or call anything. It may name an environment that pgjax ships; any other
-environment comes from the caller, and its spaces must be those of the file.
+A file never makes the program import or call anything but what pgjax and gymnax ship. It may name an environment of
+theirs; any other environment comes from the caller, and its spaces must be those of the file.
 """
 
 import json

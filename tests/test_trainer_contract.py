@@ -295,3 +295,33 @@ def test_equal_returns_weigh_nothing_whatever_they_are(standardise):
             twins.append(np.abs(twin).max())
     # An absolute ε under the rounding of the mean is the wrong twin.
     assert max(twins) > 0.01
+
+
+def test_a_long_score_does_not_drown_those_of_the_other_episodes():
+    """Twin: the sum of all minus an episode's own term, which float32 rounds to a multiple of 8 beside 1e8."""
+    norms, returns = np.array([1e8, 3.0, 5.0, 2.0]), np.array([1.0, 1.1, 1.2, 1.3])
+    row = lambda x: jnp.asarray(x, jnp.float32)[None]
+    ends = jnp.ones((1, 4), bool)
+    batch = Trajectory(
+        obs=row(returns),
+        actions=row(returns),
+        rewards=row(returns),
+        alive=ends,
+        terminated=ends,
+        truncated=~ends,
+        final_obs=row(returns)[0],
+        returns=row(returns),
+        score_norms=row(norms),
+    )
+    others = [np.delete(norms, i) @ np.delete(returns, i) / np.delete(norms, i).sum() for i in range(4)]
+    found = baselines.optimal_leave_one_out().predict((), batch)[0]
+    np.testing.assert_allclose(found, others, rtol=1e-6)
+    twin = (row(norms * returns).sum() - row(norms * returns)) / (row(norms).sum() - row(norms))
+    assert abs(twin[0, 0] - others[0]) > 0.1
+
+
+def test_scores_of_another_theta_are_refused():
+    policy = networks.make_policy(environments.make("CartPole-v1"), hidden=())
+    estimator = estimators.make_estimator(policy, baseline=baselines.optimal_constant())
+    with pytest.raises(ValueError, match=r"epochs must be 1 with a baseline that needs scores.*got 2"):
+        training.make_trainer(environments.make("CartPole-v1"), policy, estimator, optax.sgd(0.1), epochs=2)

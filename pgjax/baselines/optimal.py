@@ -93,6 +93,13 @@ def optimal_constant(decay: float = 0.9, norm: str = "vanilla") -> Baseline:
     return _optimal(decay, norm, lambda sample: (), lambda b, trajectory: b, lambda x, trajectory: jnp.sum(x))
 
 
+def _of_others(x: jax.Array) -> jax.Array:
+    """Σ_{j≠i} x_j over the last axis. The sum of all minus x_i would lose the others beside one that is much larger."""
+    shift = lambda sums: jnp.pad(sums[..., :-1], [(0, 0), (0, 0), (1, 0)])
+    after = jnp.flip(shift(jnp.cumsum(jnp.flip(x, axis=2), axis=2)), axis=2)
+    return shift(jnp.cumsum(x, axis=2)) + after
+
+
 def optimal_leave_one_out(group_size: int | None = None, norm: str = "vanilla") -> Baseline:
     """b^i = Σ_{j≠i} ‖S^j‖² G_1^j / Σ_{j≠i} ‖S^j‖² over the other episodes j of the group, learning nothing. Unbiased.
 
@@ -122,8 +129,7 @@ def optimal_leave_one_out(group_size: int | None = None, norm: str = "vanilla") 
         returns = split_groups(trajectory.returns[: norms.shape[0]], group_size)
         if norms.shape[2] < 2:
             raise ValueError("optimal_leave_one_out needs at least 2 episodes in a group, got 1: no other is left")
-        of_others = lambda x: jnp.sum(x, axis=2, keepdims=True) - x
-        values = ratio_or_zero(of_others(norms * returns), of_others(norms))
+        values = ratio_or_zero(_of_others(norms * returns), _of_others(norms))
         return jnp.broadcast_to(values.reshape(norms.shape[0], -1), trajectory.rewards.shape)
 
     return Baseline(

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax import acting, distributions, losses
+from pgjax import _shards, acting, distributions, losses
 from pgjax._checks import require_in_range
 from pgjax.contracts import require_trajectory
 from pgjax.estimators.hot_path import assemble, entropies
@@ -119,7 +119,7 @@ def make_estimator(
             whole_episode=weighting.returns.from_start,
             norm=weighting.needs.scores,
         )
-        return trajectory._replace(score_norms=norms)
+        return trajectory._replace(score_norms=_shards.everywhere(norms))
 
     def weigh(params: PyTree, state: PyTree, trajectory: Trajectory):
         trajectory = with_scores(params, trajectory)

@@ -35,7 +35,11 @@ def as_paid() -> Rewards:
 
 
 def transform(function: Callable[[Trajectory], Trajectory]) -> Rewards:
-    """A stage without parameters: `function` of the trajectory, such as `rewards.whiten`."""
+    """A stage without parameters: `function` of the trajectory, such as `rewards.whiten`.
+
+    One that looks at the statistics of the batch does not fit `baselines.greedy_rollout`, whose greedy episodes are a
+    batch of their own.
+    """
     return Rewards(
         init=lambda key, params: (),
         relabel=lambda params, state, trajectory: (function(trajectory), {}),
@@ -59,7 +63,7 @@ def kl_penalty(
 
     The objective becomes E[Σ R] − β KL(f(θ) ‖ f(θ_ref)) over trajectories, and the score function with these rewards
     has its exact gradient (`kl_regularised`). The rollout records ln f(X_t, θ)_{A_t} as it draws the actions. The
-    metric `kl` is the mean over episodes of Σ_t ln f(θ)/f(θ_ref), an estimate of the divergence.
+    metric `kl` is the mean over episodes (in windows: over lanes) of Σ_t ln f(θ)/f(θ_ref): it estimates the divergence.
 
     Args:
         policy: f(x, θ), also of the reference.
@@ -84,7 +88,7 @@ def kl_penalty(
         del params
         log_probs = trajectory.behaviour_log_probs
         if log_probs is None:
-            raise ValueError("kl_penalty needs trajectory.behaviour_log_probs, got None: record them in the rollout")
+            raise ValueError("kl_penalty needs trajectory.behaviour_log_probs, got None: pass record_log_probs=True")
         of_reference = acting.log_probs(policy, state.reference, trajectory, rows_per_piece)
         kl = jnp.mean(jnp.sum(jnp.where(trajectory.alive, log_probs - of_reference, 0.0), axis=0))
         return kl_regularised(trajectory, log_probs, of_reference, kl_coef=state.kl_coef), {"kl": kl}
@@ -128,7 +132,9 @@ class RunningScaleState(NamedTuple):
 
 
 def running_scale(decay: jax.typing.ArrayLike = 0.99) -> Rewards:
-    """Rewards in units of a running root mean square of the total return: R ← R / s, s² ← β s² + (1 − β) mean G_1².
+    """Rewards in units of a running root mean square of the return: R ← R / s, s² ← β s² + (1 − β) mean G_1².
+
+    In windows G_1 is the sum of a lane's rewards inside the window.
 
     *Use, then update*: s does not depend on the batch that it scales, so the expected gradient is that of ρ/s. s = 1
     before the first batch, and for as long as every return was 0. After other stages (`in_turn`) it must be the last.

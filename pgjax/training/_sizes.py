@@ -19,6 +19,8 @@ def checked_sizes(
     needs = estimator.needs
     if epochs > 1 and microbatches > 1:
         raise ValueError(f"epochs must be 1 with microbatches={microbatches}, which keep no batch, got {epochs}")
+    if epochs > 1 and needs.scores != "none":
+        raise ValueError(f"epochs must be 1 with a baseline that needs scores, which are those of θ_old, got {epochs}")
     if num_episodes % microbatches:
         raise ValueError(f"microbatches must divide num_episodes={num_episodes}, got {microbatches}")
     wanted = needs.group_size or 1

@@ -188,10 +188,13 @@ def train(
         chunk: updates between two returns to the host; U/20 if None.
         mapping: how a device goes through its runs: `"vmap"`, `"map"` (one run after another), or `"auto"`, map on CPUs
             and vmap elsewhere. Both draw the same random numbers. Their sums are rounded differently, though, and one
-            action that falls otherwise makes another run of it: on CartPole they part after some sixty updates.
+            action that falls otherwise makes another run of it: on CartPole they part after some sixty updates. Where
+            the devices share the episodes, runs are always taken one after another.
         devices: the devices, or how many of this process's; all of them if None. Each trains ⌈S/D⌉ runs. Where S < D
             the devices share the episodes of one run after another, whole groups each, as far as their number allows.
-            With `"map"` a run is the same bit for bit on however many; with `"vmap"` it is up to rounding.
+            With `"map"` a run is the same bit for bit on however many; with `"vmap"` it is up to rounding, and so it is
+            where episodes are shared and the estimator sums scores of single episodes (`per_parameter`, baselines that
+            need scores, the natural norm).
         deterministic: whether devices that share episodes add up their gradients in an order that does not depend on
             how many they are. False saves the memory of up to eight gradients.
         on_chunk: called with the number of updates done, the chunk's metrics `[S, n]`, and the states; these are

@@ -1,4 +1,4 @@
-"""S runs on D devices, in one of two ways that give the same numbers.
+"""S runs on D devices, in one of two ways.
 
 `Shares`: equal shares of the runs, one program, and nothing that the devices have to tell each other. Every leaf
 `[S, ...]` of what belongs to a run is cut along its first axis, and each device trains its share by itself, as one

@@ -101,8 +101,8 @@ def make_trainer(
             batches that do not fit in memory. Statistics of the batch (leave-one-out, standardisation) are then those
             of a part, and the baseline sees each part after its use.
         epochs: optimiser steps on each batch. From the second on θ has left the θ_old that acted, whose
-            log-probabilities are recorded for an `objective` that uses them (importance-weighted, clipped); the weights
-            stay.
+            log-probabilities are recorded for an `objective` that uses them (importance-weighted, clipped). The weights
+            of `make_estimator` stay; those of critics and of `importance_weighted` follow θ.
         rewards: the reward stage (`pgjax.rewards`); the environment's own rewards if None. The metrics `mean_return`
             and `mean_length` report what the environment paid.
 
@@ -122,7 +122,7 @@ def make_trainer(
     learner = _make_learner(policy, estimator, optimizer, rewards, epochs)
 
     def init(key: jax.Array) -> TrainState:
-        params_key, baseline_key, lanes_key, run_key = jax.random.split(key, 4)
+        params_key, baseline_key, lanes_key, run_key, rewards_key = jax.random.split(key, 5)
         _, obs = environment.reset(jax.random.key(0), environment.params)
         params = policy.init(params_key, obs)
         lane_keys = jax.random.split(lanes_key, num_episodes)
@@ -133,7 +133,7 @@ def make_trainer(
             lanes=() if num_steps is None else rollouts.start_lanes(environment, policy, params, lane_keys),
             key=run_key,
             update=jnp.zeros((), jnp.int32),
-            reward_state=rewards.init(jax.random.fold_in(key, 0), params),
+            reward_state=rewards.init(rewards_key, params),
         )
         shapes = jax.eval_shape(lambda: collect(state, run_key)[1])
         sample = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
