@@ -182,7 +182,7 @@ def both_passes(dtype):
         for name, (policy, options) in FUSED_CASES.items():
             params = with_dtype(policy.init(jax.random.key(1), batch.obs[0, 0]), dtype)
             one = estimators.make_estimator(policy, baseline=baseline, **options)
-            two = estimators.make_estimator(policy, baseline=baseline._replace(fit=None), **options)
+            two = estimators.make_estimator(policy, baseline=baseline._replace(predict_and_update=None), **options)
             found[name] = one.gradient(params, trained, batch), two.gradient(params, trained, batch)
             if name == "plain":
                 found["fitted before its use"] = two.gradient(params, fit(trained), batch)
@@ -192,7 +192,7 @@ def both_passes(dtype):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 1e-12)])
-def test_one_pass_for_policy_and_value_gives_the_numbers_of_two(dtype, tolerance):
+def test_values_used_and_fitted_in_one_pass_are_those_of_two(dtype, tolerance):
     with jax.enable_x64(dtype == np.float64):
         found = both_passes(dtype)
     twin = found.pop("fitted before its use")
@@ -204,10 +204,10 @@ def test_one_pass_for_policy_and_value_gives_the_numbers_of_two(dtype, tolerance
     assert max(jax.tree.leaves(difference)) > 1e-3
 
 
-def test_microbatches_fit_both_networks_in_one_pass_too():
+def test_microbatches_use_and_fit_values_in_one_pass_too():
     baseline = value_baseline()
     found = []
-    for chosen in (baseline, baseline._replace(fit=None)):
+    for chosen in (baseline, baseline._replace(predict_and_update=None)):
         estimator = estimators.make_estimator(MLP, baseline=chosen)
         trainer = training.make_trainer(CORRIDOR, MLP, estimator, optax.sgd(0.1), num_episodes=8, microbatches=2)
         update = jax.jit(trainer.update)
