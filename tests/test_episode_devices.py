@@ -53,7 +53,7 @@ cases = {
     "groups": (cartpole, mlp, {"baseline": baselines.leave_one_out(group_size=4)}, 32, (8,)),
     "value": (cartpole, mlp, {"baseline": value(cartpole)}, 32, (2, 4, 8)),
     "memory": (recall, gru, {"baseline": baselines.moving_average()}, 16, (8,)),
-    "ten": (cartpole, mlp, {}, 10, (8,)),
+    "twelve": (cartpole, mlp, {}, 12, (8,)),
     "six": (cartpole, mlp, {}, 6, (8,)),
 }
 alone = {}
@@ -75,12 +75,13 @@ hold("three runs", same(*three) and len(set(three[0][0].ravel())) > 1)
 
 layouts = {
     "groups": choose_layout(jax.devices(), 1, 32, 4, True),
+    "twelve": choose_layout(jax.devices(), 1, 12, 1, True),
     "ten": choose_layout(jax.devices(), 1, 10, 1, True),
     "six": choose_layout(jax.devices(), 3, 32, 1, True),
     "runs": choose_layout(jax.devices(), 8, 32, 1, True),
 }
 counts = {name: (type(layout), layout.mesh.size) for name, layout in layouts.items()}
-wanted = [(SharedEpisodes, 8), (SharedEpisodes, 2), (SharedEpisodes, 8), (Shares, 8)]
+wanted = [(SharedEpisodes, 8), (SharedEpisodes, 2), (Shares, 1), (SharedEpisodes, 8), (Shares, 8)]
 hold("layouts", list(counts.values()) == wanted)
 
 play = lambda params, keys: rollouts.episodes(cartpole, mlp, params, keys, group_size=4, record_log_probs=True)
@@ -98,6 +99,9 @@ hold("trajectories", all(same(played[0], other) for other in played[1:]))
 '''
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def found():
     command = [sys.executable, "-W", "error", "-c", CHECKS]
@@ -108,7 +112,7 @@ def found():
 
 @pytest.mark.parametrize(
     "name",
-    ["groups", "value", "memory", "ten", "six", "any order", "windows", "three runs", "layouts", "trajectories"],
+    ["groups", "value", "memory", "twelve", "six", "any order", "windows", "three runs", "layouts", "trajectories"],
 )
 def test_devices_that_share_episodes_give_the_numbers_of_one(found, name):
     assert name in found

@@ -414,16 +414,27 @@ SLATE = """
 @pytest.mark.parametrize(
     ("env", "options", "arguments"),
     [
-        ("recall", {}, {"network": "gru", "hidden": [], "network_options": {"memory_size": 32}}),
+        pytest.param(
+            "recall",
+            {},
+            {"network": "gru", "hidden": [], "network_options": {"memory_size": 32}},
+            marks=pytest.mark.slow,
+        ),
         ("reverse", {"hidden": (8,)}, {"network": "transformer", "hidden": [8], "network_options": {}}),
-        (
+        pytest.param(
             "recall",
             {"network": "gru", "network_options": ("memory_size=2",), "activation": "relu", "hidden": (3,)}
             | {"returns": "lambda_return", "baseline": "value", "num_steps": 4},
             {"network": "gru", "hidden": [3], "activation": "relu", "network_options": {"memory_size": 2}},
+            marks=pytest.mark.slow,
         ),
-        ("recall", {"network": "mlp"}, {"network": "mlp", "hidden": [64, 64], "network_options": {}}),
-        ("own_slate:make", {"hidden": (3,)}, {"distribution": "plackett_luce"}),
+        pytest.param(
+            "recall",
+            {"network": "mlp"},
+            {"network": "mlp", "hidden": [64, 64], "network_options": {}},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("own_slate:make", {"hidden": (3,)}, {"distribution": "plackett_luce"}, marks=pytest.mark.slow),
     ],
     ids=["recall", "reverse", "windows", "another network", "slate"],
 )

@@ -26,6 +26,7 @@ def finished(tmp_path_factory):
     return runner.execute("memory", config, memory.run, memory.plot, output_dir=folder)
 
 
+@pytest.mark.slow
 def test_recall_and_reverse_are_in_the_table_and_drawn(finished):
     rows = rows_of(finished)
     assert {path.stem for path in finished.glob("*.png")} == {"memory_recall", "memory_reverse"}

@@ -60,7 +60,7 @@ STARTS = jnp.asarray([0, 0, 1, 0, 0, 1, 0], bool)
 WINDOW = writing([4, 5, 3, 4, 5, 3, 4], [0, 0, 1, 1, 1, 2, 2])
 
 
-@pytest.fixture(params=["float32", "float64"])
+@pytest.fixture(params=[pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def dtype(request):
     with jax.enable_x64(request.param == "float64"):
         yield request.param

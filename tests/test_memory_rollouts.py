@@ -89,7 +89,10 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("value", "per parameter") else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+)
 def test_every_family_takes_it_and_its_episodes_average_to_its_gradient(name, params, batch):
     estimator = FAMILIES[name]
 
@@ -106,6 +109,7 @@ def test_every_family_takes_it_and_its_episodes_average_to_its_gradient(name, pa
     assert max(np.abs(x).max() for x in jax.tree.leaves(gradient)) > 1e-3
 
 
+@pytest.mark.slow
 def test_it_trains_in_windows():
     value = estimators.make_estimator(GRU, returns=estimators.lambda_return(0.9), baseline=VALUE, over_time="mean")
     trainer = training.make_trainer(RECALL, GRU, value, ADAM, num_episodes=LANES, num_steps=STEPS)

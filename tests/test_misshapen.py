@@ -64,7 +64,7 @@ def families():
         "optimal, leaving one out": make(baseline=baselines.optimal_leave_one_out(), returns=total),
         "greedy rollout": make(baseline=baselines.greedy_rollout()),
         "value, one pass": make(baseline=value),
-        "value, two passes": make(baseline=value._replace(fit=None), entropy_coef=0.1),
+        "value, two passes": make(baseline=value._replace(predict_and_update=None), entropy_coef=0.1),
         "λ-return": make(baseline=value, returns=estimators.lambda_return(0.9), over_time="mean"),
         "standardised groups": make(standardise="group_population", group_size=LANES, returns=total),
         "clipped": make(objective=estimators.clipped_surrogate(), standardise="population"),
