@@ -90,8 +90,8 @@ def use_cache(most_bytes: int = CACHE_BYTES) -> pathlib.Path | None:
     if not given:
         _prune(directory, most_bytes)
         jax.config.update("jax_compilation_cache_dir", str(directory))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # A file that is not whole (another process is writing it, or died while it did; the disk was full): that program is
     # compiled again each time, as without a cache, until the file is the one that was used longest ago.
     warnings.filterwarnings("ignore", message=HARMLESS)

@@ -73,6 +73,7 @@ assert len(set(alone.metrics["gradient_norm"][:, 0])) == 16
     )
 
 
+@pytest.mark.slow
 def test_any_number_of_runs_goes_on_on_any_devices():
     passes(
         RUNS
@@ -124,6 +125,7 @@ assert "all-reduce" in jax.jit(mean).lower(rates).compile().as_text()
     )
 
 
+@pytest.mark.slow
 def test_devices_share_the_episodes_of_a_policy_that_remembers():
     """A GRU is a scan, whose gradient has to go on where devices share the episodes of one run."""
     passes(

@@ -191,7 +191,9 @@ def both_passes(dtype):
     return jax.device_get(all_cases())
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param(np.float32, 1e-6, marks=pytest.mark.slow), (np.float64, 1e-12)]
+)
 def test_values_used_and_fitted_in_one_pass_are_those_of_two(dtype, tolerance):
     with jax.enable_x64(dtype == np.float64):
         found = both_passes(dtype)
@@ -204,6 +206,7 @@ def test_values_used_and_fitted_in_one_pass_are_those_of_two(dtype, tolerance):
     assert max(jax.tree.leaves(difference)) > 1e-3
 
 
+@pytest.mark.slow
 def test_microbatches_use_and_fit_values_in_one_pass_too():
     baseline = value_baseline()
     found = []
