@@ -51,6 +51,17 @@ def _act(policy: Policy, params: PyTree, key: jax.Array, carry: PyTree, obs: PyT
     )
 
 
+def _require_keys(keys: jax.Array) -> None:
+    """Typed keys `[B]`, one for each episode; ValueError otherwise."""
+    typed = jnp.issubdtype(getattr(keys, "dtype", None), jax.dtypes.prng_key)
+    if not typed or keys.ndim != 1:
+        found = f"{getattr(keys, 'dtype', type(keys).__name__)} of shape {list(jnp.shape(keys))}"
+        raise ValueError(
+            f"keys must be typed keys of shape [B], one for each episode, got {found}; "
+            "jax.random.split(jax.random.key(0), B) makes them"
+        )
+
+
 def chunk_length(horizon: int) -> int:
     """Steps between two looks at whether every lane has ended: the divisor of T nearest to 32 within 16 … 64, else 32.
 
@@ -93,10 +104,11 @@ def episodes(
         A `Trajectory` `[T, B, ...]`.
 
     Raises:
-        ValueError: if the environment breaks its contract, a size is below one, or `group_size` does not divide the
-            number of keys.
+        ValueError: if the environment breaks its contract, the keys are not typed keys `[B]`, a size is below one, or
+            `group_size` does not divide the number of keys.
     """
     require_environment(environment, env_params, params_axis=env_params_axis)
+    _require_keys(keys)
     require_integer("group_size", group_size, 1, None)
     if keys.shape[0] % group_size:
         raise ValueError(f"group_size must divide the number of episodes, {keys.shape[0]}, got {group_size}")
@@ -231,6 +243,7 @@ def start_lanes(
         ValueError: if the environment breaks its contract.
     """
     require_environment(environment, env_params)
+    _require_keys(keys)
     env_params = environment.params if env_params is None else env_params
 
     def start(key: jax.Array) -> Lanes:

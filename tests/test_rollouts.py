@@ -178,3 +178,11 @@ def test_averaging_what_finishes_inside_a_window_is_biased_short():
     biased = finished.total_return / finished.count
     assert 21.5 < exact.mean < 23.0
     assert biased < exact.mean - 20 * exact.stderr and 16.0 < biased < 18.5
+
+
+@pytest.mark.parametrize("keys", [jax.random.key(1), jnp.zeros((4, 2), jnp.uint32)], ids=["one key", "raw keys"])
+def test_keys_that_are_not_one_for_each_episode_are_refused(policy, params, keys):
+    with pytest.raises(ValueError, match=r"keys must be typed keys of shape \[B\], one for each episode, got"):
+        rollouts.episodes(countdown(horizon=4), policy, params, keys)
+    with pytest.raises(ValueError, match=r"keys must be typed keys of shape \[B\]"):
+        rollouts.start_lanes(countdown(horizon=4), policy, params, keys)
