@@ -14,6 +14,7 @@ def floor(dtype: jnp.dtype) -> float:
 
 
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+    """The float type itself, or float32 for a half-precision one, whose uniform numbers have too few levels."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 

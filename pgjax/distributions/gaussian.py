@@ -20,12 +20,14 @@ class GaussianParameters(NamedTuple):
 
 
 def assert_gaussian(*parameters: GaussianParameters) -> None:
+    """Means and ln σ are of one shape and of a float type; AssertionError otherwise."""
     arrays = [array for parameter in parameters for array in parameter]
     chex.assert_equal_shape(arrays)
     chex.assert_type(arrays, float)
 
 
 def gaussian_sample(key: jax.Array, parameters: GaussianParameters) -> jax.Array:
+    """μ + σ z with z ~ N(0, I), of the shape and float type of the mean."""
     assert_gaussian(parameters)
     mean, log_std = parameters
     return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape, mean.dtype)
