@@ -17,7 +17,7 @@ from pgjax import distributions, evaluation
 from pgjax._checks import require_in_range, require_integer
 from pgjax.acting import require_memoryless
 from pgjax.exact import TabularMDP, optimal_probabilities
-from pgjax.types import Distribution, Policy, PyTree
+from pgjax.types import Policy, PyTree
 
 
 class Expert(NamedTuple):
@@ -42,14 +42,11 @@ def as_policy(expert: Expert) -> Policy:
 
     Its distribution can only be sampled; the other functions raise NotImplementedError.
     """
-
-    def unknown(*_):
-        raise NotImplementedError("an expert's actions can be drawn, but their distribution has no parameters")
-
+    reason = "an expert's actions can be drawn, but their distribution has no parameters"
     return Policy(
         init=lambda key, obs: (),
         apply=lambda params, obs: obs,
-        distribution=Distribution(sample=expert.act, log_prob=unknown, entropy=unknown, kl=unknown, mode=unknown),
+        distribution=distributions.sampled_only(expert.act, reason),
     )
 
 

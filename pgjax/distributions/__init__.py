@@ -14,6 +14,7 @@ from pgjax.distributions.gaussian import GaussianParameters, diagonal_gaussian
 from pgjax.distributions.joint import joint, require
 from pgjax.distributions.multi_categorical import multi_categorical
 from pgjax.distributions.plackett_luce import plackett_luce
+from pgjax.distributions.sampled_only import sampled_only
 from pgjax.distributions.squashed import squashed_gaussian
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "multi_categorical",
     "plackett_luce",
     "require",
+    "sampled_only",
     "squashed_gaussian",
 ]

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import spaces
-from pgjax.distributions import categorical, masked_logits
-from pgjax.types import Distribution, Environment, Policy
+from pgjax.distributions import categorical, masked_logits, sampled_only
+from pgjax.types import Environment, Policy
 
 PyTree = Any
 
@@ -26,18 +26,11 @@ def random_policy(environment: Environment) -> Policy:
 
     Its distribution can only be sampled; the other functions raise NotImplementedError.
     """
-
-    def unknown(*_: Any) -> jax.Array:
-        raise NotImplementedError("random_policy can be sampled, but its distribution has no parameters")
-
     return Policy(
         init=lambda key, obs: (),
         apply=lambda params, obs: obs,
-        distribution=Distribution(
-            sample=lambda key, obs: sample_action(environment, key, obs),
-            log_prob=unknown,
-            entropy=unknown,
-            kl=unknown,
-            mode=unknown,
+        distribution=sampled_only(
+            lambda key, obs: sample_action(environment, key, obs),
+            "random_policy can be sampled, but its distribution has no parameters",
         ),
     )
