@@ -6,16 +6,19 @@ import pathlib
 
 
 def summaries(directory: pathlib.Path) -> dict[str, str]:
-    """Name → first docstring line of every public module in `directory`, read without importing any."""
+    """Name → first docstring line of every question in `directory`, read without importing any.
+
+    A question is a file `NAME.py`, or a folder with a `__main__.py`.
+    """
+    files = {path.stem: path for path in directory.glob("*.py") if not path.stem.startswith("_")}
+    files |= {path.parent.name: path.with_name("__init__.py") for path in directory.glob("*/__main__.py")}
     found = {}
-    for path in sorted(directory.glob("*.py")):
-        if path.stem.startswith("_"):
-            continue
+    for name, path in sorted(files.items()):
         try:
             docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
         except SyntaxError as error:
             docstring = f"(line {error.lineno} is not valid Python)"
-        found[path.stem] = (docstring or "(no docstring)").splitlines()[0]
+        found[name] = (docstring or "(no docstring)").splitlines()[0]
     return found
 
 

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _one_step as one_step
-from experiments import _papers as papers
-from experiments import _runner as runner
+from experiments.harness import runner
+from experiments.harness import targets as papers
+from experiments.shared import one_step
 from pgjax import baselines, estimators
 from pgjax.types import Baseline, Estimator
 
@@ -109,9 +109,7 @@ PAPER = papers.Paper(
             provenance="own",
             why=GENTLER,
         ),
-        papers.Target(
-            "first step", "R̄₁ = R₁ − b₁ = 0, α = 0.4, steps 901–1000 (%)", papers.Above(), provenance="own"
-        ),
+        papers.Target("first step", "R̄₁ = R₁ − b₁ = 0, α = 0.4, steps 901–1000 (%)", papers.Above(), provenance="own"),
         papers.Target(
             "identity",
             "gradient with / without the own reward, largest distance from 1 − 1/n",
@@ -263,7 +261,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
 
 
 def plot(results: dict, recorder: runner.Recorder) -> None:
-    from experiments import _plots as plots
+    from experiments.harness import plots
 
     config, pulled, measured = (results[name] for name in ("config", "pulled", "measured"))
     keys = (f"{FOOTNOTE}, 0.1, {LATE[0]}", f"{NONE}, 0.1, {LATE[0]}", "own reward", "first step")

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import _measure as measure
-from experiments import _runner as runner
+from experiments.harness import runner
+from experiments.shared import measure
 from pgjax import baselines, diagnostics, environments, estimators, networks, rollouts, training
 from pgjax.types import Baseline, Environment, Estimator, Policy
 
@@ -288,7 +288,7 @@ def dots(values: dict) -> dict:
 
 
 def plot(results: dict, recorder: runner.Recorder) -> None:
-    from experiments import _plots as plots
+    from experiments.harness import plots
 
     config, curves, measured = results["config"], results["curves"], results["measured"]
     colour_of = plots.colours(VARIANTS)

@@ -6,7 +6,6 @@ in float32 those of 10¹⁹ overflow and those of 10⁻²³ vanish. Nothing here
 is a factor on mean and spread.
 """
 
-
 import jax
 import jax.numpy as jnp
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pgjax.pieces import map_over_rows
+from pgjax.rows import map_over_rows
 from pgjax.types import Policy, Trajectory
 
 PyTree = Any
@@ -116,9 +116,7 @@ def rows_of(policy: Policy, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), tree)
 
 
-def log_probs(
-    policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None
-) -> jax.Array:
+def log_probs(policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None) -> jax.Array:
     """ln f(X_t, θ)_{A_t} of every row, `[T, B]`; zero where not `alive`."""
 
     def of_piece(piece: tuple[Inputs, PyTree]) -> jax.Array:

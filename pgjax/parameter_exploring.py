@@ -90,8 +90,6 @@ def gaussian_hyperpolicy(params_like: PyTree, log_std: float = 0.0) -> Policy:
 
     def init(key: jax.Array, obs: PyTree) -> GaussianParameters:
         del key, obs
-        return GaussianParameters(
-            mean=mean, log_std=jnp.broadcast_to(jnp.asarray(log_std, mean.dtype), mean.shape)
-        )
+        return GaussianParameters(mean=mean, log_std=jnp.broadcast_to(jnp.asarray(log_std, mean.dtype), mean.shape))
 
     return Policy(init=init, apply=lambda params, obs: params, distribution=diagonal_gaussian)

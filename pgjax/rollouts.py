@@ -15,7 +15,7 @@ from pgjax import acting
 from pgjax._checks import require_integer
 from pgjax._shards import EPISODES_AXIS, over_episode_shards
 from pgjax.contracts import require_environment
-from pgjax.pieces import largest_of_runs
+from pgjax.rows import largest_of_runs
 from pgjax.types import Environment, Policy, Trajectory
 
 PyTree = Any
@@ -46,9 +46,7 @@ class _Act(NamedTuple):
 def _act(policy: Policy, params: PyTree, key: jax.Array, carry: PyTree, obs: PyTree, record: bool) -> _Act:
     carry, outputs = acting.step(policy, params, carry, obs)
     action = policy.distribution.sample(key, outputs)
-    return _Act(
-        action=action, carry=carry, log_prob=policy.distribution.log_prob(outputs, action) if record else None
-    )
+    return _Act(action=action, carry=carry, log_prob=policy.distribution.log_prob(outputs, action) if record else None)
 
 
 def _require_keys(keys: jax.Array) -> None:

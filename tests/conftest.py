@@ -1,6 +1,6 @@
 """Fixtures that every test module may ask for, and where the suite keeps its compiled programs.
 
-They are kept in the directory that experiments use (`experiments/_runtime.py`), so that a second run of the suite
+They are kept in the directory that experiments use (`experiments/runtime.py`), so that a second run of the suite
 compiles nothing again. `PGJAX_TESTS_NO_CACHE=1 pytest` compiles everything anew and leaves the directory alone.
 """
 
@@ -13,7 +13,7 @@ import warnings
 import jax
 import pytest
 
-from experiments import _runtime
+from experiments.harness import runtime
 
 # Recent GPUs multiply matrices in TF32 unless told otherwise, which no exact or statistical test would survive.
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -25,9 +25,9 @@ def pytest_configure(config):
     if os.environ.get("PGJAX_TESTS_NO_CACHE", "0") not in ("", "0"):
         jax.config.update("jax_enable_compilation_cache", False)
     else:
-        _runtime.use_cache()
+        runtime.use_cache()
         # pytest has filters of its own. Another worker may still be writing the file that this one reads.
-        config.addinivalue_line("filterwarnings", f"ignore:{_runtime.HARMLESS}")
+        config.addinivalue_line("filterwarnings", f"ignore:{runtime.HARMLESS}")
 
 
 @pytest.fixture

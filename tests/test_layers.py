@@ -11,7 +11,7 @@ import pgjax
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Losses stand above baselines: an elementwise loss needs nothing, and a value baseline is fitted by one.
+# An elementwise loss needs nothing, and a value baseline is fitted by one: losses come before baselines.
 ORDER = (
     "_checks",
     "_layout",
@@ -25,30 +25,23 @@ ORDER = (
     "returns",
     "advantages",
     "losses",
-    "pieces",
+    "rows",
     "acting",
     "rewards",
     "baselines",
-    "critics",
     "estimators",
-    "imitation",
-    "diagnostics",
     "exact",
+    "diagnostics",
+    "variance",
     "networks",
     "environments",
     "rollouts",
-    "restarts",
-    "decomposition",
     "evaluation",
-    "experts",
     "parameter_exploring",
-    "_leaves",
-    "checkpoints",
-    "_space_descriptions",
-    "policies",
     "training",
+    "saving",
+    "imitation",
     "datasets",
-    "interactive",
 )
 RING_1 = ORDER[: ORDER.index("networks")]
 RING_1_PACKAGES = {"jax", "numpy", "chex"}
@@ -103,13 +96,49 @@ def test_imports_point_upwards(room, path, package):
     [
         ("returns", "from pgjax import estimators"),
         ("baselines", "import optax"),
-        ("rollouts", "import experiments._runner"),
+        ("rollouts", "import experiments.harness.runner"),
         ("exact", "from pgjax.training import train"),
         ("losses", "def f():\n    import flax.linen"),
     ],
 )
 def test_a_wrong_import_is_seen(room, source):
     assert violations(room, source, "pgjax")
+
+
+# The parts of `experiments` in the order of dependence; all that is not named here is a question.
+FLOORS = ("harness", "shared")
+
+
+def experiment_parts():
+    for path in sorted((ROOT / "experiments").rglob("*.py")):
+        relative = path.relative_to(ROOT / "experiments")
+        if len(relative.parts) > 1 or not relative.stem.startswith("__"):
+            package = ".".join(path.parent.relative_to(ROOT).parts)
+            yield pytest.param(relative.parts[0].removesuffix(".py"), path, package, id=str(relative))
+
+
+def wrong_in_experiments(part: str, source: str, package: str) -> list[str]:
+    """What a part of `experiments` imports from parts that it must not know."""
+    parts = {name: name.split(".")[1] for name in imports_of(source, package) if name.startswith("experiments.")}
+    allowed = {part, *(FLOORS[: FLOORS.index(part)] if part in FLOORS else FLOORS)}
+    return [name for name, other in parts.items() if other not in allowed]
+
+
+@pytest.mark.parametrize(("part", "path", "package"), list(experiment_parts()))
+def test_a_question_imports_no_other_question(part, path, package):
+    assert wrong_in_experiments(part, path.read_text(), package) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("train", "from experiments import gradient_lab"),
+        ("harness", "from experiments.shared import measure"),
+        ("shared", "from experiments.train import build"),
+    ],
+)
+def test_a_wrong_import_between_questions_is_seen(part, source):
+    assert wrong_in_experiments(part, source, f"experiments.{part}")
 
 
 def records_of(name: str) -> set[str]:
@@ -121,7 +150,8 @@ def records_of(name: str) -> set[str]:
 def test_pgjax_lists_all_its_modules_and_records():
     """`import pgjax` loads nothing, so its lists are all that tells an editor and `dir` what there is."""
     public = [path for path in (ROOT / "pgjax").iterdir() if not path.name.startswith(("_", "."))]
-    rooms = {path.name.removesuffix(".py") for path in public if path.suffix == ".py" or path.is_dir()}
+    modules = {path.stem for path in public if path.suffix == ".py"}
+    rooms = modules | {path.name for path in public if (path / "__init__.py").exists()}
     assert set(pgjax._MODULES) == rooms
     assert set(pgjax._TYPES) == records_of("types.py") | records_of("spaces/kinds.py")
     for name in pgjax.__all__:

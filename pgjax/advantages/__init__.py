@@ -45,8 +45,8 @@ Example: answers of up to three tokens; a token 2 ends an answer; every token 0 
     True
 """
 
-from pgjax.advantages.algorithms import dr_grpo, grpo, reinforce_plus_plus, rloo
 from pgjax.advantages.groups import GroupStatistics, group_statistics, leave_one_out, standardise_groups
+from pgjax.advantages.named import dr_grpo, grpo, reinforce_plus_plus, rloo
 from pgjax.advantages.steps import aggregate, gae, reward_to_go, standardise, step_weights
 
 __all__ = [

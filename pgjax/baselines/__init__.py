@@ -8,7 +8,8 @@ Axes: T time, B episodes. `trajectory.returns` is the estimator's G: G_1 in ever
 row t for the reward-to-go; row 0 is G_1 either way.
 """
 
-from pgjax.baselines.groups import batch_mean, leave_one_out
+from pgjax.baselines.critics import action_value_function, action_values
+from pgjax.baselines.group_means import batch_mean, leave_one_out
 from pgjax.baselines.informed import greedy_rollout, input_dependent, shifted
 from pgjax.baselines.optimal import (
     OptimalState,
@@ -34,6 +35,8 @@ __all__ = [
     "OptimalState",
     "TimeDependentState",
     "ValueFunctionState",
+    "action_value_function",
+    "action_values",
     "batch_mean",
     "constant",
     "greedy_rollout",

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax._linear import ratio_or_zero
-from pgjax.baselines.groups import split_groups
+from pgjax.baselines.group_means import split_groups
 from pgjax.types import Baseline, Needs, Trajectory
 
 PyTree = Any

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_in_range, require_one_of
-from pgjax.pieces import map_over_rows
+from pgjax.rows import map_over_rows
 from pgjax.types import Baseline, Trajectory
 
 PyTree = Any

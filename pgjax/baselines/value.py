@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from pgjax._checks import require_in_range, require_integer
 from pgjax._spread import centre_and_spread
 from pgjax.losses import value_loss
-from pgjax.pieces import map_over_rows, over_rows
+from pgjax.rows import map_over_rows, over_rows
 from pgjax.types import Baseline, Trajectory
 
 PyTree = Any
@@ -84,9 +84,7 @@ def fitted(
 
     def step(state: ValueFunctionState, gradient: PyTree) -> ValueFunctionState:
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
-        return state._replace(
-            params=jax.tree.map(jnp.add, state.params, updates), optimizer_state=optimizer_state
-        )
+        return state._replace(params=jax.tree.map(jnp.add, state.params, updates), optimizer_state=optimizer_state)
 
     def use_and_fit(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array):
         alive, moments = trajectory.alive, moved(state, trajectory, returns)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pgjax import checkpoints
 from pgjax.datasets.record import ARRAYS, DatasetError, ExpertDataset, present
+from pgjax.saving import checkpoints
 
 SCHEMA, VERSION = "pgjax.ExpertDataset", 1
 _HEADER = "header"

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._spread import centre_and_spread
-from pgjax.diagnostics._checks import at_least
+from pgjax.diagnostics._sample_checks import at_least
 from pgjax.diagnostics.intervals import Estimate, jackknife_stderr, positive_t_interval, t_interval
 from pgjax.types import PyTree
 
@@ -160,9 +160,7 @@ def _reciprocal(ratio: Estimate, value: jax.Array, stderr: jax.Array) -> Estimat
     return Estimate(value=value, stderr=stderr, low=of(ratio.high), high=of(ratio.low))
 
 
-def batch_cosine(
-    gradients: jax.Array, reference: jax.Array, *, batch_size: int, confidence: float = 0.95
-) -> Estimate:
+def batch_cosine(gradients: jax.Array, reference: jax.Array, *, batch_size: int, confidence: float = 0.95) -> Estimate:
     """The cosine between the reference and the mean of B episodes, averaged over ⌊N/B⌋ disjoint batches.
 
     E cos(ḡ_B, ∇ρ),  cos(a, b) = ⟨a, b⟩ / (‖a‖ ‖b‖), and 0 where a batch's mean vanishes: it points nowhere.

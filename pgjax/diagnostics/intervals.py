@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_integer
-from pgjax.diagnostics._checks import at_least, require_probability
+from pgjax.diagnostics._sample_checks import at_least, require_probability
 
 FEWEST_RUNS = 5
 

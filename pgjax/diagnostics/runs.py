@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pgjax.diagnostics._checks import at_least, require_probability
+from pgjax.diagnostics._sample_checks import at_least, require_probability
 from pgjax.diagnostics.intervals import Estimate
 
 _ELEMENTS_AT_ONCE = 4_000_000  # of a bootstrap: larger pieces are no faster

@@ -35,7 +35,7 @@ _NATIVE = {
     "corridor": ("corridor", "make_corridor"),
     "four_rooms": ("four_rooms", "make_four_rooms"),
     "maze": ("maze", "make_maze"),
-    "lqg": ("lqg", "make_lqg"),
+    "lqg": ("linear_gaussian", "make_lqg"),
     "recall": ("recall", "make_recall"),
     "reverse": ("reverse", "make_reverse"),
 }

@@ -23,9 +23,7 @@ from pgjax.types import Environment, PyTree, Step
 _WRONG_BOUNDS = ("MemoryChain-bsuite", "MetaMaze-misc", "GaussianBandit-misc")
 
 
-def from_gymnax(
-    env_or_id: Any, params: PyTree = None, *, horizon: int | None = None, **options: Any
-) -> Environment:
+def from_gymnax(env_or_id: Any, params: PyTree = None, *, horizon: int | None = None, **options: Any) -> Environment:
     """Turn a gymnax environment into an `Environment`.
 
     What gymnax leaves loose is tightened, so that the transition can be the body of a scan: state and

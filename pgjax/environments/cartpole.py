@@ -74,9 +74,7 @@ def _reset(key: jax.Array, params: CartPoleParams) -> tuple[jax.Array, jax.Array
     return obs, obs
 
 
-def _step(
-    key: jax.Array, state: jax.Array, action: jax.Array, params: CartPoleParams
-) -> tuple[jax.Array, Step]:
+def _step(key: jax.Array, state: jax.Array, action: jax.Array, params: CartPoleParams) -> tuple[jax.Array, Step]:
     del key
     g, cart, m, length, force_mag, tau, theta_limit, x_limit = (jnp.asarray(p, jnp.float32) for p in params)
     x, x_dot, theta, theta_dot = (state[i] for i in range(4))

@@ -111,9 +111,7 @@ def check(
     )
 
 
-def _walk(
-    env: Environment, params: PyTree, reset_keys: jax.Array, step_keys: jax.Array, draws: jax.Array
-) -> _Walk:
+def _walk(env: Environment, params: PyTree, reset_keys: jax.Array, step_keys: jax.Array, draws: jax.Array) -> _Walk:
     """Take the actions `[steps, lanes, ...]` (drawn by these keys where a mask decides), starting afresh wherever an
     episode ended."""
     fresh = jax.vmap(jax.vmap(lambda key: env.reset(key, params)))(reset_keys)
@@ -209,9 +207,7 @@ def _require_all(env: Environment, property: str, values: Any, good: np.ndarray,
         raise ConformanceError(env.name, property, f"{values[(time, lane, *place)]} at {where}", wanted)
 
 
-def _require_equal(
-    env: Environment, property: str, tree: PyTree, wanted: PyTree, tolerance: float = 0.0
-) -> None:
+def _require_equal(env: Environment, property: str, tree: PyTree, wanted: PyTree, tolerance: float = 0.0) -> None:
     for (path, leaf), (_, like) in zip(named_leaves(tree), named_leaves(wanted)):
         if not _equal(leaf, like, tolerance):
             index = np.unravel_index(np.argmax(leaf != like), leaf.shape)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.exact.tabular import TabularMDP, make_tabular_mdp, to_environment
+from pgjax.exact.mdp.tabular import TabularMDP, make_tabular_mdp, to_environment
 from pgjax.types import Environment
 
 LEFT, RIGHT = 0, 1

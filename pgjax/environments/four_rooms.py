@@ -5,7 +5,7 @@ import numpy as np
 
 from pgjax._checks import require_one_of
 from pgjax.environments.maze import MOVES
-from pgjax.exact.tabular import TabularMDP, TabularState, make_tabular_mdp, to_environment
+from pgjax.exact.mdp.tabular import TabularMDP, TabularState, make_tabular_mdp, to_environment
 from pgjax.types import Environment
 
 SIZE = 10

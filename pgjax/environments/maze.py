@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from pgjax.exact.tabular import TabularMDP, TabularState, make_tabular_mdp, to_environment
+from pgjax.exact.mdp.tabular import TabularMDP, TabularState, make_tabular_mdp, to_environment
 from pgjax.types import Environment
 
 UP, RIGHT, DOWN, LEFT = range(4)

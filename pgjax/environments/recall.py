@@ -3,7 +3,7 @@
 import numpy as np
 
 from pgjax._checks import require_integer
-from pgjax.exact.tabular import TabularMDP, make_tabular_mdp, to_environment
+from pgjax.exact.mdp.tabular import TabularMDP, make_tabular_mdp, to_environment
 from pgjax.types import Environment
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import require_integer, require_one_of
-from pgjax.exact.tabular import TabularMDP, make_tabular_mdp
+from pgjax.exact.mdp.tabular import TabularMDP, make_tabular_mdp
 from pgjax.types import Box, Discrete, Environment, Step
 
 _MOST_STATES = 100_000

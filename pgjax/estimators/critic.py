@@ -17,7 +17,7 @@ from pgjax._checks import require_one_of
 from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
 from pgjax.estimators.hot_path import assemble, entropies
 from pgjax.estimators.rules import Returns, reward_to_go
-from pgjax.pieces import map_over_rows
+from pgjax.rows import map_over_rows
 from pgjax.types import Baseline, Critic, Estimator, Policy, Trajectory
 
 PyTree = Any

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from pgjax import acting
 from pgjax.contracts import require_trajectory
-from pgjax.pieces import sum_over_rows
+from pgjax.rows import sum_over_rows
 from pgjax.types import Estimator, Needs, Policy, Trajectory
 
 PyTree = Any

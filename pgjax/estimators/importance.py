@@ -22,9 +22,7 @@ PyTree = Any
 WEIGHTINGS = ("per_decision", "trajectory")
 
 
-def log_ratios(
-    policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None
-) -> jax.Array:
+def log_ratios(policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None) -> jax.Array:
     """ln ratio_t, `[T, B]`, zero where not alive; all zero where no behaviour was recorded, which means θ itself."""
     behaviour = trajectory.behaviour_log_probs
     if behaviour is None:

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from pgjax import acting, distributions
 from pgjax._checks import require_in_range, require_integer, require_kind
 from pgjax._linear import conjugate_gradients, pseudo_inverse
-from pgjax.pieces import sum_over_rows
+from pgjax.rows import sum_over_rows
 from pgjax.types import Estimator, Policy, Trajectory
 
 PyTree = Any

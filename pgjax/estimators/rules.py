@@ -41,9 +41,9 @@ def total_return(discount: float = 1.0) -> Returns:
 
     def compute(trajectory: Trajectory, values, next_values) -> jax.Array:
         del values, next_values
-        total = jax.vmap(
-            lambda rewards: return_functions.discounted_return(rewards, discount=discount), in_axes=1
-        )(trajectory.rewards)
+        total = jax.vmap(lambda rewards: return_functions.discounted_return(rewards, discount=discount), in_axes=1)(
+            trajectory.rewards
+        )
         return jnp.broadcast_to(total, trajectory.rewards.shape)
 
     return Returns(compute=compute, bootstraps=False, discount=discount, from_start=True)

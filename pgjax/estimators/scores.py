@@ -31,9 +31,7 @@ def step_scores(policy: Policy, params: PyTree, seen: acting.Inputs, actions: Py
     return jax.vmap(jax.grad(of_row), (None, 0, 0))(flat, seen.obs, actions)
 
 
-def episode_score(
-    policy: Policy, params: PyTree, seen: acting.Inputs, actions: PyTree, alive: jax.Array
-) -> jax.Array:
+def episode_score(policy: Policy, params: PyTree, seen: acting.Inputs, actions: PyTree, alive: jax.Array) -> jax.Array:
     """S = Σ_t ψ_t over the live rows of one episode, `[P]`; arguments `[T, ...]`."""
     log_likelihood = lambda theta: jnp.sum(jnp.where(alive, _log_probs(policy, theta, seen, actions), 0.0))
     return ravel_pytree(jax.grad(log_likelihood)(params))[0]

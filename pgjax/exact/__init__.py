@@ -8,30 +8,7 @@ is exact too: regret, errors on and off the expert's states, and learners from c
 """
 
 from pgjax._linear import pseudo_inverse
-from pgjax.exact._moments import Moments, moments
-from pgjax.exact.batch_moments import MomentsPlan, count_batches, estimator_moments, groups, plan_moments
-from pgjax.exact.decomposition import VarianceDecomposition, return_variances, variance_decomposition
-from pgjax.exact.dynamic_programming import (
-    action_values,
-    exact_gradient,
-    objective,
-    optimal_action_values,
-    policy_gradient_theorem,
-    policy_log_probabilities,
-    policy_probabilities,
-    state_values,
-    visitation,
-)
-from pgjax.exact.enumeration import (
-    Enumeration,
-    enumerate_trajectories,
-    enumerated_gradient,
-    enumerated_objective,
-    select_episodes,
-    trajectory_probabilities,
-)
-from pgjax.exact.fisher import fisher_matrix, natural_gradient, score_table
-from pgjax.exact.imitation import (
+from pgjax.exact.imitation.costs import (
     ImitationErrors,
     PerformanceDifference,
     cloned_probabilities,
@@ -46,24 +23,14 @@ from pgjax.exact.imitation import (
     tabular_dagger,
     with_errors,
 )
-from pgjax.exact.imitation_examples import (
+from pgjax.exact.imitation.examples import (
     compounding_chain,
     compounding_cost,
     first_action,
     reset_cliff,
     reset_cliff_regret,
 )
-from pgjax.exact.joint_moments import JointMoments, return_score_moments, total_return_moments
-from pgjax.exact.linear_solves import (
-    proper_states,
-    stationary_action_values,
-    stationary_gradient,
-    stationary_objective,
-    stationary_policy_gradient_theorem,
-    stationary_state_values,
-    stationary_visitation,
-)
-from pgjax.exact.lqg import (
+from pgjax.exact.lqg.closed_forms import (
     LinearGaussian,
     LinearGaussianPolicy,
     LinearGaussianValues,
@@ -78,15 +45,47 @@ from pgjax.exact.lqg import (
     point_mass,
     point_mass_means,
 )
-from pgjax.exact.optimal_baselines import (
+from pgjax.exact.lqg.quadratics import Quadratic
+from pgjax.exact.mdp.dynamic_programming import (
+    action_values,
+    exact_gradient,
+    objective,
+    optimal_action_values,
+    policy_gradient_theorem,
+    policy_log_probabilities,
+    policy_probabilities,
+    state_values,
+    visitation,
+)
+from pgjax.exact.mdp.enumeration import (
+    Enumeration,
+    enumerate_trajectories,
+    enumerated_gradient,
+    enumerated_objective,
+    select_episodes,
+    trajectory_probabilities,
+)
+from pgjax.exact.mdp.fisher import fisher_matrix, natural_gradient, score_table
+from pgjax.exact.mdp.linear_solves import (
+    proper_states,
+    stationary_action_values,
+    stationary_gradient,
+    stationary_objective,
+    stationary_policy_gradient_theorem,
+    stationary_state_values,
+    stationary_visitation,
+)
+from pgjax.exact.mdp.optimal_policies import optimal_probabilities, stationary_optimal_action_values
+from pgjax.exact.mdp.tabular import TabularMDP, TabularState, make_bandit, make_tabular_mdp, random_mdp, to_environment
+from pgjax.exact.moments.batch_moments import MomentsPlan, count_batches, estimator_moments, groups, plan_moments
+from pgjax.exact.moments.joint_moments import JointMoments, return_score_moments, total_return_moments
+from pgjax.exact.moments.optimal_baselines import (
     one_step_baseline,
     optimal_constant_baseline,
     optimal_parameter_baseline,
     optimal_step_baseline,
 )
-from pgjax.exact.optimal_policies import optimal_probabilities, stationary_optimal_action_values
-from pgjax.exact.quadratics import Quadratic
-from pgjax.exact.step_sums import (
+from pgjax.exact.moments.step_sums import (
     StepSum,
     action_value_moments,
     all_action_moments,
@@ -94,14 +93,8 @@ from pgjax.exact.step_sums import (
     reward_to_go_moments,
     step_sum_moments,
 )
-from pgjax.exact.tabular import (
-    TabularMDP,
-    TabularState,
-    make_bandit,
-    make_tabular_mdp,
-    random_mdp,
-    to_environment,
-)
+from pgjax.exact.moments.summary import Moments, moments_of
+from pgjax.exact.moments.variance_parts import VarianceDecomposition, return_variances, variance_decomposition
 
 __all__ = [
     "Enumeration",
@@ -148,7 +141,7 @@ __all__ = [
     "make_bandit",
     "make_linear_gaussian",
     "make_tabular_mdp",
-    "moments",
+    "moments_of",
     "natural_gradient",
     "objective",
     "one_step_baseline",

@@ -8,8 +8,8 @@ its word.
 
 from pgjax.networks.bodies import MLP, ConvNet, Convolution
 from pgjax.networks.network import Network
-from pgjax.networks.policies import make_policy, policy_for_spaces
-from pgjax.networks.values import action_values_for_spaces, make_action_values, make_value, value_for_spaces
+from pgjax.networks.policy_networks import make_policy, policy_for_spaces
+from pgjax.networks.value_networks import action_values_for_spaces, make_action_values, make_value, value_for_spaces
 from pgjax.networks.words import NETWORKS
 
 __all__ = [

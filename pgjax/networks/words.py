@@ -112,6 +112,4 @@ def build(
 
 
 def _checked_memory(space: PyTree, memory: Memory) -> Memory:
-    return memory._replace(
-        start=inputs.checked(space, memory.start), step=inputs.checked(space, memory.step)
-    )
+    return memory._replace(start=inputs.checked(space, memory.start), step=inputs.checked(space, memory.step))

@@ -86,5 +86,3 @@ _FOREIGN = {
     "Dict": lambda space: {name: as_space(part) for name, part in space.spaces.items()},
     "Tuple": lambda space: tuple(as_space(part) for part in space.spaces),
 }
-
-

@@ -174,8 +174,6 @@ class Slate:
         return f"Slate({self.n}, {self.k}{_type_text(self.dtype, np.int32)})"
 
 
-
-
 def _keep(space: Any, **values: Any) -> None:
     """Sets attributes of a frozen record while it is made."""
     for name, value in values.items():

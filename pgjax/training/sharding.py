@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pgjax._checks import require_integer
 from pgjax._shards import EPISODES_AXIS, most_shards, summation
-from pgjax.pieces import RUNS_AXIS
+from pgjax.rows import RUNS_AXIS
 
 PyTree = Any
 # Not RUNS_AXIS, which is the axis of the runs that are vmapped together on one device.

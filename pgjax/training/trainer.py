@@ -215,9 +215,7 @@ def _make_learner(
         # The one place where maximising becomes minimising.
         descent = jax.tree.map(jnp.negative, gradient)
         updates, optimizer_state = optimizer.update(descent, state.optimizer_state, state.params)
-        return state._replace(
-            params=optax.apply_updates(state.params, updates), optimizer_state=optimizer_state
-        )
+        return state._replace(params=optax.apply_updates(state.params, updates), optimizer_state=optimizer_state)
 
     def more_epochs(old: TrainState, state: TrainState, trajectory: Trajectory) -> TrainState:
         if trajectory.behaviour_log_probs is None:

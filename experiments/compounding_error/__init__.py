@@ -1,0 +1,188 @@
+"""Compounding error: why a small error of a copy costs T², when asking the expert mends it, and when nothing does.
+
+Claim    A copy that errs with probability ε on the expert's states may lose ε T² / 2, because its errors lead where the
+         expert never was. DAgger, which asks the expert where the learner goes, loses at most u ε T, u being the cost
+         of one error: linear in T only where the expert can recover.
+Source   Ross & Bagnell 2010 (T² ε); Ross, Gordon & Bagnell 2011 (DAgger, u T ε); Rajaraman et al. 2020 (S H² / N);
+         Laskey et al. 2017 (DART).
+Command  python -m experiments.compounding_error
+Shows    (a) a chain on which one error lasts, or can be mended: exact regret against the horizon; (b) the reset cliff:
+         exact regret of copies of N episodes, over many data sets, against horizon and N, and of DAgger, DART and a
+         copy that shares one table over time (Foster et al. 2024); (c) a maze with slip: exact regret of cloning,
+         DAgger and DART against the number of episodes, and the errors on and off the expert's way; (d) the same
+         against the noise of the expert. Nothing is estimated but the mean over data sets: every regret is a dynamic
+         program, with a true zero.
+Expect   (a) slopes 2 and, for DAgger where errors can be mended, 1; (b) slopes near 2 in H and −1 in N, no help from
+         DAgger, which has no way back either and stays near 2, by far the most regret for DART, whose injected noise
+         throws the expert itself over the cliff, and nothing left with one table for all times; (c) all errors off
+         the expert's way, cloning and DAgger alike, because the floor's slips lead the expert there too, and DART
+         ahead, whose injected noise does so more often; (d) for the same reason cloning and DART copy a noisy expert
+         better, its likeliest answer being right; DAgger does not. A minute on two CPU cores.
+Departs  Tables in place of networks: the copy of a state is the frequency of the expert's actions there.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from experiments.compounding_error import cliff
+from experiments.compounding_error import slippery_maze as maze
+from experiments.compounding_error.targets import CHAIN, ERROR, INJECTED, ON_CLIFF, ONE_TABLE, PAPER, measured, slope
+from experiments.harness import runner
+from experiments.harness import targets as papers
+from pgjax import exact
+
+PARTS = ("chain", "cliff", "maze")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options; the defaults are what the README shows."""
+
+    parts: tuple[str, ...] = PARTS
+    """Of chain, cliff and maze, those that are run."""
+    copies: tuple[str, ...] = ON_CLIFF
+    """Who copies on the cliff, and those of them that can in the maze."""
+    error: float = ERROR
+    """ε of (a), the copy's error in states that it has seen."""
+    lengths: tuple[int, ...] = (10, 20, 50, 100, 200)
+    """Horizons of (a)."""
+    data_sets: int = 200
+    """Data sets of (b), and of (c) and (d) a quarter of them; all in one program."""
+    sizes: tuple[int, ...] = (50, 100, 200, 400)
+    """Numbers of demonstrations of (b); the second is that of the curves against the horizon."""
+    horizons: tuple[int, ...] = (8, 16, 32, 64)
+    """Horizons of (b)."""
+    episodes: tuple[int, ...] = (2, 4, 8, 16, 32)
+    """Numbers of episodes of (c)."""
+    slip: float = 0.1
+    """Probability that the maze's floor chooses the move."""
+    noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4)
+    """Probabilities in (d) that the expert acts and answers at random."""
+    injected: float = INJECTED
+    """DART: probability that the acting expert takes an action at random, the right one among them."""
+    seed: int = 0
+    """Of everything."""
+
+    def validate(self) -> None:
+        for name, allowed in (("parts", PARTS), ("copies", ON_CLIFF)):
+            chosen = getattr(self, name)
+            known = "cloning" in chosen or name == "parts"
+            each_once = chosen and set(chosen) <= set(allowed) and len(set(chosen)) == len(chosen) and known
+            words = f"some of {'; '.join(allowed)}, each once{', cloning among them' * (name == 'copies')}"
+            runner.require(each_once, f"--{name}", " ".join(chosen), words)
+        runner.require(0 < self.error < 1, "--error", self.error, "in (0, 1)")
+        runner.require(self.data_sets >= 8, "--data-sets", self.data_sets, "at least 8")
+        for name in ("lengths", "sizes", "horizons", "episodes"):
+            values = getattr(self, name)
+            increasing = len(values) >= 2 and list(values) == sorted(set(values)) and values[0] >= 1
+            shown = " ".join(map(str, values))
+            runner.require(increasing, f"--{name}", shown, "at least two numbers, increasing, at least 1")
+        runner.require(self.sizes[0] >= 4, "--sizes", self.sizes[0], "at least 4 (the cliff has 5 good states)")
+        words = f"a multiple of {cliff.ROUNDS} in second place, where DAgger learns in {cliff.ROUNDS} rounds"
+        runner.require(self.sizes[1] % cliff.ROUNDS == 0, "--sizes", " ".join(map(str, self.sizes)), words)
+        divided = all(n % self.episodes[0] == 0 for n in self.episodes)
+        runner.require(divided, "--episodes", " ".join(map(str, self.episodes)), "multiples of the first")
+        runner.require(0 <= self.slip < 1, "--slip", self.slip, "in [0, 1)")
+        runner.require(all(0 <= p <= 1 for p in self.noise) and self.noise, "--noise", self.noise, "in [0, 1]")
+        runner.require(0 <= self.injected <= 1, "--injected", self.injected, "in [0, 1]")
+        runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
+
+
+TINY = Config(
+    copies=("cloning", ONE_TABLE, "DAgger"),
+    lengths=(10, 20),
+    data_sets=64,
+    sizes=(4, 8),
+    horizons=(8, 16),
+    episodes=(1, 2),
+    noise=(0.5,),
+)
+
+
+def chain(config: Config, recorder: runner.Recorder) -> dict[str, np.ndarray]:
+    """(a) Regret against the horizon of a copy and of DAgger, where one error lasts and where it can be mended."""
+    curves = {}
+    for recoverable in (False, True):
+        kind = "errors can be mended" if recoverable else "an error lasts"
+        regrets = {"cloning": [], "DAgger": []}
+        for horizon in config.lengths:
+            mdp = exact.compounding_chain(horizon, recoverable=recoverable)
+            expert = exact.first_action(mdp)
+            learners = exact.population_dagger(mdp, expert, config.error, num_rounds=2)
+            for name, learner in zip(regrets, learners, strict=True):
+                regrets[name].append(float(exact.regret(mdp, expert, learner)))
+        for name, values in regrets.items():
+            curves[f"{name}, {kind}"] = np.array(values)
+            linear = recoverable and name == "DAgger"
+            shown = linear if name == "DAgger" else not recoverable
+            for horizon, value in zip(config.lengths, values, strict=True):
+                if shown and horizon in CHAIN and config.error == ERROR:
+                    continue  # a target's
+                predicted = config.error * horizon if linear else float(exact.compounding_cost(config.error, horizon))
+                recorder.row(
+                    quantity=f"(a) regret, ε = {config.error:g}, T = {horizon}",
+                    variant=f"{name}, {kind}",
+                    ours=value,
+                    exact=predicted,
+                    verdict=runner.verdict(value, 0.0, predicted, tolerance=1e-9 * horizon),
+                )
+            if not (linear and config.error == ERROR):
+                recorder.row(
+                    quantity="(a) slope of ln regret in ln T, the first two",
+                    variant=f"{name}, {kind}",
+                    ours=slope(config.lengths[:2], values[:2]),
+                )
+    return curves
+
+
+def run(config: Config, recorder: runner.Recorder) -> dict:
+    names = {"chain": "(a) the chain", "cliff": "(b) the cliff", "maze": "(c), (d) the maze"}
+    functions = {"chain": chain, "cliff": cliff.measure, "maze": maze.measure}
+    found = {}
+    with jax.enable_x64(True):
+        for part in config.parts:
+            with recorder.timed(names[part]):
+                found[part] = functions[part](config, recorder)
+        papers.check(recorder, PAPER, measured(config, found))
+    recorder.note("Every regret is exact; ± is the standard error over data sets; (b)'s exact column is over data too.")
+    if "maze" in found:
+        recorder.note("(c), (d): copies act by their likeliest answer, at random where they have none.")
+        recorder.note("(d): a noisy expert shows more of the maze, and the likeliest of its answers is still right.")
+    return {"config": config, **found}
+
+
+def plot(results: dict, recorder: runner.Recorder) -> None:
+    config = results["config"]
+    if "chain" in results:
+        plot_chain(config, results["chain"], recorder)
+    if "cliff" in results:
+        cliff.plot(config, results["cliff"], recorder)
+    if "maze" in results:
+        maze.plot(config, results["maze"], recorder)
+
+
+def plot_chain(config: Config, chain: dict, recorder: runner.Recorder) -> None:
+    from experiments.harness import plots
+
+    longest = {name: values[-1] for name, values in chain.items()}
+    title = (
+        f"At T = {config.lengths[-1]} a copy loses {longest['cloning, an error lasts']:.3g}; asking the expert saves "
+        f"all but {longest['DAgger, errors can be mended']:.3g} where errors can be mended, and nothing where they last"
+    )
+    figure, (left, right) = plots.figure(
+        title, f"Exact regret, ε = {config.error}. Grey: ε T² / 2 and ε T.", columns=2, width=13, height=4.8
+    )
+    colour_of = plots.colours(maze.ALGORITHMS)
+    horizons = np.array(config.lengths)
+    for axes, kind in ((left, "an error lasts"), (right, "errors can be mended")):
+        axes.set(xscale="log", yscale="log", xlabel="T, steps of an episode", ylabel="regret (cost)")
+        axes.set_title(kind, loc="left", fontsize=10)
+        for reference in (config.error * horizons**2 / 2, config.error * horizons):
+            axes.plot(horizons, reference, "--", color=plots.GREY, linewidth=1)
+        curves = {name: chain[f"{name}, {kind}"][None] for name in ("cloning", "DAgger")}
+        plots.learning_curves(axes, horizons, curves, colour_of=colour_of)
+        axes.set_xticks(config.lengths, list(map(str, config.lengths)))
+        axes.minorticks_off()
+    recorder.figure(figure, "chain")

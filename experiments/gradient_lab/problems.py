@@ -1,0 +1,210 @@
+"""Problems of the gradient laboratory: a policy at a fixed θ in an environment, with an oracle where there is one."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from pgjax import baselines, environments, estimators, exact, networks, training
+from pgjax.baselines import critics
+from pgjax.distributions import categorical
+from pgjax.environments.corridor import corridor_mdp
+from pgjax.environments.maze import TINY_LAYOUT, maze_mdp
+from pgjax.exact import TabularMDP
+from pgjax.saving import policies
+from pgjax.spaces import Discrete
+from pgjax.types import Baseline, Critic, Environment, Policy
+
+PyTree = Any
+POLICIES = ("fresh", "random", "trained")
+
+
+class Oracle(NamedTuple):
+    """What is exact about a tabular problem at θ; NumPy arrays in float64, so that they serve in either precision.
+
+    Attributes:
+        mdp: in float64; to be used with 64-bit numbers enabled.
+        objective: ρ(θ).
+        gradient: ∇ρ(θ), flat `[P]`.
+        natural_gradient: F⁺ ∇ρ(θ), flat `[P]`.
+        values, action_values: V_t(s) and Q_t(s, a) averaged over the times of the visits, `[S]` and `[S, A]`.
+        values_in_time: V_t(s), `[T, S]`.
+        best_constant: b* = E[‖S‖²G_1] / E‖S‖².
+        largest_term: T max|R| √tr F, the size of G S before anything is subtracted from G; F is the Fisher information.
+    """
+
+    mdp: TabularMDP
+    objective: float
+    gradient: np.ndarray
+    natural_gradient: np.ndarray
+    values: np.ndarray
+    action_values: np.ndarray
+    values_in_time: np.ndarray
+    best_constant: float
+    largest_term: float
+
+
+class Problem(NamedTuple):
+    """A policy at θ in an environment.
+
+    Attributes:
+        params: θ in float32.
+        value, critic: v(X_t) and q(X_t, ·), the oracle's own or networks that have to be fitted first.
+        state_of: obs → the number of its state, or of the first state that looks like it; None without an oracle.
+        num_states: how many those are.
+    """
+
+    name: str
+    environment: Environment
+    policy: Policy
+    params: PyTree
+    oracle: Oracle | None
+    value: Baseline
+    critic: Critic
+    state_of: Callable[[jax.Array], jax.Array] | None
+    num_states: int
+
+
+def _bandit() -> TabularMDP:
+    """Three arms that pay 1, 0.7 and 0 (Chung et al. 2021)."""
+    return exact.make_bandit(np.array([1.0, 0.7, 0.0]))
+
+
+TABULAR: dict[str, Callable[[], TabularMDP]] = {
+    "corridor": lambda: corridor_mdp(horizon=8, observe_state=True),
+    "bandit": _bandit,
+    "maze": lambda: maze_mdp(TINY_LAYOUT, horizon=8),
+    "random": lambda: exact.random_mdp(jax.random.key(0), 4, 2, 2, 3),
+    "large": lambda: exact.random_mdp(jax.random.key(0), 20, 4, 3, 50),
+}
+
+
+def make_problem(name: str, policy: str, seed: int, hidden: tuple[int, ...], updates: int) -> Problem:
+    """One of `TABULAR` with a softmax table as policy, or any environment by its name with a network.
+
+    Args:
+        policy: `"fresh"` is the initial θ; `"random"` a table θ ~ N(0, 0.7²) (tabular problems); `"trained"` is θ after
+            `updates` updates of 32 episodes with G_t − v(X_t).
+
+    Raises:
+        ValueError: for an unknown environment, or a random policy where there is no table.
+    """
+    if name in TABULAR:
+        with jax.enable_x64(True):
+            environment = exact.to_environment(TABULAR[name]())
+        shape = (environment.observation_space.shape[0], environment.action_space.n)
+        table = Policy(
+            init=lambda key, obs: jnp.zeros(shape), apply=lambda params, obs: obs @ params, distribution=categorical
+        )
+        params = 0.7 * jax.random.normal(jax.random.key(seed), shape) if policy == "random" else jnp.zeros(shape)
+    else:
+        environment = environments.make(name)
+        if policy == "random":
+            raise ValueError(f"--policy random: must be fresh or trained for {name}, whose policy is a network")
+        table = networks.make_policy(environment, hidden=hidden)
+        _, obs = environment.reset(jax.random.key(0), environment.params)
+        params = table.init(jax.random.key(seed), obs)
+    if policy == "trained":
+        params = _train(environment, table, hidden, seed, updates)
+    return with_oracle(name, environment, table, params, hidden)
+
+
+def _train(environment: Environment, policy: Policy, hidden: tuple[int, ...], seed: int, updates: int) -> PyTree:
+    init, apply = networks.make_value(environment, hidden=hidden)
+    value = baselines.value_function(init, apply, optax.adam(0.01), num_steps=4)
+    estimator = estimators.make_estimator(policy, baseline=value)
+    trainer = training.make_trainer(environment, policy, estimator, optax.adam(0.01), num_episodes=32)
+    state = trainer.init(jax.random.key(seed))
+    return jax.jit(lambda s: jax.lax.fori_loop(0, updates, lambda _, s: trainer.update(s)[0], s))(state).params
+
+
+def with_oracle(
+    name: str, environment: Environment, policy: Policy, params: PyTree, hidden: tuple[int, ...]
+) -> Problem:
+    """The problem at θ. An environment whose parameters are a `TabularMDP` brings its oracle along."""
+    if isinstance(environment.params, TabularMDP) and isinstance(environment.action_space, Discrete):
+        return _tabular(name, environment, policy, params)
+    init, apply = networks.make_value(environment, hidden=hidden)
+    discrete = isinstance(environment.action_space, Discrete)
+    q_init, q_apply = networks.make_action_values(environment, hidden=hidden) if discrete else (None, None)
+    return Problem(
+        name=name,
+        environment=environment,
+        policy=policy,
+        params=params,
+        oracle=None,
+        value=baselines.value_function(init, apply, optax.adam(0.01), num_steps=4),
+        critic=critics.action_value_function(q_init, q_apply, optax.adam(0.01), num_steps=4) if discrete else None,
+        state_of=None,
+        num_states=0,
+    )
+
+
+def _tabular(name: str, environment: Environment, policy: Policy, params: PyTree) -> Problem:
+    with jax.enable_x64(True):
+        mdp = jax.tree.map(in_float64, environment.params)
+        # Probabilities were rounded to float32 for sampling, and sum to one again only after this.
+        total = lambda x: x / jnp.sum(x, axis=-1, keepdims=True)
+        mdp = dataclasses.replace(mdp, probabilities=total(mdp.probabilities), initial=total(mdp.initial))
+        oracle = _solve(mdp, policy, jax.tree.map(in_float64, params))
+    observations = np.asarray(mdp.observations)
+    first = np.array([np.argmax([np.array_equal(x, y) for y in observations]) for x in observations])
+    values, action_values = oracle.values[first], oracle.action_values[first]
+    oracle = oracle._replace(values=values, action_values=action_values)
+
+    def state_of(obs: jax.Array) -> jax.Array:
+        axes = tuple(range(1, observations.ndim))
+        return jnp.argmax(jnp.all(obs[None] == observations.astype(obs.dtype), axis=axes))
+
+    return Problem(
+        name=name,
+        environment=environment,
+        policy=policy,
+        params=params,
+        oracle=oracle,
+        value=baselines.state_values(lambda obs: jnp.asarray(values.astype(obs.dtype))[state_of(obs)]),
+        critic=critics.action_values(lambda obs: jnp.asarray(action_values.astype(obs.dtype))[state_of(obs)]),
+        state_of=state_of,
+        num_states=len(observations),
+    )
+
+
+def in_float64(x: jax.Array) -> jax.Array:
+    """Floating-point leaves in float64, with 64-bit numbers enabled; keys and integers as they are."""
+    return jnp.asarray(np.asarray(x, np.float64)) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
+def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> Oracle:
+    flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+    table = exact.policy_probabilities(policy.apply, params, mdp)
+    visits = np.asarray(exact.visitation(mdp, table))
+    values = exact.state_values(mdp, table)[:-1]
+    # States that look alike share one number: what a function of the observation can know.
+    observations = np.asarray(mdp.observations).reshape(mdp.num_states, -1)
+    alike = np.all(observations[:, None] == observations[None], axis=2).astype(float)
+    weights = np.maximum(alike @ visits.sum(0), 1e-300)
+    average = lambda x: np.tensordot(alike, np.einsum("ts,ts...->s...", visits, np.asarray(x)), 1)
+    shaped = lambda x: average(x) / weights.reshape(-1, *[1] * (np.ndim(x) - 2))
+    fisher = exact.fisher_matrix(policy.apply, params, mdp)
+    return Oracle(
+        mdp=mdp,
+        objective=float(exact.objective(policy.apply, params, mdp)),
+        gradient=flat(exact.exact_gradient(policy.apply, params, mdp)),
+        natural_gradient=flat(exact.natural_gradient(policy.apply, params, mdp)),
+        values=shaped(values),
+        values_in_time=np.asarray(values),
+        action_values=shaped(exact.action_values(mdp, table)),
+        best_constant=float(exact.optimal_constant_baseline(policy.apply, params, mdp)),
+        largest_term=mdp.horizon * float(jnp.max(jnp.abs(mdp.rewards))) * float(jnp.trace(fisher)) ** 0.5,
+    )
+
+
+def load_problem(path: pathlib.Path, env: str | None, hidden: tuple[int, ...]) -> Problem:
+    """The problem of a policy that `experiments.train` has saved, in the environment `env` or the one that it names."""
+    environment, policy, params = policies.load_policy(path, env)
+    return with_oracle(environment.name, environment, policy, params, hidden)

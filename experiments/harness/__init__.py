@@ -1,0 +1,1 @@
+"""What every experiment needs around it: its command line, its files, its progress, its figures, its verdicts."""

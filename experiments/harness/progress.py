@@ -1,0 +1,79 @@
+"""Progress of long work: done, rate and time left, printed by the host between jitted chunks."""
+
+import sys
+import time
+
+from experiments.harness.reports import format_count, format_duration, format_rate
+
+PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal to draw a bar in
+
+
+class Progress:
+    """A context manager that shows what is done of `total`: a bar on a terminal, else a line now and then.
+
+    The first chunk usually holds the compilation: rate and time left count from its end, so they are shown from the
+    second chunk on.
+    """
+
+    def __init__(self, total: int, description: str, unit: str = "steps"):
+        self.total, self.description, self.unit = total, description, unit
+        self.done = 0
+        self._first: tuple[float, int] | None = None
+        self._bar = None
+
+    def __enter__(self) -> "Progress":
+        self._start = self._printed = time.perf_counter()
+        if sys.stderr.isatty():
+            self._bar = _bar()
+            self._bar.start()
+            self._task = self._bar.add_task(self.description, total=self.total, status="")
+        return self
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Adds `amount` to what is done; `note` ends the line, for example with the current return."""
+        self.done += amount
+        now = time.perf_counter()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, status=self._status(now, note))
+        elif now - self._printed >= PLAIN_INTERVAL:
+            self._printed = now
+            done = f"{self.done:,} of {format_count(self.total, self.unit)}"
+            self._say(", ".join(filter(None, [done, self._status(now, note)])))
+        if self._first is None:
+            self._first = (now, self.done)
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif kind is None:
+            now = time.perf_counter()
+            rate = format_rate(self.rate(now), self.unit)
+            self._say(f"{format_count(self.done, self.unit)} in {format_duration(now - self._start)}, {rate}")
+
+    def rate(self, now: float) -> float:
+        """Units per second up to `now`, without the first chunk where there are more."""
+        start, skipped = self._first if self._first and self.done > self._first[1] else (self._start, 0)
+        return (self.done - skipped) / max(now - start, 1e-9)
+
+    def _status(self, now: float, note: str) -> str:
+        if self._first is None:
+            return note
+        rate = self.rate(now)
+        left = format_duration(max(self.total - self.done, 0) / max(rate, 1e-9))
+        return ", ".join(filter(None, [format_rate(rate, self.unit), f"{left} left", note]))
+
+    def _say(self, text: str) -> None:
+        print(f"{self.description}: {text}", file=sys.stderr, flush=True)
+
+
+def _bar():
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+        console=Console(stderr=True),
+    )

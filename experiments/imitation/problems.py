@@ -1,0 +1,184 @@
+"""What `experiments.imitation` copies: an environment, a policy to be fitted, an expert or a file of its episodes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from pgjax import (
+    baselines,
+    datasets,
+    environments,
+    estimators,
+    evaluation,
+    exact,
+    imitation,
+    networks,
+    rollouts,
+    training,
+)
+from pgjax.environments.maze import maze_mdp
+from pgjax.imitation import Demonstrations, Labelled, experts
+from pgjax.types import Baseline, Environment, Policy
+
+PyTree = Any
+SLIP = 0.1
+
+
+class Problem(NamedTuple):
+    """An expert and who is to copy it.
+
+    Attributes:
+        policy: the copy's f(x, θ).
+        expert: who can be asked; None where there is only a file.
+        loss: of `imitation.gradient_fit`.
+        noise: DART's first level.
+        collect: `(key, n) → Labelled`, n of the expert's episodes; None where there is only a file.
+        demonstrate: `(key, n) → Demonstrations`, n episodes of the expert, numbered from 0 in `groups`.
+        expert_return: `(episodes, key) → (mean, standard error)`.
+        value: v(X_t), for REINFORCE after the copy.
+    """
+
+    environment: Environment
+    policy: Policy
+    expert: experts.Expert | None
+    loss: str
+    noise: float
+    collect: Callable[[jax.Array, int], Labelled] | None
+    demonstrate: Callable[[jax.Array, int], Demonstrations]
+    expert_return: Callable[[int, jax.Array], tuple[float, float]]
+    value: Baseline
+
+
+def with_expert(environment: Environment, policy: Policy, expert: experts.Expert, hidden, **fields) -> Problem:
+    def collect(key: jax.Array, num_episodes: int) -> Labelled:
+        start = policy.init(key, environment.reset(key, environment.params)[1])
+        return imitation.collect(key, environment, policy, start, expert, num_episodes, beta=1.0)
+
+    def expert_return(num_episodes: int, key: jax.Array) -> tuple[float, float]:
+        found = evaluation.evaluate(environment, experts.as_policy(expert), (), key, num_episodes=num_episodes)
+        return found.mean, found.stderr
+
+    return Problem(
+        environment=environment,
+        policy=policy,
+        expert=expert,
+        collect=collect,
+        demonstrate=lambda key, num_episodes: imitation.demonstrations(collect(key, num_episodes)),
+        expert_return=expert_return,
+        value=_value(environment, hidden),
+        **fields,
+    )
+
+
+def _value(environment: Environment, hidden) -> Baseline:
+    init, apply = networks.make_value(environment, hidden=hidden)
+    return baselines.value_function(init, apply, optax.adam(0.01), num_steps=4)
+
+
+def _environment(name: str) -> Environment:
+    if name == "maze":
+        return exact.to_environment(maze_mdp(slip=SLIP))
+    return environments.make({"cartpole": "CartPole-v1", "pendulum": "Pendulum-v1"}[name])
+
+
+def make_problem(name: str, hidden: tuple[int, ...], seed: int) -> Problem:
+    """CartPole with a trained expert, Pendulum with the energy-shaping controller, the maze with its best policy."""
+    environment = _environment(name)
+    policy = networks.make_policy(environment, hidden=hidden)
+    if name == "pendulum":
+        expert = experts.pendulum_swing_up()
+        return with_expert(environment, policy, expert, hidden, loss="squared_error", noise=0.5)
+    if name == "maze":
+        expert = experts.optimal_expert(maze_mdp(slip=SLIP))
+    else:
+        every = _train_cartpole(environment, policy, hidden, seed)
+        last = jax.tree.map(lambda x: x[-1], every)
+        expert = experts.from_policy(policy, last, greedy=True)
+    return with_expert(environment, policy, expert, hidden, loss="negative_log_likelihood", noise=0.1)
+
+
+def mediocre_cartpole(hidden: tuple[int, ...], seed: int) -> tuple[Problem, tuple[float, float]]:
+    """The policy whose return was nearest to 200 while it was learning CartPole, and its return on other episodes."""
+    environment = _environment("cartpole")
+    policy = networks.make_policy(environment, hidden=hidden)
+    every = _train_cartpole(environment, policy, hidden, seed)
+    keys = jax.random.split(jax.random.key(seed + 30_000), 200)
+
+    def mean_return(params: PyTree) -> jax.Array:
+        return jnp.mean(evaluation.episode_returns(rollouts.episodes(environment, policy, params, keys))[0])
+
+    returns = jax.jit(lambda every: jax.lax.map(mean_return, every))(every)
+    chosen = int(jnp.argmin(jnp.abs(returns - 200.0)))
+    expert = experts.from_policy(policy, jax.tree.map(lambda x: x[chosen], every))
+    problem = with_expert(environment, policy, expert, hidden, loss="negative_log_likelihood", noise=0.1)
+    return problem, problem.expert_return(400, jax.random.key(seed + 20_000))
+
+
+def _train_cartpole(environment: Environment, policy: Policy, hidden, seed: int, updates: int = 60):
+    """θ before each of 60 updates and after the last, leaves `[61, ...]`."""
+    estimator = estimators.make_estimator(policy, baseline=_value(environment, hidden))
+    falling = optax.linear_schedule(0.01, 0.001, updates)
+    trainer = training.make_trainer(environment, policy, estimator, optax.adam(falling), num_episodes=32)
+
+    def one(state, _):
+        return trainer.update(state)[0], state.params
+
+    @jax.jit
+    def learn(key: jax.Array):
+        last, every = jax.lax.scan(one, trainer.init(key), length=updates)
+        return jax.tree.map(lambda rows, end: jnp.concatenate([rows, end[None]]), every, last.params)
+
+    return learn(jax.random.key(seed))
+
+
+def of_dataset(name: str, data: datasets.ExpertDataset, hidden: tuple[int, ...], num_episodes: int) -> Problem:
+    """The episodes of a file in the place of an expert. Every seed has them in another order.
+
+    Raises:
+        ValueError: if the file has too few episodes, or does not fit the environment.
+    """
+    environment = _environment(name)
+    policy = networks.make_policy(environment, hidden=hidden)
+    try:
+        data.require_actions_in(environment.action_space)
+    except datasets.DatasetError as error:
+        raise ValueError(f"--dataset does not fit {name}: {error}") from error
+    shape = tuple(environment.observation_space.shape)
+    if data.observations.shape[1:] != shape:
+        raise ValueError(f"--dataset: its observations {data.observations.shape[1:]} are not {name}'s {shape}")
+    if data.num_episodes < num_episodes:
+        raise ValueError(f"--episodes {num_episodes}: must be at most the {data.num_episodes} of the data set")
+    numbers = jnp.asarray(data.episode_numbers)
+    rows = Demonstrations(
+        obs=jnp.asarray(data.observations, jnp.float32),
+        actions=jnp.asarray(data.actions),
+        weights=jnp.ones(data.num_rows),
+        groups=numbers,
+    )
+
+    def demonstrate(key: jax.Array, num_episodes: int) -> Demonstrations:
+        order = jax.random.permutation(key, data.num_episodes)
+        groups = order[numbers].astype(jnp.int32)
+        return rows._replace(groups=groups, weights=(groups < num_episodes).astype(rows.weights.dtype))
+
+    def expert_return(num_episodes: int, key: jax.Array) -> tuple[float, float]:
+        if data.rewards is None:
+            return float("nan"), float("nan")
+        totals = np.add.reduceat(data.rewards, np.append(0, np.flatnonzero(data.episode_ends)[:-1] + 1))
+        return float(totals.mean()), float(totals.std(ddof=1) / len(totals) ** 0.5) if len(totals) > 1 else float("nan")
+
+    return Problem(
+        environment=environment,
+        policy=policy,
+        expert=None,
+        loss="squared_error" if name == "pendulum" else "negative_log_likelihood",
+        noise=0.0,
+        collect=None,
+        demonstrate=demonstrate,
+        expert_return=expert_return,
+        value=_value(environment, hidden),
+    )

@@ -1,0 +1,268 @@
+"""Reverse a string with a transformer: learning it, and tokens per second beside hand-written JAX.
+
+Axes: S seeds, E evaluations.
+"""
+
+import dataclasses
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.harness import runner
+from experiments.memory.peer import make_token_peer
+from pgjax import baselines, diagnostics, estimators, evaluation, networks, rollouts, training
+from pgjax.environments.reverse import all_right, make_reverse
+from pgjax.types import Environment, Policy, TrainState
+
+PGJAX, PEER, ALL = "pgjax, one device", "hand-written JAX, one device", "pgjax, all devices"
+AIM = 1.0  # of the ratio pgjax / peer
+VOCABULARY = 9
+SOLVED, MOST_SECONDS = 0.99, 30.0  # the aims: share of right answers, and seconds a seed
+
+
+class Recipe(NamedTuple):
+    """How the transformer is made and trained: RLOO in groups that share a prompt, and Adam."""
+
+    hidden: tuple[int, ...]
+    heads: int
+    learning_rate: float
+    group_size: int
+
+    def policy(self, environment: Environment) -> Policy:
+        options = {"heads": self.heads}
+        return networks.make_policy(environment, network="transformer", hidden=self.hidden, network_options=options)
+
+    def trainer(self, environment: Environment, episodes: int) -> training.Trainer:
+        return make_rloo_trainer(environment, self.policy(environment), self.learning_rate, episodes, self.group_size)
+
+
+def make_rloo_trainer(
+    environment: Environment, policy: Policy, learning_rate: float, episodes: int, group_size: int | None = None
+) -> training.Trainer:
+    """The total return minus the mean of the others of its group (of the batch if None), and Adam."""
+    baseline = baselines.leave_one_out(group_size=group_size)
+    estimator = estimators.make_estimator(policy, returns=estimators.total_return(), baseline=baseline)
+    return training.make_trainer(environment, policy, estimator, optax.adam(learning_rate), num_episodes=episodes)
+
+
+def row_of_runs(recorder: runner.Recorder, runs: np.ndarray, **row) -> None:
+    """A row of the mean over runs, with its standard error and t interval."""
+    found = diagnostics.mean_interval(np.asarray(runs, float))
+    interval = f"95 % t interval {found.low:.4g} to {found.high:.4g}"
+    recorder.row(ours=float(found.value), stderr=float(found.stderr), verdict=interval, **row)
+
+
+# Learning to reverse.
+
+
+class Reversed(NamedTuple):
+    """Shares of right answers `[S, E]` at E evaluations, after how many updates `[E]` and seconds `[S, E]`."""
+
+    shares: np.ndarray
+    updates: np.ndarray
+    seconds: np.ndarray
+    compile_seconds: float
+
+
+def of_prompts(environment: Environment, held_out: bool) -> Environment:
+    """`reverse` with the prompts that are held out, whose symbols add up to 0 modulo V, or with all the others."""
+    vocabulary = environment.action_space.n
+
+    def reset(key: jax.Array, params: tuple):
+        buffer, _ = environment.reset(key, params)
+        last = buffer.tokens.shape[0] // 2 - 1
+        others = jnp.sum(buffer.tokens[:last].astype(jnp.int32))
+        total = 0 if held_out else jax.random.randint(jax.random.fold_in(key, 1), (), 1, vocabulary)
+        symbol = (total - others) % vocabulary
+        buffer = buffer._replace(tokens=buffer.tokens.at[last].set(symbol.astype(buffer.tokens.dtype)))
+        return buffer, buffer
+
+    return dataclasses.replace(environment, reset=reset)
+
+
+def learn_to_reverse(
+    recipe: Recipe,
+    length: int,
+    recorder: runner.Recorder,
+    *,
+    episodes: int,
+    num_updates: int,
+    every: int,
+    seeds: range,
+    num_prompts: int,
+) -> Reversed:
+    """Seed after seed with one program, on one device; evaluations are not part of the seconds."""
+    environment = make_reverse(length, VOCABULARY)
+    trainer = recipe.trainer(of_prompts(environment, held_out=False), episodes)
+    asked, policy = of_prompts(environment, held_out=True), evaluation.greedy(recipe.policy(environment))
+
+    def several(state: TrainState) -> TrainState:
+        return jax.lax.scan(lambda state, _: trainer.update(state), state, length=every)[0]
+
+    def share(state: TrainState) -> jax.Array:
+        # Updates fold small numbers into the run's key; this one they never reach.
+        keys = jax.random.split(jax.random.fold_in(state.key, 2**31 - 1), num_prompts)
+        return jnp.mean(all_right(rollouts.episodes(asked, policy, state.params, keys).final_obs))
+
+    start, initialise = time.perf_counter(), jax.jit(lambda seed: trainer.init(jax.random.key(seed)))
+    state = initialise(seeds[0])
+    learn, judge = jax.jit(several, donate_argnums=0).lower(state).compile(), jax.jit(share).lower(state).compile()
+    compile_seconds = time.perf_counter() - start
+    updates = every * np.arange(num_updates // every + 1)
+    shares, seconds = np.zeros((2, len(seeds), len(updates)))
+    with recorder.progress(len(seeds) * int(updates[-1]), f"reverse {length} symbols", "updates") as progress:
+        for row, seed in enumerate(seeds):
+            state = jax.block_until_ready(initialise(seed))
+            shares[row, 0] = judge(state)
+            for column in range(1, len(updates)):
+                start = time.perf_counter()
+                state = jax.block_until_ready(learn(state))
+                seconds[row, column] = seconds[row, column - 1] + time.perf_counter() - start
+                shares[row, column] = judge(state)
+                progress.advance(every, f"seed {seed}: {shares[row, column]:.0%} right")
+    return Reversed(shares=shares, updates=updates, seconds=seconds, compile_seconds=compile_seconds)
+
+
+def until_solved(found: Reversed) -> tuple[np.ndarray, np.ndarray]:
+    """Updates and seconds of each seed up to the first evaluation of at least 99 %, `[S]`; infinite without one."""
+    right = found.shares >= SOLVED
+    reached, first = right.any(axis=1), right.argmax(axis=1)
+    rows = np.arange(len(right))
+    return np.where(reached, found.updates[first], np.inf), np.where(reached, found.seconds[rows, first], np.inf)
+
+
+def record_reversed(found: dict[int, Reversed], recorder: runner.Recorder) -> None:
+    for length, one in found.items():
+        variant, count = f"{length} symbols", len(one.shares)
+        updates, seconds = until_solved(one)
+        for run, curve in enumerate(one.shares):
+            recorder.metrics({"length": length, "run": run, "updates": one.updates, "right": curve})
+        last = one.shares[:, -1]
+        solved = int((last >= SOLVED).sum())
+        word = "reached" if solved == count else "missed"
+        recorder.row(quantity=f"(b) seeds solved of {count}", variant=variant, ours=solved, verdict=f"{word} (aim all)")
+        row_of_runs(recorder, last, quantity="(b) share of held-out prompts right everywhere", variant=variant)
+        slowest = f"{updates.min():g} to {updates.max():g}"
+        quantity = f"(b) updates until {SOLVED:.0%}, median"
+        recorder.row(quantity=quantity, variant=variant, ours=float(np.median(updates)), verdict=slowest)
+        word = "reached" if seconds.max() < MOST_SECONDS else "missed"
+        recorder.row(
+            quantity=f"(b) seconds until {SOLVED:.0%}, median",
+            variant=variant,
+            ours=float(np.median(seconds)),
+            verdict=f"{word} (aim < {MOST_SECONDS:g} each); {seconds.min():.1f} to {seconds.max():.1f}",
+        )
+        recorder.row(quantity="(b) compile seconds", variant=variant, ours=one.compile_seconds)
+    recorder.note(
+        f"(b) Solved: {SOLVED:.0%} right in the end. Until {SOLVED:.0%}: at the first evaluation with so many; ranges "
+        "over seeds, updates alone, on one device, without compilation and evaluation. Infinite where it never happens."
+    )
+
+
+# Tokens per second.
+
+
+class Rates(NamedTuple):
+    """Sampled tokens per second of every repetition of one problem, by program; the ratio of each pair in turn."""
+
+    tokens: dict[str, list[float]]
+    ratios: list[float]
+    compile_seconds: dict[str, float]
+
+
+def _ours(trainer: training.Trainer, updates: int, seed: int) -> tuple[Any, Callable]:
+    """A state, and `state → state` of so many updates."""
+    run = lambda state: jax.lax.scan(lambda state, _: trainer.update(state), state, length=updates)[0]
+    return jax.jit(trainer.init)(jax.random.key(seed)), run
+
+
+def _theirs(init: Callable, run: Callable, updates: int, seed: int) -> tuple[Any, Callable]:
+    key, run_key = jax.random.split(jax.random.key(seed))
+
+    def several(carry: tuple) -> tuple:
+        state, key = carry
+        key, chunk_key = jax.random.split(key)
+        return run(state, jax.random.split(chunk_key, updates))[0], key
+
+    return (init(key), run_key), several
+
+
+def _compiled(state: Any, run: Callable) -> tuple[Callable, float]:
+    start = time.perf_counter()
+    compiled = jax.jit(run, donate_argnums=0).lower(state).compile()
+    return compiled, time.perf_counter() - start
+
+
+def measure(recipe: Recipe, length: int, episodes: int, updates: int, repetitions: int, seed: int) -> Rates:
+    """One problem: pgjax and its peer in turns on the first device, and pgjax on all devices afterwards.
+
+    A repetition is a program of `updates` updates: sampling, gradient and Adam. The first of each is not counted.
+    """
+    build = lambda _: recipe.trainer(make_reverse(length, VOCABULARY), episodes)
+    peer = make_token_peer(
+        length,
+        VOCABULARY,
+        episodes,
+        recipe.group_size,
+        width=recipe.hidden[0],
+        layers=len(recipe.hidden),
+        heads=recipe.heads,
+        learning_rate=recipe.learning_rate,
+    )
+    tokens = updates * episodes * length
+    found: dict[str, list[float]] = {PGJAX: [], PEER: [], ALL: []}
+    with jax.default_device(jax.local_devices()[0]):
+        states, programs, compile_seconds = {}, {}, {}
+        for name, (state, run) in {PGJAX: _ours(build(()), updates, seed), PEER: _theirs(*peer, updates, seed)}.items():
+            programs[name], compile_seconds[name] = _compiled(state, run)
+            states[name] = jax.block_until_ready(programs[name](state))
+        for repetition in range(repetitions):
+            # Who begins changes too, so that a machine that slows down favours neither.
+            for name in (PGJAX, PEER) if repetition % 2 else (PEER, PGJAX):
+                start = time.perf_counter()
+                states[name] = jax.block_until_ready(programs[name](states[name]))
+                found[name].append(tokens / (time.perf_counter() - start))
+    ended: list[float] = []
+    trained = training.train(
+        build,
+        jax.random.key(seed)[None],
+        num_updates=updates * (repetitions + 1),
+        chunk=updates,
+        on_chunk=lambda *_: ended.append(time.perf_counter()),
+    )
+    found[ALL] = [tokens / (later - earlier) for earlier, later in itertools.pairwise(ended)]
+    compile_seconds[ALL] = trained.compile_seconds
+    ratios = [ours / theirs for ours, theirs in zip(found[PGJAX], found[PEER], strict=True)]
+    return Rates(tokens=found, ratios=ratios, compile_seconds=compile_seconds)
+
+
+def record_rates(rates: dict[tuple[int, int], Rates], recorder: runner.Recorder) -> None:
+    """Rows: medians with ranges, and the ratio judged by its aim."""
+    spread = lambda x, digits: f"{min(x):.{digits}f} to {max(x):.{digits}f}"
+    for (length, episodes), found in rates.items():
+        problem = f"{length} symbols, {episodes} episodes"
+        for name, values in found.tokens.items():
+            thousands = [value / 1e3 for value in values]
+            recorder.row(
+                quantity=f"(c) 10³ tokens/s, {problem}",
+                variant=name,
+                ours=statistics.median(thousands),
+                verdict=spread(thousands, 1),
+                seconds=found.compile_seconds[name],
+            )
+        ratio = statistics.median(found.ratios)
+        word = "reached" if ratio >= AIM else "missed"
+        verdict = f"{word} (aim ≥ {AIM:g}); {spread(found.ratios, 2)}"
+        quantity, variant = f"(c) ratio, {problem}", "pgjax / hand-written JAX, one device"
+        recorder.row(quantity=quantity, variant=variant, ours=ratio, verdict=verdict)
+    recorder.note(
+        "(c) Tokens are the sampled ones, those of the prompt are not counted; medians with ranges over repetitions, "
+        f"the two programs in turns on one device of {jax.local_device_count()}; seconds are those of compiling."
+    )

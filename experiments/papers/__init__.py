@@ -1,0 +1,178 @@
+"""All papers, reproduced: every published number beside ours, as one table and one page.
+
+Claim    Each paper's numbers come out of pgjax's own estimators and oracle; where ours differs, the page says why. What
+         a paper shows but does not print is compared with a reference that was computed independently, marked so.
+Command  python -m experiments.papers
+         python -m experiments.papers --only four_rooms kl_estimators
+         python -m experiments.papers --tiny
+Shows    one table, paper | claim | published | ours | verdict | command | seconds, and `report.html`: one file with
+         every figure in it, which opens from disk, without a network, on a phone as well. The last two modules,
+         step_size and baseline_start, are warnings of the textbooks rather than papers.
+Expect   About three minutes on two CPU cores, on each of which a module runs; --tiny one. --full makes the modules
+         larger that can be, which takes hours. An interrupted run goes on with --resume and its directory.
+Departs  Each module's own header says what it departs from; `python -m experiments.NAME --help`.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import json
+import pathlib
+import shutil
+import sys
+import traceback
+from typing import Any
+
+import jax
+
+from experiments.harness import reports, runner
+from experiments.papers import page, processes
+
+# In the order of the page: module → what differs from its default, where it has more than its paper asks for.
+MODULES: dict[str, dict[str, Any]] = {
+    "short_corridor": {},
+    "baselines_and_convergence": {},
+    "leave_one_out": {},
+    "action_dependent_baselines": {},
+    "gradient_bandit": {},
+    "kl_estimators": {},
+    "optimal_baselines": {},
+    "compounding_error": {"parts": ("chain", "cliff")},
+    "group_baselines": {},
+    "rates_and_plateaus": {},
+    "four_rooms": {},
+    "step_size": {},
+    "baseline_start": {},
+}
+RUN = "run"  # the name of each module's run inside this one's directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options; the defaults are what the README shows."""
+
+    only: tuple[str, ...] = ()
+    """These papers' modules alone; all if empty."""
+    full: bool = False
+    """The larger sizes of the modules that have them (`python -m experiments.NAME --help`); hours."""
+    resume: pathlib.Path | None = None
+    """The directory of an earlier run: its options, and what it finished with them, are taken over."""
+    tiny: bool = False
+    """Each module at the size of its tests, to see that everything works, in a minute or two; proves nothing."""
+
+    def validate(self) -> None:
+        unknown = [name for name in self.only if name not in MODULES]
+        runner.require(not unknown, "--only", " ".join(unknown), f"some of {', '.join(MODULES)}")
+        runner.require(len(set(self.only)) == len(self.only), "--only", " ".join(self.only), "each once")
+        runner.require(not (self.full and self.tiny), "--full", "beside --tiny", "one of them")
+        if self.resume is not None:
+            saved = self.resume / "config.json"
+            known = saved.is_file() and {"only", "full", "tiny"} <= json.loads(saved.read_text(encoding="utf-8")).keys()
+            runner.require(known, "--resume", self.resume, "the directory of an earlier run of all papers")
+
+    @property
+    def chosen(self) -> list[str]:
+        return [name for name in MODULES if not self.only or name in self.only]
+
+
+def config_of(module: Any, name: str, config: Config) -> Any:
+    """The module's configuration: its default, its tests', or its paper's size."""
+    lacking = [part for part in ("PAPER", "Config", "TINY", "run") if not hasattr(module, part)]
+    if lacking:
+        raise RuntimeError(f"experiments.{name} has no {', '.join(lacking)}, see experiments/harness/targets.py")
+    chosen = dataclasses.replace(module.TINY if config.tiny else module.Config(), **MODULES[name])
+    return dataclasses.replace(chosen, full=True) if config.full and hasattr(chosen, "full") else chosen
+
+
+def reproduce(config: Config, recorder: runner.Recorder) -> dict[str, pathlib.Path | None]:
+    """Module → the directory of its run inside this one's, None where it failed; in the order of the page.
+
+    On CPUs as many modules run at once as there are devices, each in a process with one device: most of their programs
+    are too small for two. On an accelerator, which is given to one process, they run one after another in this one.
+    """
+    taken, left = {}, {}
+    for name in config.chosen:
+        options = config_of(importlib.import_module(f"experiments.{name}"), name, config)
+        if config.resume is not None and finished(config.resume / name / RUN, options):
+            recorder.say(f"{name}: taken over from {config.resume}")
+            taken[name] = shutil.copytree(config.resume / name / RUN, recorder.path(f"{name}/{RUN}"))
+        else:
+            left[name] = options
+    at_once = min(jax.local_device_count(), len(left)) if jax.default_backend() == "cpu" else 1
+    run_them = functools.partial(in_processes, at_once=at_once) if at_once > 1 else in_this_process
+    ran = run_them(left, recorder)
+    return {name: pathlib.Path(taken[name]) if name in taken else ran[name] for name in config.chosen}
+
+
+def in_this_process(left: dict[str, Any], recorder: runner.Recorder) -> dict[str, pathlib.Path | None]:
+    """Runs the modules with their options one after another."""
+    ran = dict.fromkeys(left)
+    for index, (name, options) in enumerate(left.items()):
+        recorder.say(f"\n[{index + 1}/{len(left)}] {name}")
+        module = importlib.import_module(f"experiments.{name}")
+        plot = getattr(module, "plot", None)
+        try:
+            ran[name] = runner.execute(name, options, module.run, plot, output_dir=recorder.directory, run_name=RUN)
+        except Exception:
+            recorder.say(traceback.format_exc())
+    return ran
+
+
+def in_processes(left: dict[str, Any], recorder: runner.Recorder, at_once: int) -> dict[str, pathlib.Path | None]:
+    """Runs the modules' own commands, `at_once` at a time; what each prints goes to NAME/output.txt."""
+    ran = dict.fromkeys(left)
+    cache = [] if jax.config.jax_enable_compilation_cache else ["--no-cache"]
+    place = ["--output-dir", recorder.directory.resolve(), "--run-name", RUN, "--devices", "1", *cache]
+    commands = {
+        name: [sys.executable, *page.arguments(name, reports.plain(options)), *map(str, place)]
+        for name, options in left.items()
+    }
+    outputs = {name: recorder.path(f"{name}/output.txt") for name in left}
+    shown = recorder.progress(len(left), "papers", "modules")
+    with shown, contextlib.closing(processes.run(commands, outputs, at_once)) as ended:
+        for name, code in ended:
+            if code == 0:
+                ran[name] = recorder.path(f"{name}/{RUN}")
+            else:
+                recorder.say(outputs[name].read_text(encoding="utf-8", errors="replace"))
+            shown.advance(1, f"{name} {'failed' if code else 'is done'}")
+    return ran
+
+
+def finished(directory: pathlib.Path, options: Any) -> bool:
+    """Whether a module's run came to its end there, with these options."""
+    if not (directory / "summary.json").is_file():
+        return False
+    return json.loads((directory / "config.json").read_text(encoding="utf-8")) == reports.plain(options)
+
+
+def resumed(config: Config) -> Config:
+    """`config` with the options of the run that it goes on with, unless others were given."""
+    if config.resume is None or dataclasses.replace(config, resume=None) != Config():
+        return config
+    saved = json.loads((config.resume / "config.json").read_text(encoding="utf-8"))
+    return dataclasses.replace(config, only=tuple(saved["only"]), full=saved["full"], tiny=saved["tiny"])
+
+
+def run(config: Config, recorder: runner.Recorder) -> list[page.Found]:
+    config = resumed(config)
+    recorder.path("config.json").write_text(json.dumps(reports.plain(config)), encoding="utf-8")
+    recorder.resumable()
+    ran = reproduce(config, recorder)
+    found = [page.load(directory) for directory in ran.values() if directory is not None]
+    failed = [name for name, directory in ran.items() if directory is None]
+    for each in found:
+        for row in each.summary["rows"]:
+            recorder.row(**row | {"quantity": f"{each.name}: {row['quantity']}"})
+    recorder.table("Every paper's best-known numbers", *page.overview(found), numeric=("seconds",))
+    environment = json.loads(recorder.path("environment.json").read_text(encoding="utf-8"))
+    report = recorder.path("report.html")
+    report.write_text(page.write(found, failed, environment, tiny=config.tiny), encoding="utf-8")
+    for each in found:
+        for contradiction in each.paper["contradictions"]:
+            recorder.note(f"{each.name}: {contradiction['text']}")
+    recorder.note(f"Open {report.name} in a browser: the same, with every figure, in one file.")
+    if failed:
+        raise RuntimeError(f"{', '.join(failed)} failed, as shown above; the other papers are in {report.name}")
+    return found

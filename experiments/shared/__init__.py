@@ -1,0 +1,1 @@
+"""Problems and measurements that two or more questions use."""

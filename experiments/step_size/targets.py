@@ -1,0 +1,96 @@
+"""What `step_size` is to find, stated before it was run, and the problems that it runs on."""
+
+from typing import NamedTuple
+
+from experiments.harness import targets as papers
+from pgjax import exact
+from pgjax.environments.corridor import corridor_mdp
+from pgjax.exact import TabularMDP
+
+NO_BASELINE, AVERAGE, VALUE = VARIANTS = ("b = 0", "b = ρ̂", "b = ρ(θ)")
+EXACT = "exact gradient"
+BANDIT, CORRIDOR = "bandit", "corridor"
+SURE, TENTH = 0.1, 0.1  # of a stuck run: nats of entropy at most, and of the range of ρ at least below the best
+
+
+class Problem(NamedTuple):
+    """A tabular problem that shows the policy one observation, so that θ is `[1, A]` and a policy one distribution.
+
+    Attributes:
+        start: the first θ.
+        powers: the step sizes are 2 to these powers.
+        worst: the least ρ(θ).
+    """
+
+    mdp: TabularMDP
+    start: tuple[float, ...]
+    powers: range
+    worst: float
+
+
+POWERS = {BANDIT: range(-6, 9), CORRIDOR: range(-11, 3)}
+
+
+def problems() -> dict[str, Problem]:
+    """Three arms that pay 1, 0.7 and 0, from uniform; the short corridor, 20 steps at most, from P(right) = 0.2."""
+    return {
+        BANDIT: Problem(exact.make_bandit([1.0, 0.7, 0.0]), (0.0, 0.0, 0.0), POWERS[BANDIT], 0.0),
+        CORRIDOR: Problem(corridor_mdp(horizon=20), (0.7, -0.7), POWERS[CORRIDOR], -20.0),
+    }
+
+
+LARGEST = 2 ** POWERS[BANDIT][-1]
+COUNTED = (
+    "One step decides: without baseline the first arm that pays, with ρ(θ) the 0.7-arm only if it is pulled first."
+)
+PAPER = papers.Paper(
+    citation="Williams 1992; Chung et al. 2021 (over-commitment); Mei et al. 2020 (flat gradients)",
+    claim="Too large a step makes REINFORCE sure of something wrong, where the gradient is too flat to come back.",
+    targets=(
+        *(
+            papers.Target(
+                f"stuck {name}",
+                f"bandit, runs stuck, η = {LARGEST}",
+                papers.Within(3),
+                exact=share,
+                variant=name,
+                headline=f"stuck at η = {LARGEST}, {name}" if name != AVERAGE else "",
+                why=COUNTED,
+            )
+            for name, share in ((NO_BASELINE, 1 / 2), (AVERAGE, 1 / 2), (VALUE, 1 / 3))
+        ),
+        papers.Target(
+            "exact never stuck", "bandit, step sizes that get stuck", papers.Digits(), exact=0.0, variant=EXACT
+        ),
+        papers.Target("too small", "bandit, ρ at the best step − at the smallest", papers.Above(), variant=NO_BASELINE),
+        papers.Target("too large", "bandit, ρ at the best step − at the largest", papers.Above(), variant=NO_BASELINE),
+        papers.Target("value helps", "bandit, runs stuck over all steps, b = 0 − b = ρ(θ)", papers.Above()),
+        papers.Target("average helps", "bandit, runs stuck over all steps, b = 0 − b = ρ̂", papers.Above()),
+        papers.Target(
+            "entropy",
+            "bandit, entropy at the smallest step − at the largest (nats)",
+            papers.Above(),
+            variant=NO_BASELINE,
+        ),
+        papers.Target(
+            "corridor stuck",
+            "corridor, runs stuck at the largest step − at the smallest",
+            papers.Above(),
+            variant=AVERAGE,
+        ),
+        papers.Target(
+            "limit", "corridor, greatest step that settles at the best (2^k ≤ 2/λ)", papers.Digits(), variant=EXACT
+        ),
+        papers.Target(
+            "noise first",
+            "corridor, doublings from REINFORCE's greatest step with no run stuck to 2/λ",
+            papers.Above(),
+            variant=AVERAGE,
+        ),
+    ),
+    pitfalls=(
+        "A moving average that starts at its first return is no baseline in the first update, and with large steps the "
+        "first update decides.",
+        "A low return after training may be slowness or sureness; the entropy tells them apart, the return does not.",
+    ),
+)

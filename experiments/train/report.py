@@ -1,0 +1,195 @@
+"""What `experiments.train` says of trained policies: returns with intervals, the learning curve, an animation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.harness import runner
+from pgjax import diagnostics, evaluation
+from pgjax.diagnostics import Estimate
+from pgjax.environments import rendering
+from pgjax.types import Environment, Policy
+
+PyTree = Any
+
+
+class Evaluated(NamedTuple):
+    """Runs after training, S of them.
+
+    Attributes:
+        results: run → its evaluation, for the runs that did not fail.
+        failures: run → why it failed, in training or in its evaluation.
+    """
+
+    results: dict[int, evaluation.Evaluation]
+    failures: dict[int, str]
+
+    @property
+    def best(self) -> int:
+        """The run of the greatest mean return."""
+        return max(self.results, key=lambda run: self.results[run].mean)
+
+
+def run_name(options: Mapping[str, Any], rates: np.ndarray, run: int) -> str:
+    return f"lr {float(rates[run]):g}, seed {options['seed'] + run % options['num_seeds']}"
+
+
+def evaluate_runs(
+    options: Mapping[str, Any], environment: Environment, policy: Policy, params: PyTree, failures: Mapping[int, str]
+) -> Evaluated:
+    """Evaluates every run that has not failed, on the same starts; `params` has leaves `[S, ...]`."""
+    results, failures = {}, dict(failures)
+    key = jax.random.key(options["seed"] + 10_000)
+    for run in range(options["num_seeds"] * len(options["lr"])):
+        if run in failures:
+            continue
+        of_run = jax.tree.map(lambda x: x[run], params)
+        try:
+            results[run] = evaluation.evaluate(environment, policy, of_run, key, num_episodes=options["eval_episodes"])
+        except ValueError as error:  # outputs of θ that is finite still, but too large
+            failures[run] = str(error)
+    return Evaluated(results=results, failures=failures)
+
+
+def report_runs(
+    options: Mapping[str, Any], evaluated: Evaluated, rates: np.ndarray, seconds: float, recorder: runner.Recorder
+) -> None:
+    """Rows and a table of returns: means over seeds, every run, and the environment's own metrics of the best run."""
+    lines, results = [], evaluated.results
+    for rate in options["lr"]:
+        means = [result.mean for run, result in results.items() if np.isclose(rates[run], rate)]
+        if means:
+            found = diagnostics.mean_interval(np.array(means))
+            lines.append(("evaluated return, mean over seeds", f"lr {rate:g}", found))
+            _row(recorder, *lines[-1], seconds=seconds)
+    for run in range(len(rates)):
+        name = run_name(options, rates, run)
+        lines.append(("evaluated return", name, _of_returns(results[run]) if run in results else None))
+        _row(recorder, *lines[-1])
+    for line in _metric_lines(results[evaluated.best], run_name(options, rates, evaluated.best)):
+        lines.append(line)
+        _row(recorder, *line)
+    _table(recorder, lines)
+    recorder.note(how_to_read(options, len(results)))
+    if few := diagnostics.few_runs(options["num_seeds"], "seeds"):
+        recorder.note(few)
+    for run, reason in evaluated.failures.items():
+        recorder.note(f"{run_name(options, rates, run)} failed: {reason}.")
+
+
+def report_policy(environment: Environment, result: evaluation.Evaluation, recorder: runner.Recorder) -> None:
+    """Rows and a table of one policy."""
+    lines = [("evaluated return", environment.name, _of_returns(result)), *_metric_lines(result, environment.name)]
+    for line in lines:
+        _row(recorder, *line)
+    _table(recorder, lines)
+
+
+def failure_sentence(evaluated: Evaluated, options: Mapping[str, Any], rates: np.ndarray) -> str:
+    """One line that names the failed runs; empty if there are none."""
+    if not evaluated.failures:
+        return ""
+    reasons = "; ".join(f"{run_name(options, rates, run)}: {why}" for run, why in sorted(evaluated.failures.items()))
+    kept = ", the others are evaluated and the best policy of them is saved" if evaluated.results else ""
+    return f"{len(evaluated.failures)} of {len(rates)} runs failed{kept}: {reasons}"
+
+
+def _of_returns(result: evaluation.Evaluation) -> Estimate:
+    return Estimate(value=result.mean, stderr=result.stderr, low=result.low, high=result.high)
+
+
+def _metric_lines(result: evaluation.Evaluation, run: str) -> list[tuple[str, str, Estimate]]:
+    words = {"final": "at the end", "total": "sum over an episode", "mean": "mean over its steps"}
+    return [
+        (f"{name}, {words[kind]}", run, estimate)
+        for name, summary in result.metrics.items()
+        for kind, estimate in summary._asdict().items()
+    ]
+
+
+def _row(
+    recorder: runner.Recorder, quantity: str, run: str, estimate: Estimate | None, seconds: float | None = None
+) -> None:
+    if estimate is None:
+        recorder.row(quantity=quantity, variant=run, verdict="failed")
+    else:
+        value, stderr = float(estimate.value), float(estimate.stderr)
+        recorder.row(quantity=quantity, variant=run, ours=value, stderr=stderr, seconds=seconds)
+
+
+def _table(recorder: runner.Recorder, lines: Sequence[tuple[str, str, Estimate | None]]) -> None:
+    def cells(estimate: Estimate | None) -> tuple[str, str]:
+        if estimate is None:
+            return "failed", ""
+        interval = f"{estimate.low:.5g} to {estimate.high:.5g}" if np.isfinite(estimate.low) else ""
+        return runner.format_number(float(estimate.value), float(estimate.stderr)), interval
+
+    headers = ["quantity", "run", "value ± s.e.", "95 % interval"]
+    made = [(quantity, run, *cells(estimate)) for quantity, run, estimate in lines]
+    recorder.table("Evaluation", headers, made, numeric=headers[2:])
+
+
+def how_to_read(options: Mapping[str, Any], num_runs: int) -> str:
+    """What the ± and the intervals are, and how the saved policy was chosen."""
+    episodes = options["eval_episodes"]
+    if num_runs == 1:
+        return f"± of the run is the standard error over {episodes} episodes; one run cannot tell how seeds differ."
+    over_seeds = ", ± of the mean that over seeds" if options["num_seeds"] > 1 else ""
+    return (
+        f"± of a run is the standard error over {episodes} episodes{over_seeds}; intervals are Student's t; all runs "
+        f"met the same starts. policy.safetensors holds the best of the {num_runs} runs. The episodes that chose it "
+        "overestimate its return."
+    )
+
+
+def draw(
+    options: Mapping[str, Any], environment: Environment, policy: Policy, params: PyTree, recorder: runner.Recorder
+) -> None:
+    """An episode as an animation, where the environment can be drawn."""
+    if environment.render is None or not options["gif"]:
+        return
+    frames = evaluation.frames(environment, policy, params, jax.random.key(options["seed"] + 20_000))
+    rendering.save_gif(frames, recorder.path("policy.gif"))
+
+
+def caption(options: Mapping[str, Any], num_failed: int = 0) -> str:
+    from experiments.harness import plots
+
+    seeds = options["num_seeds"]
+    runs = f"Mean over {seeds} seeds, {plots.bands(seeds, 'seeds')}" if seeds > 1 else "One seed, hence no band"
+    failed = f"; failed runs left out: {num_failed}" if num_failed else ""
+    windows = "; of the episodes that ended in each window, at first the short ones" if options["num_steps"] else ""
+    return f"{runs}{failed}; undiscounted returns of the training episodes{windows}."
+
+
+def plot(results: dict | None, recorder: runner.Recorder) -> None:
+    """The learning curve of the runs that did not fail."""
+    if results is None:
+        return
+    from experiments.harness import plots
+
+    options, good = results["options"], results["good"]
+    returns, rates, steps = (results[name][good] for name in ("returns", "rates", "steps"))
+    keep = np.isfinite(returns).all(axis=0)
+    if not keep.any():
+        recorder.note("There is no learning curve: in no update did an episode end in every run.")
+        return
+    tenth = max(1, returns.shape[1] // 10)
+    first, last = (_mean_of_finite(part) for part in (returns[:, :tenth], returns[:, -tenth:]))
+    how = f"{options['returns']}, baseline {options['baseline']}"
+    title = f"{options['env']}: return {first:.4g} in the first tenth of training, {last:.4g} in the last ({how})"
+    num_failed = len(results["returns"]) - len(good)
+    figure, axes = plots.figure(title, caption(options, num_failed), width=7.5)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return of an episode")
+    curves = {f"lr {rate:g}": returns[np.isclose(rates, rate)][:, keep] for rate in options["lr"]}
+    curves = {name: runs for name, runs in curves.items() if len(runs)}
+    plots.learning_curves(axes, steps.mean(axis=0).cumsum()[keep], curves)
+    recorder.figure(figure, "learning_curve")
+
+
+def _mean_of_finite(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return finite.mean() if finite.size else np.nan

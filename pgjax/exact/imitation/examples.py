@@ -1,0 +1,98 @@
+"""Two small problems in which imitation's bounds are met: one error for the rest of the episode, and the reset cliff.
+
+In both the expert always takes action 0.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from pgjax._checks import require_in_range, require_integer
+from pgjax.exact.mdp.tabular import TabularMDP, make_tabular_mdp
+
+
+def first_action(mdp: TabularMDP) -> jax.Array:
+    """π*(a|s) of the expert that always takes action 0, `[S, A]`."""
+    return jnp.zeros((mdp.num_states, mdp.num_actions), mdp.rewards.dtype).at[:, 0].set(1.0)
+
+
+def compounding_chain(horizon: int, *, recoverable: bool) -> TabularMDP:
+    """Two states, on the road (0) and off it (1); action 0 keeps to the road, action 1 leaves it.
+
+    Whoever leaves the road, or is off it and stays off, pays 1. Recoverable: off the road, action 0 leads back and is
+    free, so an error costs u = 1. Not recoverable: nothing leads back, every step off the road pays, and an error costs
+    up to u = T. A learner with error ε on the road and 1 off it pays Σ_{t ≤ T} (1 − (1 − ε)^t) ≈ ε T² / 2 in both; with
+    ε everywhere ε T in the recoverable one, and the same as before in the other.
+
+    Source: Ross & Bagnell (2010), theorem 2.1 and its tightness.
+    """
+    require_integer("horizon", horizon, 1, None)
+    back = 0 if recoverable else 1
+    return make_tabular_mdp(
+        initial=[1.0, 0.0],
+        successors=np.array([[[0], [1]], [[back], [1]]]),
+        probabilities=np.ones((2, 2, 1)),
+        rewards=np.array([[[0.0], [-1.0]], [[0.0 if recoverable else -1.0], [-1.0]]]),
+        terminal=[False, False],
+        horizon=horizon,
+        name="compounding_chain",
+    )
+
+
+def compounding_cost(error: ArrayLike, horizon: int) -> jax.Array:
+    """Σ_{t=1}^T (1 − (1 − ε)^t) = T − q (1 − q^T) / (1 − q), q = 1 − ε, of an error that lasts; shape of `error`."""
+    require_in_range("error", error, 0.0, 1.0)
+    kept = 1.0 - jnp.asarray(error, float)
+    return jnp.sum(1.0 - kept[..., None] ** jnp.arange(1, horizon + 1), axis=-1)
+
+
+def reset_cliff(num_demonstrations: int, horizon: int, *, num_good_states: int = 5, num_actions: int = 4) -> TabularMDP:
+    """Good states 0, …, G − 1, drawn anew from ρ at each step, and a cliff, state G: there is no way back.
+
+    In a good state action 0 pays 1 and leads to the next S ~ ρ; every other action pays 0 and leads over the cliff,
+    where nothing pays. ρ is 1 / (N + 1) on all good states but the last, so that N demonstrations miss each of them at
+    each time with probability (1 − 1/(N + 1))^N ≈ 1/e: the hardest case for that number.
+
+    Args:
+        num_demonstrations: N, which only sets ρ.
+        num_good_states: G, at most N + 1.
+
+    Source: in the style of Rajaraman, Yang, Jiao & Ramchandran (2020), the lower bound.
+    """
+    require_integer("num_demonstrations", num_demonstrations, 1, None)
+    require_integer("num_good_states", num_good_states, 2, num_demonstrations + 1)
+    require_integer("num_actions", num_actions, 2, None)
+    good, cliff = num_good_states, num_good_states
+    rare = 1.0 / (num_demonstrations + 1)
+    rho = np.append(np.full(good - 1, rare), 1.0 - (good - 1) * rare)
+    successors = np.full((good + 1, num_actions, good), cliff)
+    successors[:good, 0] = np.arange(good)
+    probabilities = np.zeros(successors.shape)
+    probabilities[..., 0] = 1.0
+    probabilities[:good, 0] = rho
+    rewards = np.zeros(successors.shape)
+    rewards[:good, 0] = 1.0
+    return make_tabular_mdp(
+        initial=np.append(rho, 0.0),
+        successors=successors,
+        probabilities=probabilities,
+        rewards=rewards,
+        terminal=np.zeros(good + 1, bool),
+        horizon=horizon,
+        name="reset_cliff",
+    )
+
+
+def reset_cliff_regret(
+    num_demonstrations: int, horizon: int, *, num_good_states: int = 5, num_actions: int = 4
+) -> jax.Array:
+    """E[J(π*) − J(π)] on `reset_cliff`, over data too, of the table cloned time by time from N demonstrations.
+
+    `cloned_probabilities` errs at t with probability ε_t = (1 − 1/A) Σ_s ρ(s) 1{s not seen at t}. What is seen at
+    different times is independent, so E Π_{i ≤ t} (1 − ε_i) = (1 − E ε)^t and the regret is `compounding_cost` at
+    E ε = (1 − 1/A) Σ_s ρ(s) (1 − ρ(s))^N.
+    """
+    mdp = reset_cliff(num_demonstrations, horizon, num_good_states=num_good_states, num_actions=num_actions)
+    missed = jnp.sum(mdp.initial * (1.0 - mdp.initial) ** num_demonstrations)
+    return compounding_cost((1.0 - 1.0 / num_actions) * missed, horizon)

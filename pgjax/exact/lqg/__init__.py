@@ -1,0 +1,1 @@
+"""Linear dynamics, quadratic rewards and Gaussian noise, in closed form."""

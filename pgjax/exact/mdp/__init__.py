@@ -1,0 +1,1 @@
+"""Finite Markov decision processes: values, visits, gradients, optimal policies, and every trajectory."""

@@ -1,0 +1,78 @@
+"""Scores, the Fisher information of an episode, and the natural gradient, exactly.
+
+Axes: T time (the horizon), S states, A actions, P parameters in the order of `ravel_pytree(params)`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+
+from pgjax._linear import pseudo_inverse
+from pgjax.exact.mdp.averages import running_probabilities
+from pgjax.exact.mdp.dynamic_programming import Apply, exact_gradient, log_probabilities_of, visitation
+from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
+from pgjax.types import PyTree
+
+
+def score_table(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
+    """ψ(s, a) = ∇_θ ln π(a|s), `[S, A, P]`, of `apply(params, obs) → logits [A]` or of a `Policy` without memory.
+
+    Rows of terminal states are filled too; Σ_a π(a|s) ψ(s, a) = 0 in every state.
+
+    Raises:
+        ValueError: for a policy that has memory only.
+    """
+    flat, unravel = ravel_pytree(params)
+    log_probabilities = log_probabilities_of(apply, mdp.num_actions)
+    scores = jax.jacrev(lambda theta, obs: log_probabilities(unravel(theta), obs))
+    return jax.vmap(scores, (None, 0))(flat, mdp.observations)
+
+
+def fisher_matrix(apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0) -> jax.Array:
+    """F = Σ_t γᵗ Σ_s d_t(s) Σ_a π(a|s) ψ(s, a) ψ(s, a)ᵀ, `[P, P]`.
+
+    At γ = 1 it is the Fisher information of one episode, E[S Sᵀ] = −E[∇² ln f(τ, θ)] with S = Σ_t ψ_t: the
+    scores of different steps are uncorrelated. It is a sum over the episode, not a mean over steps.
+
+    Args:
+        apply, params, mdp: the policy and the problem.
+        discount: γ in [0, 1], the weight γᵗ of step t.
+
+    Raises:
+        ValueError: for a discount outside [0, 1].
+
+    Source: Kakade (2002); Bagnell & Schneider (2003) for the episode's distribution.
+    """
+    gamma = checked_discount(mdp, discount)
+    probabilities = running_probabilities(apply, params, mdp)
+    powers = gamma ** jnp.arange(mdp.horizon, dtype=gamma.dtype)
+    visits = powers @ visitation(mdp, probabilities)
+    scores = score_table(apply, params, mdp)
+    # Summed over states in one product: a matrix for each state would be S times as large.
+    rows, weights = scores.reshape(-1, scores.shape[-1]), (visits[:, None] * probabilities).reshape(-1, 1)
+    return jnp.matmul(rows.T, weights * rows, precision="highest")
+
+
+def natural_gradient(
+    apply: Apply,
+    params: PyTree,
+    mdp: TabularMDP,
+    *,
+    discount: ArrayLike = 1.0,
+    damping: ArrayLike = 0.0,
+) -> PyTree:
+    """F⁺ ∇ρ(θ), the shortest of the natural gradients, a pytree as `params`; (F + c I)⁻¹ ∇ρ with damping c.
+
+    F and ρ carry the same γᵗ. For a softmax table it is, state by state, the mean advantage over the steps,
+    minus its mean over actions, so a step of length α gives π ∝ π exp(α A). The parameters' inner product
+    decides which of the natural gradients is shortest; the change of the policy does not depend on it.
+
+    Raises:
+        ValueError: for a discount outside [0, 1] or a negative damping.
+
+    Source: Amari (1998); Kakade (2002).
+    """
+    gradient, unravel = ravel_pytree(exact_gradient(apply, params, mdp, discount))
+    fisher = fisher_matrix(apply, params, mdp, discount=discount)
+    return unravel(pseudo_inverse(fisher, damping) @ gradient)

@@ -1,0 +1,78 @@
+"""Imitation with an expert who can be asked: cloning, DAgger and DART, each one pure function of a key.
+
+    act with a mixture of expert and learner ─► ask the expert at every state that came ─► fit to all answers so far ─┐
+      ▲                                                                                                              │
+      └──────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+
+Labelling is a stage like `rewards`: a transform of a collected trajectory. Buffers have their final size from the first
+round on, and rows without data weigh 0, so a whole run jits, and vmaps over seeds.
+
+Axes: T time, B episodes a round, R rounds, N = R T B rows, A actions.
+"""
+
+from pgjax.imitation.algorithms import ImitationRun, behavioural_cloning, dagger, dart
+from pgjax.imitation.cloning_losses import (
+    cross_entropy,
+    distribution_kl,
+    exponential_schedule,
+    forward_kl,
+    indicator_schedule,
+    linear_schedule,
+    mix,
+    negative_log_likelihood,
+    reverse_kl,
+    squared_error,
+    total_variation,
+    zero_one_error,
+)
+from pgjax.imitation.collecting import Demonstrations, Labelled, collect, demonstrations, label
+from pgjax.imitation.experts import (
+    Expert,
+    as_policy,
+    from_log_probs,
+    from_policy,
+    from_table,
+    noisy,
+    optimal_expert,
+    partial,
+    pendulum_swing_up,
+    perturbed,
+)
+from pgjax.imitation.fitting import Fitter, gradient_fit, table_fit
+
+__all__ = [
+    "Demonstrations",
+    "Expert",
+    "Fitter",
+    "ImitationRun",
+    "Labelled",
+    "as_policy",
+    "behavioural_cloning",
+    "collect",
+    "cross_entropy",
+    "dagger",
+    "dart",
+    "demonstrations",
+    "distribution_kl",
+    "exponential_schedule",
+    "forward_kl",
+    "from_log_probs",
+    "from_policy",
+    "from_table",
+    "gradient_fit",
+    "indicator_schedule",
+    "label",
+    "linear_schedule",
+    "mix",
+    "negative_log_likelihood",
+    "noisy",
+    "optimal_expert",
+    "partial",
+    "pendulum_swing_up",
+    "perturbed",
+    "reverse_kl",
+    "squared_error",
+    "table_fit",
+    "total_variation",
+    "zero_one_error",
+]

@@ -1,0 +1,140 @@
+"""Episodes of a mixture of expert and learner, and what the expert would have done at every state on the way.
+
+Axes: T time, B episodes, N = T B rows, A actions.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from pgjax import rollouts
+from pgjax._checks import require_in_range, require_integer, require_one_of
+from pgjax.acting import require_memoryless
+from pgjax.imitation import cloning_losses
+from pgjax.imitation.experts import Expert
+from pgjax.types import Box, Environment, Policy, PyTree, Trajectory
+
+MIXINGS = ("step", "episode")
+
+
+class Demonstrations(NamedTuple):
+    """What the expert would do in N states, whoever came there.
+
+    Attributes:
+        obs: X, leaves `[N, ...]`.
+        actions: the expert's A*, `[N, ...]`.
+        weights: float `[N]`, 1 for a state of a running episode and 0 for padding.
+        groups: int32 `[N]`, the number of the episode, for splits that keep one whole.
+        log_probs: ln π*(·|X) `[N, A]`, where the expert knows them.
+    """
+
+    obs: PyTree
+    actions: jax.Array
+    weights: jax.Array
+    groups: jax.Array
+    log_probs: jax.Array | None = None
+
+
+class Labelled(NamedTuple):
+    """A trajectory `[T, B]`, the expert's `actions` `[T, B, ...]` at every X_t, its `log_probs` `[T, B, A]` or None."""
+
+    trajectory: Trajectory
+    actions: jax.Array
+    log_probs: jax.Array | None
+
+
+def label(key: jax.Array, expert: Expert, trajectory: Trajectory) -> Labelled:
+    """The expert's answer at every state of a trajectory, drawn anew: it is not the action that was executed."""
+    keys = jax.random.split(key, trajectory.alive.shape)
+    twice = lambda function: jax.vmap(jax.vmap(function))
+    log_probs = None if expert.log_probs is None else twice(expert.log_probs)(trajectory.obs)
+    return Labelled(trajectory=trajectory, actions=twice(expert.act)(keys, trajectory.obs), log_probs=log_probs)
+
+
+def collect(
+    key: jax.Array,
+    environment: Environment,
+    policy: Policy,
+    params: PyTree,
+    expert: Expert,
+    num_episodes: int,
+    *,
+    beta: ArrayLike = 0.0,
+    mixing: str = "step",
+    acting_expert: Expert | None = None,
+) -> Labelled:
+    """B episodes of the mixture β π* + (1 − β) π_θ, with the expert's answer at every state on the way.
+
+    Args:
+        key: consumed.
+        beta: β in [0, 1]; may be traced.
+        mixing: a coin for each `"step"`, the mixture of Ross et al., or one for each whole `"episode"`.
+        acting_expert: executes the expert's share in its place, such as a noisy copy; the answers are `expert`'s still.
+
+    Raises:
+        ValueError: for β outside [0, 1], B < 1, an unknown word, or a policy that has memory only.
+
+    Source: Ross, Gordon & Bagnell (2011), algorithm 3.1.
+    """
+    require_memoryless(policy, "imitation.collect")
+    require_in_range("beta", beta, 0.0, 1.0)
+    require_integer("num_episodes", num_episodes, 1, None)
+    require_one_of("mixing", mixing, MIXINGS)
+    acting_expert = expert if acting_expert is None else acting_expert
+    rollout_key, label_key = jax.random.split(key)
+
+    def sample(key: jax.Array, outputs: tuple) -> jax.Array:
+        mix_key, expert_key, learner_key = jax.random.split(key, 3)
+        parameters, obs, share = outputs
+        action = policy.distribution.sample(learner_key, parameters)
+        by_expert = acting_expert.act(expert_key, obs)
+        return cloning_losses.mix(mix_key, share, jnp.asarray(by_expert, action.dtype), action)
+
+    mixture = policy._replace(
+        apply=lambda params, seen: (policy.apply(params, seen[0]), *seen),
+        memory=None,
+        distribution=policy.distribution._replace(sample=sample),
+    )
+    shared = _with_share(environment, jnp.asarray(beta, float), mixing)
+    trajectory = rollouts.episodes(shared, mixture, params, jax.random.split(rollout_key, num_episodes))
+    trajectory = trajectory._replace(obs=trajectory.obs[0], final_obs=trajectory.final_obs[0])
+    return label(label_key, expert, trajectory)
+
+
+def _with_share(environment: Environment, beta: jax.Array, mixing: str) -> Environment:
+    """The environment that shows, beside X_t, the expert's share in this episode: β, or a coin of β."""
+
+    def reset(key: jax.Array, params: PyTree):
+        reset_key, coin_key = jax.random.split(key)
+        state, obs = environment.reset(reset_key, params)
+        share = beta if mixing == "step" else jnp.asarray(jax.random.uniform(coin_key) < beta, beta.dtype)
+        return (state, share), (obs, share)
+
+    def step(key: jax.Array, state: PyTree, action: jax.Array, params: PyTree):
+        inner, seen = environment.step(key, state[0], action, params)
+        return (inner, state[1]), seen._replace(obs=(seen.obs, state[1]))
+
+    return Environment(
+        name=environment.name,
+        reset=reset,
+        step=step,
+        params=environment.params,
+        observation_space=(environment.observation_space, Box(low=0.0, high=1.0, shape=(), dtype=beta.dtype)),
+        action_space=environment.action_space,
+        horizon=environment.horizon,
+    )
+
+
+def demonstrations(labelled: Labelled) -> Demonstrations:
+    """The rows of a labelled trajectory, T B of them, padding included with weight 0."""
+    alive = labelled.trajectory.alive
+    flat = lambda x: x.reshape(alive.size, *x.shape[2:])
+    return Demonstrations(
+        obs=jax.tree.map(flat, labelled.trajectory.obs),
+        actions=flat(labelled.actions),
+        weights=flat(alive).astype(float),
+        groups=flat(jnp.broadcast_to(jnp.arange(alive.shape[1], dtype=jnp.int32), alive.shape)),
+        log_probs=None if labelled.log_probs is None else flat(labelled.log_probs),
+    )

@@ -1,0 +1,104 @@
+"""What a learner does with the expert's answers: `(key, params, demonstrations) → params`.
+
+Axes: N rows, S states, A actions.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pgjax._checks import require_one_of
+from pgjax.acting import require_memoryless
+from pgjax.imitation import cloning_losses
+from pgjax.imitation.collecting import Demonstrations
+from pgjax.training.fit import fit as minimise
+from pgjax.types import Policy, PyTree
+
+DIVERGENCES = {
+    "cross_entropy": cloning_losses.cross_entropy,
+    "forward_kl": cloning_losses.forward_kl,
+    "reverse_kl": cloning_losses.reverse_kl,
+    "total_variation": cloning_losses.total_variation,
+}
+LOSSES = ("negative_log_likelihood", "squared_error", *DIVERGENCES)
+
+Fitter = Callable[[jax.Array, PyTree, Demonstrations], PyTree]
+
+
+def table_fit(num_actions: int) -> Fitter:
+    """The maximum-likelihood table of a policy with logits `obs @ params` on one-hot observations: frequencies.
+
+    θ(s, a) = ln(n(s, a) / Σ_b n(s, b)), 0 where s was never seen, and the logarithm of the smallest float for answers
+    never given.
+    """
+
+    def fit(key: jax.Array, params: jax.Array, data: Demonstrations) -> jax.Array:
+        del key
+        answers = jax.nn.one_hot(data.actions, num_actions, dtype=params.dtype)
+        counts = jnp.einsum("n,ns,na->sa", data.weights, data.obs, answers).astype(params.dtype)
+        total = jnp.sum(counts, axis=1, keepdims=True)
+        shares = jnp.where(total > 0, counts / jnp.where(total > 0, total, 1.0), 1.0 / num_actions)
+        return jnp.log(jnp.maximum(shares, jnp.finfo(params.dtype).tiny))
+
+    return fit
+
+
+def gradient_fit(
+    policy: Policy,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_epochs: int,
+    batch_size: int,
+    loss: str = "negative_log_likelihood",
+    validation_fraction: float = 0.0,
+    patience: int | None = None,
+) -> Fitter:
+    """A fit by gradient descent, see `pgjax.training.fit`.
+
+    Args:
+        policy: with logits of a categorical distribution, for a loss on probabilities.
+        loss: on the expert's actions, `"negative_log_likelihood"` or `"squared_error"` of the policy's mode; or on its
+            probabilities of discrete actions, where they are known, `"cross_entropy"`, `"forward_kl"`, `"reverse_kl"`
+            or `"total_variation"`; see `pgjax.imitation`.
+
+    Raises:
+        ValueError: for an unknown word, a loss on the probabilities of an expert that does not know them, or as `fit`.
+        NonFiniteError: as `fit`; `"reverse_kl"` is infinite for an expert that excludes an action.
+    """
+    require_memoryless(policy, "imitation.gradient_fit")
+    require_one_of("loss", loss, LOSSES)
+
+    def losses(params: PyTree, rows: dict[str, jax.Array]) -> jax.Array:
+        outputs = jax.vmap(lambda obs: policy.apply(params, obs))(rows["obs"])
+        if loss in DIVERGENCES:
+            known = rows["log_probs"]
+            known = jnp.where(known <= jnp.finfo(known.dtype).min, -jnp.inf, known)
+            return DIVERGENCES[loss](jax.nn.log_softmax(outputs), known)
+        if loss == "squared_error":
+            return cloning_losses.squared_error(jax.vmap(policy.distribution.mode)(outputs), rows["actions"])
+        return cloning_losses.negative_log_likelihood(policy.distribution, outputs, rows["actions"])
+
+    def fit(key: jax.Array, params: PyTree, data: Demonstrations) -> PyTree:
+        rows = {"obs": data.obs, "actions": data.actions}
+        if loss in DIVERGENCES:
+            if data.log_probs is None:
+                raise ValueError(f"loss must not be {loss!r}: the expert's log-probabilities are not known")
+            # Data must be finite, and probability 0 is data.
+            rows["log_probs"] = jnp.maximum(data.log_probs, jnp.finfo(data.log_probs.dtype).min)
+        return minimise(
+            key,
+            params,
+            losses,
+            rows,
+            optimizer,
+            num_epochs=num_epochs,
+            batch_size=batch_size,
+            weights=data.weights,
+            groups=data.groups,
+            validation_fraction=validation_fraction,
+            patience=patience,
+        ).params
+
+    return fit

@@ -1,0 +1,18 @@
+"""Training states and policies in files, and what is checked when they are read back.
+
+A file holds plain arrays and a JSON header. Nothing in it is ever imported or called.
+"""
+
+from pgjax.saving.checkpoints import Checkpoint, metadata, read, restore, save
+from pgjax.saving.policies import load_policy, policy_header, save_policy
+
+__all__ = [
+    "Checkpoint",
+    "load_policy",
+    "metadata",
+    "policy_header",
+    "read",
+    "restore",
+    "save",
+    "save_policy",
+]

@@ -1,0 +1,506 @@
+"""Every experiment at its tiny size, and what `experiments.train` refuses."""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import gradient_lab, train, variance_reduction
+from experiments.harness import runner
+from experiments.shared import measure
+from experiments.train import build, presets, report, resume
+from pgjax import environments, evaluation
+from pgjax.saving import checkpoints, policies
+
+
+def summary(directory):
+    return json.loads((directory / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def variance_run(tmp_path_factory):
+    return runner.execute(
+        "variance_reduction",
+        variance_reduction.TINY,
+        variance_reduction.run,
+        variance_reduction.plot,
+        output_dir=tmp_path_factory.mktemp("results"),
+    )
+
+
+def test_variance_reduction_writes_its_table_and_figures(variance_run):
+    rows = summary(variance_run)["rows"]
+    assert {path.stem for path in variance_run.glob("*.png")} == {"variance_reduction", "gradients", "exact"}
+    (table,) = summary(variance_run)["tables"]
+    assert [line[0] for line in table["lines"]] == list(variance_reduction.TINY.variants)
+    assert table["lines"][0][1] == "81.4" and all("±" in cell for line in table["lines"] for cell in line[2:])
+    assert "ends at a return of" in summary(variance_run)["notes"][-1]
+    for variant in variance_reduction.TINY.variants:
+        quantities = {row["quantity"] for row in rows if row["variant"] == variant}
+        wanted = {f"(b) {q}, {s}" for q in variance_reduction.QUANTITIES for s in variance_reduction.STAGES}
+        assert wanted < quantities and "(c) return over the last fifth" in quantities
+
+
+@pytest.fixture(scope="module")
+def exact_rows():
+    class Rows(list):
+        def row(self, **fields):
+            self.append(fields)
+
+    rows = Rows()
+    variants = {name: (v.estimator, 2 if v.many else 1) for name, v in variance_reduction.VARIANTS.items()}
+    measure.exact_moments(variants, rows)
+    return rows
+
+
+def test_the_exact_part_is_exact(exact_rows):
+    means = {row["variant"]: row for row in exact_rows if row["quantity"].startswith("(a) E[")}
+    assert len(means) == len(variance_reduction.VARIANTS) + 2
+    for row in means.values():
+        assert row["verdict"] == "exact" and abs(row["ours"] - row["exact"]) < 1e-10
+    assert means["wrong: batch mean with own episode"]["ours"] == pytest.approx(0.5)
+    assert means["wrong: ρ̂ refreshed before use"]["ours"] == pytest.approx(0.9)
+
+
+def test_the_cures_make_the_exact_variance_fall(exact_rows):
+    variances = [row["exact"] for row in exact_rows if row["quantity"].startswith("(a) tr Var")]
+    alone, average, many, to_go, *_ = variances
+    assert alone > 7 * average and average == pytest.approx(2 * many) and to_go < many / 2
+
+
+@pytest.fixture(scope="module")
+def train_run(tmp_path_factory):
+    return runner.execute(
+        "train", train.TINY, train.run, report.plot, output_dir=tmp_path_factory.mktemp("results"), run_name="tiny"
+    )
+
+
+def test_train_writes_curve_policy_state_and_rows(train_run):
+    names = {path.name for path in train_run.iterdir()}
+    assert {"learning_curve.png", "policy.safetensors", "state.safetensors", "metrics.jsonl", "options.json"} <= names
+    rows = summary(train_run)["rows"]
+    assert [row["variant"] for row in rows[:2]] == ["lr 0.01", "lr 0.1"] and len(rows) == 2 + 4
+
+
+@pytest.mark.parametrize(("name", "env"), [("policy.safetensors", None), ("", None), ("", "corridor")])
+def test_a_saved_policy_is_evaluated_again(train_run, tmp_path, name, env):
+    config = train.Config(render=train_run / name, env=env, eval_episodes=4)
+    directory = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
+    trained = [row["ours"] for row in summary(train_run)["rows"][2:]]
+    assert summary(directory)["rows"][0]["ours"] == max(trained)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """(directory, last words) of a run that ended after its third update was measured and before it was saved."""
+    saved, save = [], resume.save
+
+    def save_twice(*args):
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        saved.append(save(*args))
+
+    output = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+        patch.setattr(resume, "save", save_twice)
+        runner.execute("train", train.TINY, train.run, output_dir=output, run_name="cut")
+    return output / "train" / "cut-incomplete", caught.value.__notes__[-1]
+
+
+def test_an_interrupted_training_says_the_command_that_goes_on(interrupted):
+    directory, words = interrupted
+    output = directory.parent.parent
+    assert words == f"To go on: python -m experiments.train --resume {directory} --output-dir {output}"
+
+
+def test_a_resumed_run_covers_the_whole_training(train_run, interrupted, tmp_path):
+    directory, _ = interrupted
+    assert len((directory / "metrics.jsonl").read_text().splitlines()) == 3
+    seen = {}
+    config = train.Config(resume=directory.with_name("cut"))
+    resumed = runner.execute("train", config, train.run, lambda found, _: seen.update(found), output_dir=tmp_path)
+    assert (resumed / "metrics.jsonl").read_text() == (train_run / "metrics.jsonl").read_text()
+    whole, found = (checkpoints.read(run / "history.safetensors").arrays for run in (train_run, resumed))
+    for name in whole:
+        assert whole[name].shape == (4, 4)
+        np.testing.assert_array_equal(whole[name], found[name])
+    np.testing.assert_array_equal(seen["steps"], whole["['num_steps']"])
+    np.testing.assert_array_equal(seen["returns"], whole["['mean_return']"])
+    assert [row["ours"] for row in summary(resumed)["rows"]] == [row["ours"] for row in summary(train_run)["rows"]]
+
+
+def test_a_resumed_run_keeps_its_options_unless_they_are_given_anew(interrupted):
+    directory, _ = interrupted
+    options = train.resolve(train.Config(resume=directory))
+    assert (options["eval_episodes"], options["num_updates"], options["lr"]) == (4, 4, (0.01, 0.1))
+    options = train.resolve(train.Config(resume=directory, eval_episodes=100, num_updates=7, gif=False))
+    assert (options["eval_episodes"], options["num_updates"], options["gif"]) == (100, 7, False)
+    with pytest.raises(ValueError, match=r"--discount 0.5: a resumed run keeps its options, here 1.0"):
+        train.resolve(train.Config(resume=directory, discount=0.5))
+    with pytest.raises(ValueError, match=r"--env CartPole-v1: a resumed run keeps its options, here corridor"):
+        train.resolve(train.Config(resume=directory, env="CartPole-v1"))
+
+
+def test_what_is_resumed_is_found_by_its_name(tmp_path):
+    asked = tmp_path / "name"
+    for age, name in enumerate(("name", "name-incomplete-2", ".name.partial", "name-incomplete")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "options.json").write_text("{}")
+        os.utime(tmp_path / name / "options.json", (1000 - age, 1000 - age))
+    for name in ("name", "name-incomplete-2", ".name.partial", "name-incomplete"):
+        assert resume.find(asked) == tmp_path / name
+        assert resume.find(tmp_path / name) == tmp_path / name
+        (tmp_path / name / "options.json").unlink()
+    with pytest.raises(ValueError, match=r"--resume .*name: no run .*name-incomplete or \.name\.partial"):
+        resume.find(asked)
+
+
+def test_a_run_whose_updates_are_all_done_is_evaluated_unless_it_has_been(train_run, tmp_path):
+    with pytest.raises(runner.UsageError, match="--num-updates 4: must be above the 4 already done"):
+        runner.execute("train", train.Config(resume=train_run), train.run, output_dir=tmp_path)
+    cut = tmp_path / "cut-incomplete"
+    shutil.copytree(train_run, cut)
+    (cut / "summary.json").write_text(json.dumps({"status": "interrupted"}))
+    config = train.Config(resume=cut)
+    resumed = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
+    assert [row["ours"] for row in summary(resumed)["rows"]] == [row["ours"] for row in summary(train_run)["rows"]]
+
+
+def test_a_history_keeps_its_dtypes_where_jax_counts_in_64_bits():
+    """A state that was saved under JAX_ENABLE_X64 has to find its history in the dtypes that `restore` asks for."""
+    metrics = {"num_steps": np.full((2, 3), 7, np.int64), "mean_return": np.full((2, 3), 0.5, np.float64)}
+    history = resume.extended(resume.nothing(2).history, metrics)
+    assert {name: x.dtype for name, x in history.items()} == resume.MEASURED
+    assert (history["num_steps"] == 7).all() and history["mean_return"].shape == (2, 3)
+
+
+def test_captions_and_notes_count_the_seeds():
+    note = report.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 1)
+    assert "best of" not in note and "over seeds" not in note and "7 episodes" in note
+    note = report.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 2)
+    assert "over seeds" not in note and "the best of the 2" in note
+    assert "± of the mean that over seeds" in report.how_to_read({"num_seeds": 2, "eval_episodes": 7}, 4)
+    assert report.caption({"num_seeds": 1, "num_steps": None}).startswith("One seed, hence no band; undiscounted")
+    two = report.caption({"num_seeds": 2, "num_steps": 8}, num_failed=1)
+    assert two.startswith("Mean over 2 seeds, 95 % t bands (Only 2 seeds: ") and "failed runs left out: 1" in two
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does_bit_for_bit(train_run, tmp_path):
+    half = dataclasses.replace(train.TINY, num_updates=2, schedule_updates=4)
+    first = runner.execute("train", half, train.run, output_dir=tmp_path, run_name="half")
+    config = train.Config(resume=first, num_updates=4, eval_episodes=4)
+    second = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path, run_name="rest")
+    whole, resumed = (checkpoints.read(run / "state.safetensors").arrays for run in (train_run, second))
+    assert whole.keys() == resumed.keys() and (whole[".update"] == 4).all()
+    for name, array in whole.items():
+        np.testing.assert_array_equal(array, resumed[name], err_msg=name)
+
+
+BROKEN = """
+    import jax.numpy as jnp
+    from pgjax.types import Box, Discrete, Environment, Step
+
+    def make(obs_size, reward):
+        return Environment(
+            name="broken",
+            reset=lambda key, params: (jnp.zeros(()), jnp.zeros(2)),
+            step=lambda key, state, action, params: (
+                state, Step(obs=jnp.zeros(2), reward=jnp.float32(reward), terminated=jnp.zeros((), bool))
+            ),
+            params=(),
+            observation_space=Box(0.0, 1.0, (obs_size,)),
+            action_space=Discrete(2),
+            horizon=3,
+        )
+
+    nan_rewards = lambda: make(2, jnp.nan)
+    wrong_shape = lambda: make(3, 1.0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--env", "CartPool-v1"], ["CartPool-v1", "did you mean 'CartPole-v1'", "recall, reverse, Pendulum-v1"]),
+        (["--env", "nowhere:make"], ["nowhere:make", "package.module:name"]),
+        (["--discount", "-0.5"], ["--discount", "-0.5", "[0, 1]"]),
+        (["--lr", "0"], ["--lr 0.0: must be in [1.2e-38, 3.4e+38]"]),
+        (["--lr", "1e300"], ["--lr 1e+300: must be in [1.2e-38, 3.4e+38]"]),
+        (["--env", ":x"], ["environment ':x' must be 'package.module:name'"]),
+        (["--distribution", "gaussian"], ["gaussian", "Discrete(2)", "categorical"]),
+        (["--baseline", "leave_one_out", "--num-episodes", "1"], ["leave_one_out", "at least 2", "--num-episodes 1"]),
+        (["--network-options", "heads"], ["--network-options heads: must be KEY=VALUE", "JSON"]),
+        (["--network-options", "channels=x"], ["--network-options channels=x: must be KEY=VALUE"]),
+        (["--network-options", "channels=1", "channels=2"], ["channels=2: channels must be given once"]),
+        (["--env", "recall", "--network-options", "heads=2"], ["among ['memory_size'], got 'heads'"]),
+        (["--env", "reverse", "--network-options", "heads=3"], ["heads must divide the width 64", "got 3"]),
+        (["--env", "reverse", "--activation", "relu"], ["activation must be None or 'gelu'", "got 'relu'"]),
+        (["--network", "transformer"], ["network='transformer' needs observations with the fields tokens"]),
+        (["--network", "conv"], ["network='conv' needs observations of shape [H, W, C]", "(4,)"]),
+        (["--env", "reverse", "--group-size", "3"], ["--group-size 3: must divide --num-episodes 256"]),
+        (["--group-size", "0"], ["--group-size 0: must be at least 1"]),
+        (
+            ["--group-size", "4", "--estimator", "lambda_return", "--num-steps", "4"],
+            ["--group-size 4: must be 1 with --num-steps"],
+        ),
+        (["--baseline", "greedy", "--num-steps", "4"], ["--num-steps 4: must be left out", "greedy"]),
+        (["--estimator", "lambda_return", "--baseline", "moving_average"], ["baseline", "function of the observation"]),
+        (["--estimator", "lambda_return", "--baseline", "none", "--num-steps", "8"], ["predicts the return"]),
+        (["--num-steps", "8"], ["--num-steps 8", "bootstrap", "allowed with --estimator lambda_return"]),
+        (["--estimator", "per_parameter", "--baseline", "value"], ["--baseline value", "left out", "per_parameter"]),
+        (["--estimator", "all_action", "--baseline", "greedy"], ["--baseline greedy", "all_action", "reward_to_go"]),
+        (["--estimator", "action_dependent", "--baseline", "none"], ["--baseline none", "action_dependent"]),
+        (["--estimator", "trajectory_wise", "--baseline", "none"], ["--baseline none", "trajectory_wise"]),
+        (["--epochs", "3"], ["--epochs 3", "must be 1", "--loss score_function", "importance_weighted or clipped"]),
+        (["--epochs", "2", "--estimator", "per_parameter"], ["--epochs 2", "must be 1", "--estimator per_parameter"]),
+        (["--epochs", "2", "--estimator", "all_action"], ["--epochs 2", "must be 1", "--estimator all_action"]),
+        (["--hidden", "0"], ["--hidden 0", "at least 1"]),
+        (["--lr"], ["--lr", "at least one"]),
+        (["--seed", "99999999999"], ["--seed 99999999999"]),
+        (["--env", "os:getcwd"], ["os:getcwd", "Environment", "str"]),
+        (["--env", "broken_environments:wrong_shape"], ["saw float32 [2], wanted float32 [3]"]),
+        (["--env", "broken_environments:nan_rewards", "--num-updates", "2"], ["rewards must be finite"]),
+        (["--render", "nothing.safetensors"], ["nothing.safetensors", "not a file"]),
+        (["--render", "."], ["policy.safetensors is not a file"]),
+        (["--render", "own.safetensors"], ["own.safetensors names the environment broken_environments:make", "--env"]),
+        (["--render", "own.safetensors", "--env", "nosuch"], ["no environment is called 'nosuch'"]),
+        (["--render", "corridor.safetensors", "--env", "maze"], ["the observation_space {", "environment maze has"]),
+        (["--resume", "nothing"], ["--resume nothing", "options.json"]),
+        (["--run-name", "a/b"], ["--run-name a/b"]),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_two_and_nothing_left(tmp_path, monkeypatch, capsys, arguments, words):
+    (tmp_path / "broken_environments.py").write_text(textwrap.dedent(BROKEN))
+    for name, env in (("own", "broken_environments:make"), ("corridor", "corridor")):
+        header = policies.policy_header("corridor") | {"env": env}
+        checkpoints.save(tmp_path / f"{name}.safetensors", {"w": np.ones(2, np.float32)}, header)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    sys.modules.pop("broken_environments", None)
+    with pytest.raises(SystemExit) as left:
+        runner.main(train.__file__, train.__doc__, train.Config, train.run, report.plot, arguments=arguments)
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and "Traceback" not in error
+    for word in words:
+        assert word in " ".join(error.split())
+    assert not (tmp_path / "results").exists()
+    assert ("broken_environments" in sys.modules) == any("broken_environments" in word for word in arguments)
+
+
+OWN = """
+    from pgjax.environments.corridor import make_corridor
+
+    make = lambda: make_corridor()
+"""
+
+
+def test_a_policy_in_ones_own_environment_is_drawn_where_the_command_line_names_it(tmp_path, monkeypatch):
+    (tmp_path / "own_train.py").write_text(textwrap.dedent(OWN))
+    monkeypatch.syspath_prepend(tmp_path)
+    preset = {name: presets.preset("corridor")[name] for name in ("returns", "baseline")}
+    config = dataclasses.replace(train.TINY, env="own_train:make", **preset)
+    directory = runner.execute("train", config, train.run, output_dir=tmp_path)
+    sys.modules.pop("own_train")
+    with pytest.raises(runner.UsageError, match="own_train:make, which pgjax does not ship"):
+        runner.execute("train", train.Config(render=directory), train.run, output_dir=tmp_path)
+    assert "own_train" not in sys.modules
+    config = train.Config(render=directory, env="own_train:make", eval_episodes=4)
+    drawn = runner.execute("train", config, train.run, output_dir=tmp_path)
+    assert summary(drawn)["rows"][0]["ours"] == max(row["ours"] for row in summary(directory)["rows"][2:])
+    sys.modules.pop("own_train")
+
+
+def test_spaces_that_cannot_be_saved_are_refused_before_training(tmp_path, monkeypatch):
+    space = type("Foreign", (), {"n": 2, "shape": (), "dtype": np.dtype(np.int32)})()
+    environment = dataclasses.replace(environments.make("corridor"), action_space=space)
+    monkeypatch.setattr(environments, "make", lambda name: environment)
+    with pytest.raises(runner.UsageError, match="action space: saw"):
+        runner.execute("train", train.TINY, train.run, output_dir=tmp_path)
+    assert not (tmp_path / "train").exists()
+
+
+def test_the_help_says_which_options_run_code(capsys):
+    for module, options in ((train, ("--env",)), (gradient_lab, ("--env", "--problem", "--estimator"))):
+        with pytest.raises(SystemExit):
+            runner.main(module.__file__, module.__doc__, module.Config, module.run, arguments=["--help"])
+        text = capsys.readouterr().out
+        for option in options:
+            described = " ".join(text.split(f"│ {option} ")[-1].split("│ --")[0].replace("│", "").split())
+            assert "imported and its code runs" in described, (option, described)
+
+
+def traced_greedy_plays(monkeypatch, **options):
+    """Traces a trainer's start and its update, uncompiled; how often greedy episodes were among it."""
+    plays = []
+    play = evaluation.with_greedy_returns
+    monkeypatch.setattr(evaluation, "with_greedy_returns", lambda *args, **how: plays.append(1) or play(*args, **how))
+    options = train.resolve(train.TINY) | options
+    trainer = build.make_build(options, *build.make_policy(options))(0.1)
+    state = jax.eval_shape(trainer.init, jax.random.key(0))
+    jax.eval_shape(trainer.update, state)
+    return len(plays)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "used"), [("total_return", True), ("importance_weighted", True), ("per_parameter", False)]
+)
+def test_greedy_episodes_are_played_only_for_a_baseline_that_is_used(monkeypatch, estimator, used):
+    assert (traced_greedy_plays(monkeypatch, returns=estimator, baseline="greedy") > 0) == used
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"loss": "clipped"}, {"loss": "importance_weighted"}, {"returns": "importance_weighted"}],
+    ids=str,
+)
+def test_more_epochs_are_allowed_where_there_is_a_ratio(monkeypatch, options):
+    assert traced_greedy_plays(monkeypatch, epochs=2, **options) == 0
+
+
+def test_the_baseline_of_a_preset_is_not_refused():
+    config = dataclasses.replace(train.TINY, returns="per_parameter")
+    assert train.resolve(config)["baseline"] == presets.preset("corridor")["baseline"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"returns": "all_action"},
+        {"returns": "action_dependent"},
+        {"returns": "trajectory_wise"},
+        {"returns": "per_parameter"},
+        {"returns": "importance_weighted", "epochs": 2},
+        {"loss": "clipped", "epochs": 3},
+        {"loss": "importance_weighted", "epochs": 2, "over_time": "episode_mean"},
+        {"returns": "total_return", "baseline": "none", "standardise": "group_population"},
+        {"baseline": "optimal_constant"},
+        {"baseline": "optimal_time"},
+        {"baseline": "greedy", "returns": "total_return"},
+        {"natural": 0.1},
+    ],
+    ids=str,
+)
+def test_every_estimator_trains(tmp_path, options):
+    """CartPole pays 22 to a policy that has learned nothing; each of them doubles that and more."""
+    config = train.Config(env="CartPole-v1", num_seeds=2, num_updates=25, num_episodes=32, lr=(0.02,), hidden=(16,))
+    config = dataclasses.replace(config, gif=False, **options)
+    directory = runner.execute("train", config, train.run, output_dir=tmp_path)
+    assert summary(directory)["rows"][0]["ours"] > 50.0
+
+
+SMALL = {"num_seeds": 1, "num_updates": 2, "num_episodes": 8, "eval_episodes": 4}
+SLATE = """
+    import dataclasses
+    import jax.numpy as jnp
+    from pgjax.environments.corridor import make_corridor
+    from pgjax.types import Step
+    from pgjax.spaces import Slate
+
+    def make():
+        corridor = make_corridor(horizon=5)
+
+        def step(key, state, action, params):
+            return corridor.step(key, state, action[0] % 2, params)
+
+        return dataclasses.replace(corridor, step=step, action_space=Slate(3, 2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "arguments"),
+    [
+        pytest.param(
+            "recall",
+            {},
+            {"network": "gru", "hidden": [], "network_options": {"memory_size": 32}},
+            marks=pytest.mark.slow,
+        ),
+        ("reverse", {"hidden": (8,)}, {"network": "transformer", "hidden": [8], "network_options": {}}),
+        pytest.param(
+            "recall",
+            {"network": "gru", "network_options": ("memory_size=2",), "activation": "relu", "hidden": (3,)}
+            | {"returns": "lambda_return", "baseline": "value", "num_steps": 4},
+            {"network": "gru", "hidden": [3], "activation": "relu", "network_options": {"memory_size": 2}},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "recall",
+            {"network": "mlp"},
+            {"network": "mlp", "hidden": [64, 64], "network_options": {}},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("own_slate:make", {"hidden": (3,)}, {"distribution": "plackett_luce"}, marks=pytest.mark.slow),
+    ],
+    ids=["recall", "reverse", "windows", "another network", "slate"],
+)
+def test_a_policy_of_any_network_is_trained_saved_evaluated_again_and_resumed(
+    tmp_path, monkeypatch, env, options, arguments
+):
+    (tmp_path / "own_slate.py").write_text(textwrap.dedent(SLATE))
+    monkeypatch.syspath_prepend(tmp_path)
+    options = SMALL | options | {name: x for name, x in arguments.items() if name == "distribution"}
+    config = train.Config(env=env, gif=False, **options)
+    directory = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
+    header = checkpoints.metadata(directory / "policy.safetensors")["arguments"]
+    assert header.items() >= arguments.items()
+    again = train.Config(render=directory, env=env, eval_episodes=4, gif=False)
+    drawn = runner.execute("train", again, train.run, output_dir=tmp_path)
+    assert summary(drawn)["rows"][0]["ours"] == summary(directory)["rows"][0]["ours"]
+    longer = train.Config(resume=directory, num_updates=3)
+    resumed = runner.execute("train", longer, train.run, report.plot, output_dir=tmp_path)
+    assert checkpoints.metadata(resumed / "policy.safetensors")["arguments"] == header
+
+
+def test_a_value_remembers_nothing_where_the_policy_does():
+    arguments = lambda **options: build.value_arguments(presets.DEFAULT | options)
+    assert arguments(network="gru", network_options=("memory_size=2",))["network"] == "auto"
+    assert arguments(network="transformer", hidden=(8, 8))["hidden"] == (8, 8)
+    convolution = arguments(network="conv", network_options=("channels=4",), activation="silu")
+    assert convolution == {
+        "network": "conv",
+        "hidden": (64, 64),
+        "activation": "silu",
+        "network_options": {"channels": 4},
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"baseline": "none", "standardise": "group_population"}], ids=str)
+def test_a_group_shares_a_start_and_is_compared(options):
+    """With one prompt to a group of 2, the weights of each group add up to zero: so does the sum over the batch."""
+    options = train.resolve(train.Config(env="reverse", group_size=2, num_episodes=8, **options))
+    environment, policy = build.make_policy(options)
+    estimator = build.make_estimator(options, environment, policy)
+    assert estimator.needs.group_size == 2
+    assert build.make_build(options, environment, policy)(0.1).group_size == 2
+
+
+def test_the_good_runs_of_a_sweep_are_evaluated_and_saved_where_others_fail(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--env", "corridor", "--lr", "0.01", "1e38", "--num-seeds", "1", "--num-updates", "3"]
+    arguments += ["--num-episodes", "4", "--eval-episodes", "4", "--no-gif", "--run-name", "sweep"]
+    with pytest.raises(SystemExit) as left:
+        runner.main(train.__file__, train.__doc__, train.Config, train.run, report.plot, arguments=arguments)
+    shown = capsys.readouterr()
+    assert left.value.code == 2 and "Traceback" not in shown.err
+    assert "error: 1 of 2 runs failed, the others are evaluated" in shown.err and "lr 1e+38, seed 0:" in shown.err
+    assert "must be" in shown.err and "Evaluation" in shown.out
+    directory = tmp_path / "results" / "train" / "sweep-incomplete"
+    assert {"policy.safetensors", "learning_curve.png", "summary.md"} <= {path.name for path in directory.iterdir()}
+    rows = {row["variant"]: row for row in summary(directory)["rows"] if row["quantity"] == "evaluated return"}
+    assert rows["lr 1e+38, seed 0"]["verdict"] == "failed" and rows["lr 1e+38, seed 0"]["ours"] is None
+    _, _, params = policies.load_policy(directory)
+    assert rows["lr 0.01, seed 0"]["ours"] is not None
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
+def test_every_preset_is_complete_and_every_name_in_it_an_option():
+    for name in [*presets.PRESETS, "Breakout-MinAtar", "anything"]:
+        assert presets.preset(name).keys() <= train.Config.__dataclass_fields__.keys()
+        assert presets.preset(name).keys() == presets.DEFAULT.keys()

@@ -1,0 +1,417 @@
+"""From the command line to the files of a run: complete, refused, failed, interrupted."""
+
+import ast
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import __main__ as listing
+from experiments.harness import progress, reports, runner
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FILE = "/somewhere/toy.py"  # main takes only the experiment's name from it
+DESCRIPTION = "Does a toy settle down?\n\nClaim: it does."
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    steps: int = 3
+    """Number of steps."""
+    discount: float = 0.9
+    """Discount factor."""
+    trouble: str = ""
+    """What goes wrong."""
+
+    def validate(self):
+        runner.require(self.steps >= 1, "--steps", self.steps, "at least 1")
+        runner.require(0 <= self.discount <= 1, "--discount", self.discount, "from 0 to 1")
+
+
+def run(config, recorder):
+    if config.trouble == "early":
+        with runner.usage_errors():
+            raise ValueError("name: unknown environment 'early';\nknown: corridor")
+    with recorder.timed("compile") as timer, recorder.timed("compile"):
+        pass
+    assert timer.seconds >= 0
+    with recorder.progress(config.steps, "training", unit="updates") as bar:
+        for step in range(config.steps):
+            recorder.metrics({"step": np.int32(step), "loss": np.float32("nan"), "norms": np.arange(2.0)})
+            bar.advance(note=f"step {step}")
+    recorder.row(quantity="tr Var(g)", variant="[B] | a", ours=np.float32(0.25), stderr=0.004, exact=0.25)
+    recorder.row(quantity="return", ours=float("nan"), stderr=float("inf"), paper=-11.6, provenance="mem")
+    recorder.note("The published value was measured otherwise.")
+    recorder.path("data/extra.txt").write_text("extra")
+    match config.trouble:
+        case "bug":
+            raise RuntimeError("it broke\nbadly")
+        case "memory":
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte")
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "terminate":
+            os.kill(os.getpid(), signal.SIGTERM)
+        case "late":
+            raise runner.UsageError("--trouble late: refused too late")
+    return config.steps
+
+
+def plot(results, recorder):
+    from experiments.harness import plots
+
+    figure, axes = plots.figure(f"{results} steps")
+    axes.plot([0, results])
+    recorder.figure(figure, "curve")
+
+
+def main(*arguments: str, directory: pathlib.Path) -> None:
+    runner.main(FILE, DESCRIPTION, Config, run, plot, arguments=["--output-dir", str(directory / "out"), *arguments])
+
+
+def strict_json(path: pathlib.Path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} in {path.name}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return runner.execute("toy", Config(), run, plot, output_dir=tmp_path_factory.mktemp("results"), run_name="one")
+
+
+def test_a_complete_run_has_all_its_files(finished):
+    assert {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()} == {
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "summary.json",
+        "summary.md",
+        "curve.png",
+        "data/extra.txt",
+    }
+    assert [path.name for path in finished.parent.iterdir()] == ["one"]
+    assert finished.parent.name == "toy"
+    assert strict_json(finished / "config.json") == {"steps": 3, "discount": 0.9, "trouble": ""}
+    assert (finished / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_summary_is_strict_and_has_every_column(finished):
+    summary = strict_json(finished / "summary.json")
+    assert summary["experiment"] == "toy" and summary["status"] == "complete" and summary["error"] is None
+    assert summary["timings"]["compile"] >= 0 and summary["seconds"] > 0
+    assert [list(row) for row in summary["rows"]] == [list(reports.COLUMNS)] * 2
+    variance, value = summary["rows"]
+    assert variance["ours"] == 0.25 and variance["variant"] == "[B] | a" and variance["paper"] is None
+    assert value["ours"] is None and value["stderr"] is None and value["provenance"] == "mem"
+
+
+def test_metrics_are_one_strict_object_a_line(finished):
+    lines = (finished / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": step, "loss": None, "norms": [0.0, 1.0]} for step in range(3)
+    ]
+    assert "NaN" not in "".join(lines)
+
+
+def test_the_environment_says_what_to_reproduce(finished):
+    environment = strict_json(finished / "environment.json")
+    assert set(environment["versions"]) == {*reports.PACKAGES}
+    assert environment["versions"]["jax"] and environment["device_count"] >= 1 and environment["threads"] >= 1
+    for key in (
+        "command",
+        "date",
+        "commit",
+        "uncommitted_changes",
+        "xla_flags",
+        "matmul_precision",
+        "python",
+    ):
+        assert key in environment
+
+
+def test_the_page_shows_table_notes_and_figures(finished):
+    page = (finished / "summary.md").read_text()
+    assert "| quantity | variant | paper | ours ± s.e. | exact |" in page
+    assert "| tr Var(g) | [B] \\| a |  | 0.250 ± 0.004 | 0.25 |" in page
+    assert "-11.6 (unverified)" in page and "remembered" in page
+    assert "- The published value was measured otherwise." in page
+    assert "![curve.png](curve.png)" in page
+    assert "verdict" not in page  # a column without entries is left out
+
+
+def test_the_command_line_runs_and_reports(tmp_path, capsys):
+    main("--steps", "2", "--run-name", "mine", directory=tmp_path)
+    shown = capsys.readouterr()
+    assert "0.250 ± 0.004" in shown.out and "[B] | a" in shown.out
+    assert f"files: {tmp_path / 'out' / 'toy' / 'mine'}" in shown.out
+    assert "training: 2 updates in" in shown.err
+    main(directory=tmp_path)
+    assert len(list((tmp_path / "out" / "toy").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "--steps 0: must be at least 1"),
+        (["--discount", "nan"], "--discount nan: must be from 0 to 1"),
+        (["--trouble", "early"], "name: unknown environment 'early'; known: corridor"),
+        (["--run-name", "../up"], "--run-name ../up: must be a plain directory name"),
+        (["--run-name", "x-incomplete"], "--run-name x-incomplete: must be"),
+    ],
+)
+def test_a_refusal_is_one_line_and_leaves_nothing(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        main(*arguments, directory=tmp_path)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith(f"python -m experiments.toy: error: {message}") and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--steps", "many"], ["--stepz", "3"], ["extra"]])
+def test_what_cannot_be_parsed_is_refused_too(tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(*arguments, directory=tmp_path)
+    assert stop.value.code == 2
+    assert arguments[-1] in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_never_overwrites_another(tmp_path, capsys):
+    (tmp_path / "out" / "toy" / "mine").mkdir(parents=True)
+    (tmp_path / "out" / "toy" / ".killed.partial").mkdir()
+    for name in ("mine", "killed"):
+        with pytest.raises(SystemExit) as stop:
+            main("--run-name", name, directory=tmp_path)
+        assert stop.value.code == 2
+        assert "exists already" in capsys.readouterr().err
+    (tmp_path / "blocked").write_text("a file")
+    with pytest.raises(runner.UsageError, match="--output-dir"):
+        runner.execute("toy", Config(), run, output_dir=tmp_path / "blocked")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "error", "status"),
+    [
+        ("bug", RuntimeError, "failed"),
+        ("interrupt", KeyboardInterrupt, "interrupted"),
+        ("late", runner.UsageError, "failed"),
+    ],
+)
+def test_an_early_end_keeps_what_was_recorded(tmp_path, trouble, error, status):
+    for number in ("", "-2"):
+        with pytest.raises(error) as caught:
+            runner.execute("toy", Config(trouble=trouble), run, plot, output_dir=tmp_path, run_name="one")
+        kept = tmp_path / "toy" / f"one-incomplete{number}"
+        assert str(kept) in caught.value.__notes__[-1]
+        summary = strict_json(kept / "summary.json")
+        assert summary["status"] == status and summary["error"].startswith(error.__name__)
+        assert "badly" not in summary["error"] and len(summary["rows"]) == 2
+        assert len((kept / "metrics.jsonl").read_text().splitlines()) == 3
+        assert (kept / "error.txt").exists() == (status == "failed")
+    assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == [
+        "one-incomplete",
+        "one-incomplete-2",
+    ]
+
+
+@pytest.mark.parametrize(("trouble", "code"), [("interrupt", 130), ("terminate", 143)])
+def test_interrupts_end_without_a_traceback(tmp_path, capsys, trouble, code):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        main("--trouble", trouble, "--run-name", "one", directory=tmp_path)
+    assert stop.value.code == code
+    assert "one-incomplete" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("place", "option"), [("results", ""), ("else where", " --output-dir 'else where'")])
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys, place, option):
+    def run_for_ever(config, recorder):
+        recorder.resumable()
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        arguments = ["--output-dir", place, "--run-name", "one"]
+        runner.main(FILE, DESCRIPTION, Config, run_for_ever, arguments=arguments)
+    directory = f"{place}/toy/one-incomplete"
+    quoted = f"'{directory}'" if " " in directory else directory
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"To go on: python -m experiments.toy --resume {quoted}{option}"
+
+
+def test_running_out_of_memory_says_what_helps(tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        main("--trouble", "memory", directory=tmp_path)
+    assert "fewer episodes" in caught.value.__notes__[0]
+
+
+def test_rows_are_checked(tmp_path):
+    with runner.Recorder("toy", Config(), output_dir=tmp_path) as recorder:
+        with pytest.raises(ValueError, match=r"provenance.*text, code, card, mem.*None"):
+            recorder.row(quantity="q", paper=1.0)
+        with pytest.raises(ValueError, match=r"provenance.*'ours'"):
+            recorder.row(quantity="q", paper=1.0, provenance="ours")
+        with pytest.raises(ValueError, match="inside the run's directory"):
+            recorder.path("../elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [
+        (0.0123, 0.0004, "0.0123 ± 0.0004"),
+        (12.3456, 0.234, "12.35 ± 0.23"),
+        (-11.65, 0.0096, "-11.650 ± 0.010"),
+        (3.2, 12.0, "3 ± 12"),
+        (1234567.0, 8900.0, "(1.235 ± 0.009)e6"),
+        (1.5e-7, 2e-8, "(1.50 ± 0.20)e-7"),
+        (5.0, 0.0, "5 ± 0"),
+        (1.0, float("nan"), "1"),
+        (float("nan"), 0.1, "nan ± 0.1"),
+        (-11.656854, None, "-11.657"),
+        (None, None, ""),
+    ],
+)
+def test_numbers_show_the_digits_they_know(value, stderr, text):
+    assert runner.format_number(value, stderr) == text
+
+
+def test_plus_minus_signs_stand_below_each_other():
+    row = dict.fromkeys(reports.COLUMNS)
+    numbers = [(12.5, 0.4), (0.00123, 0.00045), (-3.0, None)]
+    headers, cells = reports.table([row | {"quantity": "q", "ours": a, "stderr": b} for a, b in numbers])
+    assert headers == ["quantity", "ours ± s.e."]
+    assert [line[1] for line in cells] == ["  12.5 ± 0.4   ", "0.0012 ± 0.0004", "    -3         "]
+
+
+def test_verdicts():
+    assert runner.verdict(1.0, 0.1, 1.39) == "agrees"
+    assert runner.verdict(1.0, 0.1, 1.41) == "differs"
+    assert runner.verdict(1.0, 0.0, 1.0 + 1e-9, tolerance=1e-8) == "agrees"
+    assert runner.verdict(float("nan"), 0.1, 1.0) == "differs"
+
+
+def test_plain_makes_strict_json_of_records():
+    value = {
+        1: (float("inf"), {"b", "a"}),
+        "config": Config(steps=2),
+        "path": pathlib.Path("x"),
+        "flag": np.True_,
+    }
+    assert reports.plain(value) == {
+        "1": [None, ["a", "b"]],
+        "config": {"steps": 2, "discount": 0.9, "trouble": ""},
+        "path": "x",
+        "flag": True,
+    }
+
+
+def test_the_rate_leaves_the_compilation_out(monkeypatch, capsys):
+    now = iter([0.0, 60.0, 61.0, 62.0, 63.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(now))
+    with progress.Progress(4_000_000, "training") as bar:
+        for _ in range(3):
+            bar.advance(1_000_000, note="return 5")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "training: 1,000,000 of 4,000,000 steps, return 5"
+    assert lines[1] == "training: 3,000,000 steps in 1 min 03 s, 667 k steps/s"
+    assert len(lines) == 2  # one line every ten seconds, and one at the end
+
+
+def test_the_time_left_is_that_of_the_chunks_after_the_first(monkeypatch, capsys):
+    # 60 s with the compilation, then 15 s a chunk: 30 s are left after the second of four, not 75.
+    now = iter([0.0, 60.0, 75.0, 90.0, 105.0, 105.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(now))
+    with progress.Progress(4, "training", "updates") as bar:
+        for _ in range(4):
+            bar.advance()
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0] == "training: 1 of 4 updates" and shown[1].endswith(", 30 s left") and len(shown) == 5
+
+
+@pytest.mark.parametrize(
+    ("count", "unit", "text"),
+    [
+        (1, "estimators", "1 estimator"),
+        (1, "processes", "1 process"),
+        (0, "steps", "0 steps"),
+        (1200, "steps", "1,200 steps"),
+    ],
+)
+def test_one_of_a_unit_is_singular(count, unit, text):
+    assert reports.format_count(count, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.21, "3.2 s"), (45.4, "45 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
+)
+def test_durations(seconds, text):
+    assert reports.format_duration(seconds) == text
+
+
+HEADERS = ("Claim", "Source", "Command", "Shows", "Expect", "Departs", "Defines")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py")))
+def test_help_keeps_every_line_of_the_header(name, capsys):
+    source = (ROOT / "experiments" / f"{name}.py").read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(source))
+    with pytest.raises(SystemExit):
+        runner.main(f"{name}.py", docstring, Config, run, arguments=["--help"])
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in docstring.splitlines() if line and line.strip() not in shown] == []
+    assert sum(line.startswith(HEADERS) for line in shown) >= 4
+
+
+def test_the_list_is_read_without_importing(tmp_path, capsys):
+    (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "_private.py").write_text('"""Not shown."""')
+    (tmp_path / "second.py").write_text('"""Why?\n\nMore."""\nraise SystemExit("imported")')
+    (tmp_path / "broken.py").write_text("def")
+    (tmp_path / "bare.py").write_text("")
+    listing.main([], directory=tmp_path)
+    shown = capsys.readouterr().out
+    assert "  second  Why?\n" in shown and "More." not in shown and "Not shown" not in shown
+    assert "  broken  (line 1 is not valid Python)" in shown and "  bare    (no docstring)" in shown
+    with pytest.raises(SystemExit) as stop:
+        listing.main(["second", "--seed", "1"], directory=tmp_path)
+    assert stop.value.code == 2
+    assert "python -m experiments.second --seed 1" in capsys.readouterr().err
+
+
+def test_the_list_as_a_command():
+    listed = subprocess.run([sys.executable, "-m", "experiments"], cwd=ROOT, capture_output=True, text=True)
+    assert listed.returncode == 0 and "python -m experiments.NAME --help" in listed.stdout
+    for path in (ROOT / "experiments").glob("[!_]*.py"):
+        assert f"\n  {path.stem} " in listed.stdout
+
+
+def test_options_are_refused_before_jax_is_imported(tmp_path):
+    module = tmp_path / "toy.py"
+    module.write_text(
+        '"""Does a toy settle down?"""\n'
+        "import dataclasses, sys\n"
+        "from experiments.harness import runner\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class Config:\n"
+        "    steps: int = 0\n"
+        "    def validate(self):\n"
+        "        assert 'jax' not in sys.modules and 'matplotlib' not in sys.modules\n"
+        "        runner.require(self.steps >= 1, '--steps', self.steps, 'at least 1')\n"
+        "runner.main(__file__, __doc__, Config, None)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    refused = subprocess.run(
+        [sys.executable, str(module)], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert refused.stderr == "python -m experiments.toy: error: --steps 0: must be at least 1\n"
+    assert refused.returncode == 2 and list(tmp_path.iterdir()) == [module]
