@@ -1,0 +1,60 @@
+"""The course of ideas on one page: each with its equation, a short program that ran, its figure and its command.
+
+Claim    Every idea of the course fits into a program of a few lines.
+Command  python -m experiments.lecture
+         python -m experiments.lecture --only gradient reinforce
+Shows    `lecture.html`: decision problems, imitation, the objective, three forms of its gradient, why the environment's
+         probabilities are not needed, REINFORCE, its variance and three cures, steps that are too large, flat places,
+         scoring text, preferences, and learning from preferences. The page needs nothing but itself.
+Expect   One to two minutes on two CPU cores.
+Source   Each idea names its own.
+"""
+
+import dataclasses
+
+from experiments.harness import runner
+from experiments.lecture import page
+from experiments.lecture.course import IDEAS
+from experiments.lecture.ideas import Lesson, lesson_of
+
+PAGE = "lecture.html"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options of the lecture."""
+
+    only: tuple[str, ...] = ()
+    """The names of the ideas that the page shall contain; all of them if none is given."""
+
+    def validate(self) -> None:
+        known = [idea.name for idea in IDEAS]
+        unknown = [name for name in self.only if name not in known]
+        runner.require(not unknown, "--only", " ".join(unknown), f"some of {', '.join(known)}")
+
+    @property
+    def chosen(self) -> list:
+        return [idea for idea in IDEAS if not self.only or idea.name in self.only]
+
+
+TINY = Config(only=("objective", "gradient", "flat", "preferences"))
+
+
+def run(config: Config, recorder: runner.Recorder) -> list[Lesson]:
+    """Executes the programs one after another and writes the page."""
+    lessons = []
+    with recorder.progress(len(config.chosen), "ideas", "ideas") as progress:
+        for idea in config.chosen:
+            lesson = lesson_of(idea)
+            lessons.append(lesson)
+            recorder.row(quantity=idea.title, seconds=lesson.seconds)
+            recorder.note(f"{idea.title}: {lesson.finding}")
+            progress.advance(1, idea.name)
+    path = recorder.path(PAGE)
+    path.write_text(page.write(lessons), encoding="utf-8")
+    return lessons
+
+
+def plot(lessons: list[Lesson], recorder: runner.Recorder) -> None:
+    for lesson in lessons:
+        recorder.figure(lesson.figure, lesson.idea.name)
