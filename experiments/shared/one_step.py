@@ -16,15 +16,20 @@ def table(num_arms: int) -> Policy:
     )
 
 
-def trajectory(action: jax.Array, reward: jax.Array) -> Trajectory:
-    """The episode X_1 = 1, A_1, R_2 that ends there, `[1, 1]`; `action` and `reward` are scalars."""
-    yes, one = jnp.ones((1, 1), jnp.bool_), jnp.ones((1, 1, 1), reward.dtype)
+def one_step_batch(actions: jax.Array, rewards: jax.Array) -> Trajectory:
+    """B episodes X_1 = 1, A_1, R_2 side by side, `[1, B]`; `actions [B, ...]`, `rewards [B]`."""
+    end, one = jnp.ones((1, len(rewards)), jnp.bool_), jnp.ones((1, len(rewards), 1), rewards.dtype)
     return Trajectory(
         obs=one,
-        actions=action[None, None],
-        rewards=reward[None, None],
-        alive=yes,
-        terminated=yes,
-        truncated=~yes,
-        final_obs=jnp.zeros((1, 1), reward.dtype),
+        actions=actions[None],
+        rewards=rewards[None],
+        alive=end,
+        terminated=end,
+        truncated=~end,
+        final_obs=jnp.zeros((len(rewards), 1), rewards.dtype),
     )
+
+
+def trajectory(action: jax.Array, reward: jax.Array) -> Trajectory:
+    """The episode X_1 = 1, A_1, R_2 that ends there, `[1, 1]`; `action` and `reward` are scalars."""
+    return one_step_batch(action[None], reward[None])
