@@ -8,8 +8,8 @@ Command  python -m experiments.parameter_exploring
 Shows    tr Var of both estimates, with and without a leave-one-out baseline, on a one-dimensional regulator
          x' = 0.9 x + a + noise with rewards γᵗ exp(−x²/2), for T from 1 to 100, from the same number of episodes.
 Expect   With nothing subtracted, REINFORCE's variance goes on growing as T, and that of PGPE levels off, because the
-         discounted return is bounded. With a leave-one-out baseline REINFORCE is the quieter one here from T = 5 on: the
-         claim is about gradients without a baseline. Under a minute on two CPU cores.
+         discounted return is bounded. With a leave-one-out baseline REINFORCE is the quieter one here from T = 5 on:
+         the claim is about gradients without a baseline. Under a minute on two CPU cores.
 Departs  The two do not estimate one gradient: they explore with different noise. Each is compared with itself at T = 1.
 """
 
@@ -136,8 +136,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     plain = {name: np.array(found[name, "nothing subtracted"])[:, 0] for name in (ACTIONS, PARAMETERS)}
     growth = {name: values[-1] / values[0] for name, values in plain.items()}
     figure, axes = plots.figure(
-        f"Without a baseline, {horizons[-1]} steps instead of {horizons[0]} raise the variance {growth[ACTIONS]:,.0f}-fold "
-        f"with noise in the actions, {growth[PARAMETERS]:,.0f}-fold with noise in the parameters",
+        f"Without a baseline, {horizons[-1]} steps instead of {horizons[0]} raise the variance "
+        f"{growth[ACTIONS]:,.0f}-fold with noise in the actions, {growth[PARAMETERS]:,.0f}-fold with noise in the parameters",
         f"{results['config'].estimates:,} estimates from two episodes each; bars are 95 % intervals.",
     )
     colour_of, styles = plots.colours((ACTIONS, PARAMETERS)), {"nothing subtracted": "--", "leave-one-out": "-"}

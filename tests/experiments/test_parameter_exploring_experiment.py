@@ -21,5 +21,5 @@ def test_the_tiny_experiment_measures_every_case(tmp_path):
 
 
 def test_horizons_must_increase():
-    with pytest.raises(runner.UsageError, match="--horizons .*two or more, increasing"):
+    with pytest.raises(runner.UsageError, match=r"--horizons .*two or more, increasing"):
         exploring.Config(horizons=(5, 2)).validate()
