@@ -137,7 +137,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     growth = {name: values[-1] / values[0] for name, values in plain.items()}
     figure, axes = plots.figure(
         f"Without a baseline, {horizons[-1]} steps instead of {horizons[0]} raise the variance "
-        f"{growth[ACTIONS]:,.0f}-fold with noise in the actions, {growth[PARAMETERS]:,.0f}-fold with noise in the parameters",
+        f"{growth[ACTIONS]:,.0f}-fold with noise in the actions, "
+        f"{growth[PARAMETERS]:,.0f}-fold with noise in the parameters",
         f"{results['config'].estimates:,} estimates from two episodes each; bars are 95 % intervals.",
     )
     colour_of, styles = plots.colours((ACTIONS, PARAMETERS)), {"nothing subtracted": "--", "leave-one-out": "-"}

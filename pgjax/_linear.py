@@ -28,30 +28,57 @@ def pseudo_inverse(matrix: jax.Array, damping: ArrayLike = 0.0) -> jax.Array:
     require_in_range("damping", damping, 0.0, None)
     diagonal = jnp.diagonal(matrix)
     eigenvalues, vectors, scale = _scaled_eigenvectors(matrix, diagonal)
-    null = eigenvalues <= _cutoff(eigenvalues)
+    null = eigenvalues <= _cutoff(eigenvalues, diagonal.size)
     # Eigenvalues ascend, so the null space comes first and the columns of zeros after it leave its basis alone.
     basis = jnp.linalg.qr(jnp.where(null[None, :], scale[:, None] * vectors, 0.0))[0]
     basis = jnp.where(null[None, :], basis, 0.0)
     damping = jnp.asarray(damping, matrix.dtype)
     damped = matrix + damping * jnp.eye(matrix.shape[0], dtype=matrix.dtype)
     eigenvalues, vectors, scale = _scaled_eigenvectors(damped, diagonal + damping)
-    kept = eigenvalues > _cutoff(eigenvalues)
+    kept = eigenvalues > _cutoff(eigenvalues, diagonal.size)
     weights = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, eigenvalues, 1.0)), 0.0)
     half = scale[:, None] * vectors * weights[None, :]
     half = half - basis @ (basis.T @ half)
     return half @ half.T
 
 
+def pseudo_inverse_of_rows(rows: jax.Array, damping: ArrayLike = 0.0) -> tuple[jax.Array, jax.Array]:
+    """Q `[P, N]` and M `[N, N]` with Q M Qᵀ = `pseudo_inverse(F, damping)` of F = Σ_n x_n x_nᵀ, from the x_n `[N, P]`.
+
+    For N < P: nothing `[P, P]` is made, and the cost is N² P instead of P³. The columns of Q are orthonormal and span
+    the range of F, with columns of 0 beyond its rank, and M is the pseudo-inverse of Qᵀ F Q. The singular values of the
+    rows, scaled as `pseudo_inverse` scales F, are the roots of its eigenvalues and are cut off at the same place.
+
+    Raises:
+        ValueError: for a negative damping.
+    """
+    require_in_range("damping", damping, 0.0, None)
+    scale = _scale(jnp.sum(jnp.square(rows), axis=0))
+    _, singular, vectors = jnp.linalg.svd(scale[None, :] * rows, full_matrices=False)
+    kept = jnp.square(singular) > _cutoff(jnp.square(singular), rows.shape[1])
+    # Singular values descend, so the range comes first and the columns of zeros after it leave its basis alone.
+    basis = jnp.linalg.qr(jnp.where(kept[None, :], vectors.T / scale[:, None], 0.0))[0]
+    basis = jnp.where(kept[None, :], basis, 0.0)
+    within = jnp.matmul(rows, basis, precision="highest")
+    return basis, pseudo_inverse(jnp.matmul(within.T, within, precision="highest"), damping)
+
+
 def _scaled_eigenvectors(matrix: jax.Array, diagonal: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Eigenvalues, ascending, and eigenvectors of S F S, and the diagonal of S = 1/√F_ii, F_ii = 0 not scaled up."""
-    largest = jnp.max(diagonal)
-    sure = diagonal > jnp.square(4 * jnp.finfo(matrix.dtype).eps) * largest
-    scale = jax.lax.rsqrt(jnp.where(sure, diagonal, jnp.where(largest > 0, largest, 1.0)))
+    """Eigenvalues, ascending, and eigenvectors of S F S, and the diagonal of S."""
+    scale = _scale(diagonal)
     return *jnp.linalg.eigh(scale[:, None] * matrix * scale[None, :]), scale
 
 
-def _cutoff(eigenvalues: jax.Array) -> jax.Array:
-    return 10 * eigenvalues.shape[0] * jnp.finfo(eigenvalues.dtype).eps * jnp.max(jnp.abs(eigenvalues))
+def _scale(diagonal: jax.Array) -> jax.Array:
+    """The diagonal of S = 1/√F_ii, F_ii = 0 not scaled up."""
+    largest = jnp.max(diagonal)
+    sure = diagonal > jnp.square(4 * jnp.finfo(diagonal.dtype).eps) * largest
+    return jax.lax.rsqrt(jnp.where(sure, diagonal, jnp.where(largest > 0, largest, 1.0)))
+
+
+def _cutoff(eigenvalues: jax.Array, size: int) -> jax.Array:
+    """What of the eigenvalues of a `[size, size]` matrix counts as zero."""
+    return 10 * size * jnp.finfo(eigenvalues.dtype).eps * jnp.max(jnp.abs(eigenvalues))
 
 
 class _Search(NamedTuple):

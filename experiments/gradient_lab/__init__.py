@@ -18,6 +18,7 @@ Departs  A baseline's state is frozen after twenty batches of the same policy: w
 """
 
 import dataclasses
+import functools
 import pathlib
 from typing import Literal
 
@@ -185,21 +186,23 @@ def decompose(config: Config, problem: problems.Problem, recorder: runner.Record
         cells = [["Gₜ", *map(number, (found.state, found.action, found.trajectory, found.total))]]
     else:
         with jax.enable_x64(True):
-            mdp, apply = problem.oracle.mdp, problem.policy.apply
             params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), problem.params)
-            values = exact.state_values(mdp, exact.policy_probabilities(apply, params, mdp))[:-1]
-            options = {
-                "Gₜ": {},
-                "Gₜ − Vₜ(Xₜ)": {"baseline": values},
-                "Qₜ(Xₜ, Aₜ) − Vₜ(Xₜ)": {"baseline": values, "estimate": "action_value"},
-                "all actions, Qₜ": {"estimate": "all_action"},
-            }
-            cells = []
-            for name, chosen in options.items():
-                found = exact.variance_decomposition(apply, params, mdp, **chosen)
-                parts = (found.state, found.action, found.trajectory, found.total)
-                cells.append([name, *(f"{float(x):.4g}" for x in parts)])
+            # One program: compiled one by one, some hundred operations would leave more memory behind than they need.
+            found = jax.jit(functools.partial(_parts_of_variance, problem.policy.apply))(params, problem.oracle.mdp)
+            parts = {name: (x.state, x.action, x.trajectory, x.total) for name, x in found.items()}
+            cells = [[name, *(f"{float(x):.4g}" for x in numbers)] for name, numbers in parts.items()]
     recorder.table(title, ["Ĝ − b", "Σ state", "Σ action", "Σ future", "total"], cells)
+
+
+def _parts_of_variance(apply, params, mdp: exact.TabularMDP) -> dict[str, exact.VarianceDecomposition]:
+    values = exact.state_values(mdp, exact.policy_probabilities(apply, params, mdp))[:-1]
+    options = {
+        "Gₜ": {},
+        "Gₜ − Vₜ(Xₜ)": {"baseline": values},
+        "Qₜ(Xₜ, Aₜ) − Vₜ(Xₜ)": {"baseline": values, "estimate": "action_value"},
+        "all actions, Qₜ": {"estimate": "all_action"},
+    }
+    return {name: exact.variance_decomposition(apply, params, mdp, **chosen) for name, chosen in options.items()}
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:

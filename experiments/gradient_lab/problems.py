@@ -1,6 +1,7 @@
 """Problems of the gradient laboratory: a policy at a fixed θ in an environment, with an oracle where there is one."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -181,27 +182,43 @@ def in_float64(x: jax.Array) -> jax.Array:
 
 def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> Oracle:
     flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
-    table = exact.policy_probabilities(policy.apply, params, mdp)
-    visits = np.asarray(exact.visitation(mdp, table))
-    values = exact.state_values(mdp, table)[:-1]
+    # One program: compiled one by one, some hundred operations would leave more memory behind than they need.
+    solved = jax.jit(functools.partial(_exact_numbers, policy.apply))(params, mdp)
+    visits, values = np.asarray(solved["visits"]), solved["values"]
     # States that look alike share one number: what a function of the observation can know.
     observations = np.asarray(mdp.observations).reshape(mdp.num_states, -1)
     alike = np.all(observations[:, None] == observations[None], axis=2).astype(float)
     weights = np.maximum(alike @ visits.sum(0), 1e-300)
     average = lambda x: np.tensordot(alike, np.einsum("ts,ts...->s...", visits, np.asarray(x)), 1)
     shaped = lambda x: average(x) / weights.reshape(-1, *[1] * (np.ndim(x) - 2))
-    fisher = exact.fisher_matrix(policy.apply, params, mdp)
     return Oracle(
         mdp=mdp,
-        objective=float(exact.objective(policy.apply, params, mdp)),
-        gradient=flat(exact.exact_gradient(policy.apply, params, mdp)),
-        natural_gradient=flat(exact.natural_gradient(policy.apply, params, mdp)),
+        objective=float(solved["objective"]),
+        gradient=flat(solved["gradient"]),
+        natural_gradient=flat(solved["natural_gradient"]),
         values=shaped(values),
         values_in_time=np.asarray(values),
-        action_values=shaped(exact.action_values(mdp, table)),
-        best_constant=float(exact.optimal_constant_baseline(policy.apply, params, mdp)),
-        largest_term=mdp.horizon * float(jnp.max(jnp.abs(mdp.rewards))) * float(jnp.trace(fisher)) ** 0.5,
+        action_values=shaped(solved["action_values"]),
+        best_constant=float(solved["best_constant"]),
+        largest_term=mdp.horizon * float(jnp.max(jnp.abs(mdp.rewards))) * float(solved["information"]) ** 0.5,
     )
+
+
+def _exact_numbers(apply: Callable, params: PyTree, mdp: TabularMDP) -> dict[str, Any]:
+    """What the oracle is made of, `information` being tr F."""
+    table = exact.policy_probabilities(apply, params, mdp)
+    visits = exact.visitation(mdp, table)
+    squared_scores = jnp.sum(jnp.square(exact.score_table(apply, params, mdp)), axis=-1)
+    return {
+        "visits": visits,
+        "values": exact.state_values(mdp, table)[:-1],
+        "action_values": exact.action_values(mdp, table),
+        "objective": exact.objective(apply, params, mdp),
+        "gradient": exact.exact_gradient(apply, params, mdp),
+        "natural_gradient": exact.natural_gradient(apply, params, mdp),
+        "best_constant": exact.optimal_constant_baseline(apply, params, mdp),
+        "information": jnp.sum(visits.sum(axis=0) * jnp.sum(table * squared_scores, axis=1)),
+    }
 
 
 def load_problem(path: pathlib.Path, env: str | None, hidden: tuple[int, ...]) -> Problem:

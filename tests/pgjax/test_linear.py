@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pgjax._linear import conjugate_gradients, pseudo_inverse
+from pgjax._linear import conjugate_gradients, pseudo_inverse, pseudo_inverse_of_rows
 
 
 def information(table, visits):
@@ -51,8 +51,27 @@ def test_the_pseudo_inverse_is_moore_and_penroses(damping):
         np.testing.assert_allclose(pseudo_inverse(jnp.asarray(matrix), damping), wanted, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("damping", [0.0, 1e-3, 10.0])
+def test_few_rows_have_the_pseudo_inverse_of_their_sum_of_squares(damping):
+    """Rows that depend on each other or differ in length, a row and columns of zeros. Sums of squares know less."""
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(6, 40)) * np.array([[1], [1e-3], [1], [10], [0], [1]])
+    rows[5] = rows[0] - 2.0 * rows[2]
+    rows[:, 7:10] = 0.0
+    _, singular, vectors = np.linalg.svd(rows, full_matrices=False)
+    kept = singular > 1e-9
+    wanted = (vectors[kept].T / (singular[kept] ** 2 + damping)) @ vectors[kept]
+    with jax.enable_x64(True):
+        basis, inverse = map(np.asarray, jax.jit(pseudo_inverse_of_rows)(jnp.asarray(rows), damping))
+        whole = np.asarray(pseudo_inverse(jnp.asarray(rows.T @ rows), damping))
+    assert basis.shape == (40, 6) and inverse.shape == (6, 6)
+    np.testing.assert_allclose(basis @ inverse @ basis.T, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
+    assert np.abs(whole - wanted).max() > 1e-10 * np.abs(wanted).max()
+
+
 def test_nothing_has_the_inverse_nothing():
     np.testing.assert_array_equal(pseudo_inverse(jnp.zeros((3, 3))), 0.0)
+    np.testing.assert_array_equal(pseudo_inverse_of_rows(jnp.zeros((2, 3)))[1], 0.0)
     found = pseudo_inverse(jnp.diag(jnp.asarray([2.0, 0.0, 4.0])))
     np.testing.assert_allclose(found, np.diag([0.5, 0.0, 0.25]), rtol=1e-6)
 

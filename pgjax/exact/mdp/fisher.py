@@ -3,12 +3,14 @@
 Axes: T time (the horizon), S states, A actions, P parameters in the order of `ravel_pytree(params)`.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from pgjax._linear import pseudo_inverse
+from pgjax._linear import pseudo_inverse, pseudo_inverse_of_rows
 from pgjax.exact.mdp.averages import running_probabilities
 from pgjax.exact.mdp.dynamic_programming import Apply, exact_gradient, log_probabilities_of, visitation
 from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
@@ -44,14 +46,38 @@ def fisher_matrix(apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: Ar
 
     Source: Kakade (2002); Bagnell & Schneider (2003) for the episode's distribution.
     """
+    # Summed over states in one product: a matrix for each state would be S times as large.
+    rows, weights = _weighted_scores(apply, params, mdp, discount)
+    return jnp.matmul(rows.T, weights * rows, precision="highest")
+
+
+def _weighted_scores(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """ψ(s, a), `[S A, P]`, and Σ_t γᵗ d_t(s) π(a|s), `[S A, 1]`."""
     gamma = checked_discount(mdp, discount)
     probabilities = running_probabilities(apply, params, mdp)
     powers = gamma ** jnp.arange(mdp.horizon, dtype=gamma.dtype)
     visits = powers @ visitation(mdp, probabilities)
     scores = score_table(apply, params, mdp)
-    # Summed over states in one product: a matrix for each state would be S times as large.
-    rows, weights = scores.reshape(-1, scores.shape[-1]), (visits[:, None] * probabilities).reshape(-1, 1)
-    return jnp.matmul(rows.T, weights * rows, precision="highest")
+    return scores.reshape(-1, scores.shape[-1]), (visits[:, None] * probabilities).reshape(-1, 1)
+
+
+def inverse_fisher(
+    apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, damping: ArrayLike = 0.0
+) -> Callable[[jax.Array], jax.Array]:
+    """x ↦ F⁺ x, of `[..., P]` along the last axis, F as in `fisher_matrix`; (F + c I)⁻¹ on its range with damping c.
+
+    F is a sum of S A squares. Networks have more parameters than that, and then neither F nor its inverse, both
+    `[P, P]`, is made.
+
+    Raises:
+        ValueError: for a discount outside [0, 1] or a negative damping.
+    """
+    rows, weights = _weighted_scores(apply, params, mdp, discount)
+    if rows.shape[0] < rows.shape[1]:
+        basis, inverse = pseudo_inverse_of_rows(jnp.sqrt(weights) * rows, damping)
+        return lambda x: x @ basis @ inverse @ basis.T
+    inverse = pseudo_inverse(jnp.matmul(rows.T, weights * rows, precision="highest"), damping)
+    return lambda x: x @ inverse
 
 
 def natural_gradient(
@@ -74,5 +100,4 @@ def natural_gradient(
     Source: Amari (1998); Kakade (2002).
     """
     gradient, unravel = ravel_pytree(exact_gradient(apply, params, mdp, discount))
-    fisher = fisher_matrix(apply, params, mdp, discount=discount)
-    return unravel(pseudo_inverse(fisher, damping) @ gradient)
+    return unravel(inverse_fisher(apply, params, mdp, discount=discount, damping=damping)(gradient))

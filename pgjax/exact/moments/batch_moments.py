@@ -213,7 +213,8 @@ class MomentsPlan(NamedTuple):
     Attributes:
         num_batches: the number of batches that will be evaluated.
         num_bytes: what the compiled program takes, arguments, results and temporary arrays; None where the compiler
-            does not say.
+            does not say. The process needs more: JAX and its compiler take hundreds of MB, and neither the arrays that
+            `gradient_fn` brings along nor the workspaces of LAPACK's solvers are in this number.
         run: `probabilities [N] → Moments`.
     """
 

@@ -15,10 +15,10 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_one_of
-from pgjax._linear import pseudo_inverse, ratio_or_zero
+from pgjax._linear import ratio_or_zero
 from pgjax.exact.mdp.averages import outcome_matrix, running_probabilities
 from pgjax.exact.mdp.dynamic_programming import Apply, action_values, visitation
-from pgjax.exact.mdp.fisher import fisher_matrix, score_table
+from pgjax.exact.mdp.fisher import inverse_fisher, score_table
 from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
 from pgjax.exact.moments.joint_moments import JointMoments, backward_joint_moments
 from pgjax.types import PyTree
@@ -164,7 +164,7 @@ def _scores(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike, 
     scores = score_table(apply, params, mdp)
     if norm == "vanilla":
         return scores
-    return scores @ pseudo_inverse(fisher_matrix(apply, params, mdp, discount=discount))
+    return inverse_fisher(apply, params, mdp, discount=discount)(scores)
 
 
 def _joint_moments(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike, norm: str) -> JointMoments:

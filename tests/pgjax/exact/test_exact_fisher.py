@@ -119,6 +119,20 @@ def test_natural_direction_does_not_depend_on_the_parametrisation(problem):
     assert np.max(np.abs(vanilla - rate(perceptron, params, exact.exact_gradient(perceptron, params, mdp)))) > 1e-2
 
 
+@pytest.mark.parametrize("damping", [0.0, 0.1])
+def test_a_policy_of_many_parameters_needs_no_matrix_of_them(problem, damping):
+    """Fewer pairs of state and action, 8, than parameters, 12 or 3000: the same F⁺ ∇ρ from the scores alone."""
+    mdp, params = problem
+    fisher = exact.fisher_matrix(perceptron, params, mdp)
+    gradient = jax.flatten_util.ravel_pytree(exact.exact_gradient(perceptron, params, mdp))[0]
+    found = jax.flatten_util.ravel_pytree(exact.natural_gradient(perceptron, params, mdp, damping=damping))[0]
+    np.testing.assert_allclose(found, exact.pseudo_inverse(fisher, damping) @ gradient, atol=1e-10)
+    draw = np.random.default_rng(4).standard_normal
+    wide = {"in": jnp.asarray(draw((STATES, 500))), "out": jnp.asarray(draw((500, 2)))}
+    solve = jax.jit(lambda params: exact.natural_gradient(perceptron, params, mdp, damping=damping))
+    assert solve.lower(wide).compile().memory_analysis().temp_size_in_bytes < 3000**2
+
+
 def test_pseudo_inverse_and_damping(table):
     mdp, params = table
     fisher = exact.fisher_matrix(tabular, params, mdp)
