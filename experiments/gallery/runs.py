@@ -11,6 +11,9 @@ from typing import Any
 from experiments.gallery.sections import Record
 from experiments.harness import reports
 
+# What a paper's module says of each of its best-known numbers → the header of its column.
+HEADLINE = {"quantity": "number or claim", "published": "published", "ours": "ours ± s.e.", "verdict": "verdict"}
+
 
 def latest(record: Record, results: pathlib.Path) -> pathlib.Path | None:
     """The directory of the latest run in `results` that is complete and has the record's options; None without one."""
@@ -45,7 +48,7 @@ def data_of(record: Record, directory: pathlib.Path) -> dict[str, Any]:
         "machine": reports.format_machine(environment),
         "commit": commit,
         "seconds": summary["seconds"],
-        "tables": [_chosen(record, made) for made in _tables(record, directory, summary)],
+        "tables": [_stripped(made) for made in _tables(directory, summary)],
         "figures": {
             name: title_of(path) or name.replace("_", " ") for name, path in _figures(record, directory).items()
         },
@@ -77,28 +80,28 @@ def _date(directory: pathlib.Path) -> str:
 
 def _fits(record: Record, directory: pathlib.Path) -> bool:
     """Whether the run came to its end with the default options and those of the record: no tiny or odd run."""
-    summary = read(directory / "summary.json")
-    config = directory / "config.json"
-    if summary["status"] != "complete" or summary.get("tiny") or not config.is_file():
+    try:
+        summary, used = read(directory / "summary.json"), read(directory / "config.json")
+    except (OSError, ValueError):  # A run that was killed may leave half a file.
+        return False
+    if summary["status"] != "complete" or summary.get("tiny") or used.get("tiny"):
         return False
     default = reports.plain(importlib.import_module(f"experiments.{record.question}").Config())
     wanted = default | reports.plain(record.options)
-    used = read(config)
-    return not used.get("tiny") and all(used.get(name) == value for name, value in wanted.items())
+    return all(used.get(name) == value for name, value in wanted.items())
 
 
-def _tables(record: Record, directory: pathlib.Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _tables(directory: pathlib.Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A paper's headline numbers; else the run's own tables; else its rows."""
     paper = directory / "paper.json"
     headline = read(paper).get("headline") if paper.is_file() else None
     if headline:
-        lines = [list(map(str, line.values())) for line in headline]
-        return [{"title": _verdicts(summary["rows"]), "headers": list(headline[0]), "lines": lines}]
+        lines = [[line[key] or "" for key in HEADLINE] for line in headline]
+        return [{"title": _verdicts(summary["rows"]), "headers": list(HEADLINE.values()), "lines": lines}]
     if summary["tables"]:
         return summary["tables"]
-    kept = [row for row in summary["rows"] if row["quantity"].startswith(record.quantities or "")]
-    headers, lines = reports.table(kept)
-    return [{"title": "", "headers": headers, "lines": lines}] if kept else []
+    headers, lines = reports.table(summary["rows"])
+    return [{"title": "", "headers": headers, "lines": lines}] if lines else []
 
 
 def _verdicts(rows: Sequence[reports.Row]) -> str:
@@ -108,9 +111,7 @@ def _verdicts(rows: Sequence[reports.Row]) -> str:
     return f"Verdicts of all {counts.total()} numbers and orderings: {words}. The best-known of them:"
 
 
-def _chosen(record: Record, made: Mapping[str, Any]) -> dict[str, Any]:
-    """The table with the columns that the page shows."""
-    kept = [i for i, header in enumerate(made["headers"]) if not record.columns or header in record.columns]
-    choose = lambda cells: [cells[i].strip() for i in kept]
-    lines = [choose(line) for line in made["lines"]]
-    return {"title": made["title"], "headers": choose(made["headers"]), "lines": lines}
+def _stripped(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The table without the spaces that align its cells in a terminal."""
+    lines = [[cell.strip() for cell in line] for line in made["lines"]]
+    return {"title": made["title"], "headers": made["headers"], "lines": lines}

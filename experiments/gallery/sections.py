@@ -14,16 +14,12 @@ class Record:
         question: `experiments.QUESTION` makes it.
         options: the options of the command that are not the default.
         figures: name of the figure on the page → its name in the run's directory; both without an ending.
-        columns: the headers of the table that are shown; all if empty.
-        quantities: how the quantities begin that are shown, where a run has rows and no table; all if empty.
     """
 
     name: str
     question: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     figures: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    columns: tuple[str, ...] = ()
-    quantities: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:

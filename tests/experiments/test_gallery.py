@@ -50,6 +50,7 @@ def test_the_latest_complete_default_run_is_taken(places):
     make_run(results, "failed", date=late, status="failed")
     make_run(results, "odd", date=late, config={"discount": 0.5})
     make_run(results, "tiny", date=late, config={"tiny": True})
+    (make_run(results, "killed", date=late) / "summary.json").write_text("", encoding="utf-8")
     assert runs.latest(RECORD, results) == wanted
     assert runs.latest(OTHER, results) is None
 
@@ -73,10 +74,11 @@ def test_data_and_figures_are_copied_and_an_older_run_changes_nothing(places):
 def test_a_papers_headline_is_its_table(places):
     results, _ = places
     directory = make_run(results, "paper")
-    headline = [{"quantity": "v*", "published": "−11.6", "ours": "−11.66"}]
+    headline = [{"quantity": "v*", "published": "−11.6", "ours": "−11.66", "verdict": "agrees", "provenance": None}]
     (directory / "paper.json").write_text(json.dumps({"headline": headline}), encoding="utf-8")
     (table,) = runs.data_of(RECORD, directory)["tables"]
-    assert table["headers"] == ["quantity", "published", "ours"] and table["lines"] == [["v*", "−11.6", "−11.66"]]
+    assert table["headers"] == list(runs.HEADLINE.values())
+    assert table["lines"] == [["v*", "−11.6", "−11.66", "agrees"]]
     assert "1 “agrees”" in table["title"]
 
 
