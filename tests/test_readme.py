@@ -144,7 +144,7 @@ def options_used() -> dict[str, set[str]]:
     """Question → the options that the pages use with it."""
     found = {}
     for path in PAGES:
-        for name, rest in re.findall(r"python -m experiments\.(\w+)([^`\n|·]*)", path.read_text(encoding="utf-8")):
+        for name, rest in re.findall(r"python -m experiments\.(\w+)([^`\n|·#]*)", path.read_text(encoding="utf-8")):
             found.setdefault(name, set()).update(re.findall(r"--[a-z][a-z-]*", rest))
     return {name: options for name, options in found.items() if options and name not in NOT_HERE}
 
