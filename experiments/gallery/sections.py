@@ -1,0 +1,189 @@
+"""What the page shows: its groups, the questions in them, and the runs that answer each question."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One run that the page shows.
+
+    Attributes:
+        name: of its file, `experiments/figures/NAME.json`.
+        question: `experiments.QUESTION` makes it.
+        options: the options of the command that are not the default.
+        figures: name of the figure on the page → its name in the run's directory; both without an ending.
+    """
+
+    name: str
+    question: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    figures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def command(self) -> str:
+        """What repeats the run, as it is typed."""
+        words = ["python", "-m", f"experiments.{self.question}"]
+        for option, value in self.options.items():
+            words += [f"--{option.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
+        return " ".join(words)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A question; its title and its claim are those of the experiment's header.
+
+    Attributes:
+        records: the runs that answer it.
+        reading: what to look for, without any measured number, which would go stale here.
+    """
+
+    records: tuple[Record, ...]
+    reading: str
+
+    @property
+    def question(self) -> str:
+        return self.records[0].question
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Questions that belong together, under one heading."""
+
+    title: str
+    sections: tuple[Section, ...]
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _paper(question: str, reading: str, figure: str | None = None) -> Section:
+    """A paper's module: its headline numbers and one figure, which has the module's name if no other is given."""
+    return Section((Record(question, question, figures=_same(figure or question)),), reading)
+
+
+GRADIENTS = Group(
+    "Gradients, measured",
+    (
+        Section(
+            (
+                Record(
+                    "variance_reduction",
+                    "variance_reduction",
+                    figures=_same("variance_reduction", "gradients", "exact"),
+                ),
+            ),
+            "The first column of numbers is exact: every trajectory of a small corridor is enumerated. A constant ρ̂ "
+            "fits the return of the whole episode, G₁, and not the reward-to-go Gₜ, which shrinks as the episode goes "
+            "on. With ρ̂, reward-to-go can therefore be noisier than G₁; it needs a baseline that depends on time or "
+            "state.",
+        ),
+        Section(
+            (Record("gradient_lab", "gradient_lab", figures=_same("bias_variance", "variance_against_batch")),),
+            "Each row is one estimator at one policy. The bias and the variance are exact wherever the estimator can "
+            "be enumerated. The gain is what the expected return ρ gains by one step of the best size along one "
+            "estimate.",
+        ),
+        Section(
+            (Record("wrong_reinforce", "wrong_reinforce", figures=_same("wrong_reinforce")),),
+            "Each row is a mistake that was found in public code. The length says how far the mean of the wrong "
+            "estimate goes along the true gradient, and 1 is right; dynamic programs predict it. The right twin "
+            "differs in the wrong line alone. The last rows were accused wrongly: they pass.",
+        ),
+    ),
+)
+
+PAPERS = Group(
+    "Papers, their numbers beside ours",
+    (
+        _paper(
+            "short_corridor",
+            "The book prints few numbers. The curves of its figures are compared with references that were computed "
+            "independently of this code.",
+        ),
+        _paper(
+            "baselines_and_convergence",
+            "The two baselines b* ± 0.5 give the same variance and not the same learning: too low a baseline makes "
+            "the policy commit to the first arm that pays.",
+            figure="simplex",
+        ),
+        _paper("leave_one_out", "Every number is exact: all samples of the toy problem are enumerated."),
+        _paper(
+            "action_dependent_baselines",
+            "The parts of the variance are known in closed form for linear dynamics with Gaussian noise.",
+            figure="variance_sources",
+        ),
+        _paper("gradient_bandit", "The baseline contains the reward that it is subtracted from, as in the book."),
+        _paper(
+            "kl_estimators",
+            "Value and gradient of an estimate are two questions: k3 has an unbiased value, and k2 has the gradient of "
+            "the divergence itself.",
+        ),
+        _paper(
+            "optimal_baselines",
+            "The baseline of least variance weighs each return by the squared length of the score, so it is not the "
+            "value.",
+        ),
+        _paper("group_baselines", "The expected gradients are exact, by enumeration of the groups of answers."),
+        _paper(
+            "rates_and_plateaus", "A published rate is an upper bound of the error; a measured slope may be steeper."
+        ),
+        _paper("four_rooms", "The error of the baseline, ε, is the only thing that differs between the curves."),
+        _paper(
+            "step_size", "This is a warning rather than a paper: the step is too large, or the gradient is too flat."
+        ),
+        _paper(
+            "baseline_start",
+            "This is a warning rather than a paper: the gradient stays unbiased, and the learning changes.",
+            figure="starts",
+        ),
+    ),
+)
+
+IMITATION = Group(
+    "Imitation",
+    (
+        Section(
+            (
+                Record("imitation_cartpole", "imitation", figures=_same("imitation_cartpole", "passing_the_expert")),
+                Record("imitation_pendulum", "imitation", {"problem": "pendulum"}, _same("imitation_pendulum")),
+                Record("imitation_maze", "imitation", {"problem": "maze"}, _same("imitation_maze")),
+            ),
+            "A copy is only as good as its expert. REINFORCE can go on from the copy and pass the expert.",
+        ),
+        Section(
+            (Record("compounding_error", "compounding_error", figures=_same("chain", "cliff", "maze")),),
+            "Where one error lasts, cloning and DAgger lose the same; where an error can be mended, asking the expert "
+            "keeps the loss linear in the horizon. Nothing is estimated except the mean over data sets.",
+        ),
+    ),
+)
+
+TRAINING = Group(
+    "Training",
+    (
+        Section(
+            (
+                Record("train_cartpole", "train", {"env": "CartPole-v1"}, {"cartpole": "learning_curve"}),
+                Record("train_pendulum", "train", {"env": "Pendulum-v1"}, {"pendulum": "learning_curve"}),
+                Record("train_breakout", "train", {"env": "Breakout-MinAtar"}, {"breakout": "learning_curve"}),
+            ),
+            "CartPole-v1 is trained with the exact gradient of the expected return. The presets of Pendulum-v1 and of "
+            "Breakout-MinAtar are biased on purpose: they bootstrap, discount and standardise.",
+        ),
+        Section(
+            (Record("memory", "memory", figures=_same("memory_recall", "memory_reverse", "memory_tokens")),),
+            "No policy without memory can name the cue more often than by chance; that bound is computed exactly. The "
+            "transformer learns from the reward at the end alone.",
+        ),
+        Section(
+            (Record("throughput", "throughput", figures=_same("throughput")),),
+            "A live step is a step of an episode that is still running; padding is not counted. Other work on the "
+            "machine lowers every rate.",
+        ),
+    ),
+)
+
+GROUPS = (GRADIENTS, PAPERS, IMITATION, TRAINING)
