@@ -1,4 +1,4 @@
-"""What is to come out of Tucker et al.'s point mass: a table, the order of the sources, the released noise."""
+"""Targets of Tucker et al.'s point mass: a table, the order of the sources, and the released noise."""
 
 import dataclasses
 

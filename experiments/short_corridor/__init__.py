@@ -89,25 +89,25 @@ class Config:
     """Options; the defaults are what the README shows."""
 
     runs: int = 100
-    """Runs of each curve; 100 is the figures' own number, as it is remembered."""
+    """How many runs each curve averages; the figures average 100, as far as we remember."""
     episodes: int = 1000
-    """Episodes of each run."""
+    """How many episodes each run has."""
     cap: int = 1000
-    """Steps after which an episode is cut."""
+    """How many steps an episode may take before it is cut."""
     p_min: float = 0.05
-    """Where p is clipped: to [p_min, 1 − p_min]. The reference is for 0.05."""
+    """The clipped variant keeps p in [p_min, 1 − p_min]; the reference has 0.05."""
     decay: float = 0.9
-    """Of the moving average that is the corrected variant's baseline, per episode."""
+    """The decay per episode of the moving average that is the corrected variant's baseline."""
     short_runs: int = 500
-    """Runs of 100 episodes that the shares of diverged runs are counted in."""
+    """How many runs of 100 episodes the shares of diverged runs are counted in."""
     long_cap: int = 4000
-    """Steps after which the episodes of diverged runs are cut when these play on."""
+    """How many steps an episode may take when a diverged run plays on."""
     samples: int = 40_000
-    """Episodes at each fixed policy."""
+    """How many episodes are sampled at each fixed policy."""
     seed: int = 0
-    """Of everything."""
+    """The seed of every random number in this experiment."""
     full: bool = False
-    """1000 runs of each curve and for each share, some ten minutes; the paper's own number is the default's."""
+    """Use 1000 runs for each curve and each share, which takes some ten minutes; the book has the default's 100."""
 
     def validate(self) -> None:
         papers.full_size(self, FULL)

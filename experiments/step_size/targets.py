@@ -1,5 +1,6 @@
-"""What `step_size` is to find, stated before it was run, and the problems that it runs on."""
+"""Targets of `step_size`, which were stated before it was run, and the problems that it runs on."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from experiments.harness import targets as papers
@@ -94,3 +95,8 @@ PAPER = papers.Paper(
         "A low return after training may be slowness or sureness; the entropy tells them apart, the return does not.",
     ),
 )
+
+
+def left_out(problems: Collection[str]) -> list[str]:
+    """Keys of the targets of those problems that were not asked for; a target's quantity begins with its problem."""
+    return [target.key for target in PAPER.targets if target.quantity.partition(",")[0] not in problems]
