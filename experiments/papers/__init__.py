@@ -190,14 +190,16 @@ def run(config: Config, recorder: runner.Recorder) -> list[page.Found]:
 
 def show(config: Config, found: list[page.Found], recorder: runner.Recorder) -> None:
     """Adds the tables, and a note for everything red; a tiny run has one line for each paper."""
-    label = "Tiny run, which claims nothing: " * config.tiny
-    recorder.table(f"{label}Paper by paper", *page.standings(found), numeric=("seconds",))
+    title = "Paper by paper; report.html has every number and every figure"
     if config.tiny:
+        recorder.table(f"A tiny run, which claims nothing. {title}", *page.standings(found), numeric=("seconds",))
         return
+    recorder.table(title, *page.standings(found), numeric=("seconds",))
     recorder.table("The best-known numbers and claims", *page.headlines(found), numeric=())
     entries = [(each.name, entry) for each in found for entry in each.paper["contradictions"]]
     red = [(name, entry) for name, entry in entries if verdicts.colour_of(entry["verdict"]) == "bad"]
     for name, entry in red:
         recorder.note(f"{name}: {entry['text']}")
     if len(entries) > len(red):
-        recorder.note(f"{len(entries) - len(red)} references or expectations of ours come out otherwise; see the page.")
+        count = reports.format_count(len(entries) - len(red), "numbers")
+        recorder.note(f"{count} that nobody published came out otherwise than expected; the page says which and why.")
