@@ -212,7 +212,8 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     measured |= learned
     measured |= orderings(measured)
     papers.check(recorder, PAPER, measured)
-    recorder.note(f"Fractions are of {config.runs} runs. s.e. of a fraction: √(p (1 − p) / S), p = (k + 1) / (S + 2).")
+    error = "their standard error is √(p (1 − p) / S) with p = (k + 1) / (S + 2)"
+    recorder.note(f"Fractions are of S = {config.runs} runs; {error}.")
     return {"config": config, "facts": found, "measured": measured, "pictures": pictures}
 
 

@@ -156,9 +156,9 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
             with recorder.timed(names[part]):
                 found[part] = functions[part](config, recorder)
         papers.check(recorder, PAPER, measured(config, found), left_out=left_out(config.parts))
-    recorder.note("Every regret is exact; ± is the standard error over data sets; (b)'s exact column is over data too.")
+    recorder.note("Every regret is exact; ± is the standard error over data sets. (b) has exact means over these, too.")
     if "maze" in found:
-        recorder.note("(c), (d): copies act by their likeliest answer, at random where they have none.")
+        recorder.note("(c), (d): a copy takes its likeliest answer, and acts at random where it has none.")
         recorder.note("(d): a noisy expert shows more of the maze, and the likeliest of its answers is still right.")
     return {"config": config, **found}
 

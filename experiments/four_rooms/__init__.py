@@ -205,7 +205,9 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     compared = compare(config, curves)
     papers.check(recorder, PAPER, facts | compared)
     record(config, curves, compared, recorder)
-    recorder.note("Value: E[Σ γᵗ R] without a horizon, exact for every policy; ± is over runs.")
+    recorder.note(
+        "The value is E[Σ γᵗ R] without a horizon, exact for every policy; ± is the standard error over runs."
+    )
     return {"config": config, "curves": curves}
 
 

@@ -60,8 +60,8 @@ REFERENCE = {
     },
 }
 SLIPS = {
-    "3.8103e−4": "Exactly 3.81024697e−4, in 40 digits too: the reference's last digit was rounded twice.",
-    "5.353e−4": "Exactly 5.35353086e−4, in 40 digits too: the reference was cut off, not rounded.",
+    "3.8103e−4": "The exact value is 3.81024697e−4, also in 40 digits; the reference's last digit was rounded twice.",
+    "5.353e−4": "The exact value is 5.35353086e−4, also in 40 digits; the reference was cut off, not rounded.",
 }
 GROUP_MEAN = ("0.5000", "0.6667", "0.7500")
 

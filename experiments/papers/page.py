@@ -138,10 +138,9 @@ def _sources(found: Sequence[Found]) -> str:
     count = lambda *sources: sum(row["paper"] is not None and row["provenance"] in sources for row in rows)
     claims = sum(row["paper"] is None and row["provenance"] != "own" for row in rows)
     return (
-        f"{count(*verdicts.PUBLISHED)} numbers stand in the publications, in their code or in quotations of them. "
-        f"{count('mem')} more are remembered, and {claims} claims name no number. {count('own')} numbers are "
-        "references: they were computed independently of this code, for what a publication only draws. Mathematics "
-        "demands the others."
+        f"Numbers that stand in a publication, in its code or in a quotation of it: {count(*verdicts.PUBLISHED)}. "
+        f"Remembered numbers: {count('mem')}. Claims that name no number: {claims}. References, which were computed "
+        f"independently of this code for what a publication only draws: {count('own')}. Mathematics demands the others."
     )
 
 

@@ -225,7 +225,9 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
             measured = measure_gaps(config, times, found) | measure_exact(climbs)
     papers.check(recorder, PAPER, measured)
     early_gaps(config, times, found, recorder)
-    recorder.note(f"± is the standard error over {config.runs} runs; gaps are exact, and so is what has no ±.")
+    recorder.note(
+        f"± is the standard error over {config.runs} runs; each run's gap is exact, as are numbers without ±."
+    )
     np.savez_compressed(recorder.path("curves.npz"), times=times, gaps=found, climbs=climbs)
     return {"config": config, "times": times, "gaps": found, "climbs": climbs, "measured": measured}
 

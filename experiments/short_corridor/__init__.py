@@ -38,14 +38,15 @@ PAPER = papers.Paper(
     pitfalls=(
         "θ₀ = 0, as the box says for example, is p = ½ and v = −12.0: a flat curve. The figures begin near −80.",
         "A widely copied program pays 0 for the last step: its curves end at −10.66, above its own line at −11.6.",
-        "The same program clips p to [.05, .95] and takes the clipped policy's score, the gradient of none that is "
-        "played; clipping hides the runs that diverge, and with them the reason to prefer 2⁻¹³ over 2⁻¹².",
-        "Its step sizes are decimal, 2·10⁻⁴, 2·10⁻⁵ and 2·10⁻³, with the baseline 2·10⁻³ and 2·10⁻²; and it updates w "
-        "before the weight is formed, which shrinks every update by 1 − α_w.",
-        "The box updates θ and w at every step of the finished episode: w has then absorbed returns that A_t helped to "
-        "make, and step t of the expected update is multiplied by (1 − α_w)ᵗ; and ∇ ln f is taken at a θ that has "
-        "moved away from the policy that acted, so that the steps to the left of a long episode push it on and on: the "
-        "runs that diverge at 2⁻¹² are due to this (updated once per episode, none of 1000 did in 100 episodes).",
+        "The same program clips p to [.05, .95] and takes the clipped policy's score, which is the gradient of no "
+        "policy that is played. Clipping hides the runs that diverge, and with them the reason to prefer 2⁻¹³ to 2⁻¹².",
+        "Its step sizes are decimal: 2·10⁻⁴, 2·10⁻⁵ and 2·10⁻³, and with the baseline 2·10⁻³ and 2·10⁻². It updates w "
+        "before it forms the weight, which shrinks every update by the factor 1 − α_w.",
+        "The box updates θ and w at every step of the finished episode. By step t, w has absorbed returns that A_t "
+        "helped to make, which multiplies this step of the expected update by (1 − α_w)ᵗ. And ∇ ln f is taken at a θ "
+        "that has moved away from the policy that acted, so that the steps to the left of a long episode push it on "
+        "and on. The runs at 2⁻¹² diverge for this reason: with one update per episode none of 1000 did in 100 "
+        "episodes.",
     ),
 )
 

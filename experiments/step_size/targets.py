@@ -42,7 +42,8 @@ def problems() -> dict[str, Problem]:
 
 LARGEST = 2 ** POWERS[BANDIT][-1]
 COUNTED = (
-    "One step decides: without baseline the first arm that pays, with ρ(θ) the 0.7-arm only if it is pulled first."
+    "One step decides. Without a baseline a run stays with the first arm that pays; with ρ(θ) it stays with the arm "
+    "that pays 0.7 only if it pulls that arm first."
 )
 PAPER = papers.Paper(
     citation="Williams 1992; Chung et al. 2021 (over-commitment); Mei et al. 2020 (flat gradients)",

@@ -100,7 +100,7 @@ def test_bad_options_are_refused(tmp_path):
             dataclasses.replace(module.TINY, **{name: 63}).validate()
     for name in ("states", "rollouts"):
         chosen = dataclasses.replace(module.Config(), full=True, **{name: 64})
-        with pytest.raises(runner.UsageError, match=f"--{name} 64: --full sets it"):
+        with pytest.raises(runner.UsageError, match=f"--{name} 64 and --full exclude each other"):
             execute(chosen, tmp_path)
 
 

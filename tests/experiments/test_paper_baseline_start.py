@@ -82,7 +82,7 @@ def test_options_are_refused():
         module.Config(plain_shifts=(0.0, 1.0)).validate()
     with pytest.raises(runner.UsageError, match=r"--natural-shifts -0\.5 0\.6: must be .*returns of one sign"):
         module.Config(natural_shifts=(-0.5, 0.6)).validate()
-    with pytest.raises(runner.UsageError, match="--runs 7: --full sets it"):
+    with pytest.raises(runner.UsageError, match="--runs 7 and --full exclude each other"):
         module.Config(runs=7, full=True).validate()
     module.Config(full=True).validate()
 

@@ -104,7 +104,7 @@ def test_options_are_refused():
         module.Config(runs=1).validate()
     with pytest.raises(runner.UsageError, match="--drawn 9: must be at least 1 and at most --runs"):
         module.Config(runs=8, drawn=9).validate()
-    with pytest.raises(runner.UsageError, match="--runs 7: --full sets it"):
+    with pytest.raises(runner.UsageError, match="--runs 7 and --full exclude each other"):
         module.Config(runs=7, full=True).validate()
     module.Config(drawn=5000, full=True).validate()
 

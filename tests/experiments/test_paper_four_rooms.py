@@ -232,7 +232,7 @@ def test_bad_options_are_refused(tmp_path):
         (four_rooms.Config(episodes=110), "--episodes 110: must be a multiple of --every, 25"),
         (four_rooms.Config(horizon=13), "--horizon 13: must be at least 14"),
         (four_rooms.Config(seed=-1), r"--seed -1: must be in \[0, 2³⁰\]"),
-        (four_rooms.Config(full=True, runs=5), "--runs 5: --full sets it"),
+        (four_rooms.Config(full=True, runs=5), "--runs 5 and --full exclude each other"),
     ):
         with pytest.raises(runner.UsageError, match=words):
             runner.execute(NAME, config, four_rooms.run, output_dir=tmp_path)

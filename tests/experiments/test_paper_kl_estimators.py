@@ -72,7 +72,7 @@ def test_each_estimate_is_right_in_one_use_and_wrong_in_the_other_as_predicted(x
 def test_bad_options_are_refused(tmp_path):
     for config, words in (
         (kl_estimators.Config(draws=1), "--draws 1: must be at least 1000"),
-        (kl_estimators.Config(full=True, draws=5000), "--draws 5000: --full sets it"),
+        (kl_estimators.Config(full=True, draws=5000), "--draws 5000 and --full exclude each other"),
     ):
         with pytest.raises(runner.UsageError, match=words):
             runner.execute(NAME, config, kl_estimators.run, output_dir=tmp_path)

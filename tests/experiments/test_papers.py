@@ -309,7 +309,7 @@ def test_the_page_holds_every_figure_and_fetches_nothing(tmp_path, two_modules):
         assert sent == (directory / name / "run" / "found.png").read_bytes()
     commit = json.loads((directory / "environment.json").read_text())["commit"]
     assert str(commit or "not from a git checkout") in page
-    assert "2 numbers stand in the publications" in page
+    assert "in a quotation of it: 2. Remembered numbers: 2. Claims that name no number: 2." in page
     assert "python -m experiments.<wbr>first --runs 1</code>" in page
 
 
@@ -323,7 +323,7 @@ def test_a_tiny_run_claims_nothing_and_says_so(tmp_path, two_modules, capsys):
     assert "differs" not in page and "class='bad'" not in page
     shown = capsys.readouterr().out.splitlines()
     assert shown[1].startswith("This is a tiny run.") and len(shown) < 20
-    assert sum("Nobody 2021" in line for line in shown) == 2 and "report.html" in shown[-2]
+    assert sum("3 not judged, 1 not measured" in line for line in shown) == 2 and "report.html" in shown[-2]
     printed = (directory / "first" / "output.txt").read_text()
     assert "v*" in printed and not any("v*" in line for line in shown)
 
