@@ -204,12 +204,15 @@ def _command(each: Found) -> str:
 
 
 def _elsewhere(each: Found, environment: Mapping[str, Any]) -> str:
-    """Where a module that an earlier run finished was run, if not as the page says."""
-    standing = lambda e: (f"commit {e['commit']}", "with uncommitted changes" * bool(e["uncommitted_changes"]))
-    ours, whole = ((*standing(e), reports.format_machine(e)) for e in (each.environment, environment))
-    if ours == whole:
+    """Where a module was run that an earlier run finished, if that is not what the page says of all."""
+    # A module's own process has one of the devices, so their number says nothing.
+    place = lambda e: [e[key] for key in ("commit", "uncommitted_changes", "device_kind", "threads", "versions")]
+    if place(each.environment) == place(environment):
         return ""
-    return f" Taken over: {', '.join(filter(None, ours))}, {each.environment['date']}."
+    changed = "with uncommitted changes" * bool(each.environment["uncommitted_changes"])
+    machine = reports.format_machine(each.environment)
+    facts = [f"commit {each.environment['commit']}", changed, machine, each.environment["date"]]
+    return f" Taken over: {', '.join(filter(None, facts))}."
 
 
 def _paper(each: Found, environment: Mapping[str, Any]) -> str:

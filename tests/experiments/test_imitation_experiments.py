@@ -137,6 +137,16 @@ def test_the_bound_is_met_with_equality_at_one_step():
     )
 
 
+def test_a_part_that_was_not_asked_for_has_no_rows(tmp_path):
+    config = dataclasses.replace(compounding_error.TINY, parts=("chain",))
+    directory = runner.execute("compounding_error", config, compounding_error.run, output_dir=tmp_path)
+    rows = json.loads((directory / "summary.json").read_text())["rows"]
+    assert rows and all(row["quantity"].startswith("(a)") for row in rows)
+    every = {target.key for target in compounding_error.PAPER.targets}
+    assert set(compounding_paper.left_out(("chain", "cliff"))) == set()
+    assert set(compounding_paper.left_out(("maze",))) == every
+
+
 @pytest.mark.slow
 def test_compounding_error_at_its_defaults_differs_in_a_rounding_alone(tmp_path):
     config = compounding_error.Config(parts=("chain", "cliff"))
