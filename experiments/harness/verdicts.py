@@ -81,7 +81,7 @@ def otherwise(text: str) -> bool:
 
 def is_tiny(recorder: Any) -> bool:
     """Whether the run that is recorded is a tiny one, which claims nothing."""
-    return getattr(recorder, "tiny", False) or getattr(recorder.config, "tiny", False)
+    return getattr(recorder, "tiny", False)
 
 
 def against_exact(

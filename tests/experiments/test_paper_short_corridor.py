@@ -54,7 +54,8 @@ def test_only_what_is_known_differs_in_the_default_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"p_min": 0.5}, "--p-min 0.5: must be"), ({"full": True, "runs": 7}, "--runs 7: --full")]
+    ("options", "message"),
+    [({"p_min": 0.5}, "--p-min 0.5: must be"), ({"full": True, "runs": 7}, "--runs 7 and --full")],
 )
 def test_options_are_refused(tmp_path, options, message):
     config = dataclasses.replace(short_corridor.TINY, **options)

@@ -99,7 +99,7 @@ def test_the_museum_has_the_numbers_of_the_readme(visit):
     assert len(WRONG) == verdicts.count(measure.CAUGHT) == 25
     assert sum(visit[1].found[name].miss is not None for name in WRONG) == 24
     assert len(EXHIBITS) - len(WRONG) == 3 and len(TWINS) == 15
-    assert verdicts.count("passes") == 3 + 15 and len(verdicts) == 25 + 3 + 15
+    assert verdicts.count(measure.PASSES) == 3 + 15 and len(verdicts) == 25 + 3 + 15
 
 
 def test_the_page_shows_every_line_and_where_it_was(visit):
@@ -123,7 +123,7 @@ def test_a_museum_that_errs_fails_loudly_and_keeps_its_table(tmp_path, monkeypat
     right = dataclasses.replace(EXHIBITS["γᵗ on top of discounted returns"], innocent=False)
     monkeypatch.setattr(wrong_reinforce, "VARIANTS", dict.fromkeys(wrong_reinforce.TINY.exhibits[:1], right))
     config = dataclasses.replace(wrong_reinforce.TINY, exhibits=wrong_reinforce.TINY.exhibits[:1])
-    with pytest.raises(RuntimeError, match="NOT CAUGHT: minus sign forgotten"):
+    with pytest.raises(RuntimeError, match="minus sign forgotten is wrong: not caught"):
         runner.execute("wrong_reinforce", config, wrong_reinforce.run, output_dir=tmp_path, run_name="liar")
     summary = json.loads((tmp_path / "wrong_reinforce" / "liar-incomplete" / "summary.json").read_text())
     assert summary["status"] == "failed" and summary["rows"][0]["verdict"] == "wrong: not caught"
