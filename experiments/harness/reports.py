@@ -27,7 +27,7 @@ PROVENANCE = {
     "text": "The number or the claim was read in the publication.",
     "code": "It was read in the authors' code.",
     "card": "Somebody else quotes it.",
-    "mem": "We remember it and have not verified it.",
+    "mem": "It is remembered and was not verified.",
     "own": "It is a reference, which was computed independently of this code and never published.",
 }
 PROVENANCE_MARKS = {"code": " (code)", "card": " (quoted)", "mem": " (unverified)", "own": " (reference)"}
