@@ -6,9 +6,9 @@ Source   Sutton & Barto 2018 (Reinforcement learning, 2nd edition), section 2.8 
 Command  python -m experiments.gradient_bandit
 Shows    How often the best arm is pulled, step by step, for both step sizes with and without baseline; then the three
          readings of "running mean". All variants of a run share arms, noise and luck, so their differences are paired.
-Expect   About 84 and 50 % with and without at α = 0.1, 73 and 28 % at α = 0.4. Leaving the own reward out costs nothing
-         at α = 0.1 and some 2 points at 0.4, where its 1 − 1/n shortens the early steps; a first step with b = 0, one
-         push of length 4 α, costs 6 more. 10 s on two CPU cores.
+Expect   About 84 and 50 % with and without at α = 0.1, 73 and 28 % at α = 0.4. Leaving R_t out costs nothing at
+         α = 0.1 and some 2 points at 0.4, where its 1 − 1/n shortens the early steps. A first step with b = 0, which
+         is one push of length 4 α, costs 6 more. 10 s on two CPU cores.
 Departs  None: as published in the text, as its footnote says it was computed, and as libraries start it, side by side.
 """
 
@@ -78,7 +78,7 @@ GENTLER = (
 UNPAIRED = 100 * (2 * 0.721 * (1 - 0.721) / REFERENCE_RUNS) ** 0.5
 PAPER = papers.Paper(
     citation="Sutton & Barto 2018, section 2.8, figure 2.5",
-    claim="A baseline makes the gradient bandit much better, also if it contains the own reward.",
+    claim="A baseline makes the gradient bandit much better, even if it contains the reward itself.",
     targets=(
         _share(FOOTNOTE, 0.1, LATE, "84.2", headline="best arm, with baseline (%)"),
         _share(NONE, 0.1, LATE, "49.7", headline="without (%)"),
@@ -102,8 +102,8 @@ PAPER = papers.Paper(
             "third", "α = 0.1 − α = 0.4, both without baseline, steps 901–1000 (%)", papers.Above(), provenance="mem"
         ),
         papers.Target(
-            "own reward",
-            "with − without the own reward, α = 0.4, steps 901–1000 (%)",
+            "with itself",
+            "R̄ with R_t − R̄ without R_t, α = 0.4, steps 901–1000 (%)",
             papers.Within(3, published_stderr=UNPAIRED),
             published="0.2",
             provenance="own",
@@ -112,7 +112,7 @@ PAPER = papers.Paper(
         papers.Target("first step", "R̄₁ = R₁ − b₁ = 0, α = 0.4, steps 901–1000 (%)", papers.Above(), provenance="own"),
         papers.Target(
             "identity",
-            "gradient with / without the own reward, largest distance from 1 − 1/n",
+            "gradient with R_t in R̄ / without it, largest distance from 1 − 1/n",
             papers.Digits(),
             exact=0.0,
             exact_tolerance=1e-12,
@@ -132,9 +132,9 @@ class Config:
     """Options; the defaults are the book's own sizes."""
 
     runs: int = REFERENCE_RUNS
-    """Runs, each with arms of its own; the book's number."""
+    """How many runs there are, each with arms of its own; the default is the book's number."""
     seed: int = 0
-    """Of arms, rewards and pulls."""
+    """The seed of the arms, the rewards and the pulls."""
 
     def validate(self) -> None:
         runner.require(self.runs >= 100, "--runs", self.runs, "at least 100")
@@ -206,7 +206,7 @@ def simulate(config: Config, recorder: runner.Recorder) -> dict:
 
 
 def identity(seed: int) -> float:
-    """Largest |ĝ with / ĝ without the own reward − (1 − 1/n)| over 1000 steps, by the estimators themselves."""
+    """Largest |ĝ with R_t in R̄ / ĝ without it − (1 − 1/n)| over 1000 steps, by the estimators themselves."""
     with jax.enable_x64(True):
         reward_key, params_key, action_key = jax.random.split(jax.random.key(seed), 3)
         rewards = 4.0 + jax.random.normal(reward_key, (STEPS,))
@@ -251,7 +251,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     measured["first"] = ours(late(FOOTNOTE, 0.1) - late(FOOTNOTE, 0.4))
     measured["second"] = ours(late(FOOTNOTE, 0.4) - late(NONE, 0.1))
     measured["third"] = ours(late(NONE, 0.1) - late(NONE, 0.4))
-    measured["own reward"] = ours(late(FOOTNOTE, 0.4) - late(TEXT, 0.4))
+    measured["with itself"] = ours(late(FOOTNOTE, 0.4) - late(TEXT, 0.4))
     measured["first step"] = ours(late(TEXT, 0.4) - late(ZERO, 0.4))
     papers.check(recorder, PAPER, measured)
     recorder.note(f"± is the standard error over {config.runs} runs; differences are of the same runs.")
@@ -264,11 +264,11 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     from experiments.harness import plots
 
     config, pulled, measured = (results[name] for name in ("config", "pulled", "measured"))
-    keys = (f"{FOOTNOTE}, 0.1, {LATE[0]}", f"{NONE}, 0.1, {LATE[0]}", "own reward", "first step")
+    keys = (f"{FOOTNOTE}, 0.1, {LATE[0]}", f"{NONE}, 0.1, {LATE[0]}", "with itself", "first step")
     with_, without, own, first = (measured[key].value for key in keys)
     title = (
         f"With the mean reward as baseline the best of ten arms is pulled {with_:.0f} % of the time, without "
-        f"{without:.0f} %. At α = 0.4 leaving the own reward out of the mean costs {own:.1f} points, a first step "
+        f"{without:.0f} %. At α = 0.4 leaving Rₜ out of the mean costs {own:.1f} points, a first step "
         f"without baseline {first:.1f} more"
     )
     caption = (

@@ -1,4 +1,4 @@
-"""What is to come out of Tucker et al.'s point mass: a table, the order of the sources, the released noise."""
+"""Targets of Tucker et al.'s point mass: a table, the order of the sources, and the released noise."""
 
 import dataclasses
 
@@ -16,19 +16,20 @@ REFERENCE = {
     STATE: ("−3.1", "−1.2", "−7.8"),
 }
 LAST_DIGIT = (
-    "Ours is the closed form, which our samples confirm; twelve of the fifteen cells agree in every digit. Of how many "
-    "samples the reference is, or of none, is not recorded: if sampled, −1.8 is 7 standard errors off with 20 000 "
-    "visited states, and within two with some 1700 or fewer."
+    "Ours is the closed form, which our samples confirm; twelve of the fifteen cells agree in every digit. Nobody "
+    "recorded whether the reference was sampled, and how often. If it was, then −1.8 lies 7 standard errors off with "
+    "20 000 visited states, and within two with some 1700 or fewer."
 )
 STILL_ORDERED = (
     "The reference says several nats, and was made at update 0. Training lowers the gap between Σ_a^φ(s) and Σ_s to "
-    "1.1 … 1.2 nats, at t = 15 … 53: still ordered, by less than several. The others stay above 2.6."
+    "1.1 … 1.2 nats, at t = 15 … 53. The order still holds there, by less than several nats; the other gaps stay above "
+    "2.6."
 )
 NO_FUTURE = (
     "At t = 99, the last step, nothing follows the action and nothing of the gradient depends on the state: Σ_τ = Σ_s "
     "= 0. The order holds for t ≤ 98, where the released code's arrays end too."
 )
-NO_ERRORS = "Of the reference's own errors only the .1 of its 0.0 is recorded; those of ln Σ_τ count as 0."
+NO_ERRORS = "Of the reference's own errors only the 0.1 of its 0.0 is recorded; the errors of its ln Σ_τ count as 0."
 
 
 def source_name(source: str, time: int) -> str:

@@ -66,17 +66,17 @@ class Config:
     """Options; the defaults are what the README shows."""
 
     runs: int = 2000
-    """Runs of each start with each constant."""
+    """How many runs each start has with each constant."""
     decay: float = 0.99
-    """β of ρ̂ ← β ρ̂ + (1 − β) R in (b)."""
+    """The decay β in (b) of ρ̂ ← β ρ̂ + (1 − β) R."""
     plain_shifts: tuple[float, ...] = (-5.0, -2.5, 0.0, 2.5, 5.0)
-    """What is added to every reward, with plain steps."""
+    """The constants that are added to every reward with plain steps."""
     natural_shifts: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)
-    """What is added to every reward, with natural steps."""
+    """The constants that are added to every reward with natural steps."""
     full: bool = False
-    """20 000 runs."""
+    """Use 20 000 runs."""
     seed: int = 0
-    """Of the runs."""
+    """The seed of the runs."""
 
     def validate(self) -> None:
         runs, largest = papers.full_size(self, FULL).runs, max(map(abs, CENTRED))

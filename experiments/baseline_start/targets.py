@@ -1,4 +1,4 @@
-"""What is to come out of `baseline_start`: identities of the moving average, and what its start does to learning."""
+"""Targets of `baseline_start`: identities of the moving average, and what its start does to learning."""
 
 from experiments.baseline_start.facts import DECAY, PAST, WORDS
 from experiments.harness import targets as papers

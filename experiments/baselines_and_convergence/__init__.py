@@ -45,13 +45,13 @@ class Config:
     """Options; the defaults are what the README shows."""
 
     runs: int = 4000
-    """Runs of each baseline, as many as the reference has."""
+    """How many runs each baseline has; the default is the reference's number."""
     drawn: int = 25
-    """How many of them are drawn on the simplex, as in the paper."""
+    """How many of these runs the figure draws on the simplex; the default is the paper's number."""
     full: bool = False
-    """20 000 runs; the paper's own number is `drawn`."""
+    """Use 20 000 runs; the paper itself draws as many as --drawn says."""
     seed: int = 0
-    """Of the runs."""
+    """The seed of the runs."""
 
     def validate(self) -> None:
         runs = papers.full_size(self, FULL).runs
@@ -212,7 +212,8 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     measured |= learned
     measured |= orderings(measured)
     papers.check(recorder, PAPER, measured)
-    recorder.note(f"Fractions are of {config.runs} runs. s.e. of a fraction: √(p (1 − p) / S), p = (k + 1) / (S + 2).")
+    error = "their standard error is √(p (1 − p) / S) with p = (k + 1) / (S + 2)"
+    recorder.note(f"Fractions are of S = {config.runs} runs; {error}.")
     return {"config": config, "facts": found, "measured": measured, "pictures": pictures}
 
 

@@ -1,4 +1,4 @@
-"""What is to come out of `baselines_and_convergence`: the paper's claims, its set-up, and an independent reference."""
+"""Targets of `baselines_and_convergence`: the paper's claims, its set-up, and an independent reference."""
 
 from typing import NamedTuple
 

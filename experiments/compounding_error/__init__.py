@@ -28,8 +28,18 @@ import numpy as np
 
 from experiments.compounding_error import cliff
 from experiments.compounding_error import slippery_maze as maze
-from experiments.compounding_error.targets import CHAIN, ERROR, INJECTED, ON_CLIFF, ONE_TABLE, PAPER, measured, slope
-from experiments.harness import runner
+from experiments.compounding_error.targets import (
+    CHAIN,
+    ERROR,
+    INJECTED,
+    ON_CLIFF,
+    ONE_TABLE,
+    PAPER,
+    left_out,
+    measured,
+    slope,
+)
+from experiments.harness import runner, verdicts
 from experiments.harness import targets as papers
 from pgjax import exact
 
@@ -41,29 +51,29 @@ class Config:
     """Options; the defaults are what the README shows."""
 
     parts: tuple[str, ...] = PARTS
-    """Of chain, cliff and maze, those that are run."""
+    """Which of chain, cliff and maze are run."""
     copies: tuple[str, ...] = ON_CLIFF
-    """Who copies on the cliff, and those of them that can in the maze."""
+    """Who copies on the cliff; those of them that can also copy in the maze."""
     error: float = ERROR
-    """ε of (a), the copy's error in states that it has seen."""
+    """The probability ε in (a) that the copy errs in a state that it has seen."""
     lengths: tuple[int, ...] = (10, 20, 50, 100, 200)
-    """Horizons of (a)."""
+    """The horizons of (a)."""
     data_sets: int = 200
-    """Data sets of (b), and of (c) and (d) a quarter of them; all in one program."""
+    """How many data sets (b) has; (c) and (d) have a quarter of them. One program runs all of them."""
     sizes: tuple[int, ...] = (50, 100, 200, 400)
-    """Numbers of demonstrations of (b); the second is that of the curves against the horizon."""
+    """The numbers of demonstrations of (b); the curves against the horizon use the second."""
     horizons: tuple[int, ...] = (8, 16, 32, 64)
-    """Horizons of (b)."""
+    """The horizons of (b)."""
     episodes: tuple[int, ...] = (2, 4, 8, 16, 32)
-    """Numbers of episodes of (c)."""
+    """The numbers of episodes of (c)."""
     slip: float = 0.1
-    """Probability that the maze's floor chooses the move."""
+    """The probability that the maze's floor chooses the move."""
     noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4)
-    """Probabilities in (d) that the expert acts and answers at random."""
+    """The probabilities in (d) that the expert acts and answers at random."""
     injected: float = INJECTED
-    """DART: probability that the acting expert takes an action at random, the right one among them."""
+    """The probability that DART's acting expert draws its action at random from all actions."""
     seed: int = 0
-    """Of everything."""
+    """The seed of every random number in this experiment."""
 
     def validate(self) -> None:
         for name, allowed in (("parts", PARTS), ("copies", ON_CLIFF)):
@@ -126,7 +136,7 @@ def chain(config: Config, recorder: runner.Recorder) -> dict[str, np.ndarray]:
                     variant=f"{name}, {kind}",
                     ours=value,
                     exact=predicted,
-                    verdict=runner.verdict(value, 0.0, predicted, tolerance=1e-9 * horizon),
+                    verdict=verdicts.against_exact(value, 0.0, predicted, tolerance=1e-9 * horizon),
                 )
             if not (linear and config.error == ERROR):
                 recorder.row(
@@ -145,10 +155,10 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         for part in config.parts:
             with recorder.timed(names[part]):
                 found[part] = functions[part](config, recorder)
-        papers.check(recorder, PAPER, measured(config, found))
-    recorder.note("Every regret is exact; ± is the standard error over data sets; (b)'s exact column is over data too.")
+        papers.check(recorder, PAPER, measured(config, found), left_out=left_out(config.parts))
+    recorder.note("Every regret is exact; ± is the standard error over data sets. (b) has exact means over these, too.")
     if "maze" in found:
-        recorder.note("(c), (d): copies act by their likeliest answer, at random where they have none.")
+        recorder.note("(c), (d): a copy takes its likeliest answer, and acts at random where it has none.")
         recorder.note("(d): a noisy expert shows more of the maze, and the likeliest of its answers is still right.")
     return {"config": config, **found}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.compounding_error.slippery_maze import random_at_times
 from experiments.compounding_error.targets import CLIFF, ON_CLIFF, ONE_TABLE, RANGES, range_slope
-from experiments.harness import runner
+from experiments.harness import runner, verdicts
 from pgjax import diagnostics, exact
 
 Setting = tuple[int, int]
@@ -77,7 +77,7 @@ def _record(name: str, setting: Setting, values: np.ndarray, recorder: runner.Re
         ours=mean,
         stderr=stderr,
         exact=known,
-        verdict=None if known is None else runner.verdict(mean, stderr, known),
+        verdict=None if known is None else verdicts.against_exact(mean, stderr, known, tiny=verdicts.is_tiny(recorder)),
     )
 
 

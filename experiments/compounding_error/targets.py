@@ -1,6 +1,7 @@
-"""What `compounding_error` is to reproduce of the papers on imitation, and how ours is read off its curves."""
+"""Targets of `compounding_error` from the papers on imitation, and how our numbers are read off its curves."""
 
 import itertools
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,12 @@ PAPER = papers.Paper(
         "the cliff once each good state was seen at any time. For N = 100, H = 8 one data set in 700 lacks one.",
     ),
 )
+
+
+def left_out(parts: Collection[str]) -> list[str]:
+    """Keys of the targets of those parts that were not asked for; a target's quantity begins with its part's letter."""
+    letters = {"(a)": "chain", "(b)": "cliff"}
+    return [target.key for target in PAPER.targets if letters[target.quantity.partition(" ")[0]] not in parts]
 
 
 def slope(x, y) -> float:

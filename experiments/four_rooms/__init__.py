@@ -50,25 +50,25 @@ class Config:
     """Options; but for `runs` the defaults are the reference's."""
 
     runs: int = 40
-    """Runs of each curve; the reference has 20, which leave the last ordering to chance."""
+    """How many runs each curve averages; the reference has 20, which leave the last ordering to chance."""
     episodes: int = 600
-    """Episodes of a run, one update after each."""
+    """How many episodes a run has, with one update after each."""
     every: int = 25
-    """Episodes between two looks at the policy."""
+    """How many episodes lie between two looks at the policy."""
     epsilons: tuple[float, ...] = (-0.5, 0.0, 0.5)
-    """What is added to the best baseline."""
+    """The constants ε that are added to the best baseline."""
     natural_step: float = 0.1
-    """Step size of the natural gradient."""
+    """The step size of the natural gradient."""
     vanilla_step: float = 0.5
-    """Step size of the vanilla gradient."""
+    """The step size of the vanilla gradient."""
     horizon: int = 100
-    """Steps after which an episode is cut."""
+    """How many steps an episode may take before it is cut."""
     time_left: bool = True
-    """Whether to learn with action values of the time left, too."""
+    """Learn also with the action values of the time that is left."""
     seed: int = 0
-    """Of all episodes."""
+    """The seed of all episodes."""
     full: bool = False
-    """The paper's size: 50 runs of 3000 episodes, seven ε. Ten minutes."""
+    """Use the paper's size, 50 runs of 3000 episodes with seven ε, which takes ten minutes."""
 
     def validate(self):
         require = runner.require
@@ -205,7 +205,9 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     compared = compare(config, curves)
     papers.check(recorder, PAPER, facts | compared)
     record(config, curves, compared, recorder)
-    recorder.note("Value: E[Σ γᵗ R] without a horizon, exact for every policy; ± is over runs.")
+    recorder.note(
+        "The value is E[Σ γᵗ R] without a horizon, exact for every policy; ± is the standard error over runs."
+    )
     return {"config": config, "curves": curves}
 
 

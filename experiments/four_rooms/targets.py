@@ -16,8 +16,9 @@ REFERENCE = {
 REFERENCE_RUNS = 20
 EXITS = {(7, 7): ("best", "0.8775", 14), (2, 7): ("second", "0.5536", 9), (7, 2): ("worst", "0.2768", 9)}
 UNFINISHED = (
-    "Ours is solved for, and is what a dynamic program of 3000 steps gives. Why the reference differs is a guess, "
-    "fitted to this one number: a program stopped after 59 sweeps from values of 1/2 gives 0.2831."
+    "We solve for our value, and a dynamic program of 3000 steps gives the same. We can only guess why the reference "
+    "differs: a program that is stopped after 59 sweeps from values of 1/2 gives 0.2831, but this guess was fitted to "
+    "the one number."
 )
 PITFALLS = (
     "The published code moves along one axis and tests for walls along the other: no mid-line is closed, and what is "
@@ -34,8 +35,9 @@ PITFALLS = (
 
 
 FAR_OFF = (
-    "Barely: over 400 runs ours is 0.444 ± 0.003, which is 2.5 standard errors of the reference's 20 runs below it and "
-    "would agree; 40 runs of this seed happen to lie lower still, just beyond the three that are allowed."
+    "The difference is barely too large. Over 400 runs ours is 0.444 ± 0.003, which lies 2.5 standard errors of the "
+    "reference's 20 runs below it and would agree; the 40 runs of this seed lie lower still, just beyond the three "
+    "errors that are allowed."
 )
 
 

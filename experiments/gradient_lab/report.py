@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.gradient_lab import catalogue, laboratory
 from experiments.gradient_lab import exact_part as lab_exact
-from experiments.harness import runner
+from experiments.harness import runner, verdicts
 from pgjax import diagnostics
 
 
@@ -116,7 +116,7 @@ class Line:
 
 
 HEADERS = (
-    "estimator", "bias", "tr Var", "measured", "÷ first", "cosine", "MSE", "noise scale", "gain", "verdict"
+    "estimator", "bias", "tr Var", "measured", "÷ first", "cosine", "MSE", "noise scale", "gain", "finding"
 )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def record(
         statistics = line.found.statistics
         recorder.row(
             quantity="relative bias", variant=name, ours=line.bias, exact=0.0 if not line.entry.bias else None,
-            verdict=line.verdict(),
+            verdict=verdicts.of_bias(line.verdict(), tiny=verdicts.is_tiny(recorder) and line.exact is None),
         )  # fmt: skip
         for quantity, measured in (
             ("tr Var", statistics.variance),
@@ -186,7 +186,9 @@ def record(
             value, stderr = float(measured.value), float(measured.stderr)
             # Below what float32 can tell from zero nothing disagrees.
             rounding = 1e-5 * abs(known or 0.0) + (1e-12 * line.scale if quantity == "tr Var" else 0.0)
-            agrees = None if known is None else runner.verdict(value, stderr, known, z=4.5, tolerance=rounding)
+            tiny = verdicts.is_tiny(recorder)
+            how = {"z": 4.5, "tolerance": rounding, "tiny": tiny}
+            agrees = None if known is None else verdicts.against_exact(value, stderr, known, **how)
             recorder.row(
                 quantity=quantity,
                 variant=name,

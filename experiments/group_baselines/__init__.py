@@ -24,7 +24,7 @@ import numpy as np
 
 from experiments.group_baselines import prompts
 from experiments.group_baselines.prompts import DR_GRPO, GRPO, GRPO_SAMPLE, RLOO, RLOO_PER_TOKEN
-from experiments.harness import runner
+from experiments.harness import runner, verdicts
 from experiments.harness import targets as papers
 from experiments.harness.targets import Above, Digits, Measured, Target
 from pgjax import diagnostics
@@ -98,17 +98,17 @@ class Config:
     """Options; the defaults are what the README shows. Nothing but the sample depends on the sizes."""
 
     points: int = 25
-    """Probabilities of a right answer that are enumerated, between 0.02 and 0.98."""
+    """How many probabilities of a right answer are enumerated, between 0.02 and 0.98."""
     sampled_groups: int = 20_000
-    """Groups of 8 answers that are sampled, p = 0.2."""
+    """How many groups of 8 answers are sampled at p = 0.2."""
     length_groups: int = 4
-    """G of the prompt with a choice of length."""
+    """The group size G on the prompt with a choice of length."""
     long: float = 0.5
-    """Its probability of a long answer."""
+    """The probability of a long answer on that prompt."""
     right: float = 0.2
-    """Its probability of a right answer."""
+    """The probability of a right answer on that prompt."""
     seed: int = 0
-    """Of the sample."""
+    """The seed of the sample."""
 
     def validate(self) -> None:
         runner.require(5 <= self.points <= 201, "--points", self.points, "from 5 to 201")
@@ -168,7 +168,7 @@ def record(config: Config, found: dict, lengths: dict, recorder: runner.Recorder
             ours=mean,
             stderr=stderr,
             exact=known,
-            verdict=runner.verdict(mean, stderr, known, z=4.5),
+            verdict=verdicts.against_exact(mean, stderr, known, z=4.5, tiny=verdicts.is_tiny(recorder)),
         )
     truth = lengths["exact"]
     for name in (RLOO_PER_TOKEN, DR_GRPO, GRPO):
@@ -180,7 +180,7 @@ def record(config: Config, found: dict, lengths: dict, recorder: runner.Recorder
         variant=RLOO_PER_TOKEN,
         ours=float(per_token),
         exact=0.0,
-        verdict=runner.verdict(float(per_token), 0.0, 0.0, tolerance=1e-9),
+        verdict=verdicts.against_exact(float(per_token), 0.0, 0.0, tolerance=1e-9),
     )
 
 

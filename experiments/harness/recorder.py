@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.harness import reports
+from experiments.harness import reports, verdicts
 from experiments.harness.progress import Progress
 
 
@@ -104,23 +104,27 @@ class Recorder:
         printed: str | None = None,
         provenance: str | None = None,
         verdict: str | None = None,
+        against_exact: str | None = None,
         seconds: float | None = None,
     ) -> None:
         """Adds a row to the table: our number ± its standard error beside the exact and the published one.
 
-        `printed` is the published number with the digits that it was printed with.
+        `printed` is the published number with the digits that it was printed with. `verdict` and `against_exact` begin
+        with a word of `verdicts.Verdict`.
 
         Raises:
-            ValueError: a number that is none, or a published one without its provenance: "text" (read in the
-                publication), "code" (in the authors' code), "card" (quoted elsewhere), "mem" (remembered) or "own"
-                (a reference, computed independently and not published).
+            ValueError: a text in the place of a number, a verdict that begins with another word, or a published number
+                without its provenance: "text" (read in the publication), "code" (in the authors' code), "card" (quoted
+                elsewhere), "mem" (remembered) or "own" (a reference, computed independently and never published).
         """
+        for text in filter(None, (verdict, against_exact)):
+            verdicts.word_of(text)
         if (paper is not None or provenance is not None) and provenance not in reports.PROVENANCE:
             known = ", ".join(reports.PROVENANCE)
             raise ValueError(f"provenance: a published number needs one of {known}, got {provenance!r}")
         numbers = {"ours": ours, "stderr": stderr, "exact": exact, "paper": paper, "seconds": seconds}
         words = {"quantity": quantity, "variant": variant, "provenance": provenance, "verdict": verdict}
-        words["printed"] = printed
+        words |= {"printed": printed, "against_exact": against_exact}
         row = {name: None if value is None else float(value) for name, value in numbers.items()} | words
         self._rows.append({name: row[name] for name in reports.COLUMNS})
 

@@ -13,18 +13,22 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.harness import verdicts
 from experiments.harness.runtime import usable_cores
 
 Row = dict[str, Any]
 
-COLUMNS = ("quantity", "variant", "ours", "stderr", "exact", "paper", "provenance", "verdict", "seconds", "printed")
+COLUMNS = (
+    "quantity", "variant", "ours", "stderr", "exact", "paper", "provenance", "verdict", "seconds", "printed",
+    "against_exact",
+)  # fmt: skip
 NUMERIC = ("ours ± s.e.", "exact", "paper", "seconds")
 PROVENANCE = {
-    "text": "read in the publication",
-    "code": "read in the authors' code",
-    "card": "quoted by somebody else",
-    "mem": "remembered, unverified",
-    "own": "computed independently of this code, not published",
+    "text": "The number or the claim was read in the publication.",
+    "code": "It was read in the authors' code.",
+    "card": "Somebody else quotes it.",
+    "mem": "It is remembered and was not verified.",
+    "own": "It is a reference, which was computed independently of this code and never published.",
 }
 PROVENANCE_MARKS = {"code": " (code)", "card": " (quoted)", "mem": " (unverified)", "own": " (reference)"}
 PACKAGES = ("pgjax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "numpy")
@@ -51,13 +55,8 @@ def format_number(value: float | None, stderr: float | None = None) -> str:
     return f"({text})e{power}" if power else text
 
 
-def verdict(ours: float, stderr: float, expected: float, *, z: float = 4.0, tolerance: float = 0.0) -> str:
-    """Whether |ours − expected| ≤ z·stderr + tolerance: "agrees" or "differs", also for NaN."""
-    return "agrees" if abs(ours - expected) <= z * stderr + tolerance else "differs"
-
-
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Headers and cells of *quantity | variant | paper | ours ± s.e. | exact | verdict | seconds*.
+    """Headers and cells of *quantity | variant | paper | ours ± s.e. | exact | against exact | verdict | seconds*.
 
     Columns in which no row has anything are left out; the ± of one column stand below each other.
     """
@@ -67,6 +66,7 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         "paper": [_paper(row) for row in rows],
         "ours ± s.e.": _aligned([format_number(row["ours"], row["stderr"]) for row in rows]),
         "exact": [format_number(row["exact"]) for row in rows],
+        "against exact": [row.get("against_exact") or "" for row in rows],
         "verdict": [row["verdict"] or "" for row in rows],
         "seconds": ["" if row["seconds"] is None else f"{row['seconds']:.1f}" for row in rows],
     }
@@ -108,6 +108,7 @@ def summary_markdown(summary: Mapping[str, Any], environment: Mapping[str, Any],
         markdown_table(*table(rows)) if rows else "No rows were recorded.",
         "\n".join(f"- {note}" for note in summary["notes"]),
         "\n".join(f"- paper, `{source}`: {PROVENANCE[source]}" for source in sources),
+        "\n".join(f"- verdict, {line}" for line in verdicts.legend(row["verdict"] for row in rows)),
         "\n".join(f"![{name}]({name})" for name in figures),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

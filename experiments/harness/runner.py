@@ -32,9 +32,9 @@ from typing import Annotated, Any
 
 from experiments.harness import runtime
 from experiments.harness.recorder import Recorder, UsageError
-from experiments.harness.reports import format_number, verdict
+from experiments.harness.reports import format_number
 
-__all__ = ["Recorder", "UsageError", "execute", "format_number", "main", "require", "usage_errors", "verdict"]
+__all__ = ["Recorder", "UsageError", "execute", "format_number", "main", "require", "usage_errors"]
 
 
 def require(condition: bool, option: str, value: Any, allowed: str) -> None:

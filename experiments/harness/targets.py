@@ -1,7 +1,7 @@
 """What a paper's module declares: the paper, its targets, and the rule by which each of our numbers is judged.
 
-A whole module, `experiments/corridor_optimum.py`, runs by itself and, once its name is in `MODULES` of
-`experiments/papers.py`, among all papers (`full: bool`, for the paper's own sizes, and `plot` may be left out):
+A whole module, `experiments/corridor_optimum.py`, runs by itself. Once its name is in `MODULES` of `experiments/papers`
+it runs among all papers. A module may leave out the option `full: bool`, for the paper's own sizes, and `plot`:
 
     import dataclasses
     from experiments.harness import targets as papers
@@ -30,121 +30,53 @@ A whole module, `experiments/corridor_optimum.py`, runs by itself and, once its 
     if __name__ == "__main__":
         runner.main(__file__, __doc__, Config, run)
 
-Two questions are kept apart: are we right (our number against `exact`), and does the paper agree (against `published`)?
+Two questions are kept apart: is our number right (against `exact`), and does the paper agree with it (against
+`published`)? The words of the answers are those of `verdicts.py`.
 """
 
 import dataclasses
-import decimal
 import json
-import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
-from experiments.harness import reports
+from experiments.harness import reports, verdicts
+from experiments.harness.rules import Above, Digits, Measured, Near, Rule, Within, half_unit, number, share_error
 from experiments.harness.runner import Recorder, UsageError, format_number
+from experiments.harness.verdicts import Verdict
 
-NOT_MEASURED = "not measured"
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """Our number, its standard error (0: nothing was sampled), and the exact value where the oracle knows it."""
-
-    value: float
-    stderr: float = 0.0
-    exact: float | None = None
-
-    @classmethod
-    def of(cls, runs: Any, exact: float | None = None) -> "Measured":
-        """Mean and standard error of `runs [S]`."""
-        from pgjax import diagnostics
-
-        return cls(*map(float, diagnostics.mean_and_stderr(runs)), exact)
-
-    @classmethod
-    def share(cls, hits: Any, exact: float | None = None, *, percent: bool = False) -> "Measured":
-        """The share of `hits` bool `[S]`, with `share_error`, so that none or all of S are not certain."""
-        count, runs, scale = int(sum(hits)), len(hits), 100.0 if percent else 1.0
-        return cls(scale * count / runs, scale * share_error(count, runs), exact)
-
-    def minus(self, other: "Measured") -> "Measured":
-        """The difference of two independent numbers."""
-        exact = None if self.exact is None or other.exact is None else self.exact - other.exact
-        return Measured(self.value - other.value, math.hypot(self.stderr, other.stderr), exact)
-
-
-def share_error(count: float, runs: int) -> float:
-    """√(p (1 − p) / S) with p = (k + 1) / (S + 2), above 0 also for k = 0 and k = S."""
-    p = (count + 1.0) / (runs + 2.0)
-    return (p * (1.0 - p) / runs) ** 0.5
-
-
-@dataclasses.dataclass(frozen=True)
-class Digits:
-    """Equal in every digit that was printed: |ours − published| ≤ half a unit of the last one."""
-
-    def holds(self, ours: Measured, expected: float, printed: str | None) -> bool:
-        return abs(ours.value - expected) <= (1e-9 * max(1.0, abs(expected)) if printed is None else half_unit(printed))
-
-
-@dataclasses.dataclass(frozen=True)
-class Within:
-    """Equal within `errors` standard errors: |ours − expected| ≤ errors · √(stderr² + published_stderr²).
-
-    A printed number adds half a unit of its last digit. With `published_stderr=None` it is as uncertain as ours: it was
-    sampled as often and its error was not given.
-    """
-
-    errors: float = 3.0
-    published_stderr: float | None = 0.0
-
-    def holds(self, ours: Measured, expected: float, printed: str | None) -> bool:
-        rounding = 0.0 if printed is None else half_unit(printed)
-        theirs = ours.stderr if self.published_stderr is None else self.published_stderr
-        return abs(ours.value - expected) <= self.errors * (ours.stderr**2 + theirs**2) ** 0.5 + rounding
-
-
-@dataclasses.dataclass(frozen=True)
-class Near:
-    """Equal within `delta`, for slopes and for numbers that nothing was sampled for."""
-
-    delta: float
-
-    def holds(self, ours: Measured, expected: float, printed: str | None) -> bool:
-        del printed
-        return abs(ours.value - expected) <= self.delta
-
-
-@dataclasses.dataclass(frozen=True)
-class Above:
-    """An ordering: ours is a difference (or a ratio) that is above `bound` by `errors` standard errors."""
-
-    bound: float = 0.0
-    errors: float = 3.0
-
-    def holds(self, ours: Measured, expected: float | None, printed: str | None) -> bool:
-        del expected, printed
-        return ours.value - self.errors * ours.stderr > self.bound
-
-
-Rule = Digits | Within | Near | Above
+__all__ = [
+    "Above",
+    "Digits",
+    "Judgement",
+    "Measured",
+    "Near",
+    "Paper",
+    "Target",
+    "Within",
+    "check",
+    "full_size",
+    "half_unit",
+    "judge",
+    "number",
+    "share_error",
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One number or ordering that is to come out.
+    """One number that a paper's module has to reproduce, or one ordering.
 
     Attributes:
         key: the name under which `check` is given ours.
         quantity, variant: what the table says; units belong in `quantity`.
         rule: how ours is judged.
         published: the number as it was printed, "−11.6"; its digits are its precision. None for an ordering.
-        provenance: where it was found, one of `reports.PROVENANCE`; "own" is a reference that was computed
-            independently and never published.
+        provenance: where the number or the claim was found, one of `reports.PROVENANCE`. None stands for an expectation
+            of our own, and for what mathematics demands.
         exact: what mathematics gives, where it is known beforehand; `Measured.exact` comes before it.
         exact_tolerance: relative; how far from `exact` a number without a standard error may be.
-        headline: its short name in the one-line summary of the paper, which shows those that have one.
-        why: why ours differs from the published one, to be shown if it does.
+        headline: its short name in the table of all papers, which shows those that have one.
+        why: the reason that is shown if ours comes out otherwise.
     """
 
     key: str
@@ -161,7 +93,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Paper:
-    """A paper, what it claims in one sentence, what is to come out, and where public code goes wrong."""
+    """A paper, what it claims in one sentence, its targets, and where public code goes wrong."""
 
     citation: str
     claim: str
@@ -171,42 +103,71 @@ class Paper:
     def __post_init__(self):
         keys = [target.key for target in self.targets]
         if len(set(keys)) < len(keys):
-            raise ValueError(f"targets: keys must differ, got {keys}")
+            raise ValueError(f"targets: each key must stand once, got {keys}")
 
 
-def number(printed: str) -> float:
-    """`"−11.6"` → −11.6; the minus may be typographic."""
-    return float(printed.replace("−", "-"))
+class Judgement(NamedTuple):
+    """Two verdicts: ours against the exact value, and the source against ours; None where there is no such thing."""
+
+    exact: str | None
+    source: str | None
+
+    @property
+    def overall(self) -> str:
+        """The one word of a row: that our number is wrong comes before everything that a source says."""
+        return self.exact if self.source is None or self.exact == Verdict.WRONG else self.source
 
 
-def half_unit(printed: str) -> float:
-    """Half a unit of the last digit of a printed number, and a hair for binary fractions: `"20"` → 0.5."""
-    exponent = decimal.Decimal(printed.replace("−", "-")).as_tuple().exponent
-    return 0.5 * 10.0**exponent * (1 + 1e-9)
+def judge(target: Target, ours: Measured, *, tiny: bool = False) -> Judgement:
+    """Whether our number is right, and whether the source of the target agrees with it.
 
+    Args:
+        tiny: whether the run is a tiny one. It judges only numbers that are not sampled and have an exact value, since
+            all others depend on its size.
 
-def judge(target: Target, ours: Measured) -> str:
-    """The verdict: "agrees", "holds" (an ordering), "differs", "fails", or "differs from the exact value"."""
+    Raises:
+        ValueError: the target has neither a published nor an exact value.
+    """
     exact = target.exact if ours.exact is None else ours.exact
+    has_source = target.published is not None or isinstance(target.rule, Above)
+    if not has_source and exact is None:
+        raise ValueError(f"{target.key}: neither a published nor an exact value to judge by")
+    if tiny and (ours.stderr > 0 or exact is None):
+        unjudged = verdicts.say(Verdict.NOT_JUDGED, verdicts.TINY_RUN)
+        return Judgement(exact=None if exact is None else unjudged, source=unjudged if has_source else None)
+    right = None
     if exact is not None:
         slack = target.exact_tolerance * max(1.0, abs(exact))
-        if not abs(ours.value - exact) <= (4.5 * ours.stderr if ours.stderr > 0 else slack):
-            return "differs from the exact value"
-    if isinstance(target.rule, Above):
-        return "holds" if target.rule.holds(ours, None, None) else "fails"
-    expected = exact if target.published is None else number(target.published)
-    if expected is None:
-        raise ValueError(f"{target.key}: neither a published nor an exact value to judge by")
-    return "agrees" if target.rule.holds(ours, expected, target.published) else "differs"
+        right = verdicts.against_exact(ours.value, ours.stderr, exact, z=4.5, tolerance=slack * (ours.stderr == 0))
+    if has_source:
+        expected = None if target.published is None else number(target.published)
+        holds = target.rule.holds(ours, expected, target.published)
+        return Judgement(exact=right, source=verdicts.against_source(holds, target.provenance))
+    if right == Verdict.AGREES and not target.rule.holds(ours, exact, None):
+        # A sample that is a little too far off for the rule is no proof of an error.
+        right = Verdict.NOT_AS_EXPECTED if ours.stderr > 0 else Verdict.WRONG
+    return Judgement(exact=right, source=None)
 
 
-def check(recorder: Recorder, paper: Paper, measured: Mapping[str, Measured]) -> dict[str, str]:
-    """Adds a row for every target, a note for each that comes out other than published, and `paper.json`.
+def in_order(targets: Iterable[Target]) -> list[Target]:
+    """What was published first, then what is remembered, then what mathematics demands, then references of our own."""
+    behind = ("mem", None, "own")
+    place = lambda source: -1 if source in verdicts.PUBLISHED else behind.index(source)
+    return sorted(targets, key=lambda target: place(target.provenance))
+
+
+def check(
+    recorder: Recorder, paper: Paper, measured: Mapping[str, Measured], *, left_out: Collection[str] = ()
+) -> dict[str, str]:
+    """Adds a row for every target, a note for each that comes out otherwise, and the file `paper.json`.
 
     Targets that `measured` lacks are recorded as not measured.
 
+    Args:
+        left_out: keys of the targets that this run was not asked for; they get no row.
+
     Returns:
-        key → verdict.
+        key → verdict, in the order of the rows.
 
     Raises:
         ValueError: a measured number that no target asks for.
@@ -214,53 +175,57 @@ def check(recorder: Recorder, paper: Paper, measured: Mapping[str, Measured]) ->
     unknown = set(measured) - {target.key for target in paper.targets}
     if unknown:
         raise ValueError(f"measured: no target is called {', '.join(sorted(unknown))}")
-    verdicts, lines, contradictions = {}, [], []
-    for target in paper.targets:
+    tiny, found, lines, contradictions = verdicts.is_tiny(recorder), {}, [], []
+    for target in in_order(target for target in paper.targets if target.key not in left_out):
         ours = measured.get(target.key)
-        found = NOT_MEASURED if ours is None else judge(target, ours)
-        verdicts[target.key] = found
-        exact = target.exact if ours is None or ours.exact is None else ours.exact
-        recorder.row(
-            quantity=target.quantity,
-            variant=target.variant,
-            ours=None if ours is None else ours.value,
-            stderr=ours.stderr if ours is not None and ours.stderr > 0 else None,
-            exact=exact,
-            paper=None if target.published is None else number(target.published),
-            printed=_with_allowance(target),
-            provenance=target.provenance,
-            verdict=found,
-        )
-        if bad(found):
+        judged = Judgement(None, str(Verdict.NOT_MEASURED)) if ours is None else judge(target, ours, tiny=tiny)
+        found[target.key] = judged
+        _add_row(recorder, target, ours, judged)
+        if verdicts.otherwise(judged.overall):
             name = target.quantity if target.variant is None else f"{target.quantity}, {target.variant}"
-            text = f"{name}: {found}. {target.why or 'We have no explanation.'}"
-            contradictions.append({"text": text, "provenance": target.provenance})
+            text = f"{name}: {judged.overall}. {target.why or 'We do not know why.'}"
+            contradictions.append({"text": text, "provenance": target.provenance, "verdict": judged.overall})
             recorder.note(text)
         if target.headline and ours is not None:
-            lines.append(
-                {
-                    "quantity": target.headline,
-                    "published": _published(target),
-                    "ours": format_number(ours.value, ours.stderr if ours.stderr > 0 else None),
-                    "verdict": found,
-                }
-            )
+            lines.append(_headline(target, ours, judged))
     for pitfall in paper.pitfalls:
         recorder.note(pitfall)
+    overall = {key: judged.overall for key, judged in found.items()}
     described = {"citation": paper.citation, "claim": paper.claim, "pitfalls": paper.pitfalls, "headline": lines}
-    described |= {"verdicts": verdicts, "contradictions": contradictions}
+    described |= {"verdicts": overall, "contradictions": contradictions, "tiny": tiny}
+    described["judgements"] = {key: judged._asdict() for key, judged in found.items()}
     text = json.dumps(described, indent=1, ensure_ascii=False)
     recorder.path("paper.json").write_text(text, encoding="utf-8")
-    return verdicts
+    return overall
 
 
-def bad(verdict: str) -> bool:
-    """Whether a verdict says that something came out other than stated."""
-    return verdict.startswith("differs") or verdict == "fails"
+def _add_row(recorder: Recorder, target: Target, ours: Measured | None, judged: Judgement) -> None:
+    recorder.row(
+        quantity=target.quantity,
+        variant=target.variant,
+        ours=None if ours is None else ours.value,
+        stderr=ours.stderr if ours is not None and ours.stderr > 0 else None,
+        exact=_exact(target, ours),
+        paper=None if target.published is None else number(target.published),
+        printed=_with_allowance(target),
+        provenance=target.provenance,
+        verdict=judged.source if judged.source is not None else judged.exact,
+        against_exact=judged.exact,
+    )
+
+
+def _headline(target: Target, ours: Measured, judged: Judgement) -> dict[str, str | None]:
+    return {
+        "quantity": target.headline,
+        "published": _published(target, _exact(target, ours)),
+        "ours": format_number(ours.value, ours.stderr if ours.stderr > 0 else None),
+        "verdict": judged.overall,
+        "provenance": target.provenance,
+    }
 
 
 def full_size(config: Any, sizes: Mapping[str, Any]) -> Any:
-    """`config` with the paper's own sizes if it has `full` set, otherwise as it is.
+    """`config` with the paper's own sizes if its `full` is set, otherwise `config` as it is.
 
     Raises:
         UsageError: one of `sizes` was chosen too.
@@ -270,8 +235,9 @@ def full_size(config: Any, sizes: Mapping[str, Any]) -> Any:
     for name in sizes:
         default = next(field.default for field in dataclasses.fields(config) if field.name == name)
         if getattr(config, name) != default:
-            option = f"--{name.replace('_', '-')} {getattr(config, name)}"
-            raise UsageError(f"{option}: --full sets it; leave one of them out")
+            option = f"--{name.replace('_', '-')}"
+            chosen = f"{option} {getattr(config, name)}"
+            raise UsageError(f"{chosen} and --full exclude each other, because --full sets {option}; leave one out.")
     return dataclasses.replace(config, **sizes)
 
 
@@ -287,7 +253,13 @@ def _with_allowance(target: Target) -> str | None:
     return target.published
 
 
-def _published(target: Target) -> str:
-    if target.published is None:
-        return {None: "", "own": "expected", "mem": "claimed (unverified)"}.get(target.provenance, "claimed")
-    return target.published + reports.PROVENANCE_MARKS.get(target.provenance, "")
+def _exact(target: Target, ours: Measured | None) -> float | None:
+    return target.exact if ours is None or ours.exact is None else ours.exact
+
+
+def _published(target: Target, exact: float | None) -> str:
+    if target.published is not None:
+        return target.published + reports.PROVENANCE_MARKS.get(target.provenance, "")
+    if isinstance(target.rule, Above):
+        return {None: "expected", "own": "expected", "mem": "claimed (unverified)"}.get(target.provenance, "claimed")
+    return f"{format_number(exact)} (exact)"

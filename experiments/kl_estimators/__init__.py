@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import runner
+from experiments.harness import runner, verdicts
 from experiments.harness import targets as papers
 from experiments.harness.targets import Digits, Measured, Target
 from experiments.kl_estimators.uses import ESTIMATORS, by_quadrature, by_sampling, divergence, gradients, in_closed_form
@@ -82,13 +82,13 @@ class Config:
     """Options; the defaults are what the README shows."""
 
     draws: int = 1_000_000
-    """Samples of the check by sampling."""
+    """How many samples check the integrals."""
     nodes: int = 64
-    """Nodes of the quadrature."""
+    """How many nodes the quadrature has."""
     full: bool = False
-    """The post's number of samples, ten million as remembered."""
+    """Use the post's number of samples, which is ten million as far as we remember."""
     seed: int = 0
-    """Of the samples."""
+    """The seed of the samples."""
 
     def validate(self) -> None:
         runner.require(self.draws >= 1000, "--draws", self.draws, "at least 1000")
@@ -140,14 +140,14 @@ def record(config: Config, table: np.ndarray, known: np.ndarray, found: dict, re
                     ours=ours,
                     stderr=stderr,
                     exact=true,
-                    verdict=runner.verdict(ours, stderr, true, z=4.5),
+                    verdict=verdicts.against_exact(ours, stderr, true, z=4.5, tiny=verdicts.is_tiny(recorder)),
                 )
     # ∇E k = E[k ∇ ln π] + E∇k, and E k3 is the KL: as a reward k3 leaves out the gradient that it has as a loss.
     predicted = {"k3": np.linalg.norm(found["backward"]) / np.linalg.norm(found["forward"])}
     for name in ("k2", "k3"):
         quantity = DISTANCE.format(f"score function with −β {name}, / −β", "∇KL(π ‖ ref)")
         ours, true = distances(found)[f"{name} reward"], predicted.get(name)
-        agreed = None if true is None else runner.verdict(ours, 0.0, float(true), tolerance=1e-9)
+        agreed = None if true is None else verdicts.against_exact(ours, 0.0, float(true), tolerance=1e-9)
         recorder.row(quantity=quantity, ours=ours, exact=true, verdict=agreed)
 
 

@@ -11,7 +11,7 @@ Shows    Three bits with one logit η and the loss f(x) = Σ_i (x_i − p_i)², 
          variance of the estimates by enumeration of every group of k, and of 1000 draws as in the paper, with
          standard errors; beside them two constant baselines that nobody has: E f, and the best one, b*.
 Expect   Leave-one-out: the mean is ∇E f for every k; at η = 0 and k = 2 a thirtieth of the variance without a
-         baseline. With the own sample in the mean the gradient is (k − 1)/k of the true one, exactly. At η = −4 two
+         baseline. With the sample itself in its mean the gradient is (k − 1)/k of the true one, exactly. At η = −4 two
          samples are nearly as good as E f known exactly (7 % more variance). Twelve seconds on two CPU cores.
 Departs  Sampling without replacement is left out: its importance weights are not in the library. A group is enumerated
          as a multiset, since its estimate does not depend on the order; the closed form of a U-statistic (Hoeffding
@@ -23,7 +23,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from experiments.harness import runner
+from experiments.harness import runner, verdicts
 from experiments.harness import targets as papers
 from experiments.harness.targets import Digits, Measured, Target
 from experiments.leave_one_out.toy import (
@@ -60,8 +60,8 @@ REFERENCE = {
     },
 }
 SLIPS = {
-    "3.8103e−4": "Exactly 3.81024697e−4, in 40 digits too: the reference's last digit was rounded twice.",
-    "5.353e−4": "Exactly 5.35353086e−4, in 40 digits too: the reference was cut off, not rounded.",
+    "3.8103e−4": "The exact value is 3.81024697e−4, also in 40 digits; the reference's last digit was rounded twice.",
+    "5.353e−4": "The exact value is 5.35353086e−4, also in 40 digits; the reference was cut off, not rounded.",
 }
 GROUP_MEAN = ("0.5000", "0.6667", "0.7500")
 
@@ -88,7 +88,7 @@ def _targets() -> tuple[Target, ...]:
         quantity = "E[estimate] / ∇E f, the k that is farthest off"
         targets.append(Target(f"unbiased {logit:g}", quantity + at, Digits(), variant="leave-one-out", exact=1.0))
         for k, published in zip(GROUPS, GROUP_MEAN, strict=True):
-            add(f"group {k}", f"E[estimate] / ∇E f, k = {k}", published, "own sample in the mean (biased)")
+            add(f"group {k}", f"E[estimate] / ∇E f, k = {k}", published, "sample itself in the mean (biased)")
     quantity = "Var without a baseline / Var with leave-one-out, k = 2, η = 0"
     targets.append(Target("times", quantity, Digits(), "30", "own"))
     return tuple(targets)
@@ -100,7 +100,7 @@ PAPER = papers.Paper(
     targets=_targets(),
     pitfalls=(
         "The plots of the code of 2020 show leave-one-out under the name VIMCO (built-in bl).",
-        "With the own sample in the mean every expected gradient is (k − 1)/k of the true one, whatever η.",
+        "If the mean contains the sample itself, every expected gradient is (k − 1)/k of the true one, whatever η.",
     ),
 )
 
@@ -110,11 +110,11 @@ class Config:
     """Options; the defaults are what the README shows, and the paper's sizes."""
 
     evaluations: int = 8
-    """The most evaluations of f per estimate, k."""
+    """The greatest number k of evaluations of f for one estimate."""
     draws: int = 1000
-    """Estimates drawn for each k; the paper's number."""
+    """How many estimates are drawn for each k; the default is the paper's number."""
     seed: int = 0
-    """Of the draws."""
+    """The seed of the draws."""
 
     def validate(self) -> None:
         runner.require(4 <= self.evaluations <= 12, "--evaluations", self.evaluations, "from 4 to 12")
@@ -169,7 +169,7 @@ def record_draws(draws: dict, curves: dict, gradient: np.ndarray, recorder: runn
                     about = {"quantity": f"{quantity} by sampling, k = {k}, η = {logit:g}", "variant": NAMES[name]}
                     recorder.metrics(about | found_so)
                     if k in (2, max(draws)):
-                        agreed = runner.verdict(float(ours), float(stderr), float(known), z=4.5)
+                        agreed = verdicts.against_exact(**found_so, z=4.5, tiny=verdicts.is_tiny(recorder))
                         recorder.row(**about, **found_so, verdict=agreed)
 
 

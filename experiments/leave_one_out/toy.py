@@ -64,7 +64,7 @@ def summands(logit: jax.Array, named: dict[str, Baseline], batch: Trajectory) ->
 
 
 def of_groups(k: int, *, own: bool = False) -> dict[str, Baseline]:
-    """The baselines that need nothing but the k samples, b with the own sample too if `own`."""
+    """The baselines that need nothing but the k samples, b also with the sample itself in it if `own`."""
     named = {"none": baselines.none()}
     if k > 1:
         named["leave_one_out"] = baselines.leave_one_out(group_size=k)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.harness import runner
+from experiments.harness import runner, verdicts
 from experiments.memory.peer import make_token_peer
 from pgjax import baselines, diagnostics, estimators, evaluation, networks, rollouts, training
 from pgjax.environments.reverse import all_right, make_reverse
@@ -56,7 +56,8 @@ def row_of_runs(recorder: runner.Recorder, runs: np.ndarray, **row) -> None:
     """A row of the mean over runs, with its standard error and t interval."""
     found = diagnostics.mean_interval(np.asarray(runs, float))
     interval = f"95 % t interval {found.low:.4g} to {found.high:.4g}"
-    recorder.row(ours=float(found.value), stderr=float(found.stderr), verdict=interval, **row)
+    verdict = verdicts.say(verdicts.Verdict.NOT_JUDGED, interval)
+    recorder.row(ours=float(found.value), stderr=float(found.stderr), verdict=verdict, **row)
 
 
 # Learning to reverse.
@@ -139,6 +140,7 @@ def until_solved(found: Reversed) -> tuple[np.ndarray, np.ndarray]:
 
 
 def record_reversed(found: dict[int, Reversed], recorder: runner.Recorder) -> None:
+    tiny = verdicts.is_tiny(recorder)
     for length, one in found.items():
         variant, count = f"{length} symbols", len(one.shares)
         updates, seconds = until_solved(one)
@@ -146,18 +148,18 @@ def record_reversed(found: dict[int, Reversed], recorder: runner.Recorder) -> No
             recorder.metrics({"length": length, "run": run, "updates": one.updates, "right": curve})
         last = one.shares[:, -1]
         solved = int((last >= SOLVED).sum())
-        word = "reached" if solved == count else "missed"
-        recorder.row(quantity=f"(b) seeds solved of {count}", variant=variant, ours=solved, verdict=f"{word} (aim all)")
+        all_solved = verdicts.of_aim(solved == count, "all", tiny=tiny)
+        recorder.row(quantity=f"(b) seeds solved of {count}", variant=variant, ours=solved, verdict=all_solved)
         row_of_runs(recorder, last, quantity="(b) share of held-out prompts right everywhere", variant=variant)
-        slowest = f"{updates.min():g} to {updates.max():g}"
+        slowest = verdicts.say(verdicts.Verdict.NOT_JUDGED, f"{updates.min():g} to {updates.max():g}")
         quantity = f"(b) updates until {SOLVED:.0%}, median"
         recorder.row(quantity=quantity, variant=variant, ours=float(np.median(updates)), verdict=slowest)
-        word = "reached" if seconds.max() < MOST_SECONDS else "missed"
+        aim, taken = f"< {MOST_SECONDS:g} each", f"{seconds.min():.1f} to {seconds.max():.1f}"
         recorder.row(
             quantity=f"(b) seconds until {SOLVED:.0%}, median",
             variant=variant,
             ours=float(np.median(seconds)),
-            verdict=f"{word} (aim < {MOST_SECONDS:g} each); {seconds.min():.1f} to {seconds.max():.1f}",
+            verdict=verdicts.of_aim(seconds.max() < MOST_SECONDS, aim, taken, tiny=tiny),
         )
         recorder.row(quantity="(b) compile seconds", variant=variant, ours=one.compile_seconds)
     recorder.note(
@@ -246,6 +248,7 @@ def measure(recipe: Recipe, length: int, episodes: int, updates: int, repetition
 def record_rates(rates: dict[tuple[int, int], Rates], recorder: runner.Recorder) -> None:
     """Rows: medians with ranges, and the ratio judged by its aim."""
     spread = lambda x, digits: f"{min(x):.{digits}f} to {max(x):.{digits}f}"
+    tiny = verdicts.is_tiny(recorder)
     for (length, episodes), found in rates.items():
         problem = f"{length} symbols, {episodes} episodes"
         for name, values in found.tokens.items():
@@ -254,12 +257,11 @@ def record_rates(rates: dict[tuple[int, int], Rates], recorder: runner.Recorder)
                 quantity=f"(c) 10³ tokens/s, {problem}",
                 variant=name,
                 ours=statistics.median(thousands),
-                verdict=spread(thousands, 1),
+                verdict=verdicts.say(verdicts.Verdict.NOT_JUDGED, spread(thousands, 1)),
                 seconds=found.compile_seconds[name],
             )
         ratio = statistics.median(found.ratios)
-        word = "reached" if ratio >= AIM else "missed"
-        verdict = f"{word} (aim ≥ {AIM:g}); {spread(found.ratios, 2)}"
+        verdict = verdicts.of_aim(ratio >= AIM, f"≥ {AIM:g}", spread(found.ratios, 2), tiny=tiny)
         quantity, variant = f"(c) ratio, {problem}", "pgjax / hand-written JAX, one device"
         recorder.row(quantity=quantity, variant=variant, ours=ratio, verdict=verdict)
     recorder.note(

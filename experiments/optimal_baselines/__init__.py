@@ -95,17 +95,17 @@ class Config:
     """Options; the defaults are what the README shows."""
 
     problems: int = 200
-    """Random problems on which the order of the variances is looked at."""
+    """How many random problems the order of the variances is looked at on."""
     lengths: tuple[int, ...] = (4, 16, 64, 256, 1024)
-    """Horizons T at which b* / T is looked at; 16 and, at the end, 1024 must be among them."""
+    """The horizons T at which b* / T is looked at, in increasing order; 16 must be among them, and 1024 the last."""
     runs: int = 16
-    """Independent runs of the baselines that learn."""
+    """How many independent runs the baselines that learn have."""
     batch: int = 256
-    """Episodes of each of their updates."""
+    """How many episodes each of their updates has."""
     updates: int = 40
-    """Updates of each run, at a fixed policy."""
+    """How many updates each run has; the policy is fixed."""
     seed: int = 0
-    """Of the random problems and the samples."""
+    """The seed of the random problems and of the samples."""
 
     def validate(self) -> None:
         runner.require(self.problems >= 64, "--problems", self.problems, "at least 64 (for a share)")

@@ -1,16 +1,19 @@
 """All papers, reproduced: every published number beside ours, as one table and one page.
 
-Claim    Each paper's numbers come out of pgjax's own estimators and oracle; where ours differs, the page says why. What
-         a paper shows but does not print is compared with a reference that was computed independently, marked so.
+Claim    pgjax's own estimators and its oracle reproduce each paper's numbers. Where ours differs, the page says why.
+         What a paper draws but does not print is compared with a reference: a number that was computed independently
+         of this code and never published. References are marked, stand behind the published numbers, and are grey.
 Command  python -m experiments.papers
          python -m experiments.papers --only four_rooms kl_estimators
          python -m experiments.papers --tiny
-Shows    one table, paper | claim | published | ours | verdict | command | seconds, and `report.html`: one file with
-         every figure in it, which opens from disk, without a network, on a phone as well. The last two modules,
-         step_size and baseline_start, are warnings of the textbooks rather than papers.
-Expect   About three minutes on two CPU cores, on each of which a module runs; --tiny one. --full makes the modules
-         larger that can be, which takes hours. An interrupted run goes on with --resume and its directory.
-Departs  Each module's own header says what it departs from; `python -m experiments.NAME --help`.
+Shows    Two tables: paper | claim | verdicts | command | seconds, with a line for each paper, and module | number or
+         claim | published | ours | verdict, with a line for each of the best-known numbers. `report.html` has every
+         number and every figure in one file, which opens from disk, without a network, on a phone as well. The last two
+         modules, step_size and baseline_start, are warnings of the textbooks rather than papers.
+Expect   About four minutes on two CPU cores, each of which runs one module at a time. --tiny takes one or two minutes
+         and claims nothing: it judges only what has an exact value and is not sampled. --full enlarges the modules that
+         have a larger size, which takes hours. An interrupted run goes on with --resume and its directory.
+Departs  Each module's own header says what it departs from: `python -m experiments.NAME --help`.
 """
 
 import contextlib
@@ -26,8 +29,8 @@ from typing import Any
 
 import jax
 
-from experiments.harness import reports, runner
-from experiments.papers import page, processes
+from experiments.harness import reports, runner, verdicts
+from experiments.papers import marked, page, processes
 
 # In the order of the page: module → what differs from its default, where it has more than its paper asks for.
 MODULES: dict[str, dict[str, Any]] = {
@@ -53,19 +56,21 @@ class Config:
     """Options; the defaults are what the README shows."""
 
     only: tuple[str, ...] = ()
-    """These papers' modules alone; all if empty."""
+    """The modules to run, by name; all of them if none is named."""
     full: bool = False
-    """The larger sizes of the modules that have them (`python -m experiments.NAME --help`); hours."""
+    """Run the modules that have a larger size at that size, which takes hours; their own --help says which it is."""
     resume: pathlib.Path | None = None
-    """The directory of an earlier run: its options, and what it finished with them, are taken over."""
+    """The directory of an earlier run, whose options and whose finished modules are taken over."""
     tiny: bool = False
-    """Each module at the size of its tests, to see that everything works, in a minute or two; proves nothing."""
+    """Run each module at the size of its tests: in a minute or two it shows that all works, and it claims nothing."""
 
     def validate(self) -> None:
         unknown = [name for name in self.only if name not in MODULES]
         runner.require(not unknown, "--only", " ".join(unknown), f"some of {', '.join(MODULES)}")
-        runner.require(len(set(self.only)) == len(self.only), "--only", " ".join(self.only), "each once")
-        runner.require(not (self.full and self.tiny), "--full", "beside --tiny", "one of them")
+        each_once = len(set(self.only)) == len(self.only)
+        runner.require(each_once, "--only", " ".join(self.only), "a list that names each module once")
+        if self.full and self.tiny:
+            raise runner.UsageError("--full and --tiny exclude each other; leave one out.")
         if self.resume is not None:
             saved = self.resume / "config.json"
             known = saved.is_file() and {"only", "full", "tiny"} <= json.loads(saved.read_text(encoding="utf-8")).keys()
@@ -77,7 +82,7 @@ class Config:
 
 
 def config_of(module: Any, name: str, config: Config) -> Any:
-    """The module's configuration: its default, its tests', or its paper's size."""
+    """The module's configuration at its default size, at the size of its tests, or at its paper's own."""
     lacking = [part for part in ("PAPER", "Config", "TINY", "run") if not hasattr(module, part)]
     if lacking:
         raise RuntimeError(f"experiments.{name} has no {', '.join(lacking)}, see experiments/harness/targets.py")
@@ -86,10 +91,11 @@ def config_of(module: Any, name: str, config: Config) -> Any:
 
 
 def reproduce(config: Config, recorder: runner.Recorder) -> dict[str, pathlib.Path | None]:
-    """Module → the directory of its run inside this one's, None where it failed; in the order of the page.
+    """Module → the directory of its run inside this one's, or None where it failed; in the order of the page.
 
-    On CPUs as many modules run at once as there are devices, each in a process with one device: most of their programs
-    are too small for two. On an accelerator, which is given to one process, they run one after another in this one.
+    On CPUs as many modules run at once as there are devices, each in a process with one device, because most of their
+    programs are too small for two. An accelerator is given to one process, so there the modules run one after another
+    in this one. What a module prints goes to NAME/output.txt either way.
     """
     taken, left = {}, {}
     for name in config.chosen:
@@ -101,31 +107,36 @@ def reproduce(config: Config, recorder: runner.Recorder) -> dict[str, pathlib.Pa
             left[name] = options
     at_once = min(jax.local_device_count(), len(left)) if jax.default_backend() == "cpu" else 1
     run_them = functools.partial(in_processes, at_once=at_once) if at_once > 1 else in_this_process
-    ran = run_them(left, recorder)
+    ran = run_them(left, recorder, config.tiny)
     return {name: pathlib.Path(taken[name]) if name in taken else ran[name] for name in config.chosen}
 
 
-def in_this_process(left: dict[str, Any], recorder: runner.Recorder) -> dict[str, pathlib.Path | None]:
+def in_this_process(left: dict[str, Any], recorder: runner.Recorder, tiny: bool) -> dict[str, pathlib.Path | None]:
     """Runs the modules with their options one after another."""
     ran = dict.fromkeys(left)
     for index, (name, options) in enumerate(left.items()):
-        recorder.say(f"\n[{index + 1}/{len(left)}] {name}")
+        recorder.say(f"[{index + 1} of {len(left)}] {name}")
         module = importlib.import_module(f"experiments.{name}")
-        plot = getattr(module, "plot", None)
+        plot, output = getattr(module, "plot", None), recorder.path(f"{name}/output.txt")
+        place = {"output_dir": recorder.directory, "run_name": RUN}
         try:
-            ran[name] = runner.execute(name, options, module.run, plot, output_dir=recorder.directory, run_name=RUN)
+            with output.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file), marked.tiny(tiny):
+                ran[name] = runner.execute(name, options, module.run, plot, **place)
         except Exception:
-            recorder.say(traceback.format_exc())
+            recorder.say(output.read_text(encoding="utf-8") + traceback.format_exc())
     return ran
 
 
-def in_processes(left: dict[str, Any], recorder: runner.Recorder, at_once: int) -> dict[str, pathlib.Path | None]:
-    """Runs the modules' own commands, `at_once` at a time; what each prints goes to NAME/output.txt."""
+def in_processes(
+    left: dict[str, Any], recorder: runner.Recorder, tiny: bool, at_once: int
+) -> dict[str, pathlib.Path | None]:
+    """Runs the modules' own commands, `at_once` at a time."""
     ran = dict.fromkeys(left)
     cache = [] if jax.config.jax_enable_compilation_cache else ["--no-cache"]
     place = ["--output-dir", recorder.directory.resolve(), "--run-name", RUN, "--devices", "1", *cache]
+    start = [sys.executable] + ["-m", "experiments.papers.marked"] * tiny
     commands = {
-        name: [sys.executable, *page.arguments(name, reports.plain(options)), *map(str, place)]
+        name: [*start, *page.arguments(name, reports.plain(options)), *map(str, place)]
         for name, options in left.items()
     }
     outputs = {name: recorder.path(f"{name}/output.txt") for name in left}
@@ -141,7 +152,7 @@ def in_processes(left: dict[str, Any], recorder: runner.Recorder, at_once: int) 
 
 
 def finished(directory: pathlib.Path, options: Any) -> bool:
-    """Whether a module's run came to its end there, with these options."""
+    """Whether a module's run with these options came to its end there."""
     if not (directory / "summary.json").is_file():
         return False
     return json.loads((directory / "config.json").read_text(encoding="utf-8")) == reports.plain(options)
@@ -159,20 +170,38 @@ def run(config: Config, recorder: runner.Recorder) -> list[page.Found]:
     config = resumed(config)
     recorder.path("config.json").write_text(json.dumps(reports.plain(config)), encoding="utf-8")
     recorder.resumable()
+    if config.tiny:
+        recorder.say(verdicts.TINY_NOTICE)
     ran = reproduce(config, recorder)
     found = [page.load(directory) for directory in ran.values() if directory is not None]
     failed = [name for name, directory in ran.items() if directory is None]
     for each in found:
         for row in each.summary["rows"]:
             recorder.row(**row | {"quantity": f"{each.name}: {row['quantity']}"})
-    recorder.table("Every paper's best-known numbers", *page.overview(found), numeric=("seconds",))
+    show(config, found, recorder)
     environment = json.loads(recorder.path("environment.json").read_text(encoding="utf-8"))
     report = recorder.path("report.html")
     report.write_text(page.write(found, failed, environment, tiny=config.tiny), encoding="utf-8")
-    for each in found:
-        for contradiction in each.paper["contradictions"]:
-            recorder.note(f"{each.name}: {contradiction['text']}")
-    recorder.note(f"Open {report.name} in a browser: the same, with every figure, in one file.")
+    recorder.note(f"Open {report.name} in a browser: it has every number and every figure in one file.")
     if failed:
         raise RuntimeError(f"{', '.join(failed)} failed, as shown above; the other papers are in {report.name}")
     return found
+
+
+def show(config: Config, found: list[page.Found], recorder: runner.Recorder) -> None:
+    """Adds the tables, and a note for everything red; a tiny run has one line for each paper."""
+    title = "Paper by paper; report.html has every number and every figure"
+    if config.tiny:
+        lines = [[each.name, verdicts.tally(each.verdicts), f"{each.summary['seconds']:.0f}"] for each in found]
+        headers = ("module", "verdicts", "seconds")
+        recorder.table(f"A tiny run, which claims nothing. {title}", headers, lines, numeric=("seconds",))
+        return
+    recorder.table(title, *page.standings(found), numeric=("seconds",))
+    recorder.table("The best-known numbers and claims", *page.headlines(found), numeric=())
+    entries = [(each.name, entry) for each in found for entry in each.paper["contradictions"]]
+    red = [(name, entry) for name, entry in entries if verdicts.colour_of(entry["verdict"]) == "bad"]
+    for name, entry in red:
+        recorder.note(f"{name}: {entry['text']}")
+    if len(entries) > len(red):
+        count = reports.format_count(len(entries) - len(red), "numbers")
+        recorder.note(f"{count} that nobody published came out otherwise than expected; the page says which and why.")

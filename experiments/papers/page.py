@@ -10,8 +10,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.harness import reports
-from experiments.harness import targets as papers
+from experiments.harness import reports, verdicts
+from experiments.harness.verdicts import Verdict
 from experiments.papers.style import PAGE, STYLE
 
 
@@ -21,7 +21,7 @@ class Found:
 
     Attributes:
         name: of the module.
-        paper: citation, claim, headline, verdicts and contradictions, as `_papers.check` wrote them.
+        paper: citation, claim, headline, verdicts and contradictions, as `targets.check` wrote them.
         summary: of the run: rows, notes, tables, seconds.
         figures: title → PNG.
         environment: versions, device, commit and date of this module's run.
@@ -36,13 +36,9 @@ class Found:
     command: str
 
     @property
-    def verdict(self) -> str:
-        """`28 of 30`, and what the others are."""
-        verdicts = list(self.paper["verdicts"].values())
-        good = sum(verdict in ("agrees", "holds") for verdict in verdicts)
-        others = {"differ": sum(map(papers.bad, verdicts)), papers.NOT_MEASURED: verdicts.count(papers.NOT_MEASURED)}
-        rest = [f"{count} {word}" for word, count in others.items() if count]
-        return ", ".join([f"{good} of {len(verdicts)} agree", *rest])
+    def verdicts(self) -> list[str]:
+        """Of every target that the run was asked for."""
+        return list(self.paper["verdicts"].values())
 
 
 def load(directory: pathlib.Path) -> Found:
@@ -77,18 +73,29 @@ def arguments(name: str, config: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def overview(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
-    """Headers and cells of paper | claim | published | ours | verdict | command | seconds, a line for each paper."""
-    lines = []
-    for each in found:
-        headline = each.paper["headline"]
-        named = lambda key, headline=headline: "; ".join(
-            f"{line['quantity']}: {line[key]}" for line in headline if line[key]
-        )
-        seconds = f"{each.summary['seconds']:.0f}"
-        cells = [each.paper["citation"], each.paper["claim"], named("published"), named("ours")]
-        lines.append([*cells, each.verdict, f"`{each.command}`", seconds])
-    return ["paper", "claim", "published", "ours ± s.e.", "verdict", "command", "seconds"], lines
+def standings(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
+    """Headers and cells of paper | claim | verdicts | command | seconds, a line for each paper."""
+    lines = [
+        [
+            each.paper["citation"],
+            each.paper["claim"],
+            verdicts.tally(each.verdicts),
+            f"`{each.command}`",
+            f"{each.summary['seconds']:.0f}",
+        ]
+        for each in found
+    ]
+    return ["paper", "claim", "verdicts", "command", "seconds"], lines
+
+
+def headlines(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
+    """Headers and cells of module | number or claim | published | ours | verdict, a line for each best-known number."""
+    lines = [
+        [each.name, *(line[key] for key in ("quantity", "published", "ours", "verdict"))]
+        for each in found
+        for line in each.paper["headline"]
+    ]
+    return ["module", "number or claim", "published", "ours ± s.e.", "verdict"], lines
 
 
 def write(found: Sequence[Found], failed: Sequence[str], environment: Mapping[str, Any], tiny: bool = False) -> str:
@@ -96,34 +103,33 @@ def write(found: Sequence[Found], failed: Sequence[str], environment: Mapping[st
     body = [
         "<header>",
         "<h1>Policy gradient papers, reproduced</h1>",
-        "<p><strong>A tiny run: it shows that everything works, and its differences mean nothing.</strong></p>" * tiny,
+        f"<p><strong>{_text(verdicts.TINY_NOTICE)}</strong></p>" * tiny,
         f"<p>{_text(_standing(found, failed))}</p>",
         f"<p>{_text(_sources(found))}</p>",
         _facts(environment),
         "</header>",
-        '<section id="overview"><h2>In one table</h2>',
+        '<section id="overview"><h2>Paper by paper</h2>',
         _overview(found),
+        "</section>",
+        '<section id="headlines"><h2>The best-known numbers and claims</h2>',
+        _headlines(found),
         "</section>",
         _contradictions(found),
         *(_paper(each, environment) for each in found),
-        f"<footer><p>{_text(_legend())}</p></footer>",
+        f"<footer><p>{_text(_legend())}</p><ul>{_words(found)}</ul></footer>",
     ]
     return PAGE.replace("STYLE", STYLE).replace("BODY", "\n".join(part for part in body if part))
 
 
 def _standing(found: Sequence[Found], failed: Sequence[str]) -> str:
-    verdicts = [verdict for each in found for verdict in each.paper["verdicts"].values()]
-    good = sum(verdict in ("agrees", "holds") for verdict in verdicts)
-    differing = sum(map(papers.bad, verdicts))
+    every = [verdict for each in found for verdict in each.verdicts]
     modules = reports.format_count(len(found), "modules")
-    words = f"{good} of {len(verdicts)} numbers and orderings of {modules} come out as stated"
-    sources = [entry["provenance"] for each in found for entry in each.paper["contradictions"]]
-    expected, own = sources.count(None), sources.count("own")
-    published = differing - expected - own
-    words += f", {differing} do not ({published} published, {own} of an independent reference, {expected} expected)"
-    unmeasured = verdicts.count(papers.NOT_MEASURED)
-    words += f", {unmeasured} were not measured at this size." if unmeasured else "."
-    return words + (f" Failed, and missing here: {', '.join(failed)}." if failed else "")
+    words = f"{len(every)} numbers and claims of {modules}: {verdicts.tally(every)}."
+    wrong = sum(verdicts.word_of(verdict) == Verdict.WRONG for verdict in every)
+    differing = sum(verdicts.word_of(verdict) == Verdict.DIFFERS for verdict in every)
+    words += f" Red marks the published numbers and claims that do not come out ({differing})"
+    words += f" and those numbers of ours that are not the exact value ({wrong}); all else is green or grey."
+    return words + (f" These modules failed and are missing here: {', '.join(failed)}." if failed else "")
 
 
 def _sources(found: Sequence[Found]) -> str:
@@ -132,9 +138,9 @@ def _sources(found: Sequence[Found]) -> str:
     count = lambda *sources: sum(row["paper"] is not None and row["provenance"] in sources for row in rows)
     claims = sum(row["paper"] is None and row["provenance"] != "own" for row in rows)
     return (
-        f"{count('text', 'code', 'card')} numbers stand in the publications, in their code or in quotations of them, "
-        f"{count('mem')} more from memory, and {claims} claims name no number; {count('own')} are references, computed "
-        "independently of this code for what a publication only draws. The others are what mathematics demands."
+        f"Numbers that stand in a publication, in its code or in a quotation of it: {count(*verdicts.PUBLISHED)}. "
+        f"Remembered numbers: {count('mem')}. Claims that name no number: {claims}. References, which were computed "
+        f"independently of this code for what a publication only draws: {count('own')}. Mathematics demands the others."
     )
 
 
@@ -154,30 +160,38 @@ def _facts(environment: Mapping[str, Any]) -> str:
 
 
 def _overview(found: Sequence[Found]) -> str:
-    headers, lines = overview(found)
+    headers, lines = standings(found)
     rows = []
     for each, line in zip(found, lines, strict=True):
-        cells = [_text(cell) for cell in line]
-        cells[0] = f'<a href="#{each.name}">{cells[0]}</a>'
-        for i, key in ((2, "published"), (3, "ours")):
-            entries = [(entry["quantity"], entry[key]) for entry in each.paper["headline"] if entry[key]]
-            cells[i] = "".join(f"<div><small>{_text(name)}</small> {_text(value)}</div>" for name, value in entries)
-        cells[4] = _badge(each)
-        cells[5] = _command(each)
+        citation, claim, _, _, seconds = map(_text, line)
+        cells = [f'<a href="#{each.name}">{citation}</a>', claim, _badge(each), _command(each), seconds]
         labelled = zip(headers, cells, strict=True)
         rows.append("<tr>" + "".join(f'<td data-label="{name}">{cell}</td>' for name, cell in labelled) + "</tr>")
     return _table(headers, rows, "stacked")
 
 
+def _headlines(found: Sequence[Found]) -> str:
+    headers, lines = headlines(found)
+    return _plain_table(headers, lines, [line["provenance"] for each in found for line in each.paper["headline"]])
+
+
 def _contradictions(found: Sequence[Found]) -> str:
-    items = [
-        f'<li><a href="#{each.name}">{_text(each.name)}</a> ({_source(entry)}): {_text(entry["text"])}</li>'
-        for each in found
-        for entry in each.paper["contradictions"]
-    ]
-    if not items:
-        return ""
-    return f'<section id="differs"><h2>What came out otherwise, and why</h2><ul>{"".join(items)}</ul></section>'
+    """What is red, with its reason, and below it in grey what was never published and comes out otherwise."""
+    items = {True: [], False: []}
+    for each in found:
+        for entry in each.paper["contradictions"]:
+            link = f'<a href="#{each.name}">{_text(each.name)}</a>'
+            red = verdicts.colour_of(entry["verdict"]) == "bad"
+            items[red].append(f"<li>{link} ({_source(entry)}): {_text(entry['text'])}</li>")
+    parts = {
+        "differs": ("What a publication says otherwise, and where our number is wrong", items[True]),
+        "unexpected": ("What was never published and comes out otherwise", items[False]),
+    }
+    return "\n".join(
+        f'<section id="{name}"><h2>{title}</h2><ul>{"".join(lines)}</ul></section>'
+        for name, (title, lines) in parts.items()
+        if lines
+    )
 
 
 def _source(entry: Mapping[str, Any]) -> str:
@@ -190,12 +204,15 @@ def _command(each: Found) -> str:
 
 
 def _elsewhere(each: Found, environment: Mapping[str, Any]) -> str:
-    """Where a module that an earlier run finished was run, if not as the page says."""
-    standing = lambda e: (f"commit {e['commit']}", "with uncommitted changes" * bool(e["uncommitted_changes"]))
-    ours, whole = ((*standing(e), reports.format_machine(e)) for e in (each.environment, environment))
-    if ours == whole:
+    """Where a module was run that an earlier run finished, if that is not what the page says of all."""
+    # A module's own process has one of the devices, so their number says nothing.
+    place = lambda e: [e[key] for key in ("commit", "uncommitted_changes", "device_kind", "threads", "versions")]
+    if place(each.environment) == place(environment):
         return ""
-    return f" Taken over: {', '.join(filter(None, ours))}, {each.environment['date']}."
+    changed = "with uncommitted changes" * bool(each.environment["uncommitted_changes"])
+    machine = reports.format_machine(each.environment)
+    facts = [f"commit {each.environment['commit']}", changed, machine, each.environment["date"]]
+    return f" Taken over: {', '.join(filter(None, facts))}."
 
 
 def _paper(each: Found, environment: Mapping[str, Any]) -> str:
@@ -210,6 +227,7 @@ def _paper(each: Found, environment: Mapping[str, Any]) -> str:
         for made in each.summary["tables"]
     )
     headers, lines = reports.table(each.summary["rows"])
+    sources = [row["provenance"] for row in each.summary["rows"]]
     took = reports.format_duration(each.summary["seconds"])
     return "\n".join(
         [
@@ -221,22 +239,27 @@ def _paper(each: Found, environment: Mapping[str, Any]) -> str:
             tables,
             f"<ul>{notes}</ul>" if notes else "",
             f"<details{' open' * (len(lines) <= 30)}><summary>{reports.format_count(len(lines), 'rows')}, number by "
-            f"number</summary>{_plain_table(headers, lines)}</details>",
-            '<p><a href="#overview">to the table</a></p>',
+            f"number</summary>{_plain_table(headers, lines, sources)}</details>",
+            '<p><a href="#overview">Back to the table of all papers</a></p>',
             "</section>",
         ]
     )
 
 
-def _plain_table(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    numbers = [name in reports.NUMERIC for name in headers]
-    verdicts = [name == "verdict" for name in headers]
+def _plain_table(headers: Sequence[str], lines: Sequence[Sequence[str]], sources: Sequence[str | None] = ()) -> str:
+    """Cells as they are, verdicts in their colours; a line whose source is a reference of our own is grey."""
 
-    def cell(text: str, name: str, is_number: bool, is_verdict: bool) -> str:
-        style = ' class="number"' if is_number else ' class="bad"' if is_verdict and papers.bad(text.strip()) else ""
-        return f'<td{style} data-label="{_text(name)}">{_text(text.strip())}</td>'
+    def cell(text: str, name: str) -> str:
+        text = text.strip()
+        kind = "number" if name in reports.NUMERIC else ""
+        if name in ("verdict", "against exact") and text:
+            kind = verdicts.colour_of(text)
+        return f'<td{f" class={kind!r}" * bool(kind)} data-label="{_text(name)}">{_text(text)}</td>'
 
-    rows = ["<tr>" + "".join(map(cell, line, headers, numbers, verdicts)) + "</tr>" for line in lines]
+    rows = []
+    for number, line in enumerate(lines):
+        grey = ' class="reference"' if number < len(sources) and sources[number] == "own" else ""
+        rows.append(f"<tr{grey}>" + "".join(map(cell, line, headers)) + "</tr>")
     return _table(headers, rows, "wide")
 
 
@@ -249,16 +272,23 @@ def _table(headers: Sequence[str], rows: Sequence[str], kind: str) -> str:
 
 
 def _badge(each: Found) -> str:
-    kind = "badge bad" if each.paper["contradictions"] else "badge"
-    return f'<span class="{kind}">{_text(each.verdict)}</span>'
+    kind = verdicts.colour_of_all(each.verdicts)
+    return f'<span class="badge {kind}">{_text(verdicts.tally(each.verdicts))}</span>'
 
 
 def _legend() -> str:
-    marks = ", ".join(f"“{name}”: {meaning}" for name, meaning in reports.PROVENANCE.items())
+    marks = " ".join(f"“{name}”: {meaning}" for name, meaning in reports.PROVENANCE.items())
     return (
-        f"± is a standard error; that of a published number is what it is judged with. Sources: {marks}. They are "
-        "marked (code), (quoted), (unverified) and (reference); a number without a mark was read in the publication."
+        "± is a standard error; that of a published number is the error that it is judged with. A number is marked "
+        "(code), (quoted), (unverified) or (reference) by its source; a number without a mark was read in the "
+        f"publication. The sources are these. {marks}"
     )
+
+
+def _words(found: Sequence[Found]) -> str:
+    used = {verdicts.word_of(verdict) for each in found for verdict in each.verdicts}
+    words = [verdict for verdict in Verdict if verdict in used]
+    return "".join(f'<li><span class="{word.colour}">{word}</span>: {_text(word.meaning)}</li>' for word in words)
 
 
 def _text(text: str) -> str:

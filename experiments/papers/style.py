@@ -38,13 +38,13 @@ table { border-collapse: collapse; font-size: .85rem; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
 th { color: var(--grey); font-weight: 600; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.bad { color: var(--bad); font-weight: 600; }
+.good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; } .neutral { color: var(--grey); }
+tr.reference td:not(.bad) { color: var(--grey); }
 small { color: var(--grey); }
 summary { cursor: pointer; color: var(--grey); }
 footer { color: var(--grey); font-size: .85rem; margin-top: 2rem; }
 .badge { border: 1px solid currentColor; border-radius: 1rem; padding: .05rem .6rem; font-size: .8rem;
-  color: var(--good); display: inline-block; }
-.badge.bad { color: var(--bad); }
+  font-weight: 400; display: inline-block; }
 @media (max-width: 50rem) {
   body { padding: .8rem; }
   table.stacked thead { display: none; }
@@ -58,6 +58,5 @@ footer { color: var(--grey); font-size: .85rem; margin-top: 2rem; }
   table.wide td { display: inline-block; border: 0; padding: 0 .8rem 0 0; }
   table.wide td:first-child { display: block; font-weight: 600; }
   table.wide td:not(:first-child)::before { content: attr(data-label) ": "; color: var(--grey); font-weight: 400; }
-  table.stacked td > div { display: inline; } table.stacked td > div:not(:last-child)::after { content: "; "; }
 }
 """

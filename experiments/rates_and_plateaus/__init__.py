@@ -40,13 +40,13 @@ class Config:
     """Options; the defaults are what the README shows."""
 
     runs: int = 100
-    """Runs of the stochastic natural gradient; the paper has 20."""
+    """How many runs the stochastic natural gradient has; the paper has 20."""
     updates: int = 100_000
-    """Updates of each; the tail is fitted from 3·10⁴ on."""
+    """How many updates each run has; the tail is fitted from 3·10⁴ on."""
     step_size: float = known.STEP_SIZE
-    """η of the natural gradient; the references and the times of the slopes are for 0.05."""
+    """The step size η of the natural gradient; the references and the times of the slopes are for 0.05."""
     seed: int = 0
-    """Of the pulls; the arms stay."""
+    """The seed of the pulls; the arms do not depend on it."""
 
     def validate(self) -> None:
         runner.require(self.runs >= 2 * known.GROUP, "--runs", self.runs, f"at least {2 * known.GROUP}")
@@ -225,7 +225,9 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
             measured = measure_gaps(config, times, found) | measure_exact(climbs)
     papers.check(recorder, PAPER, measured)
     early_gaps(config, times, found, recorder)
-    recorder.note(f"± is the standard error over {config.runs} runs; gaps are exact, and so is what has no ±.")
+    recorder.note(
+        f"± is the standard error over {config.runs} runs; each run's gap is exact, as are numbers without ±."
+    )
     np.savez_compressed(recorder.path("curves.npz"), times=times, gaps=found, climbs=climbs)
     return {"config": config, "times": times, "gaps": found, "climbs": climbs, "measured": measured}
 

@@ -1,4 +1,4 @@
-"""What `rates_and_plateaus` is to reproduce of Mei et al. 2020 and 2022, and the problems that the numbers are of."""
+"""Targets of `rates_and_plateaus` from Mei et al. 2020 and 2022, and the problems that they are about."""
 
 import dataclasses
 import math

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.harness import verdicts
 from experiments.harness.runner import Recorder
 from pgjax import baselines, diagnostics, estimators, exact, rollouts
 from pgjax.distributions import categorical
@@ -20,7 +21,7 @@ def exact_moments(variants: Mapping[str, tuple[MakeEstimator, int]], recorder: R
     """Bias and tr Var of estimates on the short corridor, by enumeration in float64: no sampling error.
 
     The walker sees where it is, takes the right way with probability 3/4 everywhere, and has 8 steps. Two wrong twins
-    stand beside the variants: the batch mean that contains the own episode, and ρ̂ refreshed before its use.
+    stand beside the variants: the batch mean that contains the episode itself, and ρ̂ refreshed before its use.
 
     Args:
         variants: name → (policy and v(X_t) → estimator, episodes in a batch); v is the exact value at the first step,
@@ -72,7 +73,7 @@ def exact_moments(variants: Mapping[str, tuple[MakeEstimator, int]], recorder: R
                 variant=name,
                 ours=float(jnp.vdot(mean, gradient) / jnp.vdot(gradient, gradient)),
                 exact=factor,
-                verdict="exact" if error < 1e-10 else "differs",
+                verdict=verdicts.against_exact(float(error), 0.0, 0.0, tolerance=1e-10),
             )
         variances = {name: found[name][1] for name in right}
         for name, variance in variances.items():

@@ -38,14 +38,15 @@ PAPER = papers.Paper(
     pitfalls=(
         "θ₀ = 0, as the box says for example, is p = ½ and v = −12.0: a flat curve. The figures begin near −80.",
         "A widely copied program pays 0 for the last step: its curves end at −10.66, above its own line at −11.6.",
-        "The same program clips p to [.05, .95] and takes the clipped policy's score, the gradient of none that is "
-        "played; clipping hides the runs that diverge, and with them the reason to prefer 2⁻¹³ over 2⁻¹².",
-        "Its step sizes are decimal, 2·10⁻⁴, 2·10⁻⁵ and 2·10⁻³, with the baseline 2·10⁻³ and 2·10⁻²; and it updates w "
-        "before the weight is formed, which shrinks every update by 1 − α_w.",
-        "The box updates θ and w at every step of the finished episode: w has then absorbed returns that A_t helped to "
-        "make, and step t of the expected update is multiplied by (1 − α_w)ᵗ; and ∇ ln f is taken at a θ that has "
-        "moved away from the policy that acted, so that the steps to the left of a long episode push it on and on: the "
-        "runs that diverge at 2⁻¹² are due to this (updated once per episode, none of 1000 did in 100 episodes).",
+        "The same program clips p to [.05, .95] and takes the clipped policy's score, which is the gradient of no "
+        "policy that is played. Clipping hides the runs that diverge, and with them the reason to prefer 2⁻¹³ to 2⁻¹².",
+        "Its step sizes are decimal: 2·10⁻⁴, 2·10⁻⁵ and 2·10⁻³, and with the baseline 2·10⁻³ and 2·10⁻². It updates w "
+        "before it forms the weight, which shrinks every update by the factor 1 − α_w.",
+        "The box updates θ and w at every step of the finished episode. By step t, w has absorbed returns that A_t "
+        "helped to make, which multiplies this step of the expected update by (1 − α_w)ᵗ. And ∇ ln f is taken at a θ "
+        "that has moved away from the policy that acted, so that the steps to the left of a long episode push it on "
+        "and on. The runs at 2⁻¹² diverge for this reason: with one update per episode none of 1000 did in 100 "
+        "episodes.",
     ),
 )
 
@@ -89,25 +90,25 @@ class Config:
     """Options; the defaults are what the README shows."""
 
     runs: int = 100
-    """Runs of each curve; 100 is the figures' own number, as it is remembered."""
+    """How many runs each curve averages; the figures average 100, as far as we remember."""
     episodes: int = 1000
-    """Episodes of each run."""
+    """How many episodes each run has."""
     cap: int = 1000
-    """Steps after which an episode is cut."""
+    """How many steps an episode may take before it is cut."""
     p_min: float = 0.05
-    """Where p is clipped: to [p_min, 1 − p_min]. The reference is for 0.05."""
+    """The clipped variant keeps p in [p_min, 1 − p_min]; the reference has 0.05."""
     decay: float = 0.9
-    """Of the moving average that is the corrected variant's baseline, per episode."""
+    """The decay per episode of the moving average that is the corrected variant's baseline."""
     short_runs: int = 500
-    """Runs of 100 episodes that the shares of diverged runs are counted in."""
+    """How many runs of 100 episodes the shares of diverged runs are counted in."""
     long_cap: int = 4000
-    """Steps after which the episodes of diverged runs are cut when these play on."""
+    """How many steps an episode may take when a diverged run plays on."""
     samples: int = 40_000
-    """Episodes at each fixed policy."""
+    """How many episodes are sampled at each fixed policy."""
     seed: int = 0
-    """Of everything."""
+    """The seed of every random number in this experiment."""
     full: bool = False
-    """1000 runs of each curve and for each share, some ten minutes; the paper's own number is the default's."""
+    """Use 1000 runs for each curve and each share, which takes some ten minutes; the book has the default's 100."""
 
     def validate(self) -> None:
         papers.full_size(self, FULL)

@@ -1,4 +1,4 @@
-"""What is to come out of the short corridor: the targets of `experiments.short_corridor`."""
+"""Targets of `short_corridor`: what the book says, and what an independent reference found."""
 
 import itertools
 import math

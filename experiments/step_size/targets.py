@@ -1,5 +1,6 @@
-"""What `step_size` is to find, stated before it was run, and the problems that it runs on."""
+"""Targets of `step_size`, which were stated before it was run, and the problems that it runs on."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from experiments.harness import targets as papers
@@ -41,7 +42,8 @@ def problems() -> dict[str, Problem]:
 
 LARGEST = 2 ** POWERS[BANDIT][-1]
 COUNTED = (
-    "One step decides: without baseline the first arm that pays, with ρ(θ) the 0.7-arm only if it is pulled first."
+    "One step decides. Without a baseline a run stays with the first arm that pays; with ρ(θ) it stays with the arm "
+    "that pays 0.7 only if it pulls that arm first."
 )
 PAPER = papers.Paper(
     citation="Williams 1992; Chung et al. 2021 (over-commitment); Mei et al. 2020 (flat gradients)",
@@ -94,3 +96,8 @@ PAPER = papers.Paper(
         "A low return after training may be slowness or sureness; the entropy tells them apart, the return does not.",
     ),
 )
+
+
+def left_out(problems: Collection[str]) -> list[str]:
+    """Keys of the targets of those problems that were not asked for; a target's quantity begins with its problem."""
+    return [target.key for target in PAPER.targets if target.quantity.partition(",")[0] not in problems]

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.harness import verdicts
 from experiments.harness.recorder import Recorder
 from pgjax import baselines, environments, estimators, evaluation, networks, rollouts, training
 from pgjax.types import Baseline, Policy, TrainState
@@ -124,11 +125,12 @@ def time_to_solve(seeds: range, options: dict[str, Any], recorder: Recorder) -> 
         }
         # Where a seed is not solved, there is no time to solve: every aim is missed.
         row = functools.partial(recorder.row, variant=name)
-        word = "reached" if solved == len(runs) else "missed"
-        row(quantity=f"(a) seeds solved of {len(runs)}", ours=solved, verdict=f"{word} (aim all)")
+        judge = functools.partial(verdicts.of_aim, tiny=verdicts.is_tiny(recorder))
+        every = solved == len(runs)
+        row(quantity=f"(a) seeds solved of {len(runs)}", ours=solved, verdict=judge(every, "all"))
         for quantity, (key, aim) in times.items():
             median, judged = statistics.median(one[key] for one in runs), None
             if aim is not None:
-                judged = f"{word if median < aim else 'missed'} (aim < {aim:g})"
+                judged = judge(every and median < aim, f"< {aim:g}")
             row(quantity=f"(a) {quantity}, median", ours=median, verdict=judged)
     return found

@@ -113,7 +113,7 @@ def _row(
     recorder: runner.Recorder, quantity: str, run: str, estimate: Estimate | None, seconds: float | None = None
 ) -> None:
     if estimate is None:
-        recorder.row(quantity=quantity, variant=run, verdict="failed")
+        recorder.row(quantity=quantity, variant=run, verdict="not measured: the run failed")
     else:
         value, stderr = float(estimate.value), float(estimate.stderr)
         recorder.row(quantity=quantity, variant=run, ours=value, stderr=stderr, seconds=seconds)

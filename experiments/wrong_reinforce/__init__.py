@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.harness import runner
+from experiments.harness import runner, verdicts
 from experiments.shared.exact_room import Room, make_room
 from experiments.wrong_reinforce import measurements as measure
 from experiments.wrong_reinforce import page
@@ -95,14 +95,14 @@ def run(config: Config, recorder: runner.Recorder) -> Results:
     record(results, recorder)
     recorder.path("museum.md").write_text(page.write(exhibits, found, twins, results.verdicts()), encoding="utf-8")
     recorder.note("museum.md has each wrong line, why it looks right, what it climbs, how to mend it and where it was.")
-    unexpected = {name: word for name, word in results.verdicts().items() if word not in ("caught", "passes")}
+    unexpected = {name: word for name, word in results.verdicts().items() if verdicts.otherwise(word)}
     if unexpected:
-        raise RuntimeError("; ".join(f"{word}: {name}" for name, word in unexpected.items()))
+        raise RuntimeError("; ".join(f"{name} is {word}" for name, word in unexpected.items()))
     return results
 
 
 def record(results: Results, recorder: runner.Recorder) -> None:
-    verdicts = results.verdicts()
+    judged = results.verdicts()
     number = lambda x: "" if x is None else f"{0.0 if abs(x) < measure.TOLERANCE else x:.4g}"
     recorder.table(
         "E[ĝ] of each exhibit against ∇ρ: length along it (1 is right), cosine, relative bias",
@@ -115,7 +115,7 @@ def record(results: Results, recorder: runner.Recorder) -> None:
                 number(found.cosine),
                 number(found.bias),
                 f"{results.twins[results.exhibits[name].twin].bias:.0e}",
-                verdicts[name],
+                judged[name],
             ]
             for name, found in results.found.items()
         ],
@@ -127,7 +127,7 @@ def record(results: Results, recorder: runner.Recorder) -> None:
             variant=name,
             ours=found.ratio,
             exact=found.predicted_ratio,
-            verdict=verdicts[name],
+            verdict=judged[name],
         )
     for name, found in results.found.items():
         recorder.row(
@@ -135,12 +135,12 @@ def record(results: Results, recorder: runner.Recorder) -> None:
             variant=name,
             ours=found.bias,
             exact=found.predicted_bias,
-            verdict=verdicts[name],
+            verdict=judged[name],
         )
     for key, found in results.twins.items():
         label = TWINS[key].label
         quantity = "right twin: ‖E[ĝ] − ∇ρ‖ / ‖∇ρ‖"
-        recorder.row(quantity=quantity, variant=label, ours=found.bias, exact=0.0, verdict=verdicts[label])
+        recorder.row(quantity=quantity, variant=label, ours=found.bias, exact=0.0, verdict=judged[label])
     misses = [found.miss for found in results.found.values() if found.miss is not None]
     recorder.note(
         f"exact: by dynamic programs and binomial sums, not by enumeration; {len(misses)} of {len(results.found)} "
@@ -150,11 +150,11 @@ def record(results: Results, recorder: runner.Recorder) -> None:
 
 def finding(results: Results) -> str:
     """How many are caught, how many of them point elsewhere, how many twins pass; all from the data."""
-    verdicts = results.verdicts()
+    judged = results.verdicts()
     wrong = [name for name, exhibit in results.exhibits.items() if not exhibit.innocent]
-    caught = [name for name in wrong if verdicts[name] == "caught"]
+    caught = [name for name in wrong if judged[name] == measure.CAUGHT]
     elsewhere = sum(results.found[name].cosine < 1 - 1e-9 for name in caught)
-    passed = sum(verdicts[TWINS[key].label] == "passes" for key in results.twins)
+    passed = sum(judged[TWINS[key].label] == measure.PASSES for key in results.twins)
     return (
         f"{len(caught)} of {len(wrong)} wrong REINFORCEs are caught: {elsewhere} do not point along ∇ρ, "
         f"{len(caught) - elsewhere} do, at another length; {passed} of {len(results.twins)} right twins pass"

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.harness import verdicts
+from experiments.harness.verdicts import Verdict
 from experiments.shared.exact_room import Room, look
 from experiments.wrong_reinforce.museum import Exhibit
 from experiments.wrong_reinforce.twins import TWINS
@@ -14,6 +16,7 @@ from pgjax import exact
 
 TOLERANCE = 1e-10
 CAUGHT_ABOVE = 1e-6
+CAUGHT, PASSES = verdicts.say(Verdict.AGREES, "caught"), verdicts.say(Verdict.AGREES, "passes")
 
 
 class Place(NamedTuple):
@@ -134,9 +137,9 @@ def facts(mean: jax.Array, variance: float, target: jax.Array, predicted: jax.Ar
 
 
 def verdict(found: Found, *, wrong: bool) -> str:
-    """Says "caught" or "passes" where all is as it should be, and capitals where it is not, NaN included."""
+    """CAUGHT or PASSES where all is as it should be, and otherwise what is wrong; a NaN is never right."""
     if found.miss is not None and not found.miss <= TOLERANCE:
-        return "NOT AS PREDICTED"
+        return verdicts.say(Verdict.WRONG, "not as predicted")
     if wrong:
-        return "caught" if found.bias > CAUGHT_ABOVE else "NOT CAUGHT"
-    return "passes" if found.bias <= TOLERANCE else "FAILS"
+        return CAUGHT if found.bias > CAUGHT_ABOVE else verdicts.say(Verdict.WRONG, "not caught")
+    return PASSES if found.bias <= TOLERANCE else verdicts.say(Verdict.WRONG, "does not pass")

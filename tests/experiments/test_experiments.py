@@ -63,7 +63,7 @@ def test_the_exact_part_is_exact(exact_rows):
     means = {row["variant"]: row for row in exact_rows if row["quantity"].startswith("(a) E[")}
     assert len(means) == len(variance_reduction.VARIANTS) + 2
     for row in means.values():
-        assert row["verdict"] == "exact" and abs(row["ours"] - row["exact"]) < 1e-10
+        assert row["verdict"] == "agrees" and abs(row["ours"] - row["exact"]) < 1e-10
     assert means["wrong: batch mean with own episode"]["ours"] == pytest.approx(0.5)
     assert means["wrong: ρ̂ refreshed before use"]["ours"] == pytest.approx(0.9)
 
@@ -494,7 +494,10 @@ def test_the_good_runs_of_a_sweep_are_evaluated_and_saved_where_others_fail(tmp_
     directory = tmp_path / "results" / "train" / "sweep-incomplete"
     assert {"policy.safetensors", "learning_curve.png", "summary.md"} <= {path.name for path in directory.iterdir()}
     rows = {row["variant"]: row for row in summary(directory)["rows"] if row["quantity"] == "evaluated return"}
-    assert rows["lr 1e+38, seed 0"]["verdict"] == "failed" and rows["lr 1e+38, seed 0"]["ours"] is None
+    assert (
+        rows["lr 1e+38, seed 0"]["verdict"] == "not measured: the run failed"
+        and rows["lr 1e+38, seed 0"]["ours"] is None
+    )
     _, _, params = policies.load_policy(directory)
     assert rows["lr 0.01, seed 0"]["ours"] is not None
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))

@@ -101,7 +101,12 @@ def test_with_an_oracle_every_number_is_exact_and_the_sample_agrees(tabular):
     biases = [rows["relative bias", name]["ours"] for name in names]
     np.testing.assert_allclose(biases, [0.0, 0.5, 0.0, 0.5], atol=1e-9)
     verdicts = [rows["relative bias", name]["verdict"] for name in names]
-    assert verdicts == ["unbiased", f"biased: {catalogue.OWN_SAMPLE}", "unbiased", "biased"]
+    assert verdicts == [
+        "agrees: unbiased",
+        f"agrees: biased: {catalogue.OWN_SAMPLE}",
+        "agrees: unbiased",
+        "not judged: biased",
+    ]
 
 
 def test_the_parts_of_the_variance_add_up(tabular):
@@ -117,14 +122,14 @@ def test_a_false_claim_is_told(own_module, monkeypatch, tmp_path):
     wrong = catalogue.CATALOGUE["G₁, batch mean (Dr. GRPO)"]._replace(bias="")
     monkeypatch.setitem(catalogue.CATALOGUE, "G₁", wrong)
     _, summary = execute(dataclasses.replace(gradient_lab.TINY, only=("G₁",)), tmp_path)
-    assert summary["rows"][0]["verdict"].startswith("DIFFERS")
+    assert summary["rows"][0]["verdict"].startswith("wrong")
 
 
 def test_what_is_no_number_is_never_called_unbiased(own_module, tmp_path):
     config = dataclasses.replace(gradient_lab.TINY, only=("G₁",), estimator=("own_lab:not_a_number",))
     _, summary = execute(config, tmp_path)
     verdicts = {row["variant"]: row["verdict"] for row in summary["rows"] if row["quantity"] == "relative bias"}
-    assert verdicts == {"G₁": "unbiased", "own_lab:not_a_number": "NOT FINITE"}
+    assert verdicts == {"G₁": "agrees: unbiased", "own_lab:not_a_number": "wrong: not finite"}
 
 
 @pytest.mark.slow
@@ -132,7 +137,7 @@ def test_probabilities_that_float32_rounds_make_no_estimator_biased(tmp_path):
     config = gradient_lab.Config(problem="random", episodes=256, only=("Gₜ (GPOMDP)", "γ = 0.9"))
     _, summary = execute(config, tmp_path)
     verdicts = [row["verdict"] for row in summary["rows"] if row["quantity"] == "relative bias"]
-    assert verdicts[0] == "unbiased" and all(verdict.startswith("biased: ") for verdict in verdicts[1:])
+    assert verdicts[0] == "agrees: unbiased" and all(verdict.startswith("agrees: biased: ") for verdict in verdicts[1:])
 
 
 @pytest.mark.slow
@@ -140,7 +145,7 @@ def test_where_trajectories_cannot_be_listed_dynamic_programs_are_exact(tmp_path
     config = gradient_lab.Config(problem="random", episodes=256, limit=1, only=("Gₜ (GPOMDP)", "corrected"))
     _, summary = execute(config, tmp_path)
     rows = {(row["quantity"], row["variant"]): row for row in summary["rows"]}
-    assert rows["relative bias", "Gₜ − q(Xₜ, Aₜ), corrected"]["verdict"] == "unbiased"
+    assert rows["relative bias", "Gₜ − q(Xₜ, Aₜ), corrected"]["verdict"] == "agrees: unbiased"
     assert rows["relative bias", "Gₜ − q(Xₜ, Aₜ), uncorrected"]["ours"] == pytest.approx(1.0)
     assert rows["tr Var", "Gₜ (GPOMDP)"]["exact"] == pytest.approx(0.7131, rel=1e-3)
 
@@ -155,9 +160,9 @@ def test_groups_that_share_a_start_are_measured_and_named(monkeypatch, tmp_path,
     summary = json.loads((directory / "summary.json").read_text())
     rows = {(row["quantity"], row["variant"]): row for row in summary["rows"]}
     verdicts = {variant: row["verdict"] for (quantity, variant), row in rows.items() if quantity == "relative bias"}
-    assert verdicts["G₁, leave-one-out (RLOO)"] == verdicts["Gₜ (GPOMDP)"] == "unbiased"
+    assert verdicts["G₁, leave-one-out (RLOO)"] == verdicts["Gₜ (GPOMDP)"] == "agrees: unbiased"
     assert rows["relative bias", "G₁, batch mean (Dr. GRPO)"]["ours"] == pytest.approx(0.5)
-    assert verdicts["G₁, batch mean (Dr. GRPO)"].startswith("biased: (k−1)/k")
+    assert verdicts["G₁, batch mean (Dr. GRPO)"].startswith("agrees: biased: (k−1)/k")
     assert all(row["verdict"] == "agrees" for (quantity, _), row in rows.items() if quantity == "tr Var")
     assert "B = 4 episodes an estimate, in groups of 2 that share a start" in summary["tables"][0]["title"]
     assert "exact moments: 18 batches" in capsys.readouterr().out
@@ -189,7 +194,7 @@ print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 def test_a_gradient_of_zero_accuses_nobody(own_module, monkeypatch, tmp_path):
     monkeypatch.setitem(problems.TABULAR, "bandit", lambda: exact.make_bandit(np.ones(3)))
     _, summary = execute(dataclasses.replace(gradient_lab.TINY, only=("G₁",)), tmp_path)
-    assert summary["rows"][0]["verdict"] == "unbiased"
+    assert summary["rows"][0]["verdict"] == "agrees: unbiased"
     assert any("∇ρ vanishes here" in note for note in summary["notes"])
 
 
@@ -205,7 +210,7 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
     _, summary = execute(config, tmp_path)
     rows = {(row["quantity"], row["variant"]): row for row in summary["rows"]}
     assert any("its own error" in note for note in summary["notes"])
-    assert rows["relative bias", "Gₜ − v(Xₜ)"]["verdict"].startswith("no bias seen (max |z|")
+    assert rows["relative bias", "Gₜ − v(Xₜ)"]["verdict"].startswith("agrees: no bias seen (max |z|")
     assert all(row["exact"] is None for key, row in rows.items() if key[0] == "tr Var")
 
 

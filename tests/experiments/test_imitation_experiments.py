@@ -13,6 +13,7 @@ from experiments.compounding_error import slippery_maze as maze
 from experiments.compounding_error import targets as compounding_paper
 from experiments.harness import runner
 from experiments.harness import targets as papers
+from experiments.harness.verdicts import Verdict, otherwise
 from pgjax import datasets, exact
 
 
@@ -47,14 +48,14 @@ def test_the_exact_set_ups_have_their_digits(compounding):
 
 def test_of_the_papers_numbers_only_a_rounding_differs(compounding):
     verdicts = json.loads((compounding / "paper.json").read_text())["verdicts"]
-    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == {"chain 20"}
-    reached = {key for key, verdict in verdicts.items() if verdict in ("agrees", "holds")}
+    assert {key for key, verdict in verdicts.items() if otherwise(verdict)} == {"chain 20"}
+    reached = {key for key, verdict in verdicts.items() if verdict == "agrees"}
     exactly = {"chain 10", "mended 10", "mended 20", "bound", "chain slope", "mended slope", "limit H", "limit N"}
     assert reached == exactly | {"no help", "one table"}
     rows = json.loads((compounding / "summary.json").read_text())["rows"]
     shown = [(row["quantity"], row["variant"]) for row in rows]
     assert len(set(shown)) == len(shown)
-    wrong = [key for key, row in zip(shown, rows) if papers.bad(row["verdict"] or "")]
+    wrong = [key for key, row in zip(shown, rows) if row["verdict"] and otherwise(row["verdict"])]
     assert wrong == [("(a) regret, ε = 0.005, T = 20", "cloning, an error lasts")]
 
 
@@ -130,8 +131,20 @@ def test_the_bound_is_met_with_equality_at_one_step():
     config = dataclasses.replace(compounding_error.TINY, lengths=(1, 2))
     (target,) = [target for target in compounding_error.PAPER.targets if target.key == "bound"]
     found = lambda curves: compounding_paper.measured(config, {"chain": curves})["bound"]
-    assert papers.judge(target, found(chain)) == "holds"
-    assert papers.judge(target, found(chain | {"cloning, an error lasts": np.array([0.005, 0.0201])})) == "fails"
+    assert papers.judge(target, found(chain)).overall == "agrees"
+    assert (
+        papers.judge(target, found(chain | {"cloning, an error lasts": np.array([0.005, 0.0201])})).overall == "differs"
+    )
+
+
+def test_a_part_that_was_not_asked_for_has_no_rows(tmp_path):
+    config = dataclasses.replace(compounding_error.TINY, parts=("chain",))
+    directory = runner.execute("compounding_error", config, compounding_error.run, output_dir=tmp_path)
+    rows = json.loads((directory / "summary.json").read_text())["rows"]
+    assert rows and all(row["quantity"].startswith("(a)") for row in rows)
+    every = {target.key for target in compounding_error.PAPER.targets}
+    assert set(compounding_paper.left_out(("chain", "cliff"))) == set()
+    assert set(compounding_paper.left_out(("maze",))) == every
 
 
 @pytest.mark.slow
@@ -139,8 +152,8 @@ def test_compounding_error_at_its_defaults_differs_in_a_rounding_alone(tmp_path)
     config = compounding_error.Config(parts=("chain", "cliff"))
     directory = runner.execute("compounding_error", config, compounding_error.run, output_dir=tmp_path)
     verdicts = json.loads((directory / "paper.json").read_text())["verdicts"]
-    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == {"chain 20"}
-    assert papers.NOT_MEASURED not in verdicts.values()
+    assert {key for key, verdict in verdicts.items() if otherwise(verdict)} == {"chain 20"}
+    assert Verdict.NOT_MEASURED not in verdicts.values()
 
 
 @pytest.fixture(scope="module")

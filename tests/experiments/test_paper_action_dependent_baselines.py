@@ -8,7 +8,7 @@ import pytest
 
 from experiments import action_dependent_baselines as module
 from experiments.harness import runner
-from experiments.harness import targets as papers
+from experiments.harness.verdicts import Verdict, otherwise
 
 # Three cells of the table, in their last digit; "several nats", which no trained policy has between the last two
 # sources; and the last step, which has no future.
@@ -31,12 +31,12 @@ def ran(tmp_path_factory):
 
 def test_every_target_but_seven_comes_out(ran):
     verdicts, _, directory = ran
-    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == EXPECTED
-    assert papers.NOT_MEASURED not in verdicts.values()
+    assert {key for key, verdict in verdicts.items() if otherwise(verdict)} == EXPECTED
+    assert Verdict.NOT_MEASURED not in verdicts.values()
     table = [verdicts[f"{source} {t}"] for source in module.SOURCES for t in module.TABLE_TIMES]
-    assert table.count("agrees") == 12 and table.count("differs") == 3
-    assert {verdicts[key] for key in EXPECTED - CELLS} == {"fails"}
-    assert {verdicts[f"order {u}"] for u in module.UPDATES} | {verdicts["several 0"]} == {"holds"}
+    assert table.count("agrees") == 12 and table.count("not as expected") == 3
+    assert {verdicts[key] for key in EXPECTED - CELLS} == {"not as expected"}
+    assert {verdicts[f"order {u}"] for u in module.UPDATES} | {verdicts["several 0"]} == {"agrees"}
     assert {path.stem for path in directory.glob("*.png")} == {"variance_sources"}
 
 
@@ -100,12 +100,12 @@ def test_bad_options_are_refused(tmp_path):
             dataclasses.replace(module.TINY, **{name: 63}).validate()
     for name in ("states", "rollouts"):
         chosen = dataclasses.replace(module.Config(), full=True, **{name: 64})
-        with pytest.raises(runner.UsageError, match=f"--{name} 64: --full sets it"):
+        with pytest.raises(runner.UsageError, match=f"--{name} 64 and --full exclude each other"):
             execute(chosen, tmp_path)
 
 
 @pytest.mark.slow
 def test_the_default_run_has_the_same_verdicts(tmp_path):
     verdicts, rows, _ = execute(module.Config(), tmp_path)
-    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == EXPECTED
+    assert {key for key, verdict in verdicts.items() if otherwise(verdict)} == EXPECTED
     assert max(row["ours"] for (quantity, _), row in rows.items() if quantity.startswith("|z|")) < 4.5

@@ -9,6 +9,7 @@ from experiments import baseline_start as module
 from experiments.baseline_start import facts
 from experiments.harness import runner
 from experiments.harness import targets as papers
+from experiments.harness.verdicts import Verdict, otherwise
 
 EXACT = [t.key for t in module.PAPER.targets if not isinstance(t.rule, papers.Above)]
 CONTRADICTED = {"entropy negative"}
@@ -35,8 +36,8 @@ def test_identities_agree_and_one_claim_fails(tiny):
     assert len(EXACT) == 24 and {verdicts[key] for key in EXACT} == {"agrees"}
     # What the sign does to plain steps takes more runs than these.
     expected = CONTRADICTED | {"plain signs", "repeats negative"}
-    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == expected
-    assert papers.NOT_MEASURED not in verdicts.values()
+    assert {key for key, verdict in verdicts.items() if otherwise(verdict)} == expected
+    assert Verdict.NOT_MEASURED not in verdicts.values()
     assert (place / "starts.png").stat().st_size > 20_000
     curves = np.load(place / "curves.npz")
     assert curves["natural gradient, from zero, +1: entropy"].shape == (2, module.UPDATES + 1)
@@ -50,10 +51,10 @@ def test_a_lag_is_not_a_bias_and_a_bias_is_caught(tiny):
     assert lag == pytest.approx(1 - facts.DECAY**facts.PAST, rel=1e-12)
     assert measured["bias zero"].value < 1e-15
     for twin in (1.0, 1 - facts.DECAY, measured["refreshed debiased"].value):
-        assert papers.judge(targets["refreshed zero"], papers.Measured(twin)) == "differs from the exact value"
+        assert papers.judge(targets["refreshed zero"], papers.Measured(twin)).overall == "wrong"
     uncorrected = papers.Measured(measured["mean zero"].value, exact=measured["mean debiased"].exact)
-    assert papers.judge(targets["mean debiased"], uncorrected) == "differs from the exact value"
-    assert papers.judge(targets["pushes debiased"], measured["pushes zero"]) == "differs from the exact value"
+    assert papers.judge(targets["mean debiased"], uncorrected).overall == "wrong"
+    assert papers.judge(targets["pushes debiased"], measured["pushes zero"]).overall == "wrong"
 
 
 def test_both_signs_are_equally_noisy(tiny):
@@ -81,7 +82,7 @@ def test_options_are_refused():
         module.Config(plain_shifts=(0.0, 1.0)).validate()
     with pytest.raises(runner.UsageError, match=r"--natural-shifts -0\.5 0\.6: must be .*returns of one sign"):
         module.Config(natural_shifts=(-0.5, 0.6)).validate()
-    with pytest.raises(runner.UsageError, match="--runs 7: --full sets it"):
+    with pytest.raises(runner.UsageError, match="--runs 7 and --full exclude each other"):
         module.Config(runs=7, full=True).validate()
     module.Config(full=True).validate()
 
@@ -89,4 +90,4 @@ def test_options_are_refused():
 @pytest.mark.slow
 def test_the_default_run_holds(tmp_path):
     _, _, verdicts = execute(module.Config(), tmp_path)
-    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == CONTRADICTED
+    assert {key for key, verdict in verdicts.items() if otherwise(verdict)} == CONTRADICTED

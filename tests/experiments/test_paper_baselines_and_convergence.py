@@ -10,6 +10,7 @@ import pytest
 from experiments import baselines_and_convergence as module
 from experiments.harness import runner
 from experiments.harness import targets as papers
+from experiments.harness.verdicts import Verdict, otherwise
 from experiments.shared import three_arms as arms
 
 START = 0  # the place of θ₀ in THETAS
@@ -37,8 +38,8 @@ def test_exact_facts_agree_and_the_runs_do(tiny):
     assert len(EXACT) == 16 and {verdicts[target.key] for target in EXACT} == {"agrees"}
     # 1.75 % of 300 runs are too few to be three standard errors above none, or above those of b* + ½.
     expected = {"trapped, corrected", "rarer, corrected"}
-    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == expected
-    assert papers.NOT_MEASURED not in verdicts.values()
+    assert {key for key, verdict in verdicts.items() if otherwise(verdict)} == expected
+    assert Verdict.NOT_MEASURED not in verdicts.values()
     assert (place / "simplex.png").stat().st_size > 20_000
     assert set(np.load(place / "curves.npz")) >= {"V: entropy", "b*, corrected: largest"}
 
@@ -50,7 +51,7 @@ def test_the_exchanged_weights_are_caught(tiny):
     for key in ("b* − 0.5, {}: solved", "b* − 0.5, {}: second arm", "b* − 0.5, {}: value"):
         for ours, theirs in (("as released", "corrected"), ("corrected", "as released")):
             measured = results["measured"][key.format(theirs)]
-            assert papers.judge(targets[key.format(ours)], measured) == "differs"
+            assert papers.judge(targets[key.format(ours)], measured).overall == "not as expected"
     found = {name: x[START] for name, x in results["facts"].items()}
     low, high, released_low, released_high = found["natural variances"]
     assert low == pytest.approx(high, rel=1e-12)
@@ -103,7 +104,7 @@ def test_options_are_refused():
         module.Config(runs=1).validate()
     with pytest.raises(runner.UsageError, match="--drawn 9: must be at least 1 and at most --runs"):
         module.Config(runs=8, drawn=9).validate()
-    with pytest.raises(runner.UsageError, match="--runs 7: --full sets it"):
+    with pytest.raises(runner.UsageError, match="--runs 7 and --full exclude each other"):
         module.Config(runs=7, full=True).validate()
     module.Config(drawn=5000, full=True).validate()
 
@@ -111,4 +112,4 @@ def test_options_are_refused():
 @pytest.mark.slow
 def test_the_default_run_agrees_with_the_reference(tmp_path):
     _, _, verdicts = execute(module.Config(), tmp_path)
-    assert not any(papers.bad(verdict) for verdict in verdicts.values())
+    assert not any(otherwise(verdict) for verdict in verdicts.values())

@@ -13,6 +13,7 @@ from experiments.four_rooms import learning as training
 from experiments.four_rooms import targets as paper
 from experiments.harness import runner
 from experiments.harness import targets as papers
+from experiments.harness.verdicts import Verdict, otherwise
 from pgjax import estimators, exact
 
 NAME = "four_rooms"
@@ -33,9 +34,9 @@ def test_what_is_exact_agrees_and_one_reference_is_unfinished(directory):
     verdicts = verdicts_of(directory)
     facts = {key for key in verdicts if key.startswith(("value (", "steps ("))} | {"changed", "rooms", "no rooms"}
     assert len(facts) == 9 and {verdicts[key] for key in facts} == {"agrees"}
-    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == {"uniform"}
+    assert {key for key, verdict in verdicts.items() if otherwise(verdict)} == {"uniform"}
     assert {verdicts[paper.key_of("natural", epsilon, 100)] for epsilon in (-0.5, 0.5)} == {"agrees"}
-    assert verdicts["value"] == papers.NOT_MEASURED  # too early for an order
+    assert verdicts["value"] == Verdict.NOT_MEASURED  # too early for an order
     assert (directory / "four_rooms.png").stat().st_size > 10_000
 
 
@@ -217,11 +218,11 @@ def test_orders_need_the_sizes_that_were_published_and_can_fail():
 
     def judged(curves, config=config):
         measured = four_rooms.compare(config, curves)
-        return {key: papers.judge(targets[key], measured[key]) for key in orders if key in measured}
+        return {key: papers.judge(targets[key], measured[key]).overall for key in orders if key in measured}
 
-    assert judged(curves) == dict.fromkeys(orders, "holds")
+    assert judged(curves) == dict.fromkeys(orders, "agrees")
     twin = {variant: {-epsilon: course for epsilon, course in found.items()} for variant, found in curves.items()}
-    assert judged(twin) == dict.fromkeys(orders, "fails")
+    assert judged(twin) == dict.fromkeys(orders, "not as expected")
     assert judged(curves, dataclasses.replace(config, natural_step=0.2)) == {}
 
 
@@ -231,7 +232,7 @@ def test_bad_options_are_refused(tmp_path):
         (four_rooms.Config(episodes=110), "--episodes 110: must be a multiple of --every, 25"),
         (four_rooms.Config(horizon=13), "--horizon 13: must be at least 14"),
         (four_rooms.Config(seed=-1), r"--seed -1: must be in \[0, 2³⁰\]"),
-        (four_rooms.Config(full=True, runs=5), "--runs 5: --full sets it"),
+        (four_rooms.Config(full=True, runs=5), "--runs 5 and --full exclude each other"),
     ):
         with pytest.raises(runner.UsageError, match=words):
             runner.execute(NAME, config, four_rooms.run, output_dir=tmp_path)
@@ -241,7 +242,7 @@ def test_bad_options_are_refused(tmp_path):
 @pytest.mark.slow
 def test_the_default_run_finds_the_paper_s_orders(tmp_path):
     verdicts = verdicts_of(runner.execute(NAME, four_rooms.Config(), four_rooms.run, output_dir=tmp_path))
-    assert {verdicts[key] for key in ("value", "actions", "states", "weak")} == {"holds"}
-    bad = {key for key, verdict in verdicts.items() if papers.bad(verdict)}
+    assert {verdicts[key] for key in ("value", "actions", "states", "weak")} == {"agrees"}
+    bad = {key for key, verdict in verdicts.items() if otherwise(verdict)}
     assert bad == {"uniform", paper.key_of("natural", 0.5, 300)}
-    assert papers.NOT_MEASURED not in verdicts.values()
+    assert Verdict.NOT_MEASURED not in verdicts.values()

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import gradient_bandit as module
 from experiments.harness import runner
-from experiments.harness import targets as papers
+from experiments.harness.verdicts import Verdict, otherwise
 from experiments.shared import one_step
 from pgjax import baselines, estimators, exact
 
@@ -28,10 +28,10 @@ def tiny(tmp_path_factory):
 
 def test_what_the_paper_says_comes_out(tiny):
     directory, verdicts = tiny
-    assert papers.NOT_MEASURED not in verdicts.values()
+    assert Verdict.NOT_MEASURED not in verdicts.values()
     assert verdicts["identity"] == "agrees"
     # A difference of 6 points needs more runs than the tiny size has.
-    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == {"first step"}
+    assert {key for key, verdict in verdicts.items() if otherwise(verdict)} == {"first step"}
     assert (directory / "gradient_bandit.png").stat().st_size > 10_000
     assert np.load(directory / "curves.npz")[f"{module.NONE}, α = 0.4"].shape == (module.STEPS,)
 
@@ -39,7 +39,7 @@ def test_what_the_paper_says_comes_out(tiny):
 @pytest.mark.slow
 def test_all_orderings_hold_at_full_size(tmp_path_factory):
     verdicts = execute(tmp_path_factory, module.Config())[1]
-    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == set()
+    assert {key for key, verdict in verdicts.items() if otherwise(verdict)} == set()
 
 
 def test_the_mean_that_contains_its_own_reward_shrinks_the_gradient_by_1_minus_1_over_n(x64):

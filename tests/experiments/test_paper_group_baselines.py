@@ -8,7 +8,7 @@ import pytest
 from experiments import group_baselines
 from experiments.group_baselines import prompts
 from experiments.harness import runner
-from experiments.harness import targets as papers
+from experiments.harness.verdicts import Verdict, otherwise
 
 NAME = "group_baselines"
 
@@ -27,8 +27,8 @@ def rows(directory):
 def test_every_target_agrees(directory, rows):
     verdicts = json.loads((directory / "paper.json").read_text())["verdicts"]
     assert set(verdicts) == {target.key for target in group_baselines.PAPER.targets}
-    assert {key for key, found in verdicts.items() if papers.bad(found)} == set()
-    assert papers.NOT_MEASURED not in verdicts.values()
+    assert {key for key, found in verdicts.items() if otherwise(found)} == set()
+    assert Verdict.NOT_MEASURED not in verdicts.values()
     for row in rows[: len(verdicts)]:
         assert row["exact"] is not None and abs(row["ours"] - row["exact"]) < 1e-10
     assert (directory / "group_baselines.png").stat().st_size > 10_000
@@ -74,6 +74,6 @@ def test_the_default_run_finds_the_same(tmp_path):
     config = group_baselines.Config()
     directory = runner.execute(NAME, config, group_baselines.run, group_baselines.plot, output_dir=tmp_path)
     verdicts = json.loads((directory / "paper.json").read_text())["verdicts"]
-    assert {key for key, found in verdicts.items() if papers.bad(found)} == set()
+    assert {key for key, found in verdicts.items() if otherwise(found)} == set()
     rows = json.loads((directory / "summary.json").read_text())["rows"]
-    assert all(row["verdict"] != "differs" for row in rows[len(verdicts) :])
+    assert all(not (row["verdict"] and otherwise(row["verdict"])) for row in rows[len(verdicts) :])

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import leave_one_out
 from experiments.harness import runner
-from experiments.harness import targets as papers
+from experiments.harness.verdicts import Verdict, otherwise
 from experiments.leave_one_out import toy
 from experiments.shared.multisets import multiset_moments, multisets
 from pgjax import estimators, exact
@@ -33,15 +33,15 @@ def rows(directory):
 def test_every_target_is_measured_and_all_but_two_last_digits_agree(directory, rows):
     verdicts = json.loads((directory / "paper.json").read_text())["verdicts"]
     assert set(verdicts) == {target.key for target in leave_one_out.PAPER.targets}
-    assert {key for key, found in verdicts.items() if papers.bad(found)} == BAD
-    assert papers.NOT_MEASURED not in verdicts.values()
+    assert {key for key, found in verdicts.items() if otherwise(found)} == BAD
+    assert Verdict.NOT_MEASURED not in verdicts.values()
     assert (directory / "leave_one_out.png").stat().st_size > 10_000
     for row in rows[: len(verdicts)]:
         if row["exact"] is not None:
             assert abs(row["ours"] - row["exact"]) < 1e-10
     # The two whose last digit differs are exact all the same.
     for row in rows[: len(verdicts)]:
-        if row["verdict"] == "differs":
+        if row["verdict"] == "not as expected":
             assert abs(row["ours"] / row["exact"] - 1) < 1e-10 and abs(row["ours"] / row["paper"] - 1) < 2e-4
 
 
@@ -93,6 +93,6 @@ def test_bad_options_are_refused(tmp_path):
 def test_the_default_run_finds_the_same(tmp_path):
     directory = runner.execute(NAME, leave_one_out.Config(), leave_one_out.run, leave_one_out.plot, output_dir=tmp_path)
     verdicts = json.loads((directory / "paper.json").read_text())["verdicts"]
-    assert {key for key, found in verdicts.items() if papers.bad(found)} == BAD
+    assert {key for key, found in verdicts.items() if otherwise(found)} == BAD
     rows = json.loads((directory / "summary.json").read_text())["rows"]
-    assert all(row["verdict"] != "differs" for row in rows[len(verdicts) :])
+    assert all(not (row["verdict"] and otherwise(row["verdict"])) for row in rows[len(verdicts) :])

@@ -11,6 +11,7 @@ import pytest
 from experiments import short_corridor
 from experiments.harness import runner
 from experiments.harness import targets as papers
+from experiments.harness.verdicts import Verdict, otherwise
 from experiments.short_corridor import divergence, targets
 from experiments.short_corridor import learning as training
 from experiments.short_corridor import measurements as measure
@@ -35,12 +36,12 @@ def tiny(tmp_path_factory):
 
 def test_only_what_is_known_differs(tiny):
     verdicts = verdicts_of(tiny)
-    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == KNOWN
+    assert {key for key, verdict in verdicts.items() if otherwise(verdict)} == KNOWN
     solved = [target.key for target in short_corridor.PAPER.targets if isinstance(target.rule, papers.Digits)]
     assert len(solved) == 15 and {verdicts[key] for key in solved if key not in KNOWN} == {"agrees"}
     assert (tiny / "short_corridor.png").is_file() and (tiny / "curves.npz").is_file()
     shares = [key for key in verdicts if "diverged" in key or key in ("early", "stuck", "all runs", "best step")]
-    assert len(shares) == 9 and {verdicts[key] for key in shares} == {papers.NOT_MEASURED}
+    assert len(shares) == 9 and {verdicts[key] for key in shares} == {Verdict.NOT_MEASURED}
 
 
 @pytest.mark.slow
@@ -48,12 +49,13 @@ def test_only_what_is_known_differs_in_the_default_run(tmp_path):
     module = short_corridor
     directory = runner.execute("short_corridor", module.Config(), module.run, module.plot, output_dir=tmp_path)
     verdicts = verdicts_of(directory)
-    assert {key for key, verdict in verdicts.items() if papers.bad(verdict)} == KNOWN
-    assert papers.NOT_MEASURED not in verdicts.values()
+    assert {key for key, verdict in verdicts.items() if otherwise(verdict)} == KNOWN
+    assert Verdict.NOT_MEASURED not in verdicts.values()
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"p_min": 0.5}, "--p-min 0.5: must be"), ({"full": True, "runs": 7}, "--runs 7: --full")]
+    ("options", "message"),
+    [({"p_min": 0.5}, "--p-min 0.5: must be"), ({"full": True, "runs": 7}, "--runs 7 and --full")],
 )
 def test_options_are_refused(tmp_path, options, message):
     config = dataclasses.replace(short_corridor.TINY, **options)
@@ -95,18 +97,18 @@ def diverging(values, episodes=1000, cap=4000):
     ends = {"2⁻¹²": divergence.Ended(values, values < -100), "2⁻¹³": none}
     measured = divergence.divergence(found, shares, ends, cap)
     rules = {target.key: target for target in short_corridor.PAPER.targets}
-    return measured, {key: papers.judge(rules[key], ours) for key, ours in measured.items()}
+    return measured, {key: papers.judge(rules[key], ours).overall for key, ours in measured.items()}
 
 
 def test_claims_about_diverged_runs_are_false_where_they_are():
     """By hand. Twins: values cut at a tenth of the cap, and runs none of which diverge."""
     measured, verdicts = diverging([-3990.0] * 18 + [-11.7] * 2)
-    assert not any(papers.bad(verdict) for verdict in verdicts.values()) and len(verdicts) == 9
+    assert not any(otherwise(verdict) for verdict in verdicts.values()) and len(verdicts) == 9
     everybody = 0.96 * -11.9 + 0.04 * (0.9 * -3990.0 + 0.1 * -11.7)
     np.testing.assert_allclose(measured["best step"].value, -12.5 - everybody, rtol=1e-12)
     np.testing.assert_allclose(measured["all runs"].value, 0.96 * -11.9 - 0.04 * 3990.0, rtol=1e-12)
     assert measured["early"].value == 54 and measured["stuck"].value == -3990
-    bad = lambda *args: {key for key, verdict in diverging(*args)[1].items() if papers.bad(verdict)}
+    bad = lambda *args: {key for key, verdict in diverging(*args)[1].items() if otherwise(verdict)}
     assert bad([-399.0] * 18 + [-11.7] * 2) == {"stuck", "all runs", "best step"}
     assert bad([]) == {"diverged more", "early", "stuck", "all runs", "best step"}
     assert set(diverging([-3990.0] * 20, 999)[1]) == {key for key in measured if "diverged" in key}

@@ -43,29 +43,50 @@ from experiments.papers import page, processes
     ],
 )
 def test_a_published_number_is_judged_by_its_rule(rule, published, ours, verdict):
-    assert papers.judge(Target("x", "x", rule, published, "text"), ours) == verdict
+    assert papers.judge(Target("x", "x", rule, published, "text"), ours) == (None, verdict)
+    if verdict == "differs":  # a reference of our own is not contradicted, it only comes out otherwise
+        assert papers.judge(Target("x", "x", rule, published, "own"), ours).overall == "not as expected"
 
 
 def test_an_ordering_holds_by_standard_errors():
     target = Target("x", "x", Above(errors=3), provenance="text")
-    assert papers.judge(target, Measured(0.31, 0.1)) == "holds"
-    assert papers.judge(target, Measured(0.29, 0.1)) == "fails"
-    assert papers.judge(target, Measured(float("nan"), 0.1)) == "fails"
-    assert papers.judge(Target("x", "x", Above(30.0)), Measured(30.1)) == "holds"
+    assert papers.judge(target, Measured(0.31, 0.1)).overall == "agrees"
+    assert papers.judge(target, Measured(0.29, 0.1)).overall == "differs"
+    assert papers.judge(target, Measured(float("nan"), 0.1)).overall == "differs"
+    assert papers.judge(Target("x", "x", Above(30.0)), Measured(30.1)).overall == "agrees"
+    for provenance in ("own", "mem", None):
+        judged = papers.judge(dataclasses.replace(target, provenance=provenance), Measured(0.29, 0.1))
+        assert judged.overall == "not as expected"
 
 
-def test_being_wrong_is_not_excused_by_agreeing_with_the_paper():
+def test_being_right_and_being_agreed_with_are_two_questions():
     target = Target("x", "x", Digits(), "1.0", "text", exact=1.0)
-    assert papers.judge(target, Measured(1.01)) == "differs from the exact value"
-    assert papers.judge(target, Measured(1.01, 0.01)) == "agrees"
-    assert papers.judge(target, Measured(1.01, exact=1.01)) == "agrees"
-    assert papers.judge(Target("x", "x", Digits(), exact=1.0), Measured(1.0 + 1e-12)) == "agrees"
-    assert papers.judge(Target("x", "x", Digits(), exact=1.0), Measured(1.0 + 1e-6)) != "agrees"
+    assert papers.judge(target, Measured(1.01)) == ("wrong", "agrees")
+    assert papers.judge(target, Measured(1.01)).overall == "wrong"
+    assert papers.judge(target, Measured(1.01, 0.01)) == ("agrees", "agrees")
+    assert papers.judge(target, Measured(1.2, exact=1.2)) == ("agrees", "differs")
+    assert papers.judge(target, Measured(1.2, exact=1.2)).overall == "differs"
+    assert papers.judge(Target("x", "x", Digits(), exact=1.0), Measured(1.0 + 1e-12)) == ("agrees", None)
+    assert papers.judge(Target("x", "x", Digits(), exact=1.0), Measured(1.0 + 1e-6)).overall == "wrong"
+    # A rule that is stricter than 4.5 standard errors: a sample of four is no proof, an exact number is.
+    assert papers.judge(Target("x", "x", Within(3), exact=1.0), Measured(1.4, 0.1)).overall == "not as expected"
+    assert papers.judge(Target("x", "x", Near(1e-12), exact=1.0), Measured(1.0 + 1e-10)).overall == "wrong"
     with pytest.raises(ValueError, match="neither a published nor an exact"):
         papers.judge(Target("x", "x", Digits()), Measured(1.0))
     # Without a standard error of ours there is that of the paper, and its rounding.
-    assert papers.judge(Target("x", "x", Within(), "1.0", "text"), Measured(1.06)) == "differs"
-    assert papers.judge(Target("x", "x", Within(3, 0.01), "1.0", "text"), Measured(1.06)) == "agrees"
+    assert papers.judge(Target("x", "x", Within(), "1.0", "text"), Measured(1.06)).overall == "differs"
+    assert papers.judge(Target("x", "x", Within(3, 0.01), "1.0", "text"), Measured(1.06)).overall == "agrees"
+
+
+def test_a_tiny_run_judges_only_what_is_exact_at_every_size():
+    judged = lambda target, ours: papers.judge(target, ours, tiny=True)
+    unjudged = "not judged: tiny run"
+    known = Target("x", "x", Digits(), "1.0", "text", exact=1.0)
+    assert judged(known, Measured(9.0, 0.1)) == (unjudged, unjudged)
+    assert judged(known, Measured(9.0)) == ("wrong", "differs")
+    assert judged(Target("x", "x", Digits(), "1.0", "text"), Measured(9.0)) == (None, unjudged)
+    assert judged(Target("x", "x", Above(), provenance="text"), Measured(-9.0)) == (None, unjudged)
+    assert judged(Target("x", "x", Within(3), exact=1.0), Measured(9.0, 0.1)) == (unjudged, None)
 
 
 def test_shares_and_differences_have_errors():
@@ -81,6 +102,7 @@ PAPER = papers.Paper(
     claim="Everything is fine.",
     targets=(
         Target("value", "v*", Digits(), "−11.6", "text", headline="v*", why="It is cut off."),
+        Target("own", "w", Digits(), "3.1", "own"),
         Target("lost", "gap", Digits(), "0.1", "mem"),
         Target("order", "a − b", Above(), provenance="text"),
     ),
@@ -89,24 +111,44 @@ PAPER = papers.Paper(
 
 
 def run(config, recorder):
-    papers.check(recorder, PAPER, {"value": Measured(-11.65685), "order": Measured(2.0, 0.1)})
+    measured = {"value": Measured(-11.65685), "order": Measured(2.0, 0.1), "own": Measured(3.0)}
+    papers.check(recorder, PAPER, measured)
 
 
 def test_every_target_gets_a_row_and_every_difference_its_reason(tmp_path):
     directory = runner.execute("nobody", None, run, output_dir=tmp_path)
     summary = json.loads((directory / "summary.json").read_text())
-    assert [row["verdict"] for row in summary["rows"]] == ["differs", papers.NOT_MEASURED, "holds"]
+    # What was published stands first, and references of our own behind everything else.
+    assert [row["quantity"] for row in summary["rows"]] == ["v*", "a − b", "gap", "w"]
+    assert [row["verdict"] for row in summary["rows"]] == ["differs", "agrees", "not measured", "not as expected"]
     assert summary["rows"][0]["paper"] == -11.6 and summary["rows"][0]["provenance"] == "text"
     described = json.loads((directory / "paper.json").read_text())
-    assert summary["notes"] == ["v*: differs. It is cut off.", "The last reward is forgotten."]
-    assert described["contradictions"] == [{"text": summary["notes"][0], "provenance": "text"}]
-    assert described["headline"][0] == {"quantity": "v*", "published": "−11.6", "ours": "-11.657", "verdict": "differs"}
+    reasons = ["v*: differs. It is cut off.", "w: not as expected. We do not know why."]
+    assert summary["notes"] == [*reasons, "The last reward is forgotten."]
+    assert described["contradictions"] == [
+        {"text": reasons[0], "provenance": "text", "verdict": "differs"},
+        {"text": reasons[1], "provenance": "own", "verdict": "not as expected"},
+    ]
+    assert described["headline"] == [
+        {"quantity": "v*", "published": "−11.6", "ours": "-11.657", "verdict": "differs", "provenance": "text"}
+    ]
+    assert described["judgements"]["value"] == {"exact": None, "source": "differs"}
+
+
+def test_what_a_run_was_not_asked_for_has_no_row(tmp_path):
+    def run_a_part(config, recorder):
+        papers.check(recorder, PAPER, {"order": Measured(2.0, 0.1)}, left_out=("value", "own"))
+
+    directory = runner.execute("nobody", None, run_a_part, output_dir=tmp_path)
+    rows = json.loads((directory / "summary.json").read_text())["rows"]
+    assert [row["quantity"] for row in rows] == ["a − b", "gap"]
+    assert list(json.loads((directory / "paper.json").read_text())["verdicts"]) == ["order", "lost"]
 
 
 def test_a_number_that_nobody_asked_for_is_an_error():
     with pytest.raises(ValueError, match="no target is called speed"):
         papers.check(None, PAPER, {"speed": Measured(1.0)})
-    with pytest.raises(ValueError, match="keys must differ"):
+    with pytest.raises(ValueError, match="each key must stand once"):
         papers.Paper("x", "y", (PAPER.targets[0], PAPER.targets[0]))
 
 
@@ -119,7 +161,7 @@ class Sizes:
 def test_the_papers_own_size_is_asked_for_alone():
     assert papers.full_size(Sizes(runs=7), {"runs": 100}).runs == 7
     assert papers.full_size(Sizes(full=True), {"runs": 100}).runs == 100
-    with pytest.raises(runner.UsageError, match="--runs 7: --full sets it"):
+    with pytest.raises(runner.UsageError, match="--runs 7 and --full exclude each other"):
         papers.full_size(Sizes(runs=7, full=True), {"runs": 100})
 
 
@@ -223,7 +265,7 @@ def test_one_paper_that_fails_leaves_the_others_and_the_run_goes_on_from_there(t
     with pytest.raises(RuntimeError, match="second failed"):
         run_all(tmp_path, "a")
     broken = tmp_path / "papers" / "a-incomplete"
-    assert "Failed, and missing here: second" in (broken / "report.html").read_text()
+    assert "These modules failed and are missing here: second." in (broken / "report.html").read_text()
     two_modules["second"] = True
     before = (broken / "first" / "run" / "summary.json").read_bytes()
     directory = runner.execute(
@@ -232,13 +274,13 @@ def test_one_paper_that_fails_leaves_the_others_and_the_run_goes_on_from_there(t
     assert json.loads((directory / "config.json").read_text())["tiny"] is True
     assert (directory / "first" / "run" / "summary.json").read_bytes() == before
     page = (directory / "report.html").read_text()
-    assert "Failed" not in page
-    assert "2 of 6 numbers and orderings of 2 modules come out as stated, 2 do not (2 published, 0 of an" in page
+    assert "failed and are missing" not in page
+    assert "8 numbers and claims of 2 modules: 6 not judged, 2 not measured." in page
     rows = json.loads((directory / "summary.json").read_text())["rows"]
     assert [row["quantity"] for row in rows] == [f"{name}: {q}" for name in ("first", "second") for q in QUANTITIES]
 
 
-QUANTITIES = ("v*", "gap", "a − b")
+QUANTITIES = ("v*", "a − b", "gap", "w")
 
 
 def test_what_was_run_with_other_options_is_run_again(tmp_path, two_modules):
@@ -249,8 +291,11 @@ def test_what_was_run_with_other_options_is_run_again(tmp_path, two_modules):
     assert json.loads((other / "first" / "run" / "config.json").read_text())["runs"] == Sizes.runs != 1
     stamp = json.loads((first / "first" / "run" / "environment.json").read_text())
     (first / "first" / "run" / "environment.json").write_text(json.dumps(stamp | {"commit": "0123abc"}))
+    # The number of devices does not matter: a module in a process of its own has one of them.
+    other = first / "second" / "run" / "environment.json"
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"device_count": 64}))
     page = (run_all(tmp_path, "c", resume=first) / "report.html").read_text()
-    assert page.count("Taken over: commit 0123abc") == 1
+    assert page.count("Taken over: commit 0123abc") == page.count("Taken over") == 1
 
 
 def test_the_page_holds_every_figure_and_fetches_nothing(tmp_path, two_modules):
@@ -267,10 +312,39 @@ def test_the_page_holds_every_figure_and_fetches_nothing(tmp_path, two_modules):
         assert sent == (directory / name / "run" / "found.png").read_bytes()
     commit = json.loads((directory / "environment.json").read_text())["commit"]
     assert str(commit or "not from a git checkout") in page
-    assert "A tiny run" in page and "2 numbers stand in the publications" in page
-    assert page.count("v*: differs. It is cut off.") == 4  # in the summary of differences and at each paper
+    assert "in a quotation of it: 2. Remembered numbers: 2. Claims that name no number: 2." in page
     assert "python -m experiments.<wbr>first --runs 1</code>" in page
-    assert "1 of 3 agree, 1 differ, 1 not measured" in page
+
+
+def test_a_tiny_run_claims_nothing_and_says_so(tmp_path, two_modules, capsys):
+    two_modules["second"] = True
+    directory = run_all(tmp_path, "a")
+    page = (directory / "report.html").read_text()
+    assert page.index("This is a tiny run.") < page.index("<table")
+    # In the table, and at each paper.
+    assert page.count('<span class="badge neutral">3 not judged, 1 not measured</span>') == 4
+    assert "differs" not in page and "class='bad'" not in page
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1].startswith("This is a tiny run.") and len(shown) < 20
+    assert sum("3 not judged, 1 not measured" in line for line in shown) == 2 and "report.html" in shown[-2]
+    printed = (directory / "first" / "output.txt").read_text()
+    assert "v*" in printed and not any("v*" in line for line in shown)
+
+
+def test_the_page_shows_one_number_a_line_and_red_only_for_publications(tmp_path, two_modules):
+    two_modules["second"] = True
+    config = all_papers.Config(only=("first",))
+    directory = runner.execute("papers", config, all_papers.run, output_dir=tmp_path, run_name="a")
+    page = (directory / "report.html").read_text()
+    assert "tiny run" not in page
+    assert '<span class="badge bad">1 of 3 agree, 1 differs, 1 not as expected; 1 not measured</span>' in page
+    red, grey = page.index('<section id="differs">'), page.index('<section id="unexpected">')
+    assert red < page.index("(published): v*: differs. It is cut off.") < grey
+    assert grey < page.index("(reference): w: not as expected. We do not know why.")
+    assert page.count("<td class='bad' data-label=\"verdict\">differs</td>") == 2  # best-known, and number by number
+    assert page.count('<tr class="reference">') == 1
+    tables = json.loads((directory / "summary.json").read_text())["tables"]
+    assert tables[1]["lines"] == [["first", "v*", "−11.6", "-11.657", "differs"]]
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -306,8 +380,8 @@ def test_what_may_be_chosen(tmp_path):
     (tmp_path / "other" / "config.json").write_text('{"seed": 0}')
     for options, words in (
         ({"only": ("four_rooms", "five_rooms")}, "--only five_rooms: must be some of short_corridor"),
-        ({"only": ("four_rooms", "four_rooms")}, "each once"),
-        ({"full": True, "tiny": True}, "--full beside --tiny"),
+        ({"only": ("four_rooms", "four_rooms")}, "must be a list that names each module once"),
+        ({"full": True, "tiny": True}, "--full and --tiny exclude each other"),
         ({"resume": tmp_path}, "the directory of an earlier run"),
         ({"resume": tmp_path / "other"}, "the directory of an earlier run of all papers"),
     ):

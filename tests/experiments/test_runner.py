@@ -293,11 +293,14 @@ def test_plus_minus_signs_stand_below_each_other():
     assert [line[1] for line in cells] == ["  12.5 ± 0.4   ", "0.0012 ± 0.0004", "    -3         "]
 
 
-def test_verdicts():
-    assert runner.verdict(1.0, 0.1, 1.39) == "agrees"
-    assert runner.verdict(1.0, 0.1, 1.41) == "differs"
-    assert runner.verdict(1.0, 0.0, 1.0 + 1e-9, tolerance=1e-8) == "agrees"
-    assert runner.verdict(float("nan"), 0.1, 1.0) == "differs"
+def test_a_verdict_begins_with_a_word_of_the_one_vocabulary(tmp_path):
+    with runner.Recorder("e", None, output_dir=tmp_path) as recorder:
+        recorder.row(quantity="q", verdict="agrees: aim ≥ 1", against_exact="wrong")
+        for words in ({"verdict": "reached"}, {"against_exact": "exact"}):
+            with pytest.raises(ValueError, match="verdict: must begin with one of agrees, differs, wrong"):
+                recorder.row(quantity="q", **words)
+    page = (recorder.directory / "summary.md").read_text(encoding="utf-8")
+    assert "| q | wrong | agrees: aim ≥ 1 |" in page and "- verdict, `agrees`: Our number agrees" in page
 
 
 def test_plain_makes_strict_json_of_records():

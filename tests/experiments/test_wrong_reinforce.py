@@ -47,7 +47,7 @@ def visit(tmp_path_factory):
 @pytest.mark.parametrize("name", WRONG)
 def test_the_wrong_one_is_caught_as_predicted(visit, name):
     found = visit[1].found[name]
-    assert visit[1].verdicts()[name] == "caught" and found.bias > 0.05
+    assert visit[1].verdicts()[name] == measure.CAUGHT and found.bias > 0.05
     if found.miss is None:
         assert name == "standardised over the episode's own time"
     else:
@@ -57,13 +57,13 @@ def test_the_wrong_one_is_caught_as_predicted(visit, name):
 
 @pytest.mark.parametrize("name", [name for name in EXHIBITS if name not in WRONG])
 def test_the_innocent_is_right_on_average(visit, name):
-    assert visit[1].verdicts()[name] == "passes" and visit[1].found[name].bias < 1e-10
+    assert visit[1].verdicts()[name] == measure.PASSES and visit[1].found[name].bias < 1e-10
 
 
 @pytest.mark.parametrize("key", TWINS)
 def test_the_right_twin_passes(visit, key):
     twin = visit[1].twins[key]
-    assert visit[1].verdicts()[TWINS[key].label] == "passes"
+    assert visit[1].verdicts()[TWINS[key].label] == measure.PASSES
     assert twin.bias < 1e-10 and twin.ratio == pytest.approx(1.0, abs=1e-10)
 
 
@@ -96,10 +96,10 @@ def test_every_loss_and_every_twin_is_on_show(visit):
 
 def test_the_museum_has_the_numbers_of_the_readme(visit):
     verdicts = list(visit[1].verdicts().values())
-    assert len(WRONG) == verdicts.count("caught") == 25
+    assert len(WRONG) == verdicts.count(measure.CAUGHT) == 25
     assert sum(visit[1].found[name].miss is not None for name in WRONG) == 24
     assert len(EXHIBITS) - len(WRONG) == 3 and len(TWINS) == 15
-    assert verdicts.count("passes") == 3 + 15 and len(verdicts) == 25 + 3 + 15
+    assert verdicts.count(measure.PASSES) == 3 + 15 and len(verdicts) == 25 + 3 + 15
 
 
 def test_the_page_shows_every_line_and_where_it_was(visit):
@@ -114,7 +114,7 @@ def test_the_run_writes_its_rows_and_its_figure(visit):
     directory, _ = visit
     summary = json.loads((directory / "summary.json").read_text())
     verdicts = [row["verdict"] for row in summary["rows"]]
-    assert verdicts.count("caught") == 2 * len(WRONG) and set(verdicts) == {"caught", "passes"}
+    assert verdicts.count(measure.CAUGHT) == 2 * len(WRONG) and set(verdicts) == {measure.CAUGHT, measure.PASSES}
     assert (directory / "wrong_reinforce.png").is_file()
     assert len((directory / "metrics.jsonl").read_text().splitlines()) == len(EXHIBITS)
 
@@ -123,23 +123,23 @@ def test_a_museum_that_errs_fails_loudly_and_keeps_its_table(tmp_path, monkeypat
     right = dataclasses.replace(EXHIBITS["γᵗ on top of discounted returns"], innocent=False)
     monkeypatch.setattr(wrong_reinforce, "VARIANTS", dict.fromkeys(wrong_reinforce.TINY.exhibits[:1], right))
     config = dataclasses.replace(wrong_reinforce.TINY, exhibits=wrong_reinforce.TINY.exhibits[:1])
-    with pytest.raises(RuntimeError, match="NOT CAUGHT: minus sign forgotten"):
+    with pytest.raises(RuntimeError, match="minus sign forgotten is wrong: not caught"):
         runner.execute("wrong_reinforce", config, wrong_reinforce.run, output_dir=tmp_path, run_name="liar")
     summary = json.loads((tmp_path / "wrong_reinforce" / "liar-incomplete" / "summary.json").read_text())
-    assert summary["status"] == "failed" and summary["rows"][0]["verdict"] == "NOT CAUGHT"
+    assert summary["status"] == "failed" and summary["rows"][0]["verdict"] == "wrong: not caught"
 
 
 def test_verdicts():
     target = jnp.asarray([3.0, 4.0])
     facts = lambda mean, predicted=None: measure.facts(jnp.asarray(mean), 1.0, target, predicted)
-    assert measure.verdict(facts([3.0, 4.0]), wrong=False) == "passes"
-    assert measure.verdict(facts([3.0, 4.0]), wrong=True) == "NOT CAUGHT"
-    assert measure.verdict(facts([3.0, 4.1]), wrong=False) == "FAILS"
-    assert measure.verdict(facts([3.0, 4.1]), wrong=True) == "caught"
-    assert measure.verdict(facts([3.0, 4.1], target), wrong=True) == "NOT AS PREDICTED"
-    assert measure.verdict(facts([jnp.nan, 4.0]), wrong=False) == "FAILS"
-    assert measure.verdict(facts([jnp.nan, 4.0]), wrong=True) == "NOT CAUGHT"
-    assert measure.verdict(facts([jnp.nan, 4.0], target), wrong=True) == "NOT AS PREDICTED"
+    assert measure.verdict(facts([3.0, 4.0]), wrong=False) == measure.PASSES
+    assert measure.verdict(facts([3.0, 4.0]), wrong=True) == "wrong: not caught"
+    assert measure.verdict(facts([3.0, 4.1]), wrong=False) == "wrong: does not pass"
+    assert measure.verdict(facts([3.0, 4.1]), wrong=True) == measure.CAUGHT
+    assert measure.verdict(facts([3.0, 4.1], target), wrong=True) == "wrong: not as predicted"
+    assert measure.verdict(facts([jnp.nan, 4.0]), wrong=False) == "wrong: does not pass"
+    assert measure.verdict(facts([jnp.nan, 4.0]), wrong=True) == "wrong: not caught"
+    assert measure.verdict(facts([jnp.nan, 4.0], target), wrong=True) == "wrong: not as predicted"
     opposite = facts([-6.0, -8.0])
     assert (opposite.ratio, opposite.cosine, opposite.bias) == pytest.approx((-2.0, -1.0, 3.0))
     assert facts([0.0, 0.0]).cosine == 0.0
