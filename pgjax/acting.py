@@ -5,15 +5,13 @@ policy without memory are independent of each other; with memory a row needs the
 batch is cut into whole episodes. Axes: T time, B episodes, n episodes of one piece.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pgjax.rows import map_over_rows
-from pgjax.types import Policy, Trajectory
-
-PyTree = Any
+from pgjax.types import Policy, PyTree, Trajectory
 
 
 class Inputs(NamedTuple):

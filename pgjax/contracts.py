@@ -14,9 +14,7 @@ import numpy as np
 
 from pgjax import spaces
 from pgjax._layout import require_layout
-from pgjax.types import Environment, Step, Trajectory
-
-PyTree = Any
+from pgjax.types import Environment, PyTree, Step, Trajectory
 
 
 class ConformanceError(ValueError):

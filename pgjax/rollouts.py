@@ -6,7 +6,7 @@ Axes: T time, B lanes.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,7 @@ from pgjax._checks import require_integer
 from pgjax._shards import EPISODES_AXIS, over_episode_shards
 from pgjax.contracts import require_environment
 from pgjax.rows import largest_of_runs
-from pgjax.types import Environment, Policy, Trajectory
-
-PyTree = Any
+from pgjax.types import Environment, Policy, PyTree, Trajectory
 
 
 class _Lane(NamedTuple):

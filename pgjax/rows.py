@@ -9,14 +9,14 @@ memory), the pieces are whole episodes `[T, n, ...]`.
 import contextlib
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pgjax import _shards
+from pgjax.types import PyTree
 
-PyTree = Any
 PieceFunction = Callable[..., tuple[PyTree, PyTree]]
 
 # In pieces of 256 rows of a 64 × 64 network everything stays in a core's L2 cache and nothing is handed to other

@@ -12,10 +12,9 @@ import jax
 import numpy as np
 
 from pgjax._layout import require_layout, time_major
+from pgjax._records import PyTree as PyTree
 from pgjax.spaces import Box as Box
 from pgjax.spaces import Discrete as Discrete
-
-PyTree = Any
 
 
 class Step(NamedTuple):

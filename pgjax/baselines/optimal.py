@@ -15,7 +15,7 @@ state leaves its averages as they are. Scores are computed one by one: a second 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,7 @@ import jax.numpy as jnp
 from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax._linear import ratio_or_zero
 from pgjax.baselines.group_means import split_groups
-from pgjax.types import Baseline, Needs, Trajectory
-
-PyTree = Any
+from pgjax.types import Baseline, Needs, PyTree, Trajectory
 
 
 class OptimalState(NamedTuple):

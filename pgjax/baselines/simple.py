@@ -4,16 +4,14 @@ Axes: T time, B episodes.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_in_range, require_one_of
 from pgjax.rows import map_over_rows
-from pgjax.types import Baseline, Trajectory
-
-PyTree = Any
+from pgjax.types import Baseline, PyTree, Trajectory
 
 
 def stateless(predict: Callable[[Trajectory], jax.Array], **kwargs) -> Baseline:

@@ -1,12 +1,8 @@
 """Actions of several parts, each with a distribution of its own."""
 
-from typing import Any
-
 import jax
 
-from pgjax.types import Distribution
-
-PyTree = Any
+from pgjax.types import Distribution, PyTree
 
 
 def joint(families: PyTree) -> Distribution:

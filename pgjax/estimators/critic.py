@@ -6,7 +6,7 @@ is known without sampling, so what q explains of the return may be taken out of 
 as this term. Axes: T time, B episodes, A actions.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,8 @@ from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
 from pgjax.estimators.hot_path import assemble, entropies
 from pgjax.estimators.rules import Returns, reward_to_go
 from pgjax.rows import map_over_rows
-from pgjax.types import Baseline, Critic, Estimator, Policy, Trajectory
+from pgjax.types import Baseline, Critic, Estimator, Policy, PyTree, Trajectory
 
-PyTree = Any
 FORMS = ("all_action", "action_dependent", "uncorrected", "trajectory_wise")
 
 

@@ -16,9 +16,8 @@ import jax.numpy as jnp
 from pgjax import acting
 from pgjax.contracts import require_trajectory
 from pgjax.rows import sum_over_rows
-from pgjax.types import Estimator, Needs, Policy, Trajectory
+from pgjax.types import Estimator, Needs, Policy, PyTree, Trajectory
 
-PyTree = Any
 RowObjective = Callable[[PyTree, PyTree], tuple[jax.Array, PyTree]]
 
 

@@ -5,8 +5,6 @@
 Axes: T time, B episodes.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -16,9 +14,8 @@ from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
 from pgjax.estimators.hot_path import assemble, weighted_log_likelihood
 from pgjax.estimators.rules import Returns, reward_to_go, total_return
 from pgjax.estimators.score_function import record_behaviour
-from pgjax.types import Baseline, Estimator, Policy, Trajectory
+from pgjax.types import Baseline, Estimator, Policy, PyTree, Trajectory
 
-PyTree = Any
 WEIGHTINGS = ("per_decision", "trajectory")
 
 

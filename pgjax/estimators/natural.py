@@ -4,7 +4,6 @@ Axes: T time, B episodes, P parameters.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +13,7 @@ from pgjax import acting, distributions
 from pgjax._checks import require_in_range, require_integer, require_kind
 from pgjax._linear import conjugate_gradients, pseudo_inverse
 from pgjax.rows import sum_over_rows
-from pgjax.types import Estimator, Policy, Trajectory
-
-PyTree = Any
+from pgjax.types import Estimator, Policy, PyTree, Trajectory
 
 
 def fisher_vector_product(

@@ -1,6 +1,6 @@
 """One baseline for every parameter, g_j = (G_1 − b_j) S_j. Axes: T time, B episodes, P parameters."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,7 @@ from pgjax._checks import require_in_range
 from pgjax._linear import ratio_or_zero
 from pgjax.estimators.hot_path import assemble, batch_gradient, each_episode, weighted_log_likelihood
 from pgjax.estimators.rules import total_return
-from pgjax.types import Estimator, Policy, Trajectory
-
-PyTree = Any
+from pgjax.types import Estimator, Policy, PyTree, Trajectory
 
 
 class PerParameterState(NamedTuple):

@@ -4,16 +4,14 @@ Axes: T time, B episodes.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pgjax import returns as return_functions
 from pgjax._checks import require_in_range, require_integer
-from pgjax.types import Baseline, Trajectory
-
-PyTree = Any
+from pgjax.types import Baseline, PyTree, Trajectory
 
 
 class Returns(NamedTuple):

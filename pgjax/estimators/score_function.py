@@ -6,7 +6,6 @@ Axes: T time, B episodes, k episodes of a group.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +17,8 @@ from pgjax.estimators.hot_path import assemble, entropies
 from pgjax.estimators.rules import Returns
 from pgjax.estimators.scores import squared_score_norms
 from pgjax.estimators.weighting import make_weighting, time_scale
-from pgjax.types import Baseline, Estimator, Policy, Trajectory
+from pgjax.types import Baseline, Estimator, Policy, PyTree, Trajectory
 
-PyTree = Any
 Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 

@@ -4,8 +4,6 @@ A score has P numbers for every row, so this costs P times the memory of the hot
 B episodes, P parameters.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
@@ -13,9 +11,8 @@ from jax.flatten_util import ravel_pytree
 from pgjax import acting
 from pgjax._checks import require_one_of
 from pgjax._linear import pseudo_inverse
-from pgjax.types import Policy, Trajectory
+from pgjax.types import Policy, PyTree, Trajectory
 
-PyTree = Any
 NORMS = ("vanilla", "natural")
 
 

@@ -17,9 +17,8 @@ from pgjax.advantages.steps import OVER_TIME
 from pgjax.contracts import require_trajectory
 from pgjax.estimators.hot_path import count_live
 from pgjax.estimators.rules import Returns, next_values, reward_to_go
-from pgjax.types import Baseline, Needs, Trajectory
+from pgjax.types import Baseline, Needs, PyTree, Trajectory
 
-PyTree = Any
 STANDARDISE = ("none", "population", "group_population", "group_sample")
 
 

@@ -8,7 +8,6 @@ Log-probabilities are normalised, and −∞ stands for probability 0. Axes: N r
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import chex
 import jax
@@ -17,9 +16,8 @@ import jax.numpy as jnp
 from pgjax import distributions
 from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax.losses import score_function_loss, value_loss
-from pgjax.types import Distribution
+from pgjax.types import Distribution, PyTree
 
-PyTree = Any
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 

@@ -1,13 +1,11 @@
 """What every network is, whichever policy or value uses it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
-from pgjax.types import Memory
-
-PyTree = Any
+from pgjax.types import Memory, PyTree
 
 
 class Network(NamedTuple):

@@ -13,9 +13,7 @@ from pgjax.contracts import require_environment
 from pgjax.networks.network import Network
 from pgjax.networks.words import build
 from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate, Space
-from pgjax.types import Distribution, Environment, Memory, Policy
-
-PyTree = Any
+from pgjax.types import Distribution, Environment, Memory, Policy, PyTree
 
 # The first word of a space is the one that "auto" takes.
 _WORDS = {

@@ -4,7 +4,6 @@ Axes: T time, F numbers of an observation, M numbers of memory, O outputs.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +14,7 @@ from pgjax.networks import inputs
 from pgjax.networks._layers import HEAD_SCALE, dense, init_dense
 from pgjax.networks.bodies import ACTIVATIONS
 from pgjax.networks.network import Network
-from pgjax.types import Memory
-
-PyTree = Any
+from pgjax.types import Memory, PyTree
 
 
 def _remember(params: PyTree, memory: jax.Array, projected: jax.Array) -> jax.Array:

@@ -11,7 +11,6 @@ Source: Vaswani et al. (2017); the blocks are those of GPT-2 (Radford et al. 201
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +20,7 @@ from pgjax._checks import require_integer
 from pgjax.networks._layers import HEAD_SCALE, dense, init_dense, init_norm, norm, rows
 from pgjax.networks.network import Network
 from pgjax.spaces import Box
-from pgjax.types import Memory
-
-PyTree = Any
+from pgjax.types import Memory, PyTree
 
 
 def _attend(queries: jax.Array, cache: jax.Array, allowed: jax.Array) -> jax.Array:

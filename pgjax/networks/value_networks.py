@@ -10,9 +10,8 @@ from pgjax.contracts import require_environment
 from pgjax.networks.network import Network
 from pgjax.networks.words import build
 from pgjax.spaces import Discrete
-from pgjax.types import Environment
+from pgjax.types import Environment, PyTree
 
-PyTree = Any
 Init = Callable[[jax.Array, PyTree], PyTree]
 Apply = Callable[[PyTree, PyTree], jax.Array]
 

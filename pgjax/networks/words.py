@@ -14,9 +14,7 @@ from pgjax.networks.bodies import ACTIVATIONS, MLP, ConvNet
 from pgjax.networks.network import Network
 from pgjax.networks.recurrent import make_gru
 from pgjax.networks.transformer import make_transformer
-from pgjax.types import Memory
-
-PyTree = Any
+from pgjax.types import Memory, PyTree
 
 
 def make_mlp(space: PyTree, outputs: int, *, hidden: Sequence[int], activation: str | None) -> Network:

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import shown
-
-PyTree = Any
+from pgjax.types import PyTree
 
 
 def is_key(leaf: Any) -> bool:

@@ -19,8 +19,7 @@ import numpy as np
 
 from pgjax._checks import shown
 from pgjax.saving._leaves import is_key, named_leaves, require_same_layout
-
-PyTree = Any
+from pgjax.types import PyTree
 
 _HEADER = "pgjax"
 _FORMAT = 2

@@ -7,7 +7,7 @@ minibatch.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ import optax
 
 from pgjax._checks import require_in_range, require_integer
 from pgjax.training.loop import NonFiniteError
+from pgjax.types import PyTree
 
-PyTree = Any
 Loss = Callable[[PyTree, PyTree], jax.Array]
 
 

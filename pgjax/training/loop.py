@@ -11,9 +11,8 @@ import numpy as np
 from pgjax._checks import require_integer, require_one_of
 from pgjax.training.sharding import choose_devices, choose_layout
 from pgjax.training.trainer import Trainer
-from pgjax.types import TrainState
+from pgjax.types import PyTree, TrainState
 
-PyTree = Any
 Metrics = dict[str, np.ndarray]
 
 _PREFIX = "nonfinite_"  # of metrics that count numbers which are none

@@ -16,8 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from pgjax._checks import require_integer
 from pgjax._shards import EPISODES_AXIS, most_shards, summation
 from pgjax.rows import RUNS_AXIS
+from pgjax.types import PyTree
 
-PyTree = Any
 # Not RUNS_AXIS, which is the axis of the runs that are vmapped together on one device.
 SHARES_AXIS = "shares"
 

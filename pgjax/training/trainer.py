@@ -1,7 +1,7 @@
 """One update: collect, weigh, ascend, and only then let the baseline see the batch."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,8 @@ from pgjax._checks import require_kind
 from pgjax._shards import everywhere
 from pgjax.contracts import require_environment
 from pgjax.training._sizes import checked_sizes
-from pgjax.types import Environment, Estimator, Policy, Rewards, TrainState, Trajectory
+from pgjax.types import Environment, Estimator, Policy, PyTree, Rewards, TrainState, Trajectory
 
-PyTree = Any
 Metrics = dict[str, jax.Array]
 
 
