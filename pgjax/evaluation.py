@@ -227,10 +227,10 @@ def evaluate(
     return Evaluation(
         returns=played.total_return,
         lengths=played.time,
-        mean=found.value,
-        stderr=found.stderr,
-        low=found.low,
-        high=found.high,
+        mean=float(found.value),
+        stderr=float(found.stderr),
+        low=float(found.low),
+        high=float(found.high),
         metrics=summaries,
     )
 

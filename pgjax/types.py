@@ -113,7 +113,7 @@ class Trajectory(NamedTuple):
 
     Attributes:
         obs: X_t, leaves `[T, B, ...]`.
-        actions: A_t, `[T, B, ...]`.
+        actions: A_t, leaves `[T, B, ...]`.
         rewards: R_{t+1}, `[T, B]`, zero where not `alive`.
         alive: bool `[T, B]`, true while the episode runs; every other row is padding.
         terminated: bool `[T, B]`, the problem ended at this step: nothing is left to bootstrap.
@@ -131,7 +131,7 @@ class Trajectory(NamedTuple):
     """
 
     obs: PyTree
-    actions: jax.Array
+    actions: PyTree
     rewards: jax.Array
     alive: jax.Array
     terminated: jax.Array

@@ -9,7 +9,7 @@ import jax
 
 from pgjax import advantages
 from pgjax._checks import require_integer, require_one_of
-from pgjax.baselines.simple import stateless
+from pgjax.baselines.simple import returns_of, stateless
 from pgjax.types import Baseline, Needs, Trajectory
 
 
@@ -51,7 +51,7 @@ def batch_mean(over: str = "episodes", group_size: int | None = None) -> Baselin
 
     def predict(trajectory: Trajectory) -> jax.Array:
         counting = trajectory.alive.T if over == "live" else None
-        return advantages.group_statistics(trajectory.returns.T, counting, group_size=group_size).mean.T
+        return advantages.group_statistics(returns_of(trajectory).T, counting, group_size=group_size).mean.T
 
     return stateless(predict, needs=Needs(group_size=group_size))
 
@@ -73,6 +73,7 @@ def leave_one_out(over: str = "episodes", group_size: int | None = None) -> Base
 
     def predict(trajectory: Trajectory) -> jax.Array:
         counting = trajectory.alive.T if over == "live" else None
-        return trajectory.returns - advantages.leave_one_out(trajectory.returns.T, counting, group_size=group_size).T
+        returns = returns_of(trajectory)
+        return returns - advantages.leave_one_out(returns.T, counting, group_size=group_size).T
 
     return stateless(predict, needs=Needs(group_size=group_size))

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax._linear import ratio_or_zero
 from pgjax.baselines.group_means import split_groups
+from pgjax.baselines.simple import returns_of
 from pgjax.types import Baseline, Needs, PyTree, Trajectory
 
 
@@ -124,7 +125,7 @@ def optimal_leave_one_out(group_size: int | None = None, norm: str = "vanilla") 
         del state
         norms = _score_norms(trajectory).astype(trajectory.rewards.dtype)
         norms = split_groups(jnp.where(trajectory.alive[: norms.shape[0]], norms, 0.0), group_size)
-        returns = split_groups(trajectory.returns[: norms.shape[0]], group_size)
+        returns = split_groups(returns_of(trajectory)[: norms.shape[0]], group_size)
         if norms.shape[2] < 2:
             raise ValueError("optimal_leave_one_out needs at least 2 episodes in a group, got 1: no other is left")
         values = ratio_or_zero(_of_others(norms * returns), _of_others(norms))

@@ -24,6 +24,17 @@ def stateless(predict: Callable[[Trajectory], jax.Array], **kwargs) -> Baseline:
     )
 
 
+def returns_of(trajectory: Trajectory) -> jax.Array:
+    """G `[T, B]`, which the estimator fills in.
+
+    Raises:
+        ValueError: if it did not.
+    """
+    if trajectory.returns is None:
+        raise ValueError("this baseline needs trajectory.returns, got None: make_estimator fills them in")
+    return trajectory.returns
+
+
 def none() -> Baseline:
     """b = 0."""
     return constant(0.0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from pgjax._checks import require_integer, require_one_of
 from pgjax.exact.mdp.tabular import TabularMDP, make_tabular_mdp
-from pgjax.types import Box, Discrete, Environment, Step
+from pgjax.types import Box, Discrete, Environment, PyTree, Step
 
 _MOST_STATES = 100_000
 _REWARDS = {"share": lambda right: right.mean(-1), "all": lambda right: right.all(-1)}
@@ -25,8 +25,8 @@ class TokenBuffer(NamedTuple):
         length: int32 `[]`, how many places are written.
     """
 
-    tokens: jax.Array
-    length: jax.Array
+    tokens: PyTree
+    length: PyTree
 
 
 def _right(tokens: Any) -> Any:

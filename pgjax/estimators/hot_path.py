@@ -85,7 +85,7 @@ def entropies(policy: Policy, outputs: PyTree) -> dict[str, jax.Array]:
 def weighted_log_likelihood(policy: Policy) -> RowObjective:
     """`(outputs, (actions, w)) → (w ln f(X_t, θ)_{A_t}, entropies)`, the row objective of a score function."""
 
-    def row_objective(outputs: PyTree, rows: tuple[PyTree, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def row_objective(outputs: PyTree, rows: tuple[PyTree, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         actions, weight = rows
         log_probs = jax.vmap(policy.distribution.log_prob)(outputs, actions)
         return weight * log_probs, entropies(policy, outputs)

@@ -8,12 +8,11 @@ Axes: T time, B episodes.
 import jax
 import jax.numpy as jnp
 
-from pgjax import baselines
+from pgjax import acting, baselines
 from pgjax._checks import require_one_of
 from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
 from pgjax.estimators.hot_path import assemble, weighted_log_likelihood
 from pgjax.estimators.rules import Returns, reward_to_go, total_return
-from pgjax.estimators.score_function import record_behaviour
 from pgjax.types import Baseline, Estimator, Policy, PyTree, Trajectory
 
 WEIGHTINGS = ("per_decision", "trajectory")
@@ -24,7 +23,7 @@ def log_ratios(policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_
     behaviour = trajectory.behaviour_log_probs
     if behaviour is None:
         return jnp.zeros_like(trajectory.rewards)
-    current = record_behaviour(policy, params, trajectory, rows_per_piece).behaviour_log_probs
+    current = acting.log_probs(policy, params, trajectory, rows_per_piece)
     return jnp.where(trajectory.alive, current - behaviour, 0.0)
 
 

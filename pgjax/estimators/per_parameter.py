@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from pgjax import acting
 from pgjax._checks import require_in_range
@@ -25,7 +26,7 @@ def per_parameter(
     *,
     decay: float = 0.9,
     values: PyTree | None = None,
-    discount: float | jax.Array = 1.0,
+    discount: ArrayLike = 1.0,
     rows_per_piece: int | None = None,
 ) -> Estimator:
     """g_j = (G_1 − b_j) S_j with b_j = E[S_j² G_1] / E[S_j²], S = Σ_t ∇ ln f(X_t, θ)_{A_t} of the episode. Unbiased.

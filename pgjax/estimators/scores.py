@@ -24,7 +24,8 @@ def step_scores(policy: Policy, params: PyTree, seen: acting.Inputs, actions: Py
     flat, unravel = ravel_pytree(params)
     if policy.memory is not None:
         return jax.jacrev(lambda theta: _log_probs(policy, unravel(theta), seen, actions))(flat)
-    of_row = lambda theta, obs, action: policy.distribution.log_prob(policy.apply(unravel(theta), obs), action)
+    apply = acting.require_memoryless(policy, "the score of one row")
+    of_row = lambda theta, obs, action: policy.distribution.log_prob(apply(unravel(theta), obs), action)
     return jax.vmap(jax.grad(of_row), (None, 0, 0))(flat, seen.obs, actions)
 
 

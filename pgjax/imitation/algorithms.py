@@ -24,6 +24,9 @@ from pgjax.types import Environment, Policy, PyTree
 REFITS = ("anew", "continue")
 
 
+_WHO = "learning from an expert"
+
+
 class ImitationRun(NamedTuple):
     """R rounds of imitation.
 
@@ -54,7 +57,7 @@ def _rounds(
     refit: str,
 ) -> ImitationRun:
     """The loop that all share: `gather(key, params, level)`, aggregate, `next_level(key, …)` and fit."""
-    require_memoryless(policy, "learning from an expert")
+    require_memoryless(policy, _WHO)
     require_integer("num_rounds", num_rounds, 1, None)
     require_one_of("refit", refit, REFITS)
     init_key, run_key = jax.random.split(key)
@@ -173,22 +176,22 @@ def dart(
 
     Source: Laskey, Lee, Fox, Dragan & Goldberg (2017), algorithm 1, without its prior scale of the noise.
     """
-    space = environment.action_space
+    apply, space = require_memoryless(policy, _WHO), environment.action_space
     discrete = isinstance(space, Discrete)
     require_in_range("level", level, 0.0, 1.0 if discrete else None)
     level = jnp.broadcast_to(jnp.asarray(level, float), () if discrete else tuple(space.shape))
-    low, high = (None, None) if discrete else (np.asarray(space.low), np.asarray(space.high))
 
     def gather(key: jax.Array, params: PyTree, level: jax.Array) -> Labelled:
-        noisy = (
-            experts.noisy(expert, level, space.n) if discrete else experts.perturbed(expert, level, low=low, high=high)
-        )
+        if discrete:
+            noisy = experts.noisy(expert, level, space.n)
+        else:
+            noisy = experts.perturbed(expert, level, low=np.asarray(space.low), high=np.asarray(space.high))
         return collect(key, environment, policy, params, expert, num_episodes, beta=1.0, acting_expert=noisy)
 
     def next_level(key: jax.Array, i: jax.Array, params: PyTree, new: Demonstrations, level: jax.Array) -> jax.Array:
         if not fitted:
             return level
-        act = lambda key, obs: policy.distribution.sample(key, policy.apply(params, obs))
+        act = lambda key, obs: policy.distribution.sample(key, apply(params, obs))
         actions = jax.vmap(act)(jax.random.split(key, new.weights.shape[0]), new.obs)
         mean = lambda x: jnp.tensordot(new.weights, x, 1) / jnp.sum(new.weights)
         if discrete:

@@ -174,8 +174,7 @@ def distribution_kl(
     require_one_of("direction", direction, ("forward", "reverse"))
     expert_parameters = jax.lax.stop_gradient(expert_parameters)
     pair = (expert_parameters, parameters) if direction == "forward" else (parameters, expert_parameters)
-    distributions.require(distribution, "kl", "distribution_kl")
-    return jax.vmap(distribution.kl)(*pair)
+    return jax.vmap(distributions.require(distribution, "kl", "distribution_kl"))(*pair)
 
 
 def zero_one_error(actions: jax.Array, expert_actions: jax.Array) -> jax.Array:

@@ -78,7 +78,7 @@ def collect(
 
     Source: Ross, Gordon & Bagnell (2011), algorithm 3.1.
     """
-    require_memoryless(policy, "imitation.collect")
+    apply = require_memoryless(policy, "imitation.collect")
     require_in_range("beta", beta, 0.0, 1.0)
     require_integer("num_episodes", num_episodes, 1, None)
     require_one_of("mixing", mixing, MIXINGS)
@@ -93,7 +93,7 @@ def collect(
         return cloning_losses.mix(mix_key, share, jnp.asarray(by_expert, action.dtype), action)
 
     mixture = policy._replace(
-        apply=lambda params, seen: (policy.apply(params, seen[0]), *seen),
+        apply=lambda params, seen: (apply(params, seen[0]), *seen),
         memory=None,
         distribution=policy.distribution._replace(sample=sample),
     )

@@ -67,11 +67,11 @@ def gradient_fit(
         ValueError: for an unknown word, a loss on the probabilities of an expert that does not know them, or as `fit`.
         NonFiniteError: as `fit`; `"reverse_kl"` is infinite for an expert that excludes an action.
     """
-    require_memoryless(policy, "imitation.gradient_fit")
+    apply = require_memoryless(policy, "imitation.gradient_fit")
     require_one_of("loss", loss, LOSSES)
 
     def losses(params: PyTree, rows: dict[str, jax.Array]) -> jax.Array:
-        outputs = jax.vmap(lambda obs: policy.apply(params, obs))(rows["obs"])
+        outputs = jax.vmap(lambda obs: apply(params, obs))(rows["obs"])
         if loss in DIVERGENCES:
             known = rows["log_probs"]
             known = jnp.where(known <= jnp.finfo(known.dtype).min, -jnp.inf, known)

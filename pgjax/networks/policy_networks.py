@@ -32,13 +32,14 @@ class _Part(NamedTuple):
     shape: tuple[int, ...]
     is_gaussian: bool
 
-    def parameters(self, outputs: jax.Array, log_std: jax.Array | None, mask: jax.Array | None) -> PyTree:
+    def parameters(self, outputs: jax.Array, log_std: PyTree, mask: PyTree) -> PyTree:
+        """Of this part's distribution: `log_std` belongs to Gaussians alone, `mask` may be None."""
         outputs = outputs.reshape(self.shape)
         if mask is not None:
             return self._masked(outputs, mask)
         return distributions.GaussianParameters(mean=outputs, log_std=log_std) if self.is_gaussian else outputs
 
-    def _masked(self, logits: jax.Array, mask: jax.Array) -> jax.Array:
+    def _masked(self, logits: jax.Array, mask: PyTree) -> jax.Array:
         if self.is_gaussian:
             raise ValueError(f"action_mask{self.path} must be None, for continuous actions have no mask, got {mask}")
         mask = jnp.asarray(mask)
@@ -119,7 +120,7 @@ def policy_for_spaces(
         spreads = structure.flatten_up_to(params["log_std"]) if has_spread else [None] * len(parts)
         masks = [None] * len(parts) if action_mask is None else structure.flatten_up_to(action_mask(obs))
         shares = jnp.split(outputs, ends[:-1])
-        return structure.unflatten([p.parameters(*of_part) for p, *of_part in zip(parts, shares, spreads, masks)])
+        return structure.unflatten([p.parameters(x, s, m) for p, x, s, m in zip(parts, shares, spreads, masks)])
 
     single = len(parts) == 1 and spaces.is_space(action_space)
     families = structure.unflatten([part.family for part in parts])
@@ -132,9 +133,9 @@ def policy_for_spaces(
 
 
 def _apply(body: Network, network_of: Callable, parameters: Callable) -> Callable | None:
-    if body.apply is None:
+    if (apply := body.apply) is None:
         return None
-    return lambda params, obs: parameters(params, body.apply(network_of(params), obs), obs)
+    return lambda params, obs: parameters(params, apply(network_of(params), obs), obs)
 
 
 def _memory(body: Network, network_of: Callable, parameters: Callable) -> Memory | None:
@@ -148,6 +149,7 @@ def _memory(body: Network, network_of: Callable, parameters: Callable) -> Memory
         return carry, parameters(params, outputs, obs)
 
     def unroll(params: PyTree, carry: PyTree | None, obs: PyTree, starts: jax.Array | None) -> PyTree:
+        assert memory.unroll is not None, "given only where the network has one"
         outputs = memory.unroll(network_of(params), carry, obs, starts)
         return jax.vmap(parameters, (None, 0, 0))(params, outputs, obs)
 

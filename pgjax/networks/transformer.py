@@ -134,8 +134,13 @@ def _init(key: jax.Array, symbols: int, places: int, outputs: int, width: int, l
 
 def _check(space: PyTree, hidden: Sequence[int], activation: str | None, heads: int) -> None:
     tokens = getattr(space, "tokens", None)
-    is_buffer = isinstance(tokens, Box) and jnp.issubdtype(tokens.dtype, jnp.integer) and hasattr(space, "length")
-    if not is_buffer or len(tokens.shape) != 1 or tokens.shape[0] < 2:
+    if (
+        not isinstance(tokens, Box)
+        or not jnp.issubdtype(tokens.dtype, jnp.integer)
+        or not hasattr(space, "length")
+        or len(tokens.shape) != 1
+        or tokens.shape[0] < 2
+    ):
         raise ValueError(
             "network='transformer' needs observations with the fields tokens, a box of two or more integers, and "
             f"length, got the observation space {space}"

@@ -7,7 +7,6 @@ import jax
 
 from pgjax import spaces
 from pgjax.contracts import require_environment
-from pgjax.networks.network import Network
 from pgjax.networks.words import build
 from pgjax.spaces import Discrete
 from pgjax.types import Environment, PyTree
@@ -33,8 +32,8 @@ def value_for_spaces(
     Raises:
         ValueError: for a network that has to remember, or as `policy_for_spaces`.
     """
-    body = _memoryless(observation_space, 1, network, hidden, activation, network_options)
-    return body.init, lambda params, obs: body.apply(params, obs)[0]
+    init, apply = _memoryless(observation_space, 1, network, hidden, activation, network_options)
+    return init, lambda params, obs: apply(params, obs)[0]
 
 
 def action_values_for_spaces(
@@ -54,8 +53,7 @@ def action_values_for_spaces(
     action_space = spaces.as_space(action_space)
     if not isinstance(action_space, Discrete):
         raise ValueError(f"action values need a Discrete action space, got {action_space}")
-    body = _memoryless(observation_space, action_space.n, network, hidden, activation, network_options)
-    return body.init, body.apply
+    return _memoryless(observation_space, action_space.n, network, hidden, activation, network_options)
 
 
 def _memoryless(
@@ -65,7 +63,7 @@ def _memoryless(
     hidden: Sequence[int],
     activation: str | None,
     network_options: Mapping[str, Any] | None,
-) -> Network:
+) -> tuple[Init, Apply]:
     body = build(
         network,
         spaces.as_space(observation_space),
@@ -76,7 +74,7 @@ def _memoryless(
     )
     if body.apply is None:
         raise ValueError(f"a value must be a function of one observation, but network={network!r} has to remember")
-    return body
+    return body.init, body.apply
 
 
 def make_value(

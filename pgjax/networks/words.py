@@ -51,9 +51,13 @@ def make_conv(
 
 def _of_module(module: nn.Module, arguments: Callable[[PyTree, Any], tuple]) -> Network:
     """A linen module whose arguments are a function of the observation and of θ's float type."""
+
+    def apply(params: PyTree, obs: PyTree) -> Any:
+        return module.apply(params, *arguments(obs, inputs.float_type_of(params)))
+
     return Network(
         init=lambda key, obs: module.init(key, *arguments(obs, np.float32)),
-        apply=lambda params, obs: module.apply(params, *arguments(obs, inputs.float_type_of(params))),
+        apply=apply,
     )
 
 

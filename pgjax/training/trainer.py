@@ -164,13 +164,6 @@ def _make_collect(
     """`(state, key) → (lanes, trajectory, metrics)`: what the estimator and the reward stage need, as it was paid."""
     record = rewards.needs_log_probs
 
-    def window(state: TrainState, key: jax.Array) -> tuple[PyTree, Trajectory, Metrics]:
-        del key
-        lanes, trajectory, finished = rollouts.window(
-            environment, policy, state.params, state.lanes, num_steps, record_log_probs=record
-        )
-        return lanes, trajectory, _window_metrics(trajectory, finished)
-
     def episodes(state: TrainState, key: jax.Array) -> tuple[PyTree, Trajectory, Metrics]:
         keys = jax.random.split(key, num_episodes)
         how = {"group_size": group_size, "record_log_probs": record}
@@ -182,7 +175,17 @@ def _make_collect(
             )
         return state.lanes, trajectory, _episode_metrics(trajectory)
 
-    return episodes if num_steps is None else window
+    if num_steps is None:
+        return episodes
+
+    def window(state: TrainState, key: jax.Array) -> tuple[PyTree, Trajectory, Metrics]:
+        del key
+        lanes, trajectory, finished = rollouts.window(
+            environment, policy, state.params, state.lanes, num_steps, record_log_probs=record
+        )
+        return lanes, trajectory, _window_metrics(trajectory, finished)
+
+    return window
 
 
 class _Learner(NamedTuple):
