@@ -109,12 +109,15 @@ _TYPES = {
 __all__ = [*_MODULES, *_TYPES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"pgjax.{name}")
-    if name in _TYPES:
-        return getattr(importlib.import_module(f"pgjax.{_TYPES[name]}"), name)
-    raise AttributeError(f"module 'pgjax' has no attribute {name!r}")
+# Hidden from type checkers, to which it would make every misspelled name an Any.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"pgjax.{name}")
+        if name in _TYPES:
+            return getattr(importlib.import_module(f"pgjax.{_TYPES[name]}"), name)
+        raise AttributeError(f"module 'pgjax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

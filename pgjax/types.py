@@ -6,15 +6,20 @@ code, from 1 in the mathematics). Axes: T time, B episodes, A actions, D feature
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from pgjax._layout import require_layout, time_major
 from pgjax._records import PyTree as PyTree
+from pgjax._records import one_line
 from pgjax.spaces import Box as Box
 from pgjax.spaces import Discrete as Discrete
+
+# The words of conventions that several modules share; the modules check them against these.
+ScoreNorm = Literal["vanilla", "natural"]
+TimeWeights = Literal["none", "discount"]
 
 
 class Step(NamedTuple):
@@ -24,8 +29,11 @@ class Step(NamedTuple):
     reward: jax.Array
     terminated: jax.Array
 
+    def __repr__(self) -> str:
+        return one_line(self)
 
-@dataclasses.dataclass(frozen=True, eq=False)
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Environment:
     """A problem as a record of pure functions, (X_{t+1}, R_{t+1}) ~ p(X_t, A_t).
 
@@ -57,6 +65,10 @@ class Environment:
     action_mask: Callable[[PyTree], jax.Array] | None = None
     metrics: Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]] | None = None
 
+    def __repr__(self) -> str:
+        names = ("name", "horizon", "observation_space", "action_space")
+        return f"Environment({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
 
 class Distribution(NamedTuple):
     """A family of action distributions as pure functions of its parameters, for one observation.
@@ -71,6 +83,9 @@ class Distribution(NamedTuple):
     entropy: Callable[[PyTree], jax.Array] | None
     kl: Callable[[PyTree, PyTree], jax.Array] | None
     mode: Callable[[PyTree], PyTree]
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 class Memory(NamedTuple):
@@ -87,6 +102,9 @@ class Memory(NamedTuple):
     start: Callable[[PyTree, PyTree], PyTree]
     step: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
     unroll: Callable[[PyTree, PyTree | None, PyTree, jax.Array | None], PyTree] | None = None
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 class Policy(NamedTuple):
@@ -106,6 +124,9 @@ class Policy(NamedTuple):
     apply: Callable[[PyTree, PyTree], PyTree] | None
     distribution: Distribution
     memory: Memory | None = None
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 class Trajectory(NamedTuple):
@@ -144,6 +165,11 @@ class Trajectory(NamedTuple):
     greedy_returns: jax.Array | None = None
     carry: PyTree | None = None
 
+    def __repr__(self) -> str:
+        shape = getattr(self.alive, "shape", ())
+        size = f"T={shape[0]}, B={shape[1]}, " if len(shape) == 2 else ""
+        return f"Trajectory({size}{one_line(self).removeprefix('Trajectory(')}"
+
     @classmethod
     def from_batch_major(cls, **fields: PyTree) -> "Trajectory":
         """The trajectory of fields whose axes are `[B, T, ...]`, as many training loops have them.
@@ -181,6 +207,9 @@ class Rewards(NamedTuple):
     update: Callable[[PyTree, Trajectory], PyTree]
     needs_log_probs: bool = False
 
+    def __repr__(self) -> str:
+        return one_line(self)
+
 
 class Needs(NamedTuple):
     """What an estimator or a baseline must be given beyond the trajectory; whoever collects the episodes provides it.
@@ -191,9 +220,12 @@ class Needs(NamedTuple):
         group_size: k, how many consecutive episodes share a start; None where any start will do.
     """
 
-    scores: str = "none"
+    scores: ScoreNorm | Literal["none"] = "none"
     greedy_returns: bool = False
     group_size: int | None = None
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 class Baseline(NamedTuple):
@@ -221,6 +253,9 @@ class Baseline(NamedTuple):
         Callable[[PyTree, Trajectory, jax.Array], tuple[jax.Array, PyTree, dict[str, jax.Array]]] | None
     ) = None
 
+    def __repr__(self) -> str:
+        return one_line(self)
+
 
 class Critic(NamedTuple):
     """q(X_t, ·), a prediction of the return for every action of a discrete space. *Use, then update*, as a baseline.
@@ -232,6 +267,9 @@ class Critic(NamedTuple):
     init: Callable[[jax.Array, Trajectory], PyTree]
     predict: Callable[[PyTree, Trajectory], jax.Array]
     update: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, dict[str, jax.Array]]]
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 class Estimator(NamedTuple):
@@ -253,6 +291,9 @@ class Estimator(NamedTuple):
     episode_gradients: Callable[[PyTree, PyTree, Trajectory], PyTree]
     fits_windows: bool
     needs: Needs = Needs()
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 class TrainState(NamedTuple):
@@ -276,3 +317,6 @@ class TrainState(NamedTuple):
     key: jax.Array
     update: jax.Array
     reward_state: PyTree = ()
+
+    def __repr__(self) -> str:
+        return one_line(self)

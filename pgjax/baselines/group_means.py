@@ -5,12 +5,16 @@ the episodes of a group share one start (one prompt, one problem); nothing is bi
 Axes: T time, B episodes, k episodes of a group.
 """
 
+from typing import Literal, get_args
+
 import jax
 
 from pgjax import advantages
 from pgjax._checks import require_integer, require_one_of
 from pgjax.baselines.simple import returns_of, stateless
 from pgjax.types import Baseline, Needs, Trajectory
+
+Over = Literal["episodes", "live"]
 
 
 def split_groups(x: jax.Array, group_size: int | None) -> jax.Array:
@@ -26,13 +30,13 @@ def split_groups(x: jax.Array, group_size: int | None) -> jax.Array:
     return x.reshape(x.shape[0], num_episodes // size, size)
 
 
-def _check(over: str, group_size: int | None, least: int) -> None:
-    require_one_of("over", over, ("episodes", "live"))
+def _check(over: Over, group_size: int | None, least: int) -> None:
+    require_one_of("over", over, get_args(Over))
     if group_size is not None:
         require_integer("group_size", group_size, least, None)
 
 
-def batch_mean(over: str = "episodes", group_size: int | None = None) -> Baseline:
+def batch_mean(over: Over = "episodes", group_size: int | None = None) -> Baseline:
     """b_t = the group's mean of G_t, the episode's own included.
 
     Biased: the episode's own return pulls b towards itself, and over all episodes the expected gradient is exactly
@@ -56,7 +60,7 @@ def batch_mean(over: str = "episodes", group_size: int | None = None) -> Baselin
     return stateless(predict, needs=Needs(group_size=group_size))
 
 
-def leave_one_out(over: str = "episodes", group_size: int | None = None) -> Baseline:
+def leave_one_out(over: Over = "episodes", group_size: int | None = None) -> Baseline:
     """b_t = the mean of G_t over the *other* episodes of the group. Unbiased.
 
     G^i − b^i = k/(k − 1) (G^i − mean G): RLOO (Kool, van Hoof & Welling 2019; Ahmadian et al. 2024). Needs k ≥ 2.

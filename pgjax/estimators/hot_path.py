@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import acting
+from pgjax._records import print_as_made_by
 from pgjax.contracts import require_trajectory
 from pgjax.rows import sum_over_rows
 from pgjax.types import Estimator, Needs, Policy, PyTree, Trajectory
@@ -125,6 +126,7 @@ def assemble(
         seen = acting.inputs(policy, trajectory)
         return each_episode(policy, row_objective, params, seen, rows, trajectory.alive)
 
+    print_as_made_by(weigh, gradient, episode_gradients)
     return Estimator(
         init=init,
         gradient=gradient,

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from pgjax import returns as return_functions
 from pgjax._checks import require_in_range, require_integer
+from pgjax._records import one_line
 from pgjax.types import Baseline, PyTree, Trajectory
 
 
@@ -29,6 +30,9 @@ class Returns(NamedTuple):
     bootstraps: bool
     discount: ArrayLike
     from_start: bool = False
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 _over_episodes = lambda function: jax.vmap(function, in_axes=1, out_axes=1)

@@ -4,6 +4,8 @@ A score has P numbers for every row, so this costs P times the memory of the hot
 B episodes, P parameters.
 """
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
@@ -11,9 +13,7 @@ from jax.flatten_util import ravel_pytree
 from pgjax import acting
 from pgjax._checks import require_one_of
 from pgjax._linear import pseudo_inverse
-from pgjax.types import Policy, PyTree, Trajectory
-
-NORMS = ("vanilla", "natural")
+from pgjax.types import Policy, PyTree, ScoreNorm, Trajectory
 
 
 def step_scores(policy: Policy, params: PyTree, seen: acting.Inputs, actions: PyTree) -> jax.Array:
@@ -62,7 +62,7 @@ def fisher_estimate(policy: Policy, params: PyTree, trajectory: Trajectory) -> j
 
 
 def squared_score_norms(
-    policy: Policy, params: PyTree, trajectory: Trajectory, *, whole_episode: bool, norm: str = "vanilla"
+    policy: Policy, params: PyTree, trajectory: Trajectory, *, whole_episode: bool, norm: ScoreNorm = "vanilla"
 ) -> jax.Array:
     """‖ψ_t‖² of every live row, `[T, B]` and zero where not alive, or ‖Σ_t ψ_t‖² of every episode, `[1, B]`.
 
@@ -76,7 +76,7 @@ def squared_score_norms(
     Returns:
         `[T, B]` or `[1, B]`; in 1/θ², with the natural norm in θ².
     """
-    require_one_of("norm", norm, NORMS)
+    require_one_of("norm", norm, get_args(ScoreNorm))
     if norm == "vanilla":
         length = lambda score: jnp.sum(jnp.square(score))
     else:

@@ -15,8 +15,10 @@ from jax.typing import ArrayLike
 
 from pgjax import distributions, evaluation
 from pgjax._checks import require_in_range, require_integer
+from pgjax._records import one_line
 from pgjax.acting import require_memoryless
 from pgjax.exact import TabularMDP, optimal_probabilities
+from pgjax.exact.mdp.optimal_policies import Ties
 from pgjax.types import Policy, PyTree
 
 
@@ -30,6 +32,9 @@ class Expert(NamedTuple):
 
     act: Callable[[jax.Array, PyTree], jax.Array]
     log_probs: Callable[[PyTree], jax.Array] | None = None
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 def from_log_probs(log_probs: Callable[[PyTree], jax.Array]) -> Expert:
@@ -83,7 +88,7 @@ def from_table(mdp: TabularMDP, probabilities: jax.Array) -> Expert:
 
 
 def optimal_expert(
-    mdp: TabularMDP, discount: ArrayLike = 1.0, *, softness: float = 0.0, ties: str = "lowest"
+    mdp: TabularMDP, discount: ArrayLike = 1.0, *, softness: float = 0.0, ties: Ties = "lowest"
 ) -> Expert:
     """The best stationary policy of a tabular problem, or a softly optimal one; see `optimal_probabilities`.
 

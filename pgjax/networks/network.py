@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 
+from pgjax._records import one_line
 from pgjax.types import Memory, PyTree
 
 
@@ -20,3 +21,6 @@ class Network(NamedTuple):
     init: Callable[[jax.Array, PyTree], PyTree]
     apply: Callable[[PyTree, PyTree], jax.Array] | None
     memory: Memory | None = None
+
+    def __repr__(self) -> str:
+        return one_line(self)

@@ -18,6 +18,7 @@ import numpy as np
 
 from pgjax._checks import require_integer
 from pgjax.networks._layers import HEAD_SCALE, dense, init_dense, init_norm, norm, rows
+from pgjax.networks.bodies import Activation
 from pgjax.networks.network import Network
 from pgjax.spaces import Box
 from pgjax.types import Memory, PyTree
@@ -132,7 +133,7 @@ def _init(key: jax.Array, symbols: int, places: int, outputs: int, width: int, l
     }
 
 
-def _check(space: PyTree, hidden: Sequence[int], activation: str | None, heads: int) -> None:
+def _check(space: PyTree, hidden: Sequence[int], activation: Activation | None, heads: int) -> None:
     tokens = getattr(space, "tokens", None)
     if (
         not isinstance(tokens, Box)
@@ -155,7 +156,7 @@ def _check(space: PyTree, hidden: Sequence[int], activation: str | None, heads: 
 
 
 def make_transformer(
-    space: PyTree, outputs: int, *, hidden: Sequence[int], activation: str | None, heads: int = 4
+    space: PyTree, outputs: int, *, hidden: Sequence[int], activation: Activation | None, heads: int = 4
 ) -> Network:
     """A decoder-only transformer over a buffer of tokens; it has both `apply` and a `memory`.
 

@@ -7,7 +7,8 @@ import jax
 
 from pgjax import spaces
 from pgjax.contracts import require_environment
-from pgjax.networks.words import build
+from pgjax.networks.bodies import Activation
+from pgjax.networks.words import NetworkWord, build
 from pgjax.spaces import Discrete
 from pgjax.types import Environment, PyTree
 
@@ -18,9 +19,9 @@ Apply = Callable[[PyTree, PyTree], jax.Array]
 def value_for_spaces(
     observation_space: PyTree,
     *,
-    network: str = "auto",
+    network: NetworkWord | str = "auto",
     hidden: Sequence[int] = (64, 64),
-    activation: str | None = None,
+    activation: Activation | None = None,
     network_options: Mapping[str, Any] | None = None,
 ) -> tuple[Init, Apply]:
     """`(init, apply)` of a network v(x) → scalar. All arguments but the space are plain JSON values.
@@ -40,9 +41,9 @@ def action_values_for_spaces(
     observation_space: PyTree,
     action_space: PyTree,
     *,
-    network: str = "auto",
+    network: NetworkWord | str = "auto",
     hidden: Sequence[int] = (64, 64),
-    activation: str | None = None,
+    activation: Activation | None = None,
     network_options: Mapping[str, Any] | None = None,
 ) -> tuple[Init, Apply]:
     """`(init, apply)` of a network q(x, ·) → `[A]` for `Discrete(A)`; the arguments are those of `value_for_spaces`.
@@ -59,9 +60,9 @@ def action_values_for_spaces(
 def _memoryless(
     observation_space: PyTree,
     outputs: int,
-    network: str,
+    network: NetworkWord | str,
     hidden: Sequence[int],
-    activation: str | None,
+    activation: Activation | None,
     network_options: Mapping[str, Any] | None,
 ) -> tuple[Init, Apply]:
     body = build(
@@ -80,9 +81,9 @@ def _memoryless(
 def make_value(
     environment: Environment,
     *,
-    network: str = "auto",
+    network: NetworkWord | str = "auto",
     hidden: Sequence[int] = (64, 64),
-    activation: str | None = None,
+    activation: Activation | None = None,
     network_options: Mapping[str, Any] | None = None,
 ) -> tuple[Init, Apply]:
     """`value_for_spaces` of an environment, for `pgjax.baselines.value_function`.
@@ -103,9 +104,9 @@ def make_value(
 def make_action_values(
     environment: Environment,
     *,
-    network: str = "auto",
+    network: NetworkWord | str = "auto",
     hidden: Sequence[int] = (64, 64),
-    activation: str | None = None,
+    activation: Activation | None = None,
     network_options: Mapping[str, Any] | None = None,
 ) -> tuple[Init, Apply]:
     """`action_values_for_spaces` of an environment, for `pgjax.baselines.critics.action_value_function`.

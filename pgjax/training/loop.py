@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import is_typed_key, require_integer, require_one_of
-from pgjax.training.sharding import Device, choose_devices, choose_layout
+from pgjax.training.sharding import Device, RunMapping, choose_devices, choose_layout
 from pgjax.training.trainer import Trainer
 from pgjax.types import PyTree, TrainState
 
@@ -170,7 +170,7 @@ def train(
     *,
     num_updates: int,
     chunk: int | None = None,
-    mapping: str = "auto",
+    mapping: RunMapping = "auto",
     devices: Sequence[Device] | int | None = None,
     deterministic: bool = True,
     on_chunk: Callable[[int, Metrics, TrainState], None] | None = None,
@@ -209,7 +209,7 @@ def train(
             states that are not S of each.
     """
     require_integer("num_updates", num_updates, 1, None)
-    require_one_of("mapping", mapping, ("auto", "map", "vmap"))
+    require_one_of("mapping", mapping, get_args(RunMapping))
     chunk = max(1, num_updates // 20) if chunk is None else min(chunk, num_updates)
     require_integer("chunk", chunk, 1, None)
     _require_runs(keys, hyperparams=hyperparams, states=states)

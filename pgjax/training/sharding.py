@@ -7,7 +7,7 @@ of one run after the other, and add up their gradients.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -17,6 +17,9 @@ from pgjax._checks import require_integer
 from pgjax._shards import EPISODES_AXIS, most_shards, summation
 from pgjax.rows import RUNS_AXIS
 from pgjax.types import PyTree
+
+# How a device goes through its runs.
+RunMapping = Literal["auto", "map", "vmap"]
 
 # To jax's stubs this class is the variable of an extension module without types.
 Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
@@ -85,7 +88,7 @@ class Shares(NamedTuple):
         """`function` compiled for arguments like these; `options` are those of `jax.jit`."""
         return jax.jit(function, **options).lower(*arguments).compile()
 
-    def each(self, function: Callable, mapping: str, num_shared: int = 0) -> Callable:
+    def each(self, function: Callable, mapping: RunMapping, num_shared: int = 0) -> Callable:
         """`function` for every row of its arguments, the last `num_shared` of which are the same for all rows.
 
         Args:
@@ -144,7 +147,7 @@ class SharedEpisodes(NamedTuple):
         with jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
             return jax.jit(function, **options).lower(*arguments).compile()
 
-    def each(self, function: Callable, mapping: str, num_shared: int = 0) -> Callable:
+    def each(self, function: Callable, mapping: RunMapping, num_shared: int = 0) -> Callable:
         del mapping
 
         def together(*arguments):

@@ -10,6 +10,7 @@ import optax
 from pgjax import estimators, evaluation, rollouts
 from pgjax import rewards as reward_stages
 from pgjax._checks import require_kind
+from pgjax._records import one_line
 from pgjax._shards import everywhere
 from pgjax.contracts import require_environment
 from pgjax.training._sizes import checked_sizes
@@ -35,6 +36,9 @@ class Trainer(NamedTuple):
     learn: Callable[[TrainState, Trajectory], tuple[TrainState, Metrics]]
     num_episodes: int = 1
     group_size: int = 1
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 def _counts(trajectory: Trajectory) -> Metrics:
