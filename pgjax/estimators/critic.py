@@ -166,7 +166,6 @@ def make_critic_estimator(
         init=init,
         weigh=rows_and_update,
         row_objective=row_objective,
-        fits_windows=False,
         needs=baseline.needs,
         rows_per_piece=rows_per_piece,
     )

@@ -80,7 +80,6 @@ def factorised(
         init=lambda key, sample: (),
         weigh=weigh,
         row_objective=row_objective,
-        fits_windows=False,
         rows_per_piece=rows_per_piece,
     )
 

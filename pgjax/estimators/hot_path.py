@@ -99,19 +99,21 @@ def assemble(
     *,
     init: Callable[[jax.Array, Trajectory], PyTree],
     weigh: Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, PyTree, dict[str, jax.Array]]],
-    row_objective: RowObjective,
-    fits_windows: bool,
+    row_objective: RowObjective | None = None,
+    fits_windows: bool = False,
     needs: Needs | None = None,
     rows_per_piece: int | None = None,
 ) -> Estimator:
-    """An `Estimator` whose gradient goes through the hot path.
+    """An `Estimator` whose gradient goes through the hot path: where every estimator of weights ends.
 
     Args:
         init, fits_windows, needs: the `Estimator`'s own.
         weigh: `(params, state, trajectory) → (rows [T, B, ...], new state, metrics)`: all that `row_objective` needs,
             made with the old state and constant for the gradient; the new state has seen the batch.
-        row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], name → a metric of each row [N])`.
+        row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], name → a metric of each row [N])`;
+            `weighted_log_likelihood(policy)`, of rows (actions, weights), if None.
     """
+    row_objective = weighted_log_likelihood(policy) if row_objective is None else row_objective
 
     def gradient(params: PyTree, state: PyTree, trajectory: Trajectory):
         require_trajectory(trajectory)

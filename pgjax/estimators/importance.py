@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from pgjax import acting, baselines
 from pgjax._checks import require_one_of
 from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
-from pgjax.estimators.hot_path import assemble, weighted_log_likelihood
+from pgjax.estimators.hot_path import assemble
 from pgjax.estimators.rules import Returns, reward_to_go, total_return
 from pgjax.types import Baseline, Estimator, Policy, PyTree, TimeWeights, Trajectory
 
@@ -120,8 +120,6 @@ def importance_weighted(
         policy,
         init=baseline.init,
         weigh=rows_and_update,
-        row_objective=weighted_log_likelihood(policy),
-        fits_windows=False,
         needs=baseline.needs,
         rows_per_piece=rows_per_piece,
     )

@@ -81,14 +81,7 @@ def per_parameter(
         squares = jax.tree.map(lambda s: jnp.mean(s, axis=0), squared)
         return jax.tree.map(move, state, PerParameterState(weighted=weighted, squares=squares))
 
-    plain = assemble(
-        policy,
-        init=lambda key, sample: (),
-        weigh=weigh,
-        row_objective=row_objective,
-        fits_windows=False,
-        rows_per_piece=rows_per_piece,
-    )
+    plain = assemble(policy, init=lambda key, sample: (), weigh=weigh, rows_per_piece=rows_per_piece)
 
     def init(key: jax.Array, sample: Trajectory) -> PyTree:
         if values is not None:
