@@ -12,6 +12,52 @@ or matplotlib before it is needed.
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# What `__getattr__` below loads, as editors and type checkers read it; a test compares the two.
+if TYPE_CHECKING:
+    from pgjax import acting as acting
+    from pgjax import advantages as advantages
+    from pgjax import baselines as baselines
+    from pgjax import contracts as contracts
+    from pgjax import datasets as datasets
+    from pgjax import diagnostics as diagnostics
+    from pgjax import distributions as distributions
+    from pgjax import environments as environments
+    from pgjax import estimators as estimators
+    from pgjax import evaluation as evaluation
+    from pgjax import exact as exact
+    from pgjax import imitation as imitation
+    from pgjax import losses as losses
+    from pgjax import networks as networks
+    from pgjax import parameter_exploring as parameter_exploring
+    from pgjax import returns as returns
+    from pgjax import rewards as rewards
+    from pgjax import rollouts as rollouts
+    from pgjax import rows as rows
+    from pgjax import saving as saving
+    from pgjax import spaces as spaces
+    from pgjax import training as training
+    from pgjax import types as types
+    from pgjax import variance as variance
+    from pgjax.spaces import Box as Box
+    from pgjax.spaces import Discrete as Discrete
+    from pgjax.spaces import MultiDiscrete as MultiDiscrete
+    from pgjax.spaces import Slate as Slate
+    from pgjax.types import Baseline as Baseline
+    from pgjax.types import Critic as Critic
+    from pgjax.types import Distribution as Distribution
+    from pgjax.types import Environment as Environment
+    from pgjax.types import Estimator as Estimator
+    from pgjax.types import Memory as Memory
+    from pgjax.types import Needs as Needs
+    from pgjax.types import Policy as Policy
+    from pgjax.types import Rewards as Rewards
+    from pgjax.types import Step as Step
+    from pgjax.types import TrainState as TrainState
+    from pgjax.types import Trajectory as Trajectory
 
 _MODULES = (
     "acting",
@@ -59,15 +105,19 @@ _TYPES = {
     "Trajectory": "types",
 }
 
-__all__ = [*_MODULES, *_TYPES]
+# pyright reads the block above.
+__all__ = [*_MODULES, *_TYPES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str):
-    if name in _MODULES:
-        return importlib.import_module(f"pgjax.{name}")
-    if name in _TYPES:
-        return getattr(importlib.import_module(f"pgjax.{_TYPES[name]}"), name)
-    raise AttributeError(f"module 'pgjax' has no attribute {name!r}")
+# Hidden from type checkers, to which it would make every misspelled name an Any.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"pgjax.{name}")
+        if name in _TYPES:
+            return getattr(importlib.import_module(f"pgjax.{_TYPES[name]}"), name)
+        raise AttributeError(f"module 'pgjax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value has no number yet, because it belongs to a function that JAX is tracing."""
+    return isinstance(value, Tracer)
+
+
+def is_typed_key(value: Any) -> bool:
+    """Whether an array holds typed keys, as `jax.random.key` makes them."""
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def _allowed(low: float | None, high: float | None) -> str:
@@ -28,7 +39,7 @@ def require_in_range(name: str, value: Any, low: float | None, high: float | Non
         ValueError: if a value is out of range or NaN ("discount must be in [0, 1], got -0.5"), or is not a
             number.
     """
-    if isinstance(value, jax.core.Tracer):
+    if is_traced(value):
         return
     numbers = np.asarray(value)
     if not jnp.issubdtype(numbers.dtype, jnp.number):
@@ -49,7 +60,7 @@ def require_integer(name: str, value: Any, low: int | None, high: int | None) ->
     Raises:
         ValueError: if the value is not an integer, or is out of range.
     """
-    if isinstance(value, jax.core.Tracer):
+    if is_traced(value):
         return
     try:
         number = operator.index(value)

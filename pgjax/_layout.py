@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-PyTree = Any
+from pgjax._records import PyTree
 
 # The axes and the type of an array; of a pytree, the axes that every leaf begins with.
 _ARRAYS = {

@@ -8,12 +8,11 @@ Without such a mesh the same blocks are taken one after another. Axes: T time, B
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
 
-PyTree = Any
+from pgjax.types import PyTree
 
 EPISODES_AXIS = "episodes"
 # How many blocks a sum may have. A block has an even number of episodes: products of one row are rounded differently,

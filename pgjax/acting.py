@@ -5,15 +5,14 @@ policy without memory are independent of each other; with memory a row needs the
 batch is cut into whole episodes. Axes: T time, B episodes, n episodes of one piece.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pgjax.rows import map_over_rows
-from pgjax.types import Policy, Trajectory
-
-PyTree = Any
+from pgjax.types import Policy, PyTree, Trajectory
 
 
 class Inputs(NamedTuple):
@@ -30,8 +29,8 @@ class Inputs(NamedTuple):
     carry: PyTree | None = None
 
 
-def require_memoryless(policy: Policy, who: str) -> None:
-    """Refuses a policy that cannot be asked about one observation alone.
+def require_memoryless(policy: Policy, who: str) -> Callable[[PyTree, PyTree], PyTree]:
+    """`policy.apply`; refuses a policy that cannot be asked about one observation alone.
 
     Raises:
         ValueError: if the policy has no `apply`; `who` names what needs it.
@@ -41,6 +40,14 @@ def require_memoryless(policy: Policy, who: str) -> None:
             f"{who} needs a policy whose outputs are a function of one observation (Policy.apply), got a policy that "
             "has memory only (Policy.apply is None)"
         )
+    return policy.apply
+
+
+def _apply_of(policy: Policy) -> Callable[[PyTree, PyTree], PyTree]:
+    """`apply` of a policy without memory."""
+    if policy.apply is None:
+        raise ValueError("a policy must have apply or memory, got None for both")
+    return policy.apply
 
 
 def start(policy: Policy, params: PyTree, obs: PyTree) -> PyTree:
@@ -51,7 +58,7 @@ def start(policy: Policy, params: PyTree, obs: PyTree) -> PyTree:
 def step(policy: Policy, params: PyTree, carry: PyTree, obs: PyTree) -> tuple[PyTree, PyTree]:
     """The memory after X_t, and the distribution's parameters for A_t, of one episode."""
     if policy.memory is None:
-        return carry, policy.apply(params, obs)
+        return carry, _apply_of(policy)(params, obs)
     return policy.memory.step(params, carry, obs)
 
 
@@ -67,7 +74,7 @@ def unroll(
     """
     memory = policy.memory
     if memory is None:
-        return jax.vmap(policy.apply, (None, 0))(params, obs)
+        return jax.vmap(_apply_of(policy), (None, 0))(params, obs)
     if memory.unroll is not None:
         return memory.unroll(params, carry, obs, starts)
     carry = memory.start(params, jax.tree.map(lambda x: x[0], obs)) if carry is None else carry
@@ -100,7 +107,7 @@ def outputs(policy: Policy, params: PyTree, seen: Inputs) -> PyTree:
     memory: `pieces.sum_over_rows(..., whole_episodes=policy.memory is not None)` cuts them.
     """
     if policy.memory is None:
-        return jax.vmap(policy.apply, (None, 0))(params, seen.obs)
+        return jax.vmap(_apply_of(policy), (None, 0))(params, seen.obs)
 
     def lane(seen: Inputs) -> PyTree:
         carry = None if seen.carry is None else jax.tree.map(lambda x: x[0], seen.carry)

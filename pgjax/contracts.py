@@ -14,9 +14,7 @@ import numpy as np
 
 from pgjax import spaces
 from pgjax._layout import require_layout
-from pgjax.types import Environment, Step, Trajectory
-
-PyTree = Any
+from pgjax.types import Environment, PyTree, Step, Trajectory
 
 
 class ConformanceError(ValueError):
@@ -115,10 +113,8 @@ def _require_start_and_step(env: Environment, params: PyTree) -> None:
     _require_same_types(env, "observation as a scan carry", seen.obs, obs)
     _require_scalar(env, "reward", seen.reward, jnp.floating, "a floating scalar")
     _require_scalar(env, "terminated", seen.terminated, jnp.bool_, "a boolean scalar")
-    if env.action_mask is not None:
-        _require_mask(env, obs)
-    if env.metrics is not None:
-        _require_metrics(env, state, obs, params)
+    _require_mask(env, obs)
+    _require_metrics(env, state, obs, params)
 
 
 def _checked_step(env: Environment) -> Callable[..., tuple[PyTree, Step]]:
@@ -145,6 +141,8 @@ def _sampled(env: Environment, key: jax.ShapeDtypeStruct) -> PyTree:
 
 
 def _require_mask(env: Environment, obs: PyTree) -> None:
+    if env.action_mask is None:
+        return
     if not isinstance(env.action_space, spaces.Discrete):
         raise ConformanceError(env.name, "action_mask", f"actions in {env.action_space!r}", "a Discrete action space")
     mask, size = _traced(env, "action_mask", env.action_mask, obs), env.action_space.n
@@ -153,6 +151,8 @@ def _require_mask(env: Environment, obs: PyTree) -> None:
 
 
 def _require_metrics(env: Environment, state: PyTree, obs: PyTree, params: PyTree) -> None:
+    if env.metrics is None:
+        return
     metrics = _traced(env, "metrics", env.metrics, state, obs, params)
     if not isinstance(metrics, dict):
         raise ConformanceError(env.name, "metrics", _kind_of(metrics), "a dict of scalars by their names")

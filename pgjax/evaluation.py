@@ -5,7 +5,7 @@ Nothing of an episode is kept but sums, so a batch may be as large as its states
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,7 @@ import numpy as np
 from pgjax import acting, diagnostics, rollouts
 from pgjax._checks import require_integer
 from pgjax.contracts import require_environment
-from pgjax.types import Environment, Policy, Trajectory
-
-PyTree = Any
+from pgjax.types import Environment, Policy, PyTree, Trajectory
 
 
 class MetricSummary(NamedTuple):
@@ -229,10 +227,10 @@ def evaluate(
     return Evaluation(
         returns=played.total_return,
         lengths=played.time,
-        mean=found.value,
-        stderr=found.stderr,
-        low=found.low,
-        high=found.high,
+        mean=float(found.value),
+        stderr=float(found.stderr),
+        low=float(found.low),
+        high=float(found.high),
         metrics=summaries,
     )
 

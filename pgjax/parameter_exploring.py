@@ -6,8 +6,6 @@ So every estimator and baseline serves: REINFORCE on `parameter_exploring` with 
 Axis: P parameters.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +16,7 @@ from pgjax import rollouts
 from pgjax._checks import require_in_range
 from pgjax.distributions import GaussianParameters, diagonal_gaussian
 from pgjax.evaluation import greedy
-from pgjax.types import Box, Environment, Policy, Step
-
-PyTree = Any
+from pgjax.types import Box, Environment, Policy, PyTree, Step
 
 
 def parameter_exploring(

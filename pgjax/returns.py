@@ -21,7 +21,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from pgjax._checks import require_in_range, require_integer
+from pgjax._checks import is_traced, require_in_range, require_integer
 
 
 def total_return(rewards: jax.Array) -> jax.Array:
@@ -177,7 +177,7 @@ def n_step_returns(
         return rewards + discount * following
 
     # A known n keeps the trip count static, which reverse-mode differentiation needs.
-    longest = jnp.minimum(n, num_steps) if isinstance(n, jax.core.Tracer) else min(n, num_steps)
+    longest = jnp.minimum(n, num_steps) if is_traced(n) else min(n, num_steps)
     return jax.lax.fori_loop(1, longest, lengthen, rewards + discount * bootstraps)
 
 

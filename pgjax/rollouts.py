@@ -12,13 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import acting
-from pgjax._checks import require_integer
+from pgjax._checks import is_typed_key, require_integer
 from pgjax._shards import EPISODES_AXIS, over_episode_shards
 from pgjax.contracts import require_environment
 from pgjax.rows import largest_of_runs
-from pgjax.types import Environment, Policy, Trajectory
-
-PyTree = Any
+from pgjax.types import Environment, Policy, PyTree, Trajectory
 
 
 class _Lane(NamedTuple):
@@ -51,8 +49,7 @@ def _act(policy: Policy, params: PyTree, key: jax.Array, carry: PyTree, obs: PyT
 
 def _require_keys(keys: jax.Array) -> None:
     """Typed keys `[B]`, one for each episode; ValueError otherwise."""
-    typed = jnp.issubdtype(getattr(keys, "dtype", None), jax.dtypes.prng_key)
-    if not typed or keys.ndim != 1:
+    if not is_typed_key(keys) or keys.ndim != 1:
         found = f"{getattr(keys, 'dtype', type(keys).__name__)} of shape {list(jnp.shape(keys))}"
         raise ValueError(
             f"keys must be typed keys of shape [B], one for each episode, got {found}; "
@@ -132,9 +129,10 @@ def episodes(
 
 
 # Where the episodes stand in each field of complete episodes.
-_TRAJECTORY_AXES = Trajectory(
-    obs=1, actions=1, rewards=1, alive=1, terminated=1, truncated=1, final_obs=0, behaviour_log_probs=1
+_AXES: dict[str, Any] = {"final_obs": 0} | dict.fromkeys(
+    ("obs", "actions", "rewards", "alive", "terminated", "truncated", "behaviour_log_probs"), 1
 )
+_TRAJECTORY_AXES = Trajectory(**_AXES)
 
 
 def _episodes(
@@ -179,7 +177,7 @@ def _episodes(
             "terminated": terminated,
             "truncated": truncated,
         }
-        if record_log_probs:
+        if log_prob is not None:
             row["behaviour_log_probs"] = jnp.where(lane.alive, log_prob, jnp.zeros_like(log_prob))
         # Frozen, because a transition past the end may overflow, and masked infinities still poison gradients.
         state, obs = _select(lane.alive, (state, step.obs), (lane.state, lane.obs))
@@ -339,7 +337,7 @@ def _window(
             "truncated": truncated,
             "next_obs": step.obs,
         }
-        if record_log_probs:
+        if log_prob is not None:
             row["behaviour_log_probs"] = log_prob
         finished = _select(ended, (total_reward, time), (jnp.zeros_like(total_reward), jnp.zeros_like(time)))
         state, obs = _select(ended, environment.reset(reset_key, env_params), (state, step.obs))

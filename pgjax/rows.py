@@ -9,14 +9,14 @@ memory), the pieces are whole episodes `[T, n, ...]`.
 import contextlib
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pgjax import _shards
+from pgjax.types import PyTree
 
-PyTree = Any
 PieceFunction = Callable[..., tuple[PyTree, PyTree]]
 
 # In pieces of 256 rows of a 64 × 64 network everything stays in a core's L2 cache and nothing is handed to other
@@ -212,9 +212,9 @@ def over_rows(
         of_shard, (_shards.numbers_everywhere(rows), alive, shared), in_axes=(1, 1, None), out_axes=(0, 1)
     )
     parts, values = _shards.everywhere(found)
-    one = lambda total, part: (_add(total, part), None)
+    add = lambda total, part: (_add(total, part), None)
     zeros = jax.tree.map(lambda x: jnp.zeros_like(x[0]), parts)
-    total, _ = jax.lax.scan(one, zeros, parts, length=num_episodes // size)
+    total, _ = jax.lax.scan(add, zeros, parts, length=num_episodes // size)
     return total, values
 
 

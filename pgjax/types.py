@@ -6,16 +6,20 @@ code, from 1 in the mathematics). Axes: T time, B episodes, A actions, D feature
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from pgjax._layout import require_layout, time_major
+from pgjax._records import PyTree as PyTree
+from pgjax._records import one_line
 from pgjax.spaces import Box as Box
 from pgjax.spaces import Discrete as Discrete
 
-PyTree = Any
+# The words of conventions that several modules share; the modules check them against these.
+ScoreNorm = Literal["vanilla", "natural"]
+TimeWeights = Literal["none", "discount"]
 
 
 class Step(NamedTuple):
@@ -25,8 +29,11 @@ class Step(NamedTuple):
     reward: jax.Array
     terminated: jax.Array
 
+    def __repr__(self) -> str:
+        return one_line(self)
 
-@dataclasses.dataclass(frozen=True, eq=False)
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Environment:
     """A problem as a record of pure functions, (X_{t+1}, R_{t+1}) ~ p(X_t, A_t).
 
@@ -58,6 +65,10 @@ class Environment:
     action_mask: Callable[[PyTree], jax.Array] | None = None
     metrics: Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]] | None = None
 
+    def __repr__(self) -> str:
+        names = ("name", "horizon", "observation_space", "action_space")
+        return f"Environment({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
 
 class Distribution(NamedTuple):
     """A family of action distributions as pure functions of its parameters, for one observation.
@@ -72,6 +83,9 @@ class Distribution(NamedTuple):
     entropy: Callable[[PyTree], jax.Array] | None
     kl: Callable[[PyTree, PyTree], jax.Array] | None
     mode: Callable[[PyTree], PyTree]
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 class Memory(NamedTuple):
@@ -88,6 +102,9 @@ class Memory(NamedTuple):
     start: Callable[[PyTree, PyTree], PyTree]
     step: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
     unroll: Callable[[PyTree, PyTree | None, PyTree, jax.Array | None], PyTree] | None = None
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 class Policy(NamedTuple):
@@ -108,13 +125,16 @@ class Policy(NamedTuple):
     distribution: Distribution
     memory: Memory | None = None
 
+    def __repr__(self) -> str:
+        return one_line(self)
+
 
 class Trajectory(NamedTuple):
     """B streams of T transitions, time-major.
 
     Attributes:
         obs: X_t, leaves `[T, B, ...]`.
-        actions: A_t, `[T, B, ...]`.
+        actions: A_t, leaves `[T, B, ...]`.
         rewards: R_{t+1}, `[T, B]`, zero where not `alive`.
         alive: bool `[T, B]`, true while the episode runs; every other row is padding.
         terminated: bool `[T, B]`, the problem ended at this step: nothing is left to bootstrap.
@@ -132,7 +152,7 @@ class Trajectory(NamedTuple):
     """
 
     obs: PyTree
-    actions: jax.Array
+    actions: PyTree
     rewards: jax.Array
     alive: jax.Array
     terminated: jax.Array
@@ -144,6 +164,11 @@ class Trajectory(NamedTuple):
     behaviour_log_probs: jax.Array | None = None
     greedy_returns: jax.Array | None = None
     carry: PyTree | None = None
+
+    def __repr__(self) -> str:
+        shape = getattr(self.alive, "shape", ())
+        size = f"T={shape[0]}, B={shape[1]}, " if len(shape) == 2 else ""
+        return f"Trajectory({size}{one_line(self).removeprefix('Trajectory(')}"
 
     @classmethod
     def from_batch_major(cls, **fields: PyTree) -> "Trajectory":
@@ -182,6 +207,9 @@ class Rewards(NamedTuple):
     update: Callable[[PyTree, Trajectory], PyTree]
     needs_log_probs: bool = False
 
+    def __repr__(self) -> str:
+        return one_line(self)
+
 
 class Needs(NamedTuple):
     """What an estimator or a baseline must be given beyond the trajectory; whoever collects the episodes provides it.
@@ -192,9 +220,12 @@ class Needs(NamedTuple):
         group_size: k, how many consecutive episodes share a start; None where any start will do.
     """
 
-    scores: str = "none"
+    scores: ScoreNorm | Literal["none"] = "none"
     greedy_returns: bool = False
     group_size: int | None = None
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 class Baseline(NamedTuple):
@@ -222,6 +253,9 @@ class Baseline(NamedTuple):
         Callable[[PyTree, Trajectory, jax.Array], tuple[jax.Array, PyTree, dict[str, jax.Array]]] | None
     ) = None
 
+    def __repr__(self) -> str:
+        return one_line(self)
+
 
 class Critic(NamedTuple):
     """q(X_t, ·), a prediction of the return for every action of a discrete space. *Use, then update*, as a baseline.
@@ -233,6 +267,9 @@ class Critic(NamedTuple):
     init: Callable[[jax.Array, Trajectory], PyTree]
     predict: Callable[[PyTree, Trajectory], jax.Array]
     update: Callable[[PyTree, Trajectory, jax.Array], tuple[PyTree, dict[str, jax.Array]]]
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 class Estimator(NamedTuple):
@@ -254,6 +291,9 @@ class Estimator(NamedTuple):
     episode_gradients: Callable[[PyTree, PyTree, Trajectory], PyTree]
     fits_windows: bool
     needs: Needs = Needs()
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 class TrainState(NamedTuple):
@@ -277,3 +317,6 @@ class TrainState(NamedTuple):
     key: jax.Array
     update: jax.Array
     reward_state: PyTree = ()
+
+    def __repr__(self) -> str:
+        return one_line(self)

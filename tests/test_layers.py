@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # An elementwise loss needs nothing, and a value baseline is fitted by one: losses come before baselines.
 ORDER = (
     "_checks",
+    "_records",
     "_layout",
     "spaces",
     "types",

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,7 @@ import numpy as np
 from experiments.gradient_lab.problems import Problem
 from experiments.harness.runner import UsageError
 from pgjax import baselines, estimators, exact, losses, rollouts
-from pgjax.types import Baseline, Estimator, Trajectory
-
-PyTree = Any
+from pgjax.types import Baseline, Estimator, PyTree, Trajectory
 
 
 class Entry(NamedTuple):

@@ -17,9 +17,8 @@ from experiments.gradient_lab.laboratory import old_params
 from experiments.gradient_lab.problems import Problem, in_float64
 from experiments.harness.runner import usage_errors
 from pgjax import estimators, exact
-from pgjax.types import Trajectory
+from pgjax.types import PyTree, Trajectory
 
-PyTree = Any
 # Numbers of the estimates that are held at a time, 4 MiB in float64: what fits a core's cache is also the fastest.
 NUMBERS_AT_ONCE = 2**19
 

@@ -18,9 +18,8 @@ from experiments.gradient_lab.catalogue import Entry
 from experiments.gradient_lab.problems import Problem, in_float64
 from experiments.shared import measure
 from pgjax import diagnostics, estimators, evaluation, exact, rollouts
-from pgjax.types import Estimator, Trajectory
+from pgjax.types import Estimator, PyTree, Trajectory
 
-PyTree = Any
 WARM_BATCHES = 20
 STEPS = np.geomspace(1e-3, 30.0, 24)
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,8 @@ from pgjax.environments.maze import TINY_LAYOUT, maze_mdp
 from pgjax.exact import TabularMDP
 from pgjax.saving import policies
 from pgjax.spaces import Discrete
-from pgjax.types import Baseline, Critic, Environment, Policy
+from pgjax.types import Baseline, Critic, Environment, Policy, PyTree
 
-PyTree = Any
 POLICIES = ("fresh", "random", "trained")
 
 

@@ -1,7 +1,7 @@
 """What `experiments.imitation` copies: an environment, a policy to be fitted, an expert or a file of its episodes."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,8 @@ from pgjax import (
 )
 from pgjax.environments.maze import maze_mdp
 from pgjax.imitation import Demonstrations, Labelled, experts
-from pgjax.types import Baseline, Environment, Policy
+from pgjax.types import Baseline, Environment, Policy, PyTree
 
-PyTree = Any
 SLIP = 0.1
 
 

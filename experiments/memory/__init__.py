@@ -23,7 +23,7 @@ Departs  (b) is trained on the strings whose symbols do not add up to a multiple
 import dataclasses
 import math
 import statistics
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,7 @@ from experiments.harness import runner
 from experiments.memory import strings
 from pgjax import diagnostics, evaluation, exact, networks, rollouts, training
 from pgjax.environments.recall import make_recall, recall_mdp
-from pgjax.types import Environment, Policy
-
-PyTree = Any
+from pgjax.types import Environment, Policy, PyTree
 
 PARTS = ("recall", "reverse", "tokens")
 GRU, MLP = "GRU", "no memory"

@@ -8,13 +8,12 @@ gradient and Adam in one jitted scan. Axes: B sequences, N places, n symbols, W 
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-PyTree = Any
+from pgjax.types import PyTree
 
 
 def make_token_peer(

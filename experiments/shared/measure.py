@@ -1,7 +1,6 @@
 """Measuring estimates of a gradient: exactly by enumeration, and on sampled episodes that all of them share."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,8 @@ from experiments.harness.runner import Recorder
 from pgjax import baselines, diagnostics, estimators, exact, rollouts
 from pgjax.distributions import categorical
 from pgjax.environments.corridor import corridor_mdp
-from pgjax.types import Baseline, Environment, Estimator, Policy, Trajectory
+from pgjax.types import Baseline, Environment, Estimator, Policy, PyTree, Trajectory
 
-PyTree = Any
 MakeEstimator = Callable[[Policy, Baseline], Estimator]
 
 

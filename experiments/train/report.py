@@ -10,9 +10,7 @@ from experiments.harness import runner
 from pgjax import diagnostics, evaluation
 from pgjax.diagnostics import Estimate
 from pgjax.environments import rendering
-from pgjax.types import Environment, Policy
-
-PyTree = Any
+from pgjax.types import Environment, Policy, PyTree
 
 
 class Evaluated(NamedTuple):

@@ -68,23 +68,27 @@ def require_members(least: int, num_episodes: int, group_size: int | None, group
 def _layout(
     shape: tuple[int, ...], group_size: int | None, group_ids: jax.Array | None, num_groups: int | None
 ) -> _Layout:
-    num_episodes = shape[0]
-    if (group_ids is None) != (num_groups is None):
+    if group_ids is None and num_groups is None:
+        return _consecutive_groups(shape, group_size)
+    if group_ids is None or num_groups is None:
         raise ValueError(
             f"group_ids and num_groups must be given together, got group_ids={group_ids}, num_groups={num_groups}"
         )
-    if group_ids is not None:
-        if group_size is not None:
-            raise ValueError(f"group_size must be None where group_ids are given, got {group_size}")
-        require_integer("num_groups", num_groups, 1, None)
-        group_ids = jnp.asarray(group_ids)
-        if group_ids.shape != (num_episodes,) or not jnp.issubdtype(group_ids.dtype, jnp.integer):
-            raise ValueError(
-                f"group_ids must be integers of the shape {(num_episodes,)}, got {group_ids.dtype} {group_ids.shape}"
-            )
-        require_in_range("group_ids", group_ids, 0, num_groups - 1)
-        return _by_id(shape, group_ids, num_groups)
-    require_members(1, num_episodes, group_size, group_ids)
+    if group_size is not None:
+        raise ValueError(f"group_size must be None where group_ids are given, got {group_size}")
+    require_integer("num_groups", num_groups, 1, None)
+    group_ids = jnp.asarray(group_ids)
+    if group_ids.shape != shape[:1] or not jnp.issubdtype(group_ids.dtype, jnp.integer):
+        raise ValueError(
+            f"group_ids must be integers of the shape {shape[:1]}, got {group_ids.dtype} {group_ids.shape}"
+        )
+    require_in_range("group_ids", group_ids, 0, num_groups - 1)
+    return _by_id(shape, group_ids, num_groups)
+
+
+def _consecutive_groups(shape: tuple[int, ...], group_size: int | None) -> _Layout:
+    num_episodes = shape[0]
+    require_members(1, num_episodes, group_size, None)
     size = num_episodes if group_size is None else group_size
     if num_episodes % size:
         raise ValueError(f"group_size must divide the number of episodes {num_episodes}, got {size}")

@@ -1,6 +1,7 @@
 """The advantages that papers name, for scores `[B]` or rewards `[B, T]`. Axes: B episodes, T steps, k of a group."""
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +12,15 @@ from pgjax.advantages._arrays import as_floats, as_mask, live_first
 from pgjax.advantages.groups import group_statistics, leave_one_out, require_members, standardise_groups
 from pgjax.advantages.steps import reward_to_go, standardise
 
-RETURNS = ("total_return", "reward_to_go")
-BASELINES = ("none", "group_mean")
+Compared = Literal["total_return", "reward_to_go"]
+GroupBaseline = Literal["none", "group_mean"]
 
 
 def _compare(
-    relative: Callable[[jax.Array, jax.Array], jax.Array], rewards: jax.Array, mask: jax.Array | None, returns: str
+    relative: Callable[[jax.Array, jax.Array], jax.Array], rewards: jax.Array, mask: jax.Array | None, returns: Compared
 ) -> jax.Array:
     """`relative(returns, mask)`, a comparison along axis 0, for what the rewards add up to; shaped like the rewards."""
-    require_one_of("returns", returns, RETURNS)
+    require_one_of("returns", returns, get_args(Compared))
     rewards = as_floats("rewards", rewards, (1, 2))
     mask = as_mask(mask, rewards.shape)
     if rewards.ndim == 1:
@@ -37,7 +38,7 @@ def rloo(
     rewards: jax.Array,
     mask: jax.Array | None = None,
     *,
-    returns: str = "total_return",
+    returns: Compared = "total_return",
     group_size: int | None = None,
     group_ids: jax.Array | None = None,
     num_groups: int | None = None,
@@ -81,7 +82,7 @@ def dr_grpo(
     rewards: jax.Array,
     mask: jax.Array | None = None,
     *,
-    returns: str = "total_return",
+    returns: Compared = "total_return",
     group_size: int | None = None,
     group_ids: jax.Array | None = None,
     num_groups: int | None = None,
@@ -118,7 +119,7 @@ def grpo(
     rewards: jax.Array,
     mask: jax.Array | None = None,
     *,
-    returns: str = "total_return",
+    returns: Compared = "total_return",
     group_size: int | None = None,
     group_ids: jax.Array | None = None,
     num_groups: int | None = None,
@@ -160,7 +161,7 @@ def reinforce_plus_plus(
     rewards: jax.Array,
     mask: jax.Array | None = None,
     *,
-    baseline: str = "none",
+    baseline: GroupBaseline = "none",
     group_size: int | None = None,
     group_ids: jax.Array | None = None,
     num_groups: int | None = None,
@@ -200,7 +201,7 @@ def reinforce_plus_plus(
 
     Source: Hu, Liu, Xu & Shen 2025, arXiv:2501.03262v9, eqs. 4 to 8.
     """
-    require_one_of("baseline", baseline, BASELINES)
+    require_one_of("baseline", baseline, get_args(GroupBaseline))
     require_integer("ddof", ddof, 0, 1)
     rewards = as_floats("rewards", rewards, (1, 2))
     mask = as_mask(mask, rewards.shape)

@@ -1,6 +1,7 @@
 """Along the steps of an episode: what is still to come, GAE, standardising, adding up. Axes: B episodes, T steps."""
 
 import functools
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from pgjax._checks import require_integer, require_one_of
 from pgjax._spread import standardised
 from pgjax.advantages._arrays import as_bools, as_floats, as_mask, live_first
 
-OVER_TIME = ("sum", "mean", "episode_mean")
+OverTime = Literal["sum", "mean", "episode_mean"]
 
 
 def reward_to_go(
@@ -124,7 +125,7 @@ def standardise(x: jax.Array, mask: jax.Array | None = None, *, ddof: int = 0) -
     return standardised(x, as_mask(mask, x.shape), ddof=ddof)
 
 
-def step_weights(mask: jax.Array, *, over_time: str = "sum", dtype: jax.typing.DTypeLike = float) -> jax.Array:
+def step_weights(mask: jax.Array, *, over_time: OverTime = "sum", dtype: jax.typing.DTypeLike = float) -> jax.Array:
     """The weight of each step in a mean over episodes; B is the number of episodes with a step that counts.
 
     `"sum"`: 1/B    `"mean"`: 1 / Σ_i |o_i|    `"episode_mean"`: 1 / (B |o_i|)
@@ -142,7 +143,7 @@ def step_weights(mask: jax.Array, *, over_time: str = "sum", dtype: jax.typing.D
     Raises:
         ValueError: for an unknown word, or a mask of a wrong type or shape.
     """
-    require_one_of("over_time", over_time, OVER_TIME)
+    require_one_of("over_time", over_time, get_args(OverTime))
     mask = as_bools("mask", mask, jnp.shape(mask), (2,))
     lengths = jnp.sum(mask, axis=1, keepdims=True)
     if over_time == "mean":
@@ -152,7 +153,7 @@ def step_weights(mask: jax.Array, *, over_time: str = "sum", dtype: jax.typing.D
     return mask.astype(dtype) / jnp.maximum(divisor, 1).astype(dtype)
 
 
-def aggregate(terms: jax.Array, mask: jax.Array, *, over_time: str = "sum") -> jax.Array:
+def aggregate(terms: jax.Array, mask: jax.Array, *, over_time: OverTime = "sum") -> jax.Array:
     """The terms of a loss, added up over the steps and averaged over the episodes.
 
     `"sum"`: (1/B) Σ_i Σ_t x    `"mean"`: Σ_i Σ_t x / Σ_i |o_i|    `"episode_mean"`: (1/B) Σ_i (1/|o_i|) Σ_t x

@@ -12,9 +12,7 @@ import jax.numpy as jnp
 
 from pgjax.baselines.value import ValueFunctionState, fitted
 from pgjax.rows import map_over_rows
-from pgjax.types import Critic, Trajectory
-
-PyTree = Any
+from pgjax.types import Critic, PyTree, Trajectory
 
 
 def action_values(function: Callable[[PyTree], jax.Array], *, rows_per_piece: int | None = None) -> Critic:

@@ -5,12 +5,16 @@ the episodes of a group share one start (one prompt, one problem); nothing is bi
 Axes: T time, B episodes, k episodes of a group.
 """
 
+from typing import Literal, get_args
+
 import jax
 
 from pgjax import advantages
 from pgjax._checks import require_integer, require_one_of
-from pgjax.baselines.simple import stateless
+from pgjax.baselines.simple import returns_of, stateless
 from pgjax.types import Baseline, Needs, Trajectory
+
+Over = Literal["episodes", "live"]
 
 
 def split_groups(x: jax.Array, group_size: int | None) -> jax.Array:
@@ -26,13 +30,13 @@ def split_groups(x: jax.Array, group_size: int | None) -> jax.Array:
     return x.reshape(x.shape[0], num_episodes // size, size)
 
 
-def _check(over: str, group_size: int | None, least: int) -> None:
-    require_one_of("over", over, ("episodes", "live"))
+def _check(over: Over, group_size: int | None, least: int) -> None:
+    require_one_of("over", over, get_args(Over))
     if group_size is not None:
         require_integer("group_size", group_size, least, None)
 
 
-def batch_mean(over: str = "episodes", group_size: int | None = None) -> Baseline:
+def batch_mean(over: Over = "episodes", group_size: int | None = None) -> Baseline:
     """b_t = the group's mean of G_t, the episode's own included.
 
     Biased: the episode's own return pulls b towards itself, and over all episodes the expected gradient is exactly
@@ -51,12 +55,12 @@ def batch_mean(over: str = "episodes", group_size: int | None = None) -> Baselin
 
     def predict(trajectory: Trajectory) -> jax.Array:
         counting = trajectory.alive.T if over == "live" else None
-        return advantages.group_statistics(trajectory.returns.T, counting, group_size=group_size).mean.T
+        return advantages.group_statistics(returns_of(trajectory).T, counting, group_size=group_size).mean.T
 
     return stateless(predict, needs=Needs(group_size=group_size))
 
 
-def leave_one_out(over: str = "episodes", group_size: int | None = None) -> Baseline:
+def leave_one_out(over: Over = "episodes", group_size: int | None = None) -> Baseline:
     """b_t = the mean of G_t over the *other* episodes of the group. Unbiased.
 
     G^i − b^i = k/(k − 1) (G^i − mean G): RLOO (Kool, van Hoof & Welling 2019; Ahmadian et al. 2024). Needs k ≥ 2.
@@ -73,6 +77,7 @@ def leave_one_out(over: str = "episodes", group_size: int | None = None) -> Base
 
     def predict(trajectory: Trajectory) -> jax.Array:
         counting = trajectory.alive.T if over == "live" else None
-        return trajectory.returns - advantages.leave_one_out(trajectory.returns.T, counting, group_size=group_size).T
+        returns = returns_of(trajectory)
+        return returns - advantages.leave_one_out(returns.T, counting, group_size=group_size).T
 
     return stateless(predict, needs=Needs(group_size=group_size))

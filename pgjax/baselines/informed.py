@@ -4,16 +4,13 @@ Axes: T time, B episodes.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_kind
 from pgjax.baselines.simple import stateless
-from pgjax.types import Baseline, Needs, Trajectory
-
-PyTree = Any
+from pgjax.types import Baseline, Needs, PyTree, Trajectory
 
 
 def input_dependent(

@@ -15,7 +15,7 @@ state leaves its averages as they are. Scores are computed one by one: a second 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,8 @@ import jax.numpy as jnp
 from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax._linear import ratio_or_zero
 from pgjax.baselines.group_means import split_groups
-from pgjax.types import Baseline, Needs, Trajectory
-
-PyTree = Any
+from pgjax.baselines.simple import returns_of
+from pgjax.types import Baseline, Needs, PyTree, ScoreNorm, Trajectory
 
 
 class OptimalState(NamedTuple):
@@ -43,14 +42,14 @@ def _score_norms(trajectory: Trajectory) -> jax.Array:
 
 def _optimal(
     decay: float,
-    norm: str,
+    norm: ScoreNorm,
     shape: Callable[[Trajectory], tuple[int, ...]],
     spread: Callable[[jax.Array, Trajectory], jax.Array],
     collect: Callable[[jax.Array, Trajectory], jax.Array],
 ) -> Baseline:
     """`spread` lays b out as `[T, B]`; `collect` sums over the rows `[T, B]` or `[1, B]` that share one b."""
     require_in_range("decay", decay, 0.0, 1.0)
-    require_one_of("norm", norm, ("vanilla", "natural"))
+    require_one_of("norm", norm, get_args(ScoreNorm))
 
     def init(key: jax.Array, sample: Trajectory) -> OptimalState:
         del key
@@ -74,7 +73,7 @@ def _optimal(
     return Baseline(init=init, predict=predict, update=update, needs=Needs(scores=norm))
 
 
-def optimal_constant(decay: float = 0.9, norm: str = "vanilla") -> Baseline:
+def optimal_constant(decay: float = 0.9, norm: ScoreNorm = "vanilla") -> Baseline:
     """b = E[‖S‖² G_1] / E[‖S‖²] with `total_return`, E[Σ_t ‖ψ_t‖² G_t] / E[Σ_t ‖ψ_t‖²] with `reward_to_go`. Unbiased.
 
     With `total_return` no constant has less variance: tr Var(b) = tr Var(b*) + (b − b*)² E‖S‖². Each of the two
@@ -100,7 +99,7 @@ def _of_others(x: jax.Array) -> jax.Array:
     return shift(jnp.cumsum(x, axis=2)) + after
 
 
-def optimal_leave_one_out(group_size: int | None = None, norm: str = "vanilla") -> Baseline:
+def optimal_leave_one_out(group_size: int | None = None, norm: ScoreNorm = "vanilla") -> Baseline:
     """b^i = Σ_{j≠i} ‖S^j‖² G_1^j / Σ_{j≠i} ‖S^j‖² over the other episodes j of the group, learning nothing. Unbiased.
 
     With `total_return` it estimates E[‖S‖² G_1] / E[‖S‖²], the constant of least variance, from this batch alone. With
@@ -118,7 +117,7 @@ def optimal_leave_one_out(group_size: int | None = None, norm: str = "vanilla") 
 
     Source: Greensmith, Bartlett & Baxter 2004 (the weights); Kool, van Hoof & Welling 2019 (leaving one out).
     """
-    require_one_of("norm", norm, ("vanilla", "natural"))
+    require_one_of("norm", norm, get_args(ScoreNorm))
     if group_size is not None:
         require_integer("group_size", group_size, 2, None)
 
@@ -126,7 +125,7 @@ def optimal_leave_one_out(group_size: int | None = None, norm: str = "vanilla") 
         del state
         norms = _score_norms(trajectory).astype(trajectory.rewards.dtype)
         norms = split_groups(jnp.where(trajectory.alive[: norms.shape[0]], norms, 0.0), group_size)
-        returns = split_groups(trajectory.returns[: norms.shape[0]], group_size)
+        returns = split_groups(returns_of(trajectory)[: norms.shape[0]], group_size)
         if norms.shape[2] < 2:
             raise ValueError("optimal_leave_one_out needs at least 2 episodes in a group, got 1: no other is left")
         values = ratio_or_zero(_of_others(norms * returns), _of_others(norms))
@@ -140,7 +139,7 @@ def optimal_leave_one_out(group_size: int | None = None, norm: str = "vanilla") 
     )
 
 
-def optimal_time_dependent(decay: float = 0.9, norm: str = "vanilla") -> Baseline:
+def optimal_time_dependent(decay: float = 0.9, norm: ScoreNorm = "vanilla") -> Baseline:
     """b_t = E[‖ψ_t‖² G_t] / E[‖ψ_t‖²] over the episodes still running at t; one number per time step. Unbiased.
 
     With `total_return`: E[‖S‖² G_1] / E[‖S‖²] over the episodes still running at t.
@@ -157,7 +156,7 @@ def optimal_time_dependent(decay: float = 0.9, norm: str = "vanilla") -> Baselin
 
 
 def optimal_state(
-    index_of: Callable[[PyTree], jax.Array], num_states: int, decay: float = 0.9, norm: str = "vanilla"
+    index_of: Callable[[PyTree], jax.Array], num_states: int, decay: float = 0.9, norm: ScoreNorm = "vanilla"
 ) -> Baseline:
     """b(x) = E[‖ψ_t‖² G_t | X_t = x] / E[‖ψ_t‖² | X_t = x], a table; in general not the value v(x). Unbiased.
 

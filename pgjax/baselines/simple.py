@@ -4,26 +4,38 @@ Axes: T time, B episodes.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_in_range, require_one_of
+from pgjax._records import print_as_made_by
 from pgjax.rows import map_over_rows
-from pgjax.types import Baseline, Trajectory
-
-PyTree = Any
+from pgjax.types import Baseline, PyTree, Trajectory
 
 
 def stateless(predict: Callable[[Trajectory], jax.Array], **kwargs) -> Baseline:
     """A baseline that is a function of the trajectory alone and learns nothing."""
-    return Baseline(
+    baseline = Baseline(
         init=lambda key, sample: (),
         predict=lambda state, trajectory: predict(trajectory),
         update=lambda state, trajectory, returns: (state, {}),
         **kwargs,
     )
+    print_as_made_by(predict, baseline.init, baseline.predict, baseline.update)
+    return baseline
+
+
+def returns_of(trajectory: Trajectory) -> jax.Array:
+    """G `[T, B]`, which the estimator fills in.
+
+    Raises:
+        ValueError: if it did not.
+    """
+    if trajectory.returns is None:
+        raise ValueError("this baseline needs trajectory.returns, got None: make_estimator fills them in")
+    return trajectory.returns
 
 
 def none() -> Baseline:
@@ -49,6 +61,9 @@ def state_values(function: Callable[[PyTree], jax.Array]) -> Baseline:
     return stateless(predict, of_observation=True)
 
 
+Initial = Literal["zero", "first", "debiased"]
+
+
 class MovingAverageState(NamedTuple):
     """`estimate` is ρ̂ before any correction, `num_updates` counts the batches seen; both scalars."""
 
@@ -56,7 +71,7 @@ class MovingAverageState(NamedTuple):
     num_updates: jax.Array
 
 
-def moving_average(decay: float = 0.9, initial: str | float = "zero") -> Baseline:
+def moving_average(decay: float = 0.9, initial: Initial | float = "zero") -> Baseline:
     """b = ρ̂, a running estimate of ρ(θ); after use, ρ̂ ← β ρ̂ + (1 − β) mean over episodes of G_1. Unbiased.
 
     A batch of one episode is the update of REINFORCE (Williams 1992, with a moving-average baseline). Refreshing
@@ -73,7 +88,7 @@ def moving_average(decay: float = 0.9, initial: str | float = "zero") -> Baselin
     """
     require_in_range("decay", decay, 0.0, 1.0)
     if isinstance(initial, str):
-        require_one_of("initial", initial, ("zero", "first", "debiased"))
+        require_one_of("initial", initial, get_args(Initial))
 
     def init(key: jax.Array, sample: Trajectory) -> MovingAverageState:
         del key

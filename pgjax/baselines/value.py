@@ -10,9 +10,7 @@ from pgjax._checks import require_in_range, require_integer
 from pgjax._spread import centre_and_spread
 from pgjax.losses import value_loss
 from pgjax.rows import map_over_rows, over_rows
-from pgjax.types import Baseline, Trajectory
-
-PyTree = Any
+from pgjax.types import Baseline, PyTree, Trajectory
 
 
 class ValueFunctionState(NamedTuple):

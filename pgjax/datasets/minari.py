@@ -279,6 +279,7 @@ def save_minari(
 
 
 def _write_episode(group: Any, number: int, episode: ExpertDataset) -> None:
+    assert episode.terminated is not None and episode.final_observations is not None, "required of what is written"
     terminated = bool(episode.terminated[0])
     arrays = {
         "observations": np.concatenate([episode.observations, episode.final_observations]),

@@ -36,7 +36,7 @@ def require_folder_of(path: pathlib.Path) -> None:
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     encoded = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    np.savez(buffer, **{_HEADER: encoded}, **arrays)
+    np.savez(buffer, **{_HEADER: encoded, **arrays})  # pyright: ignore[reportArgumentType]  arrays are no allow_pickle
     checkpoints.replace_file(path, buffer.getbuffer())
 
 
@@ -89,7 +89,7 @@ def _header(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     try:
         header = json.loads(arrays[_HEADER].tobytes())
         schema, version = header["schema"], header["version"]
-        header["sha256"], header["metadata"]
+        _ = header["sha256"], header["metadata"]
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(_HEADER, expected=f"the header of {SCHEMA}", found=f"{type(error).__name__}") from error
     if (schema, version) != (SCHEMA, VERSION):

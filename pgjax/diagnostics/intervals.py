@@ -19,10 +19,10 @@ FEWEST_RUNS = 5
 class Estimate(NamedTuple):
     """An estimated number: `value`, its standard error, and a confidence interval from `low` to `high`."""
 
-    value: jax.Array
-    stderr: jax.Array
-    low: jax.Array
-    high: jax.Array
+    value: jax.Array | np.ndarray | float
+    stderr: jax.Array | np.ndarray | float
+    low: jax.Array | np.ndarray | float
+    high: jax.Array | np.ndarray | float
 
 
 @functools.cache

@@ -49,7 +49,7 @@ def paired_variance_ratio(
         value = _resampled_variances(a, np.ones(count)) / _resampled_variances(b, np.ones(count))
         ratios = np.concatenate([_resampled_variances(a, k) / _resampled_variances(b, k) for k in weights])
         low, high = _percentile_interval(ratios, confidence)
-        return Estimate(value=value, stderr=np.std(ratios, ddof=1), low=low, high=high)
+        return Estimate(value=value, stderr=ratios.std(ddof=1), low=low, high=high)
 
 
 def _resampled_variances(gradients: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -104,12 +104,14 @@ def _categorical_log_prob(logits: jax.Array, action: jax.Array) -> jax.Array:
     return jnp.where((action >= 0) & (action < logits.shape[0]), log_prob, jnp.nan)
 
 
-def _categorical_entropy(logits: jax.Array) -> jax.Array:
+def categorical_entropy(logits: jax.Array) -> jax.Array:
+    """H(softmax(l)), a scalar."""
     log_probs = _log_softmax(logits)
     return -jnp.sum(jnp.exp(log_probs) * log_probs)
 
 
-def _categorical_kl(p: jax.Array, q: jax.Array) -> jax.Array:
+def categorical_kl(p: jax.Array, q: jax.Array) -> jax.Array:
+    """KL(softmax(p) ‖ softmax(q)), a scalar."""
     log_p, log_q = _log_softmax(p), _log_softmax(q)
     chex.assert_equal_shape([log_p, log_q])
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q))
@@ -118,8 +120,8 @@ def _categorical_kl(p: jax.Array, q: jax.Array) -> jax.Array:
 categorical = Distribution(
     sample=_categorical_sample,
     log_prob=_categorical_log_prob,
-    entropy=_categorical_entropy,
-    kl=_categorical_kl,
+    entropy=categorical_entropy,
+    kl=categorical_kl,
     mode=lambda logits: or_invalid(jax.lax.argmax(logits, 0, jnp.int32), logits),
 )
 """One of A actions: parameters are logits l `[A]`, an action is an integer `[]`.

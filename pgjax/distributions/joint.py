@@ -1,12 +1,11 @@
 """Actions of several parts, each with a distribution of its own."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 
-from pgjax.types import Distribution
-
-PyTree = Any
+from pgjax.types import Distribution, PyTree
 
 
 def joint(families: PyTree) -> Distribution:
@@ -37,7 +36,7 @@ def joint(families: PyTree) -> Distribution:
         drawn = [part.sample(k, p) for part, k, p in zip(parts, keys, structure.flatten_up_to(parameters))]
         return structure.unflatten(drawn)
 
-    def total(name: str):
+    def total(name: str) -> Any:
         functions = [getattr(part, name) for part in parts]
         if None in functions:
             return None
@@ -49,8 +48,8 @@ def joint(families: PyTree) -> Distribution:
     return Distribution(sample=sample, log_prob=total("log_prob"), entropy=total("entropy"), kl=total("kl"), mode=mode)
 
 
-def require(distribution: Distribution, name: str, who: str) -> None:
-    """Refuses a distribution that has no `entropy` or no `kl`.
+def require(distribution: Distribution, name: Literal["entropy", "kl"], who: str) -> Callable[..., jax.Array]:
+    """`distribution.entropy` or `distribution.kl`; refuses a distribution that has it not.
 
     Args:
         name: `"entropy"` or `"kl"`.
@@ -59,8 +58,10 @@ def require(distribution: Distribution, name: str, who: str) -> None:
     Raises:
         ValueError: if `distribution` has None there.
     """
-    if getattr(distribution, name) is None:
+    function = getattr(distribution, name)
+    if function is None:
         raise ValueError(
             f"{who} needs Distribution.{name}, which this family of actions does not have (it is None): a Plackett–Luce"
             " distribution over slates has it only for few items and short slates"
         )
+    return function

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.distributions.categorical import categorical, floor
+from pgjax.distributions.categorical import categorical, categorical_entropy, categorical_kl, floor
 from pgjax.spaces import MultiDiscrete
 from pgjax.types import Distribution
 
@@ -30,8 +30,8 @@ def multi_categorical(sizes: Sequence[int]) -> Distribution:
     Raises:
         ValueError: if `sizes` is no sequence of at least one integer, each at least 1.
     """
-    sizes = np.asarray(MultiDiscrete(tuple(sizes)).sizes)
-    exists = np.arange(sizes.max()) < sizes[:, None]
+    counts = np.asarray(MultiDiscrete(tuple(sizes)).sizes)
+    exists = np.arange(counts.max()) < counts[:, None]
 
     def rows(logits: jax.Array) -> jax.Array:
         chex.assert_shape(logits, exists.shape)
@@ -41,16 +41,16 @@ def multi_categorical(sizes: Sequence[int]) -> Distribution:
         return jnp.where(exists, jnp.maximum(logits, low / 2), low)
 
     def sample(key: jax.Array, logits: jax.Array) -> jax.Array:
-        return jax.vmap(categorical.sample)(jax.random.split(key, len(sizes)), rows(logits))
+        return jax.vmap(categorical.sample)(jax.random.split(key, len(counts)), rows(logits))
 
     def log_prob(logits: jax.Array, action: jax.Array) -> jax.Array:
         each = jax.vmap(categorical.log_prob)(rows(logits), action)
-        return jnp.where(jnp.all(action < sizes.astype(action.dtype)), jnp.sum(each), jnp.nan)
+        return jnp.where(jnp.all(action < counts.astype(action.dtype)), jnp.sum(each), jnp.nan)
 
     return Distribution(
         sample=sample,
         log_prob=log_prob,
-        entropy=lambda logits: jnp.sum(jax.vmap(categorical.entropy)(rows(logits))),
-        kl=lambda p, q: jnp.sum(jax.vmap(categorical.kl)(rows(p), rows(q))),
+        entropy=lambda logits: jnp.sum(jax.vmap(categorical_entropy)(rows(logits))),
+        kl=lambda p, q: jnp.sum(jax.vmap(categorical_kl)(rows(p), rows(q))),
         mode=lambda logits: jax.vmap(categorical.mode)(rows(logits)),
     )

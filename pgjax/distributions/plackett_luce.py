@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.distributions.categorical import at_least_float32, categorical, floor, or_invalid
+from pgjax.distributions.categorical import (
+    at_least_float32,
+    categorical_entropy,
+    categorical_kl,
+    floor,
+    or_invalid,
+)
 from pgjax.spaces import Slate, all_different
 from pgjax.types import Distribution
 
@@ -70,7 +76,7 @@ def plackett_luce(n: int, k: int) -> Distribution:
         valid = jnp.all((slate >= 0) & (slate < n)) & all_different(slate)
         return jnp.where(valid, _log_prob(finite(logits), slate), jnp.nan)
 
-    levels = [_prefixes(n, i) for i in range(k)] if _terms(n, k) <= _MOST_TERMS else None
+    levels = [_prefixes(n, i) for i in range(k)] if _terms(n, k) <= _MOST_TERMS else []
 
     def over_prefixes(logits: jax.Array, of_rest: Callable[[jax.Array], jax.Array]) -> jax.Array:
         """Σ p(prefix) · of_rest(which items are gone), over the prefixes of every length below k."""
@@ -86,22 +92,22 @@ def plackett_luce(n: int, k: int) -> Distribution:
 
     def entropy(logits: jax.Array) -> jax.Array:
         logits = finite(logits)
-        return over_prefixes(logits, lambda gone: categorical.entropy(without(logits, gone)))
+        return over_prefixes(logits, lambda gone: categorical_entropy(without(logits, gone)))
 
     def kl(p: jax.Array, q: jax.Array) -> jax.Array:
         p, q = finite(p), finite(q)
-        return over_prefixes(p, lambda gone: categorical.kl(without(p, gone), without(q, gone)))
+        return over_prefixes(p, lambda gone: categorical_kl(without(p, gone), without(q, gone)))
 
     return Distribution(
         sample=sample,
         log_prob=log_prob,
-        entropy=None if levels is None else entropy,
-        kl=None if levels is None else kl,
+        entropy=entropy if levels else None,
+        kl=kl if levels else None,
         mode=lambda logits: top(finite(logits), logits),
     )
 
 
-def _log_prob(logits: jax.Array, prefix: jax.Array) -> jax.Array:
+def _log_prob(logits: jax.Array, prefix: jax.Array | np.ndarray) -> jax.Array:
     """ln p of the first places of a slate, `[i]`, with different items; 0 for none."""
     n, length = logits.shape[0], prefix.shape[0]
     chosen = prefix[:, None] == jnp.arange(n, dtype=prefix.dtype)[None]

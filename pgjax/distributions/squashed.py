@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import log_ndtr
+from jax.typing import ArrayLike
 
 from pgjax.distributions.categorical import floor
 from pgjax.distributions.gaussian import LN_2PI, GaussianParameters, assert_gaussian, gaussian_sample
@@ -49,7 +50,7 @@ class _Box(NamedTuple):
         inside = self.centre + self.half * jnp.tanh(u)
         return jnp.where(u > self.limit, self.high, jnp.where(u < -self.limit, self.low, inside))
 
-    def log_wall(self, parameters: GaussianParameters, side: jax.Array) -> jax.Array:
+    def log_wall(self, parameters: GaussianParameters, side: ArrayLike) -> jax.Array:
         """ln P(U > L) for side 1, ln P(U < −L) for side −1, `[D]`."""
         mean, log_std = parameters
         # Where ln P ≈ −z²/2 is about −√(largest float), it stands for −∞; its derivative would overflow.
@@ -57,7 +58,7 @@ class _Box(NamedTuple):
         return log_ndtr(jnp.maximum((side * mean - self.limit) * jnp.exp(-log_std), least))
 
 
-def squashed_gaussian(low: jax.typing.ArrayLike, high: jax.typing.ArrayLike) -> Distribution:
+def squashed_gaussian(low: ArrayLike, high: ArrayLike) -> Distribution:
     """A normal distribution pressed into a box by tanh: parameters `GaussianParameters`, actions `[D]`.
 
     a = c + h tanh(u),   u ~ N(μ, σ²),   c = (high + low)/2,   h = (high − low)/2

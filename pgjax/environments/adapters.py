@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import spaces
+from pgjax._checks import is_typed_key
 from pgjax.environments import rendering
 from pgjax.spaces import Box, Discrete
 from pgjax.types import Environment, PyTree, Step
@@ -187,8 +188,7 @@ def _strong(leaf: Any) -> jax.Array:
 
 def _cast_like(leaf: Any, like: Any) -> jax.Array:
     """The leaf with the dtype of `like`, strongly typed."""
-    is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
-    return leaf if is_key else jnp.asarray(leaf, like.dtype)
+    return leaf if is_typed_key(like) else jnp.asarray(leaf, like.dtype)
 
 
 def _observed_as(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

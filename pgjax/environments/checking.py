@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import spaces
+from pgjax._checks import is_typed_key
 from pgjax.contracts import ConformanceError, named_leaves, require_environment
 from pgjax.environments.random_actions import sample_action
 from pgjax.types import Environment, PyTree, Step
@@ -166,8 +167,8 @@ def _check_extras(env: Environment, params: PyTree, rows: _Walk) -> None:
     if env.action_mask is not None:
         allowed = np.asarray(everywhere(env.action_mask)(rows.obs)).any(axis=-1)
         _require_all(env, "action_mask", allowed, allowed, "at least one action that is allowed")
-    if env.metrics is not None:
-        metrics = everywhere(lambda state, obs: env.metrics(state, obs, params))(rows.new_state, rows.seen.obs)
+    if (metrics_of := env.metrics) is not None:
+        metrics = everywhere(lambda state, obs: metrics_of(state, obs, params))(rows.new_state, rows.seen.obs)
         for name, values in _host(metrics).items():
             _require_all(env, f"metrics[{name!r}]", values, np.isfinite(values), "finite numbers")
 
@@ -200,7 +201,7 @@ def _check_picture(env: Environment, params: PyTree, rows: _Walk) -> None:
         raise ConformanceError(env.name, "render", seen, "a NumPy array uint8 [H, W, 3]")
 
 
-def _require_all(env: Environment, property: str, values: Any, good: np.ndarray, wanted: str) -> None:
+def _require_all(env: Environment, property: str, values: Any, good: Any, wanted: str) -> None:
     if not good.all():
         time, lane, *place = np.argwhere(~good)[0].tolist()
         where = f"step {time} of lane {lane}" + (f", element {place}" if place else "")
@@ -232,5 +233,4 @@ def _one_if_equal(bound: np.ndarray) -> Any:
 
 def _host(tree: PyTree) -> PyTree:
     """NumPy arrays, keys as their numbers."""
-    is_key = lambda x: isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if is_key(x) else x), tree)
+    return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if is_typed_key(x) else x), tree)

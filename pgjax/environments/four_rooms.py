@@ -1,5 +1,7 @@
 """Four rooms with three exits (Chung, Thomas, Machado & Le Roux, 2021): two bad exits are near and the best is far."""
 
+from typing import Literal, get_args
+
 import jax
 import numpy as np
 
@@ -12,10 +14,11 @@ SIZE = 10
 START = (0, 0)
 EXITS = {(7, 7): 1.0, (2, 7): 0.6, (7, 2): 0.3}  # (row, column) → reward
 DOORS = (2, 7)
-GEOMETRIES = ("described", "released")
+Geometry = Literal["described", "released"]
+GEOMETRIES: tuple[Geometry, ...] = get_args(Geometry)
 
 
-def neighbours(geometry: str = "described") -> np.ndarray:
+def neighbours(geometry: Geometry = "described") -> np.ndarray:
     """Where up, right, down and left lead from each cell, int `[100, 4]`; a bump stays. Cell (r, c) is 10 r + c.
 
     - `"described"`: walls between rows 4 and 5 and between columns 4 and 5, with doors at columns and rows 2 and 7.
@@ -42,7 +45,7 @@ def neighbours(geometry: str = "described") -> np.ndarray:
     return np.stack(reached, axis=1)
 
 
-def crossings(geometry: str = "described") -> int:
+def crossings(geometry: Geometry = "described") -> int:
     """At how many of their ten places a step leads over a mid-line, either way; the fewer of both lines.
 
     Raises:
@@ -55,7 +58,7 @@ def crossings(geometry: str = "described") -> int:
     return int((leads(before, behind) | leads(behind, before)).sum(axis=1).min())
 
 
-def four_rooms_mdp(geometry: str = "described", horizon: int = 100) -> TabularMDP:
+def four_rooms_mdp(geometry: Geometry = "described", horizon: int = 100) -> TabularMDP:
     """The four rooms as an MDP: 100 cells, start (0, 0), actions up 0, right 1, down 2, left 3, no noise.
 
     The step onto an exit pays 1.0 at (7, 7), 0.6 at (2, 7) or 0.3 at (7, 2) and ends the episode; others pay 0. Without
@@ -88,7 +91,7 @@ def four_rooms_mdp(geometry: str = "described", horizon: int = 100) -> TabularMD
     )
 
 
-def make_four_rooms(geometry: str = "described", horizon: int = 100) -> Environment:
+def make_four_rooms(geometry: Geometry = "described", horizon: int = 100) -> Environment:
     """`four_rooms_mdp` as a sampled environment that can be drawn: observation one-hot Box `[100]`, four actions."""
     walls = _drawn_walls(neighbours(geometry))
     best = max(EXITS, key=EXITS.__getitem__)

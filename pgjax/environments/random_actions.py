@@ -1,15 +1,11 @@
 """Actions at random, as `check` takes them and as a policy to compare with."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from pgjax import spaces
 from pgjax.distributions import categorical, masked_logits, sampled_only
-from pgjax.types import Environment, Policy
-
-PyTree = Any
+from pgjax.types import Environment, Policy, PyTree
 
 
 def sample_action(environment: Environment, key: jax.Array, obs: PyTree) -> PyTree:

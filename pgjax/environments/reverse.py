@@ -3,7 +3,8 @@
 Axes: n symbols of the string, L = 2 n places of the buffer, V symbols of the vocabulary, S states.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,11 @@ import numpy as np
 
 from pgjax._checks import require_integer, require_one_of
 from pgjax.exact.mdp.tabular import TabularMDP, make_tabular_mdp
-from pgjax.types import Box, Discrete, Environment, Step
+from pgjax.types import Box, Discrete, Environment, PyTree, Step
 
 _MOST_STATES = 100_000
-_REWARDS = {"share": lambda right: right.mean(-1), "all": lambda right: right.all(-1)}
+Paid = Literal["share", "all"]
+_REWARDS: dict[Paid, Callable[[Any], Any]] = {"share": lambda right: right.mean(-1), "all": lambda right: right.all(-1)}
 
 
 class TokenBuffer(NamedTuple):
@@ -25,8 +27,8 @@ class TokenBuffer(NamedTuple):
         length: int32 `[]`, how many places are written.
     """
 
-    tokens: jax.Array
-    length: jax.Array
+    tokens: PyTree
+    length: PyTree
 
 
 def _right(tokens: Any) -> Any:
@@ -43,7 +45,7 @@ def all_right(buffer: TokenBuffer) -> jax.Array:
     return _right(buffer.tokens).all(-1) & (buffer.length == buffer.tokens.shape[-1])
 
 
-def make_reverse(length: int = 5, vocabulary: int = 9, reward: str = "share") -> Environment:
+def make_reverse(length: int = 5, vocabulary: int = 9, reward: Paid = "share") -> Environment:
     """Write n symbols after a prompt of n random symbols, so that they are the prompt reversed.
 
     X_1 is a `TokenBuffer` with the prompt, uniform over the Vⁿ strings. A_t writes one symbol into the next place. The
@@ -89,7 +91,7 @@ def make_reverse(length: int = 5, vocabulary: int = 9, reward: str = "share") ->
     )
 
 
-def reverse_mdp(length: int = 2, vocabulary: int = 2, reward: str = "share") -> TabularMDP:
+def reverse_mdp(length: int = 2, vocabulary: int = 2, reward: Paid = "share") -> TabularMDP:
     """`make_reverse` as an MDP with one state for each buffer that can occur, for exact values and enumeration.
 
     S = Vⁿ (1 + V + … + Vⁿ): 28 for n = V = 2, 120 for n = 3 and V = 2. The observations are the `TokenBuffer`s, leaves
@@ -129,7 +131,7 @@ def reverse_mdp(length: int = 2, vocabulary: int = 2, reward: str = "share") -> 
     )
 
 
-def _check(length: int, vocabulary: int, reward: str) -> None:
+def _check(length: int, vocabulary: int, reward: Paid) -> None:
     require_integer("length", length, 1, None)
     require_integer("vocabulary", vocabulary, 2, 256)
-    require_one_of("reward", reward, tuple(_REWARDS))
+    require_one_of("reward", reward, get_args(Paid))

@@ -6,7 +6,7 @@ is known without sampling, so what q explains of the return may be taken out of 
 as this term. Axes: T time, B episodes, A actions.
 """
 
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,9 @@ from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
 from pgjax.estimators.hot_path import assemble, entropies
 from pgjax.estimators.rules import Returns, reward_to_go
 from pgjax.rows import map_over_rows
-from pgjax.types import Baseline, Critic, Estimator, Policy, Trajectory
+from pgjax.types import Baseline, Critic, Estimator, Policy, PyTree, TimeWeights, Trajectory
 
-PyTree = Any
-FORMS = ("all_action", "action_dependent", "uncorrected", "trajectory_wise")
+CriticForm = Literal["all_action", "action_dependent", "uncorrected", "trajectory_wise"]
 
 
 class CriticEstimatorState(NamedTuple):
@@ -74,10 +73,10 @@ def make_critic_estimator(
     policy: Policy,
     critic: Critic,
     *,
-    form: str,
+    form: CriticForm,
     returns: Returns | None = None,
     baseline: Baseline | None = None,
-    time_weights: str = "none",
+    time_weights: TimeWeights = "none",
     rows_per_piece: int | None = None,
 ) -> Estimator:
     """An estimator of ∇ρ(θ) that knows a q(X_t, ·) for every action of a discrete space.
@@ -121,7 +120,7 @@ def make_critic_estimator(
         2018, Wu et al. 2018 (action-dependent), Tucker et al. 2018 (the missing term); Cheng, Yan & Boots 2020
         (trajectory-wise).
     """
-    require_one_of("form", form, FORMS)
+    require_one_of("form", form, get_args(CriticForm))
     returns = reward_to_go() if returns is None else returns
     if baseline is not None and form == "all_action":
         raise ValueError("baseline must be None with form='all_action', where Σ_a ∇f_a b = 0, got one")
@@ -167,7 +166,6 @@ def make_critic_estimator(
         init=init,
         weigh=rows_and_update,
         row_objective=row_objective,
-        fits_windows=False,
         needs=baseline.needs,
         rows_per_piece=rows_per_piece,
     )

@@ -7,16 +7,14 @@ noise that the others put into G_t can be taken out. Axes: T time, B episodes, N
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from pgjax.estimators.hot_path import assemble, entropies
 from pgjax.estimators.rules import Returns, reward_to_go
-from pgjax.types import Distribution, Estimator, Policy, Trajectory
+from pgjax.types import Distribution, Estimator, Policy, PyTree, Trajectory
 
-PyTree = Any
 ComponentLogProbs = Callable[[PyTree, jax.Array], jax.Array]
 ComponentBaseline = Callable[[PyTree, PyTree, jax.Array], jax.Array]
 ActionValue = Callable[[PyTree, jax.Array], jax.Array]
@@ -82,7 +80,6 @@ def factorised(
         init=lambda key, sample: (),
         weigh=weigh,
         row_objective=row_objective,
-        fits_windows=False,
         rows_per_piece=rows_per_piece,
     )
 

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import acting
+from pgjax._records import print_as_made_by
 from pgjax.contracts import require_trajectory
 from pgjax.rows import sum_over_rows
-from pgjax.types import Estimator, Needs, Policy, Trajectory
+from pgjax.types import Estimator, Needs, Policy, PyTree, Trajectory
 
-PyTree = Any
 RowObjective = Callable[[PyTree, PyTree], tuple[jax.Array, PyTree]]
 
 
@@ -86,7 +86,7 @@ def entropies(policy: Policy, outputs: PyTree) -> dict[str, jax.Array]:
 def weighted_log_likelihood(policy: Policy) -> RowObjective:
     """`(outputs, (actions, w)) → (w ln f(X_t, θ)_{A_t}, entropies)`, the row objective of a score function."""
 
-    def row_objective(outputs: PyTree, rows: tuple[PyTree, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def row_objective(outputs: PyTree, rows: tuple[PyTree, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         actions, weight = rows
         log_probs = jax.vmap(policy.distribution.log_prob)(outputs, actions)
         return weight * log_probs, entropies(policy, outputs)
@@ -99,19 +99,21 @@ def assemble(
     *,
     init: Callable[[jax.Array, Trajectory], PyTree],
     weigh: Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, PyTree, dict[str, jax.Array]]],
-    row_objective: RowObjective,
-    fits_windows: bool,
+    row_objective: RowObjective | None = None,
+    fits_windows: bool = False,
     needs: Needs | None = None,
     rows_per_piece: int | None = None,
 ) -> Estimator:
-    """An `Estimator` whose gradient goes through the hot path.
+    """An `Estimator` whose gradient goes through the hot path: where every estimator of weights ends.
 
     Args:
         init, fits_windows, needs: the `Estimator`'s own.
         weigh: `(params, state, trajectory) → (rows [T, B, ...], new state, metrics)`: all that `row_objective` needs,
             made with the old state and constant for the gradient; the new state has seen the batch.
-        row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], name → a metric of each row [N])`.
+        row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], name → a metric of each row [N])`;
+            `weighted_log_likelihood(policy)`, of rows (actions, weights), if None.
     """
+    row_objective = weighted_log_likelihood(policy) if row_objective is None else row_objective
 
     def gradient(params: PyTree, state: PyTree, trajectory: Trajectory):
         require_trajectory(trajectory)
@@ -126,6 +128,7 @@ def assemble(
         seen = acting.inputs(policy, trajectory)
         return each_episode(policy, row_objective, params, seen, rows, trajectory.alive)
 
+    print_as_made_by(weigh, gradient, episode_gradients)
     return Estimator(
         init=init,
         gradient=gradient,

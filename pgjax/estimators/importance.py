@@ -5,21 +5,19 @@
 Axes: T time, B episodes.
 """
 
-from typing import Any
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from pgjax import baselines
+from pgjax import acting, baselines
 from pgjax._checks import require_one_of
 from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
-from pgjax.estimators.hot_path import assemble, weighted_log_likelihood
+from pgjax.estimators.hot_path import assemble
 from pgjax.estimators.rules import Returns, reward_to_go, total_return
-from pgjax.estimators.score_function import record_behaviour
-from pgjax.types import Baseline, Estimator, Policy, Trajectory
+from pgjax.types import Baseline, Estimator, Policy, PyTree, TimeWeights, Trajectory
 
-PyTree = Any
-WEIGHTINGS = ("per_decision", "trajectory")
+RatioWeighting = Literal["per_decision", "trajectory"]
 
 
 def log_ratios(policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None) -> jax.Array:
@@ -27,7 +25,7 @@ def log_ratios(policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_
     behaviour = trajectory.behaviour_log_probs
     if behaviour is None:
         return jnp.zeros_like(trajectory.rewards)
-    current = record_behaviour(policy, params, trajectory, rows_per_piece).behaviour_log_probs
+    current = acting.log_probs(policy, params, trajectory, rows_per_piece)
     return jnp.where(trajectory.alive, current - behaviour, 0.0)
 
 
@@ -51,8 +49,8 @@ def importance_weighted(
     *,
     returns: Returns | None = None,
     baseline: Baseline | None = None,
-    weighting: str = "per_decision",
-    time_weights: str = "none",
+    weighting: RatioWeighting = "per_decision",
+    time_weights: TimeWeights = "none",
     rows_per_piece: int | None = None,
 ) -> Estimator:
     """∇ρ(θ) from episodes that θ_old played. Unbiased, if θ_old gives probability to all that θ does.
@@ -86,7 +84,7 @@ def importance_weighted(
 
     Source: Precup, Sutton & Singh 2000 (per decision); Jie & Abbeel 2010 (the policy gradient).
     """
-    require_one_of("weighting", weighting, WEIGHTINGS)
+    require_one_of("weighting", weighting, get_args(RatioWeighting))
     whole = weighting == "trajectory"
     returns = (total_return() if whole else reward_to_go()) if returns is None else returns
     baseline = baselines.none() if baseline is None else baseline
@@ -122,8 +120,6 @@ def importance_weighted(
         policy,
         init=baseline.init,
         weigh=rows_and_update,
-        row_objective=weighted_log_likelihood(policy),
-        fits_windows=False,
         needs=baseline.needs,
         rows_per_piece=rows_per_piece,
     )

@@ -3,20 +3,18 @@
 Axes: T time, B episodes, P parameters.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from pgjax import acting, distributions
-from pgjax._checks import require_in_range, require_integer, require_kind
+from pgjax._checks import is_traced, require_in_range, require_integer, require_kind
 from pgjax._linear import conjugate_gradients, pseudo_inverse
 from pgjax.rows import sum_over_rows
-from pgjax.types import Estimator, Policy, Trajectory
-
-PyTree = Any
+from pgjax.types import Estimator, Policy, PyTree, Trajectory
 
 
 def fisher_vector_product(
@@ -31,11 +29,13 @@ def fisher_vector_product(
     Source: Pearlmutter 1994, Martens 2010 (the product); Schulman et al. 2015, appendix C.
     """
 
+    kl = distributions.require(policy.distribution, "kl", "a product with the Fisher matrix")
+
     def of_piece(seen: acting.Inputs, mask: jax.Array, params: PyTree, vector: PyTree) -> PyTree:
         fixed, mask = acting.outputs(policy, params, seen), acting.rows_of(policy, mask)
 
         def divergence(theta: PyTree) -> jax.Array:
-            each = jax.vmap(policy.distribution.kl)(fixed, acting.outputs(policy, theta, seen))
+            each = jax.vmap(kl)(fixed, acting.outputs(policy, theta, seen))
             return jnp.sum(jnp.where(mask, each, 0.0))
 
         return jax.jvp(jax.grad(divergence), (params,), (vector,))[1]
@@ -117,7 +117,7 @@ def natural(
     require_integer("iterations", iterations, 1, None)
     if fisher is None and solve is None:
         distributions.require(policy.distribution, "kl", "the natural gradient by conjugate gradients")
-    pseudo = not isinstance(damping, jax.core.Tracer) and float(damping) == 0.0
+    pseudo = not is_traced(damping) and float(damping) == 0.0
     if solve is not None and not (fisher is None and pseudo):
         raise ValueError("solve must come without fisher and without damping, which it stands for")
 
@@ -128,8 +128,7 @@ def natural(
 
         return product
 
-    def dense_inverse(params: PyTree) -> jax.Array:
-        matrix = fisher(params)
+    def inverse_of(matrix: jax.Array) -> jax.Array:
         if pseudo:
             return pseudo_inverse(matrix)
         identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
@@ -137,10 +136,10 @@ def natural(
 
     def solver(params: PyTree, trajectory: Trajectory) -> Callable[[PyTree], PyTree]:
         if solve is not None:
-            return lambda gradient: solve(params, gradient)
+            return functools.partial(solve, params)
         flat, unravel = ravel_pytree(params)
         if fisher is not None:
-            inverse = dense_inverse(params).astype(flat.dtype)
+            inverse = inverse_of(fisher(params)).astype(flat.dtype)
             return lambda gradient: unravel(inverse @ ravel_pytree(gradient)[0])
         product = damped(params, trajectory)
         flat_product = lambda vector: ravel_pytree(product(unravel(vector)))[0]

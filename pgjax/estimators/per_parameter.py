@@ -1,18 +1,17 @@
 """One baseline for every parameter, g_j = (G_1 − b_j) S_j. Axes: T time, B episodes, P parameters."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from pgjax import acting
 from pgjax._checks import require_in_range
 from pgjax._linear import ratio_or_zero
 from pgjax.estimators.hot_path import assemble, batch_gradient, each_episode, weighted_log_likelihood
 from pgjax.estimators.rules import total_return
-from pgjax.types import Estimator, Policy, Trajectory
-
-PyTree = Any
+from pgjax.types import Estimator, Policy, PyTree, Trajectory
 
 
 class PerParameterState(NamedTuple):
@@ -27,7 +26,7 @@ def per_parameter(
     *,
     decay: float = 0.9,
     values: PyTree | None = None,
-    discount: float | jax.Array = 1.0,
+    discount: ArrayLike = 1.0,
     rows_per_piece: int | None = None,
 ) -> Estimator:
     """g_j = (G_1 − b_j) S_j with b_j = E[S_j² G_1] / E[S_j²], S = Σ_t ∇ ln f(X_t, θ)_{A_t} of the episode. Unbiased.
@@ -82,14 +81,7 @@ def per_parameter(
         squares = jax.tree.map(lambda s: jnp.mean(s, axis=0), squared)
         return jax.tree.map(move, state, PerParameterState(weighted=weighted, squares=squares))
 
-    plain = assemble(
-        policy,
-        init=lambda key, sample: (),
-        weigh=weigh,
-        row_objective=row_objective,
-        fits_windows=False,
-        rows_per_piece=rows_per_piece,
-    )
+    plain = assemble(policy, init=lambda key, sample: (), weigh=weigh, rows_per_piece=rows_per_piece)
 
     def init(key: jax.Array, sample: Trajectory) -> PyTree:
         if values is not None:

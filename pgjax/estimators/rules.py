@@ -4,16 +4,16 @@ Axes: T time, B episodes.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from pgjax import returns as return_functions
 from pgjax._checks import require_in_range, require_integer
-from pgjax.types import Baseline, Trajectory
-
-PyTree = Any
+from pgjax._records import one_line
+from pgjax.types import Baseline, PyTree, Trajectory
 
 
 class Returns(NamedTuple):
@@ -28,14 +28,17 @@ class Returns(NamedTuple):
 
     compute: Callable[[Trajectory, jax.Array | None, jax.Array | None], jax.Array]
     bootstraps: bool
-    discount: float | jax.Array
+    discount: ArrayLike
     from_start: bool = False
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 _over_episodes = lambda function: jax.vmap(function, in_axes=1, out_axes=1)
 
 
-def total_return(discount: float = 1.0) -> Returns:
+def total_return(discount: ArrayLike = 1.0) -> Returns:
     """G_1 = Σ_t γ^{t−1} R_{t+1} in every row: REINFORCE as first written (Williams 1992)."""
     require_in_range("discount", discount, 0.0, 1.0)
 
@@ -49,7 +52,7 @@ def total_return(discount: float = 1.0) -> Returns:
     return Returns(compute=compute, bootstraps=False, discount=discount, from_start=True)
 
 
-def reward_to_go(discount: float = 1.0) -> Returns:
+def reward_to_go(discount: ArrayLike = 1.0) -> Returns:
     """G_t = Σ_k γ^k R_{t+k+1}: rewards that A_t cannot have caused are left out.
 
     The expectation of the gradient is that of `total_return` at γ = 1. With γ < 1 and no γᵗ factor
@@ -67,7 +70,7 @@ def reward_to_go(discount: float = 1.0) -> Returns:
     return Returns(compute=compute, bootstraps=False, discount=discount)
 
 
-def n_step(n: int, discount: float = 1.0) -> Returns:
+def n_step(n: int, discount: ArrayLike = 1.0) -> Returns:
     """G_t^{(n)}, n rewards and then the baseline's v(X_{t+n}). Biased by the error of v."""
     require_integer("n", n, 1, None)
     require_in_range("discount", discount, 0.0, 1.0)
@@ -82,7 +85,7 @@ def n_step(n: int, discount: float = 1.0) -> Returns:
     return Returns(compute=compute, bootstraps=True, discount=discount)
 
 
-def lambda_return(lambda_: float = 0.95, discount: float = 1.0) -> Returns:
+def lambda_return(lambda_: float = 0.95, discount: ArrayLike = 1.0) -> Returns:
     """G_t^λ; G_t^λ − v(X_t) is the generalised advantage estimate (Schulman et al. 2016). Biased by the error of v
     for λ < 1, and where the horizon truncates an episode."""
     require_in_range("lambda_", lambda_, 0.0, 1.0)

@@ -6,21 +6,20 @@ Axes: T time, B episodes, k episodes of a group.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from pgjax import _shards, acting, distributions, losses
 from pgjax._checks import require_in_range
+from pgjax.advantages.steps import OverTime
 from pgjax.contracts import require_trajectory
 from pgjax.estimators.hot_path import assemble, entropies
 from pgjax.estimators.rules import Returns
 from pgjax.estimators.scores import squared_score_norms
-from pgjax.estimators.weighting import make_weighting, time_scale
-from pgjax.types import Baseline, Estimator, Policy, Trajectory
+from pgjax.estimators.weighting import Standardise, make_weighting, time_scale
+from pgjax.types import Baseline, Estimator, Policy, PyTree, TimeWeights, Trajectory
 
-PyTree = Any
 Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -58,10 +57,10 @@ def make_estimator(
     baseline: Baseline | None = None,
     objective: Objective = score_function,
     entropy_coef: float = 0.0,
-    over_time: str = "sum",
-    standardise: str = "none",
+    over_time: OverTime = "sum",
+    standardise: Standardise = "none",
     group_size: int | None = None,
-    time_weights: str = "none",
+    time_weights: TimeWeights = "none",
     rows_per_piece: int | None = None,
 ) -> Estimator:
     """An estimator of ∇ρ(θ), declared once: the laboratory measures it and the training loop uses it.

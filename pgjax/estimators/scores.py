@@ -4,7 +4,7 @@ A score has P numbers for every row, so this costs P times the memory of the hot
 B episodes, P parameters.
 """
 
-from typing import Any
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,7 @@ from jax.flatten_util import ravel_pytree
 from pgjax import acting
 from pgjax._checks import require_one_of
 from pgjax._linear import pseudo_inverse
-from pgjax.types import Policy, Trajectory
-
-PyTree = Any
-NORMS = ("vanilla", "natural")
+from pgjax.types import Policy, PyTree, ScoreNorm, Trajectory
 
 
 def step_scores(policy: Policy, params: PyTree, seen: acting.Inputs, actions: PyTree) -> jax.Array:
@@ -27,7 +24,8 @@ def step_scores(policy: Policy, params: PyTree, seen: acting.Inputs, actions: Py
     flat, unravel = ravel_pytree(params)
     if policy.memory is not None:
         return jax.jacrev(lambda theta: _log_probs(policy, unravel(theta), seen, actions))(flat)
-    of_row = lambda theta, obs, action: policy.distribution.log_prob(policy.apply(unravel(theta), obs), action)
+    apply = acting.require_memoryless(policy, "the score of one row")
+    of_row = lambda theta, obs, action: policy.distribution.log_prob(apply(unravel(theta), obs), action)
     return jax.vmap(jax.grad(of_row), (None, 0, 0))(flat, seen.obs, actions)
 
 
@@ -64,7 +62,7 @@ def fisher_estimate(policy: Policy, params: PyTree, trajectory: Trajectory) -> j
 
 
 def squared_score_norms(
-    policy: Policy, params: PyTree, trajectory: Trajectory, *, whole_episode: bool, norm: str = "vanilla"
+    policy: Policy, params: PyTree, trajectory: Trajectory, *, whole_episode: bool, norm: ScoreNorm = "vanilla"
 ) -> jax.Array:
     """‖ψ_t‖² of every live row, `[T, B]` and zero where not alive, or ‖Σ_t ψ_t‖² of every episode, `[1, B]`.
 
@@ -78,7 +76,7 @@ def squared_score_norms(
     Returns:
         `[T, B]` or `[1, B]`; in 1/θ², with the natural norm in θ².
     """
-    require_one_of("norm", norm, NORMS)
+    require_one_of("norm", norm, get_args(ScoreNorm))
     if norm == "vanilla":
         length = lambda score: jnp.sum(jnp.square(score))
     else:

@@ -5,7 +5,7 @@ loop of their own. Axes: T time, B episodes, k episodes of a group.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from pgjax import advantages, baselines
 from pgjax import returns as return_functions
 from pgjax._checks import require_integer, require_kind, require_one_of
-from pgjax.advantages.steps import OVER_TIME
+from pgjax._records import one_line
+from pgjax.advantages.steps import OverTime
 from pgjax.contracts import require_trajectory
 from pgjax.estimators.hot_path import count_live
 from pgjax.estimators.rules import Returns, next_values, reward_to_go
-from pgjax.types import Baseline, Needs, Trajectory
+from pgjax.types import Baseline, Needs, PyTree, TimeWeights, Trajectory
 
-PyTree = Any
-STANDARDISE = ("none", "population", "group_population", "group_sample")
+Standardise = Literal["none", "population", "group_population", "group_sample"]
 
 
 class Weighting(NamedTuple):
@@ -45,15 +45,18 @@ class Weighting(NamedTuple):
     fits_windows: bool
     needs: Needs
 
+    def __repr__(self) -> str:
+        return one_line(self)
+
 
 def make_weighting(
     *,
     returns: Returns | None = None,
     baseline: Baseline | None = None,
-    over_time: str = "sum",
-    standardise: str = "none",
+    over_time: OverTime = "sum",
+    standardise: Standardise = "none",
     group_size: int | None = None,
-    time_weights: str = "none",
+    time_weights: TimeWeights = "none",
 ) -> Weighting:
     """The weights that `make_estimator` with the same arguments multiplies ∇ ln f with.
 
@@ -78,9 +81,9 @@ def make_weighting(
     baseline = baselines.none() if baseline is None else baseline
     require_kind("returns", returns, Returns, "estimators.reward_to_go()")
     require_kind("baseline", baseline, Baseline, "baselines.leave_one_out()")
-    require_one_of("over_time", over_time, OVER_TIME)
-    require_one_of("standardise", standardise, STANDARDISE)
-    require_one_of("time_weights", time_weights, ("none", "discount"))
+    require_one_of("over_time", over_time, get_args(OverTime))
+    require_one_of("standardise", standardise, get_args(Standardise))
+    require_one_of("time_weights", time_weights, get_args(TimeWeights))
     if returns.bootstraps and not baseline.of_observation:
         raise ValueError(
             "baseline must be a function of the observation that predicts the return (value_function, state_values) "
@@ -143,7 +146,7 @@ def _one_group_size(wanted: int | None, of_baseline: int | None) -> int | None:
     return wanted
 
 
-def time_scale(over_time: str, alive: jax.Array, dtype: Any) -> jax.Array:
+def time_scale(over_time: OverTime, alive: jax.Array, dtype: Any) -> jax.Array:
     """What every row is multiplied by, `[1, B]` or `[1, 1]`."""
     if over_time == "sum":
         return jnp.ones((1, 1), dtype)

@@ -4,7 +4,7 @@ Axes: T time, B episodes a round, R rounds, N = R T B rows.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,16 @@ from pgjax import evaluation
 from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax.acting import require_memoryless
 from pgjax.imitation import cloning_losses, experts
-from pgjax.imitation.collecting import Demonstrations, Labelled, collect, demonstrations
+from pgjax.imitation.collecting import Demonstrations, Labelled, Mixing, collect, demonstrations
 from pgjax.imitation.experts import Expert
 from pgjax.imitation.fitting import Fitter
 from pgjax.spaces import Discrete
 from pgjax.types import Environment, Policy, PyTree
 
-REFITS = ("anew", "continue")
+Refit = Literal["anew", "continue"]
+
+
+_WHO = "learning from an expert"
 
 
 class ImitationRun(NamedTuple):
@@ -51,12 +54,12 @@ def _rounds(
     next_level: Callable[..., jax.Array],
     level: jax.Array,
     num_rounds: int,
-    refit: str,
+    refit: Refit,
 ) -> ImitationRun:
     """The loop that all share: `gather(key, params, level)`, aggregate, `next_level(key, …)` and fit."""
-    require_memoryless(policy, "learning from an expert")
+    require_memoryless(policy, _WHO)
     require_integer("num_rounds", num_rounds, 1, None)
-    require_one_of("refit", refit, REFITS)
+    require_one_of("refit", refit, get_args(Refit))
     init_key, run_key = jax.random.split(key)
     start = policy.init(init_key, environment.reset(jax.random.key(0), environment.params)[1])
     shapes = jax.eval_shape(lambda: demonstrations(gather(run_key, start, level)))
@@ -97,8 +100,8 @@ def dagger(
     num_rounds: int,
     num_episodes: int,
     schedule: Callable[[ArrayLike], ArrayLike] | None = None,
-    mixing: str = "step",
-    refit: str = "anew",
+    mixing: Mixing = "step",
+    refit: Refit = "anew",
 ) -> ImitationRun:
     """DAgger: D ← D ∪ {(X, π*(X)) on the way of β_i π* + (1 − β_i) π_i}, then π_{i+1} ← fit(D), for R rounds.
 
@@ -150,7 +153,7 @@ def dart(
     num_episodes: int,
     level: ArrayLike,
     fitted: bool = True,
-    refit: str = "anew",
+    refit: Refit = "anew",
 ) -> ImitationRun:
     """DART: the expert acts with noise, and says what it would have done without: it shows how to recover.
 
@@ -173,22 +176,22 @@ def dart(
 
     Source: Laskey, Lee, Fox, Dragan & Goldberg (2017), algorithm 1, without its prior scale of the noise.
     """
-    space = environment.action_space
+    apply, space = require_memoryless(policy, _WHO), environment.action_space
     discrete = isinstance(space, Discrete)
     require_in_range("level", level, 0.0, 1.0 if discrete else None)
     level = jnp.broadcast_to(jnp.asarray(level, float), () if discrete else tuple(space.shape))
-    low, high = (None, None) if discrete else (np.asarray(space.low), np.asarray(space.high))
 
     def gather(key: jax.Array, params: PyTree, level: jax.Array) -> Labelled:
-        noisy = (
-            experts.noisy(expert, level, space.n) if discrete else experts.perturbed(expert, level, low=low, high=high)
-        )
+        if discrete:
+            noisy = experts.noisy(expert, level, space.n)
+        else:
+            noisy = experts.perturbed(expert, level, low=np.asarray(space.low), high=np.asarray(space.high))
         return collect(key, environment, policy, params, expert, num_episodes, beta=1.0, acting_expert=noisy)
 
     def next_level(key: jax.Array, i: jax.Array, params: PyTree, new: Demonstrations, level: jax.Array) -> jax.Array:
         if not fitted:
             return level
-        act = lambda key, obs: policy.distribution.sample(key, policy.apply(params, obs))
+        act = lambda key, obs: policy.distribution.sample(key, apply(params, obs))
         actions = jax.vmap(act)(jax.random.split(key, new.weights.shape[0]), new.obs)
         mean = lambda x: jnp.tensordot(new.weights, x, 1) / jnp.sum(new.weights)
         if discrete:

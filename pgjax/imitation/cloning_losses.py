@@ -8,7 +8,7 @@ Log-probabilities are normalised, and −∞ stands for probability 0. Axes: N r
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Literal, get_args
 
 import chex
 import jax
@@ -17,9 +17,8 @@ import jax.numpy as jnp
 from pgjax import distributions
 from pgjax._checks import require_in_range, require_integer, require_one_of
 from pgjax.losses import score_function_loss, value_loss
-from pgjax.types import Distribution
+from pgjax.types import Distribution, PyTree
 
-PyTree = Any
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 
@@ -154,8 +153,11 @@ def total_variation(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Ar
     return 0.5 * jnp.sum(jnp.sign(difference) * difference, axis=-1)
 
 
+Direction = Literal["forward", "reverse"]
+
+
 def distribution_kl(
-    distribution: Distribution, parameters: PyTree, expert_parameters: PyTree, *, direction: str = "forward"
+    distribution: Distribution, parameters: PyTree, expert_parameters: PyTree, *, direction: Direction = "forward"
 ) -> jax.Array:
     """KL between policy and expert of one family, in closed form, such as two Gaussians.
 
@@ -173,11 +175,10 @@ def distribution_kl(
     Raises:
         ValueError: if `direction` is neither.
     """
-    require_one_of("direction", direction, ("forward", "reverse"))
+    require_one_of("direction", direction, get_args(Direction))
     expert_parameters = jax.lax.stop_gradient(expert_parameters)
     pair = (expert_parameters, parameters) if direction == "forward" else (parameters, expert_parameters)
-    distributions.require(distribution, "kl", "distribution_kl")
-    return jax.vmap(distribution.kl)(*pair)
+    return jax.vmap(distributions.require(distribution, "kl", "distribution_kl"))(*pair)
 
 
 def zero_one_error(actions: jax.Array, expert_actions: jax.Array) -> jax.Array:

@@ -3,7 +3,7 @@
 Axes: T time, B episodes, N = T B rows, A actions.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from pgjax.imitation import cloning_losses
 from pgjax.imitation.experts import Expert
 from pgjax.types import Box, Environment, Policy, PyTree, Trajectory
 
-MIXINGS = ("step", "episode")
+Mixing = Literal["step", "episode"]
 
 
 class Demonstrations(NamedTuple):
@@ -62,7 +62,7 @@ def collect(
     num_episodes: int,
     *,
     beta: ArrayLike = 0.0,
-    mixing: str = "step",
+    mixing: Mixing = "step",
     acting_expert: Expert | None = None,
 ) -> Labelled:
     """B episodes of the mixture β π* + (1 − β) π_θ, with the expert's answer at every state on the way.
@@ -78,10 +78,10 @@ def collect(
 
     Source: Ross, Gordon & Bagnell (2011), algorithm 3.1.
     """
-    require_memoryless(policy, "imitation.collect")
+    apply = require_memoryless(policy, "imitation.collect")
     require_in_range("beta", beta, 0.0, 1.0)
     require_integer("num_episodes", num_episodes, 1, None)
-    require_one_of("mixing", mixing, MIXINGS)
+    require_one_of("mixing", mixing, get_args(Mixing))
     acting_expert = expert if acting_expert is None else acting_expert
     rollout_key, label_key = jax.random.split(key)
 
@@ -93,7 +93,7 @@ def collect(
         return cloning_losses.mix(mix_key, share, jnp.asarray(by_expert, action.dtype), action)
 
     mixture = policy._replace(
-        apply=lambda params, seen: (policy.apply(params, seen[0]), *seen),
+        apply=lambda params, seen: (apply(params, seen[0]), *seen),
         memory=None,
         distribution=policy.distribution._replace(sample=sample),
     )
@@ -103,7 +103,7 @@ def collect(
     return label(label_key, expert, trajectory)
 
 
-def _with_share(environment: Environment, beta: jax.Array, mixing: str) -> Environment:
+def _with_share(environment: Environment, beta: jax.Array, mixing: Mixing) -> Environment:
     """The environment that shows, beside X_t, the expert's share in this episode: β, or a coin of β."""
 
     def reset(key: jax.Array, params: PyTree):

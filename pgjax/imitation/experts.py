@@ -15,8 +15,10 @@ from jax.typing import ArrayLike
 
 from pgjax import distributions, evaluation
 from pgjax._checks import require_in_range, require_integer
+from pgjax._records import one_line
 from pgjax.acting import require_memoryless
 from pgjax.exact import TabularMDP, optimal_probabilities
+from pgjax.exact.mdp.optimal_policies import Ties
 from pgjax.types import Policy, PyTree
 
 
@@ -30,6 +32,9 @@ class Expert(NamedTuple):
 
     act: Callable[[jax.Array, PyTree], jax.Array]
     log_probs: Callable[[PyTree], jax.Array] | None = None
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 def from_log_probs(log_probs: Callable[[PyTree], jax.Array]) -> Expert:
@@ -83,7 +88,7 @@ def from_table(mdp: TabularMDP, probabilities: jax.Array) -> Expert:
 
 
 def optimal_expert(
-    mdp: TabularMDP, discount: ArrayLike = 1.0, *, softness: float = 0.0, ties: str = "lowest"
+    mdp: TabularMDP, discount: ArrayLike = 1.0, *, softness: float = 0.0, ties: Ties = "lowest"
 ) -> Expert:
     """The best stationary policy of a tabular problem, or a softly optimal one; see `optimal_probabilities`.
 
@@ -98,19 +103,19 @@ def from_policy(policy: Policy, params: PyTree, *, greedy: bool = False) -> Expe
     Raises:
         ValueError: for a policy that has memory only: an expert is asked about single observations.
     """
-    require_memoryless(policy, "experts.from_policy")
+    apply = require_memoryless(policy, "experts.from_policy")
     categorical = policy.distribution is distributions.categorical
     shown = evaluation.greedy(policy) if greedy else policy
 
     def log_probs(obs: PyTree) -> jax.Array:
-        logits = policy.apply(params, obs)
+        logits = apply(params, obs)
         if greedy:
             best = jnp.arange(logits.shape[0]) == policy.distribution.mode(logits)
             return jnp.where(best, 0.0, -jnp.inf).astype(logits.dtype)
         return jax.nn.log_softmax(logits)
 
     return Expert(
-        act=lambda key, obs: shown.distribution.sample(key, shown.apply(params, obs)),
+        act=lambda key, obs: shown.distribution.sample(key, apply(params, obs)),
         log_probs=log_probs if categorical else None,
     )
 
@@ -131,10 +136,9 @@ def noisy(expert: Expert, epsilon: ArrayLike, num_actions: int) -> Expert:
         at_random = jax.random.randint(action_key, (), 0, num_actions, action.dtype)
         return jnp.where(jax.random.uniform(coin_key) < epsilon, at_random, action)
 
-    def log_probs(obs: PyTree) -> jax.Array:
-        return jnp.log((1.0 - epsilon) * jnp.exp(expert.log_probs(obs)) + epsilon / num_actions)
-
-    return Expert(act=act, log_probs=None if expert.log_probs is None else log_probs)
+    if (known := expert.log_probs) is None:
+        return Expert(act=act)
+    return Expert(act=act, log_probs=lambda obs: jnp.log((1.0 - epsilon) * jnp.exp(known(obs)) + epsilon / num_actions))
 
 
 def perturbed(expert: Expert, std: ArrayLike, *, low: ArrayLike = -math.inf, high: ArrayLike = math.inf) -> Expert:
@@ -163,10 +167,9 @@ def partial(expert: Expert, known: Callable[[PyTree], jax.Array], num_actions: i
         action = expert.act(expert_key, obs)
         return jnp.where(known(obs), action, jax.random.randint(random_key, (), 0, num_actions, action.dtype))
 
-    def log_probs(obs: PyTree) -> jax.Array:
-        return jnp.where(known(obs), expert.log_probs(obs), -math.log(num_actions))
-
-    return Expert(act=act, log_probs=None if expert.log_probs is None else log_probs)
+    if (log_probs := expert.log_probs) is None:
+        return Expert(act=act)
+    return Expert(act=act, log_probs=lambda obs: jnp.where(known(obs), log_probs(obs), -math.log(num_actions)))
 
 
 def pendulum_swing_up(

@@ -4,6 +4,7 @@ Axes: N rows, S states, A actions.
 """
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +17,14 @@ from pgjax.imitation.collecting import Demonstrations
 from pgjax.training.fit import fit as minimise
 from pgjax.types import Policy, PyTree
 
-DIVERGENCES = {
+Divergence = Literal["cross_entropy", "forward_kl", "reverse_kl", "total_variation"]
+Loss = Literal["negative_log_likelihood", "squared_error", Divergence]
+DIVERGENCES: dict[Divergence, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "cross_entropy": cloning_losses.cross_entropy,
     "forward_kl": cloning_losses.forward_kl,
     "reverse_kl": cloning_losses.reverse_kl,
     "total_variation": cloning_losses.total_variation,
 }
-LOSSES = ("negative_log_likelihood", "squared_error", *DIVERGENCES)
 
 Fitter = Callable[[jax.Array, PyTree, Demonstrations], PyTree]
 
@@ -51,7 +53,7 @@ def gradient_fit(
     *,
     num_epochs: int,
     batch_size: int,
-    loss: str = "negative_log_likelihood",
+    loss: Loss = "negative_log_likelihood",
     validation_fraction: float = 0.0,
     patience: int | None = None,
 ) -> Fitter:
@@ -67,11 +69,11 @@ def gradient_fit(
         ValueError: for an unknown word, a loss on the probabilities of an expert that does not know them, or as `fit`.
         NonFiniteError: as `fit`; `"reverse_kl"` is infinite for an expert that excludes an action.
     """
-    require_memoryless(policy, "imitation.gradient_fit")
-    require_one_of("loss", loss, LOSSES)
+    apply = require_memoryless(policy, "imitation.gradient_fit")
+    require_one_of("loss", loss, get_args(Loss))
 
     def losses(params: PyTree, rows: dict[str, jax.Array]) -> jax.Array:
-        outputs = jax.vmap(lambda obs: policy.apply(params, obs))(rows["obs"])
+        outputs = jax.vmap(lambda obs: apply(params, obs))(rows["obs"])
         if loss in DIVERGENCES:
             known = rows["log_probs"]
             known = jnp.where(known <= jnp.finfo(known.dtype).min, -jnp.inf, known)

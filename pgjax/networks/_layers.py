@@ -1,11 +1,9 @@
 """Layers in plain JAX: a layer is a dict of arrays, and everything is computed in their float type."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-PyTree = Any
+from pgjax.types import PyTree
 
 # The variance of a head's first weights: small, so that a new policy is near uniform.
 HEAD_SCALE = 1e-4

@@ -1,12 +1,19 @@
 """The layers of the networks without memory, as linen modules."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "silu": jax.nn.silu, "gelu": jax.nn.gelu}
+Activation = Literal["tanh", "relu", "silu", "gelu"]
+ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "gelu": jax.nn.gelu,
+}
 _small = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
 
 
@@ -18,7 +25,7 @@ class MLP(nn.Module):
 
     hidden: Sequence[int]
     outputs: int
-    activation: str = "tanh"
+    activation: Activation = "tanh"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -52,7 +59,7 @@ class ConvNet(nn.Module):
     hidden: Sequence[int]
     outputs: int
     channels: int = 16
-    activation: str = "relu"
+    activation: Activation = "relu"
 
     @nn.compact
     def __call__(self, images: Sequence[jax.Array], numbers: jax.Array) -> jax.Array:

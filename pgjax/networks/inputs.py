@@ -9,8 +9,7 @@ import numpy as np
 
 from pgjax import spaces
 from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate, Space
-
-PyTree = Any
+from pgjax.types import PyTree
 
 
 def is_image(space: Space) -> bool:

@@ -1,13 +1,12 @@
 """What every network is, whichever policy or value uses it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
-from pgjax.types import Memory
-
-PyTree = Any
+from pgjax._records import one_line
+from pgjax.types import Memory, PyTree
 
 
 class Network(NamedTuple):
@@ -22,3 +21,6 @@ class Network(NamedTuple):
     init: Callable[[jax.Array, PyTree], PyTree]
     apply: Callable[[PyTree, PyTree], jax.Array] | None
     memory: Memory | None = None
+
+    def __repr__(self) -> str:
+        return one_line(self)

@@ -1,7 +1,7 @@
 """Policies for any spaces: a network, and a distribution for every part of an action."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ import numpy as np
 from pgjax import distributions, spaces
 from pgjax._checks import require_in_range, require_one_of
 from pgjax.contracts import require_environment
+from pgjax.networks.bodies import Activation
 from pgjax.networks.network import Network
-from pgjax.networks.words import build
+from pgjax.networks.words import NetworkWord, build
 from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate, Space
-from pgjax.types import Distribution, Environment, Memory, Policy
+from pgjax.types import Distribution, Environment, Memory, Policy, PyTree
 
-PyTree = Any
-
+DistributionWord = Literal["auto", "categorical", "multi_categorical", "plackett_luce", "gaussian", "squashed_gaussian"]
 # The first word of a space is the one that "auto" takes.
 _WORDS = {
     Discrete: ("categorical",),
@@ -34,13 +34,14 @@ class _Part(NamedTuple):
     shape: tuple[int, ...]
     is_gaussian: bool
 
-    def parameters(self, outputs: jax.Array, log_std: jax.Array | None, mask: jax.Array | None) -> PyTree:
+    def parameters(self, outputs: jax.Array, log_std: PyTree, mask: PyTree) -> PyTree:
+        """Of this part's distribution: `log_std` belongs to Gaussians alone, `mask` may be None."""
         outputs = outputs.reshape(self.shape)
         if mask is not None:
             return self._masked(outputs, mask)
         return distributions.GaussianParameters(mean=outputs, log_std=log_std) if self.is_gaussian else outputs
 
-    def _masked(self, logits: jax.Array, mask: jax.Array) -> jax.Array:
+    def _masked(self, logits: jax.Array, mask: PyTree) -> jax.Array:
         if self.is_gaussian:
             raise ValueError(f"action_mask{self.path} must be None, for continuous actions have no mask, got {mask}")
         mask = jnp.asarray(mask)
@@ -55,10 +56,10 @@ def policy_for_spaces(
     observation_space: PyTree,
     action_space: PyTree,
     *,
-    distribution: str = "auto",
-    network: str = "auto",
+    distribution: DistributionWord = "auto",
+    network: NetworkWord | str = "auto",
     hidden: Sequence[int] = (64, 64),
-    activation: str | None = None,
+    activation: Activation | None = None,
     network_options: Mapping[str, Any] | None = None,
     action_mask: Callable[[PyTree], PyTree] | None = None,
     initial_log_std: float = 0.0,
@@ -121,7 +122,7 @@ def policy_for_spaces(
         spreads = structure.flatten_up_to(params["log_std"]) if has_spread else [None] * len(parts)
         masks = [None] * len(parts) if action_mask is None else structure.flatten_up_to(action_mask(obs))
         shares = jnp.split(outputs, ends[:-1])
-        return structure.unflatten([p.parameters(*of_part) for p, *of_part in zip(parts, shares, spreads, masks)])
+        return structure.unflatten([p.parameters(x, s, m) for p, x, s, m in zip(parts, shares, spreads, masks)])
 
     single = len(parts) == 1 and spaces.is_space(action_space)
     families = structure.unflatten([part.family for part in parts])
@@ -134,9 +135,9 @@ def policy_for_spaces(
 
 
 def _apply(body: Network, network_of: Callable, parameters: Callable) -> Callable | None:
-    if body.apply is None:
+    if (apply := body.apply) is None:
         return None
-    return lambda params, obs: parameters(params, body.apply(network_of(params), obs), obs)
+    return lambda params, obs: parameters(params, apply(network_of(params), obs), obs)
 
 
 def _memory(body: Network, network_of: Callable, parameters: Callable) -> Memory | None:
@@ -150,6 +151,7 @@ def _memory(body: Network, network_of: Callable, parameters: Callable) -> Memory
         return carry, parameters(params, outputs, obs)
 
     def unroll(params: PyTree, carry: PyTree | None, obs: PyTree, starts: jax.Array | None) -> PyTree:
+        assert memory.unroll is not None, "given only where the network has one"
         outputs = memory.unroll(network_of(params), carry, obs, starts)
         return jax.vmap(parameters, (None, 0, 0))(params, outputs, obs)
 
@@ -160,10 +162,9 @@ def _memory(body: Network, network_of: Callable, parameters: Callable) -> Memory
     )
 
 
-def _parts(action_space: PyTree, word: str) -> list[_Part]:
+def _parts(action_space: PyTree, word: DistributionWord) -> list[_Part]:
     """One part for each leaf of the action space, in their order."""
-    known = tuple(name for words in _WORDS.values() for name in words)
-    require_one_of("distribution", word, ("auto", *known))
+    require_one_of("distribution", word, get_args(DistributionWord))
     leaves = spaces.leaves(action_space, "action_space")
     fitting = [name for _, space in leaves for name in _words_of(space)]
     if word != "auto" and word not in fitting:
@@ -176,7 +177,7 @@ def _words_of(space: Space) -> tuple[str, ...]:
     return next(words for kind, words in _WORDS.items() if isinstance(space, kind))
 
 
-def _part(path: str, space: Space, word: str) -> _Part:
+def _part(path: str, space: Space, word: DistributionWord) -> _Part:
     if isinstance(space, Box) and not jnp.issubdtype(space.dtype, jnp.floating):
         raise ValueError(
             f"the action space{path} must not be a box of integers, got {space}: use MultiDiscrete(sizes), with entries"
@@ -200,10 +201,10 @@ def _part(path: str, space: Space, word: str) -> _Part:
 def make_policy(
     environment: Environment,
     *,
-    distribution: str = "auto",
-    network: str = "auto",
+    distribution: DistributionWord = "auto",
+    network: NetworkWord | str = "auto",
     hidden: Sequence[int] = (64, 64),
-    activation: str | None = None,
+    activation: Activation | None = None,
     network_options: Mapping[str, Any] | None = None,
     action_mask: Callable[[PyTree], PyTree] | None = None,
     initial_log_std: float = 0.0,

@@ -4,7 +4,6 @@ Axes: T time, F numbers of an observation, M numbers of memory, O outputs.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,9 @@ from pgjax import spaces
 from pgjax._checks import require_integer
 from pgjax.networks import inputs
 from pgjax.networks._layers import HEAD_SCALE, dense, init_dense
-from pgjax.networks.bodies import ACTIVATIONS
+from pgjax.networks.bodies import ACTIVATIONS, Activation
 from pgjax.networks.network import Network
-from pgjax.types import Memory
-
-PyTree = Any
+from pgjax.types import Memory, PyTree
 
 
 def _remember(params: PyTree, memory: jax.Array, projected: jax.Array) -> jax.Array:
@@ -43,7 +40,7 @@ def _init(key: jax.Array, features: int, outputs: int, hidden: tuple[int, ...], 
 
 
 def make_gru(
-    space: PyTree, outputs: int, *, hidden: Sequence[int], activation: str | None, memory_size: int = 64
+    space: PyTree, outputs: int, *, hidden: Sequence[int], activation: Activation | None, memory_size: int = 64
 ) -> Network:
     """A gated recurrent unit: it has a `memory` and no `apply`.
 

@@ -11,7 +11,6 @@ Source: Vaswani et al. (2017); the blocks are those of GPT-2 (Radford et al. 201
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +18,10 @@ import numpy as np
 
 from pgjax._checks import require_integer
 from pgjax.networks._layers import HEAD_SCALE, dense, init_dense, init_norm, norm, rows
+from pgjax.networks.bodies import Activation
 from pgjax.networks.network import Network
 from pgjax.spaces import Box
-from pgjax.types import Memory
-
-PyTree = Any
+from pgjax.types import Memory, PyTree
 
 
 def _attend(queries: jax.Array, cache: jax.Array, allowed: jax.Array) -> jax.Array:
@@ -135,10 +133,15 @@ def _init(key: jax.Array, symbols: int, places: int, outputs: int, width: int, l
     }
 
 
-def _check(space: PyTree, hidden: Sequence[int], activation: str | None, heads: int) -> None:
+def _check(space: PyTree, hidden: Sequence[int], activation: Activation | None, heads: int) -> None:
     tokens = getattr(space, "tokens", None)
-    is_buffer = isinstance(tokens, Box) and jnp.issubdtype(tokens.dtype, jnp.integer) and hasattr(space, "length")
-    if not is_buffer or len(tokens.shape) != 1 or tokens.shape[0] < 2:
+    if (
+        not isinstance(tokens, Box)
+        or not jnp.issubdtype(tokens.dtype, jnp.integer)
+        or not hasattr(space, "length")
+        or len(tokens.shape) != 1
+        or tokens.shape[0] < 2
+    ):
         raise ValueError(
             "network='transformer' needs observations with the fields tokens, a box of two or more integers, and "
             f"length, got the observation space {space}"
@@ -153,7 +156,7 @@ def _check(space: PyTree, hidden: Sequence[int], activation: str | None, heads: 
 
 
 def make_transformer(
-    space: PyTree, outputs: int, *, hidden: Sequence[int], activation: str | None, heads: int = 4
+    space: PyTree, outputs: int, *, hidden: Sequence[int], activation: Activation | None, heads: int = 4
 ) -> Network:
     """A decoder-only transformer over a buffer of tokens; it has both `apply` and a `memory`.
 

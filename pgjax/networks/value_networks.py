@@ -1,51 +1,48 @@
 """Values v(x) and q(x, ·) for any observations, as `(init, apply)` for baselines and critics."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 
 from pgjax import spaces
 from pgjax.contracts import require_environment
-from pgjax.networks.network import Network
-from pgjax.networks.words import build
+from pgjax.networks.bodies import Activation
+from pgjax.networks.words import NetworkWord, build
 from pgjax.spaces import Discrete
-from pgjax.types import Environment
+from pgjax.types import Environment, PyTree
 
-PyTree = Any
 Init = Callable[[jax.Array, PyTree], PyTree]
 Apply = Callable[[PyTree, PyTree], jax.Array]
 
 
-def value_for_spaces(
-    observation_space: PyTree,
-    *,
-    network: str = "auto",
-    hidden: Sequence[int] = (64, 64),
-    activation: str | None = None,
-    network_options: Mapping[str, Any] | None = None,
-) -> tuple[Init, Apply]:
+class NetworkOptions(TypedDict, total=False):
+    """Which network it is; `policy_for_spaces` says what the options mean, and has the same defaults."""
+
+    network: NetworkWord | str
+    hidden: Sequence[int]
+    activation: Activation | None
+    network_options: Mapping[str, Any] | None
+
+
+def value_for_spaces(observation_space: PyTree, **options: Unpack[NetworkOptions]) -> tuple[Init, Apply]:
     """`(init, apply)` of a network v(x) → scalar. All arguments but the space are plain JSON values.
 
     Args:
         observation_space: a tree of `pgjax.spaces`; how it enters is said in `inputs.encode`.
-        network, hidden, activation, network_options: as in `policy_for_spaces`.
+        **options: `network`, `hidden`, `activation` and `network_options`, as in `policy_for_spaces`.
 
     Raises:
         ValueError: for a network that has to remember, or as `policy_for_spaces`.
     """
-    body = _memoryless(observation_space, 1, network, hidden, activation, network_options)
-    return body.init, lambda params, obs: body.apply(params, obs)[0]
+    init, apply = _memoryless(observation_space, 1, **options)
+    return init, lambda params, obs: apply(params, obs)[0]
 
 
 def action_values_for_spaces(
     observation_space: PyTree,
     action_space: PyTree,
-    *,
-    network: str = "auto",
-    hidden: Sequence[int] = (64, 64),
-    activation: str | None = None,
-    network_options: Mapping[str, Any] | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> tuple[Init, Apply]:
     """`(init, apply)` of a network q(x, ·) → `[A]` for `Discrete(A)`; the arguments are those of `value_for_spaces`.
 
@@ -55,18 +52,18 @@ def action_values_for_spaces(
     action_space = spaces.as_space(action_space)
     if not isinstance(action_space, Discrete):
         raise ValueError(f"action values need a Discrete action space, got {action_space}")
-    body = _memoryless(observation_space, action_space.n, network, hidden, activation, network_options)
-    return body.init, body.apply
+    return _memoryless(observation_space, action_space.n, **options)
 
 
 def _memoryless(
     observation_space: PyTree,
     outputs: int,
-    network: str,
-    hidden: Sequence[int],
-    activation: str | None,
-    network_options: Mapping[str, Any] | None,
-) -> Network:
+    *,
+    network: NetworkWord | str = "auto",
+    hidden: Sequence[int] = (64, 64),
+    activation: Activation | None = None,
+    network_options: Mapping[str, Any] | None = None,
+) -> tuple[Init, Apply]:
     body = build(
         network,
         spaces.as_space(observation_space),
@@ -77,51 +74,24 @@ def _memoryless(
     )
     if body.apply is None:
         raise ValueError(f"a value must be a function of one observation, but network={network!r} has to remember")
-    return body
+    return body.init, body.apply
 
 
-def make_value(
-    environment: Environment,
-    *,
-    network: str = "auto",
-    hidden: Sequence[int] = (64, 64),
-    activation: str | None = None,
-    network_options: Mapping[str, Any] | None = None,
-) -> tuple[Init, Apply]:
+def make_value(environment: Environment, **options: Unpack[NetworkOptions]) -> tuple[Init, Apply]:
     """`value_for_spaces` of an environment, for `pgjax.baselines.value_function`.
 
     Raises:
         ValueError: as `value_for_spaces`, and if the environment breaks its contract.
     """
     require_environment(environment)
-    return value_for_spaces(
-        environment.observation_space,
-        network=network,
-        hidden=hidden,
-        activation=activation,
-        network_options=network_options,
-    )
+    return value_for_spaces(environment.observation_space, **options)
 
 
-def make_action_values(
-    environment: Environment,
-    *,
-    network: str = "auto",
-    hidden: Sequence[int] = (64, 64),
-    activation: str | None = None,
-    network_options: Mapping[str, Any] | None = None,
-) -> tuple[Init, Apply]:
+def make_action_values(environment: Environment, **options: Unpack[NetworkOptions]) -> tuple[Init, Apply]:
     """`action_values_for_spaces` of an environment, for `pgjax.baselines.critics.action_value_function`.
 
     Raises:
         ValueError: if the actions are not discrete, or the environment breaks its contract.
     """
     require_environment(environment)
-    return action_values_for_spaces(
-        environment.observation_space,
-        environment.action_space,
-        network=network,
-        hidden=hidden,
-        activation=activation,
-        network_options=network_options,
-    )
+    return action_values_for_spaces(environment.observation_space, environment.action_space, **options)

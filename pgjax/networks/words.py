@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import numpy as np
@@ -10,23 +10,21 @@ import numpy as np
 from pgjax import spaces
 from pgjax._checks import require_integer, require_one_of
 from pgjax.networks import inputs
-from pgjax.networks.bodies import ACTIVATIONS, MLP, ConvNet
+from pgjax.networks.bodies import MLP, Activation, ConvNet
 from pgjax.networks.network import Network
 from pgjax.networks.recurrent import make_gru
 from pgjax.networks.transformer import make_transformer
-from pgjax.types import Memory
-
-PyTree = Any
+from pgjax.types import Memory, PyTree
 
 
-def make_mlp(space: PyTree, outputs: int, *, hidden: Sequence[int], activation: str | None) -> Network:
+def make_mlp(space: PyTree, outputs: int, *, hidden: Sequence[int], activation: Activation | None) -> Network:
     """Dense layers over all numbers of the observation."""
     module = MLP(hidden=hidden, outputs=outputs, activation=activation or "tanh")
     return _of_module(module, lambda obs, dtype: (inputs.flat(inputs.encode(space, obs, dtype)),))
 
 
 def make_conv(
-    space: PyTree, outputs: int, *, hidden: Sequence[int], activation: str | None, channels: int = 16
+    space: PyTree, outputs: int, *, hidden: Sequence[int], activation: Activation | None, channels: int = 16
 ) -> Network:
     """A convolution over every image of the observation, then dense layers over its features and all other numbers.
 
@@ -53,12 +51,18 @@ def make_conv(
 
 def _of_module(module: nn.Module, arguments: Callable[[PyTree, Any], tuple]) -> Network:
     """A linen module whose arguments are a function of the observation and of θ's float type."""
+
+    def apply(params: PyTree, obs: PyTree) -> Any:
+        return module.apply(params, *arguments(obs, inputs.float_type_of(params)))
+
     return Network(
         init=lambda key, obs: module.init(key, *arguments(obs, np.float32)),
-        apply=lambda params, obs: module.apply(params, *arguments(obs, inputs.float_type_of(params))),
+        apply=apply,
     )
 
 
+# More can be registered in `NETWORKS`, so that another word is no error of types.
+NetworkWord = Literal["auto", "mlp", "conv", "gru", "transformer"]
 NETWORKS: dict[str, Callable[..., Network]] = {
     "mlp": make_mlp,
     "conv": make_conv,
@@ -74,12 +78,12 @@ None; further keyword arguments are the network's own, plain JSON values with de
 
 
 def build(
-    network: str,
+    network: NetworkWord | str,
     observation_space: PyTree,
     outputs: int,
     *,
     hidden: Sequence[int],
-    activation: str | None,
+    activation: Activation | None,
     network_options: Mapping[str, Any] | None,
 ) -> Network:
     """The network of that word; "auto" is "conv" if the observation has an image, else "mlp".
@@ -89,7 +93,7 @@ def build(
     """
     require_one_of("network", network, ("auto", *NETWORKS))
     if activation is not None:
-        require_one_of("activation", activation, tuple(ACTIVATIONS))
+        require_one_of("activation", activation, get_args(Activation))
     if not isinstance(hidden, Sequence) or isinstance(hidden, str):
         raise ValueError(f"hidden must be a sequence of integers of at least 1, got {hidden!r}")
     for width in hidden:

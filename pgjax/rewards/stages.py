@@ -9,7 +9,7 @@ Axes: T time, B episodes.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,7 @@ import jax.numpy as jnp
 from pgjax import acting
 from pgjax._checks import require_in_range
 from pgjax.rewards.transforms import kl_regularised, relabel
-from pgjax.types import Policy, Rewards, Trajectory
-
-PyTree = Any
+from pgjax.types import Policy, PyTree, Rewards, Trajectory
 
 
 def _unchanged(state: PyTree, trajectory: Trajectory) -> PyTree:

@@ -6,14 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax._checks import shown
-
-PyTree = Any
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether a leaf holds typed keys, as `jax.random.key` makes them."""
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+from pgjax._checks import is_typed_key, shown
+from pgjax.types import PyTree
 
 
 def named_leaves(tree: PyTree) -> tuple[dict[str, Any], Any]:
@@ -41,7 +35,7 @@ def _with_dtype(name: str, leaf: Any) -> Any:
 
 def layout(leaf: Any) -> tuple[Any, tuple[int, ...]]:
     """`(dtype, shape)`; the byte order does not count, and the dtype of typed keys tells their generator."""
-    dtype = leaf.dtype if is_key(leaf) else np.dtype(leaf.dtype).newbyteorder("=")
+    dtype = leaf.dtype if is_typed_key(leaf) else np.dtype(leaf.dtype).newbyteorder("=")
     return dtype, tuple(leaf.shape)
 
 
@@ -67,5 +61,5 @@ def require_finite(what: str, tree: PyTree) -> None:
         ValueError: naming `what`, the first leaf that has such numbers, and how many it has.
     """
     for name, leaf in named_leaves(tree)[0].items():
-        if not is_key(leaf) and (bad := ~np.isfinite(np.asarray(leaf))).any():
+        if not is_typed_key(leaf) and (bad := ~np.isfinite(np.asarray(leaf))).any():
             raise ValueError(f"{what} must be finite, got {bad.sum()} NaN or infinite numbers of {bad.size} in {name}")

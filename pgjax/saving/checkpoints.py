@@ -17,10 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax._checks import shown
-from pgjax.saving._leaves import is_key, named_leaves, require_same_layout
-
-PyTree = Any
+from pgjax._checks import is_typed_key, shown
+from pgjax.saving._leaves import named_leaves, require_same_layout
+from pgjax.types import PyTree
 
 _HEADER = "pgjax"
 _FORMAT = 2
@@ -67,7 +66,7 @@ class Checkpoint(NamedTuple):
         wanted, structure = named_leaves(like)
         generators = self.generators
         if generators is None:
-            generators = {name: _GENERATOR_OF_FORMAT_1 for name, leaf in wanted.items() if is_key(leaf)}
+            generators = {name: _GENERATOR_OF_FORMAT_1 for name, leaf in wanted.items() if is_typed_key(leaf)}
         keys = {name: _keys(self, name, generators[name]) for name in self.arrays if name in generators}
         found = self.arrays | keys
         require_same_layout(f"path {self.path}", found, wanted)
@@ -76,7 +75,7 @@ class Checkpoint(NamedTuple):
 
 def _as_array(name: str, leaf: Any) -> np.ndarray:
     """A leaf as a file holds it: in row-major order and in the byte order of this machine, a typed key as its words."""
-    array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf, order="C")
+    array = np.asarray(jax.random.key_data(leaf) if is_typed_key(leaf) else leaf, order="C")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype not in DTYPES.values():
         allowed = ", ".join(str(dtype) for dtype in DTYPES.values())
@@ -106,7 +105,7 @@ def _keys(checkpoint: Checkpoint, name: str, generator: str) -> np.ndarray | jax
 
 
 def _on_device(checkpoint: Checkpoint, name: str, leaf: np.ndarray | jax.Array) -> jax.Array:
-    if is_key(leaf):
+    if isinstance(leaf, jax.Array) and is_typed_key(leaf):
         return leaf
     if (narrow := jax.dtypes.canonicalize_dtype(leaf.dtype)) != leaf.dtype:
         raise ValueError(
@@ -179,7 +178,7 @@ def save(path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any] | None 
     arrays = {name: _as_array(name, leaf) for name, leaf in leaves.items()}
     covered = {
         "format": _FORMAT,
-        "generators": {name: _generator(name, leaf) for name, leaf in leaves.items() if is_key(leaf)},
+        "generators": {name: _generator(name, leaf) for name, leaf in leaves.items() if is_typed_key(leaf)},
         "metadata": as_json(metadata or {}),
     }
     header = covered | {"sha256": digest(arrays, covered)}

@@ -16,9 +16,7 @@ from pgjax._checks import shown
 from pgjax.saving import checkpoints
 from pgjax.saving._leaves import named_leaves, require_finite, require_same_layout
 from pgjax.saving._space_descriptions import alike, describe
-from pgjax.types import Environment, Policy
-
-PyTree = Any
+from pgjax.types import Environment, Policy, PyTree
 
 FILE_NAME = "policy.safetensors"
 """The name of the file in the folder of a run."""

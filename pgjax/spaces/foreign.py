@@ -6,10 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from pgjax._records import PyTree
 from pgjax.spaces.kinds import Box, Discrete, MultiDiscrete
 from pgjax.spaces.trees import is_space
-
-PyTree = Any
 
 
 def as_space(space: Any) -> PyTree:

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pgjax._records import PyTree
 from pgjax.spaces.kinds import Box, Discrete, MultiDiscrete, Slate
 
-PyTree = Any
 Space = Discrete | Box | MultiDiscrete | Slate
 
 

@@ -7,17 +7,17 @@ minibatch.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pgjax._checks import require_in_range, require_integer
+from pgjax._checks import is_traced, require_in_range, require_integer
 from pgjax.training.loop import NonFiniteError
+from pgjax.types import PyTree
 
-PyTree = Any
 Loss = Callable[[PyTree, PyTree], jax.Array]
 
 
@@ -197,7 +197,7 @@ def _check_settings(num_epochs: int, batch_size: int, validation_fraction: float
 
 
 def _is_known(*arrays: jax.typing.ArrayLike) -> bool:
-    return not any(isinstance(x, jax.core.Tracer) for x in arrays)
+    return not any(map(is_traced, arrays))
 
 
 def _num_rows(data: PyTree, **more: jax.Array | None) -> int:
@@ -225,7 +225,7 @@ def _check_values(data: PyTree, weights: jax.Array, groups: jax.Array, validatio
     live = np.asarray(weights) > 0
     for path, x in jax.tree_util.tree_flatten_with_path(data)[0]:
         if _is_known(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating):
-            finite = np.isfinite(np.asarray(x)).reshape(live.shape[0], -1).all(axis=1)
+            finite = np.all(np.isfinite(np.asarray(x)).reshape(live.shape[0], -1), axis=1)
             if not finite[live].all():
                 row, name = np.flatnonzero(live & ~finite)[0], f"data{jax.tree_util.keystr(path)}"
                 raise ValueError(f"{name} must be finite, got {np.asarray(x)[row]} in row {row}")

@@ -2,18 +2,17 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax._checks import require_integer, require_one_of
-from pgjax.training.sharding import choose_devices, choose_layout
+from pgjax._checks import is_typed_key, require_integer, require_one_of
+from pgjax.training.sharding import Device, RunMapping, choose_devices, choose_layout
 from pgjax.training.trainer import Trainer
-from pgjax.types import TrainState
+from pgjax.types import PyTree, TrainState
 
-PyTree = Any
 Metrics = dict[str, np.ndarray]
 
 _PREFIX = "nonfinite_"  # of metrics that count numbers which are none
@@ -110,7 +109,7 @@ def _error(failed: dict[int, _Failure], trained: TrainingRun) -> NonFiniteError:
 def _require_runs(keys: Any, **trees: PyTree) -> None:
     """Typed keys `[S]`, and S rows in every leaf of the others."""
     shape = jnp.shape(keys)
-    if not jnp.issubdtype(getattr(keys, "dtype", None), jax.dtypes.prng_key) or len(shape) != 1 or not shape[0]:
+    if not is_typed_key(keys) or len(shape) != 1 or not shape[0]:
         raise ValueError(
             f"keys must be typed keys of shape [S], one for each of S ≥ 1 runs, got {type(keys).__name__} of shape "
             f"{list(shape)}; jax.random.split(key, S) makes S of one"
@@ -171,8 +170,8 @@ def train(
     *,
     num_updates: int,
     chunk: int | None = None,
-    mapping: str = "auto",
-    devices: Sequence[jax.Device] | int | None = None,
+    mapping: RunMapping = "auto",
+    devices: Sequence[Device] | int | None = None,
     deterministic: bool = True,
     on_chunk: Callable[[int, Metrics, TrainState], None] | None = None,
     states: TrainState | None = None,
@@ -210,7 +209,7 @@ def train(
             states that are not S of each.
     """
     require_integer("num_updates", num_updates, 1, None)
-    require_one_of("mapping", mapping, ("auto", "map", "vmap"))
+    require_one_of("mapping", mapping, get_args(RunMapping))
     chunk = max(1, num_updates // 20) if chunk is None else min(chunk, num_updates)
     require_integer("chunk", chunk, 1, None)
     _require_runs(keys, hyperparams=hyperparams, states=states)
@@ -219,12 +218,12 @@ def train(
     hyperparams = shares.scatter(hyperparams)
     if states is None:
         initialise = shares.each(lambda key, one_hyperparams: build(one_hyperparams).init(key), mapping)
-        states = shares.compiled(initialise, shares.scatter(keys), hyperparams)(shares.scatter(keys), hyperparams)
+        current = shares.compiled(initialise, shares.scatter(keys), hyperparams)(shares.scatter(keys), hyperparams)
     else:
-        states = shares.scatter(states)
-    first = np.asarray(states.update)
+        current = shares.scatter(states)
+    first = np.asarray(current.update)
     together = shares.each(_run_chunk(build, chunk), mapping, num_shared=1)
-    compiled = shares.compiled(together, states, hyperparams, np.int32(chunk), donate_argnums=0)
+    compiled = shares.compiled(together, current, hyperparams, np.int32(chunk), donate_argnums=0)
     compile_seconds = time.perf_counter() - start
 
     parts, failed, seconds = [], {}, 0.0
@@ -232,7 +231,7 @@ def train(
         count = min(chunk, num_updates - done)
         start = time.perf_counter()
         # Waiting first: a failed allocation is then an exception, and not the end of the process.
-        states, found = jax.block_until_ready(compiled(states, hyperparams, np.int32(count)))
+        current, found = jax.block_until_ready(compiled(current, hyperparams, np.int32(count)))
         metrics, finite = jax.tree.map(lambda x: np.asarray(x)[: len(keys), :count], found)
         seconds += time.perf_counter() - start
         failed = _failures(metrics, finite, done, first) | failed
@@ -240,10 +239,10 @@ def train(
         if len(failed) == len(keys):
             break
         if on_chunk is not None:
-            on_chunk(done + count, parts[-1], shares.gather(states))
+            on_chunk(done + count, parts[-1], shares.gather(current))
     metrics = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
     trained = TrainingRun(
-        states=shares.gather(states), metrics=metrics, compile_seconds=compile_seconds, seconds=seconds
+        states=shares.gather(current), metrics=metrics, compile_seconds=compile_seconds, seconds=seconds
     )
     if failed:
         raise _error(failed, trained)

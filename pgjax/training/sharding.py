@@ -7,7 +7,7 @@ of one run after the other, and add up their gradients.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -16,13 +16,19 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from pgjax._checks import require_integer
 from pgjax._shards import EPISODES_AXIS, most_shards, summation
 from pgjax.rows import RUNS_AXIS
+from pgjax.types import PyTree
 
-PyTree = Any
+# How a device goes through its runs.
+RunMapping = Literal["auto", "map", "vmap"]
+
+# To jax's stubs this class is the variable of an extension module without types.
+Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
+
 # Not RUNS_AXIS, which is the axis of the runs that are vmapped together on one device.
 SHARES_AXIS = "shares"
 
 
-def choose_devices(devices: Sequence[jax.Device] | int | None) -> list[jax.Device]:
+def choose_devices(devices: Sequence[Device] | int | None) -> list[Device]:
     """The devices that are meant: these, the first n of this process, or all of them.
 
     `None` keeps to the device of `jax.default_device(...)`, where one has been set.
@@ -30,7 +36,7 @@ def choose_devices(devices: Sequence[jax.Device] | int | None) -> list[jax.Devic
     Raises:
         ValueError: if there are fewer than n, if a device is listed twice, or if none is.
     """
-    default = jax.config.jax_default_device
+    default = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]  defined while jax is imported
     if devices is None and isinstance(default, jax.Device):
         return [default]
     local = jax.local_devices(backend=default if isinstance(default, str) else None)
@@ -58,7 +64,7 @@ class Shares(NamedTuple):
     rows: int
 
     @classmethod
-    def of(cls, devices: Sequence[jax.Device], num_runs: int) -> "Shares":
+    def of(cls, devices: Sequence[Device], num_runs: int) -> "Shares":
         """`num_runs` over the first of `devices`, as many as there are runs."""
         used = list(devices)[:num_runs]
         rows = -(-num_runs // len(used)) * len(used)
@@ -82,7 +88,7 @@ class Shares(NamedTuple):
         """`function` compiled for arguments like these; `options` are those of `jax.jit`."""
         return jax.jit(function, **options).lower(*arguments).compile()
 
-    def each(self, function: Callable, mapping: str, num_shared: int = 0) -> Callable:
+    def each(self, function: Callable, mapping: RunMapping, num_shared: int = 0) -> Callable:
         """`function` for every row of its arguments, the last `num_shared` of which are the same for all rows.
 
         Args:
@@ -120,7 +126,7 @@ class SharedEpisodes(NamedTuple):
     deterministic: bool
 
     @classmethod
-    def of(cls, devices: Sequence[jax.Device], deterministic: bool) -> "SharedEpisodes":
+    def of(cls, devices: Sequence[Device], deterministic: bool) -> "SharedEpisodes":
         mesh = Mesh(np.asarray(devices), (EPISODES_AXIS,), axis_types=(AxisType.Auto,))
         return cls(mesh=mesh, deterministic=deterministic)
 
@@ -141,7 +147,7 @@ class SharedEpisodes(NamedTuple):
         with jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
             return jax.jit(function, **options).lower(*arguments).compile()
 
-    def each(self, function: Callable, mapping: str, num_shared: int = 0) -> Callable:
+    def each(self, function: Callable, mapping: RunMapping, num_shared: int = 0) -> Callable:
         del mapping
 
         def together(*arguments):
@@ -152,7 +158,7 @@ class SharedEpisodes(NamedTuple):
 
 
 def choose_layout(
-    devices: Sequence[jax.Device], num_runs: int, num_episodes: int, group_size: int, deterministic: bool
+    devices: Sequence[Device], num_runs: int, num_episodes: int, group_size: int, deterministic: bool
 ) -> Shares | SharedEpisodes:
     """Shares of the runs, or of the episodes where there are fewer runs than devices and the episodes can be shared."""
     shards = most_shards(len(devices), num_episodes, group_size) if num_runs < len(devices) else 1

@@ -5,6 +5,7 @@ import optax
 
 from pgjax import baselines, estimators
 from pgjax._checks import require_in_range, require_integer
+from pgjax.baselines.simple import Initial
 from pgjax.training.trainer import Metrics, make_trainer
 from pgjax.types import Environment, Policy, TrainState
 
@@ -18,7 +19,7 @@ def reinforce(
     decay: float = 0.9,
     max_iters: int,
     num_episodes: int = 1,
-    initial: str | float = "zero",
+    initial: Initial | float = "zero",
 ) -> tuple[TrainState, Metrics]:
     """REINFORCE(θ, η, β, max_iters) with a moving-average baseline (Williams 1992). One jit-able function.
 

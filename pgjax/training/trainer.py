@@ -1,7 +1,7 @@
 """One update: collect, weigh, ascend, and only then let the baseline see the batch."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,12 @@ import optax
 from pgjax import estimators, evaluation, rollouts
 from pgjax import rewards as reward_stages
 from pgjax._checks import require_kind
+from pgjax._records import one_line
 from pgjax._shards import everywhere
 from pgjax.contracts import require_environment
 from pgjax.training._sizes import checked_sizes
-from pgjax.types import Environment, Estimator, Policy, Rewards, TrainState, Trajectory
+from pgjax.types import Environment, Estimator, Policy, PyTree, Rewards, TrainState, Trajectory
 
-PyTree = Any
 Metrics = dict[str, jax.Array]
 
 
@@ -36,6 +36,9 @@ class Trainer(NamedTuple):
     learn: Callable[[TrainState, Trajectory], tuple[TrainState, Metrics]]
     num_episodes: int = 1
     group_size: int = 1
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 def _counts(trajectory: Trajectory) -> Metrics:
@@ -165,13 +168,6 @@ def _make_collect(
     """`(state, key) → (lanes, trajectory, metrics)`: what the estimator and the reward stage need, as it was paid."""
     record = rewards.needs_log_probs
 
-    def window(state: TrainState, key: jax.Array) -> tuple[PyTree, Trajectory, Metrics]:
-        del key
-        lanes, trajectory, finished = rollouts.window(
-            environment, policy, state.params, state.lanes, num_steps, record_log_probs=record
-        )
-        return lanes, trajectory, _window_metrics(trajectory, finished)
-
     def episodes(state: TrainState, key: jax.Array) -> tuple[PyTree, Trajectory, Metrics]:
         keys = jax.random.split(key, num_episodes)
         how = {"group_size": group_size, "record_log_probs": record}
@@ -183,7 +179,17 @@ def _make_collect(
             )
         return state.lanes, trajectory, _episode_metrics(trajectory)
 
-    return episodes if num_steps is None else window
+    if num_steps is None:
+        return episodes
+
+    def window(state: TrainState, key: jax.Array) -> tuple[PyTree, Trajectory, Metrics]:
+        del key
+        lanes, trajectory, finished = rollouts.window(
+            environment, policy, state.params, state.lanes, num_steps, record_log_probs=record
+        )
+        return lanes, trajectory, _window_metrics(trajectory, finished)
+
+    return window
 
 
 class _Learner(NamedTuple):

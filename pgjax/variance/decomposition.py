@@ -198,7 +198,7 @@ def _future_keys(key: jax.Array) -> jax.Array:
 def _gram(a: PyTree, b: PyTree) -> jax.Array:
     """Inner products of gradients, leaves `[n, ...]` and `[m, ...]` → `[n, m]`."""
     flat = lambda x: x.reshape(x.shape[0], -1)
-    return sum(jax.tree.leaves(jax.tree.map(lambda x, y: flat(x) @ flat(y).T, a, b)))
+    return jax.tree.reduce(jnp.add, jax.tree.map(lambda x, y: flat(x) @ flat(y).T, a, b))
 
 
 def _estimates(samples: _Samples, weights: jax.Array, alignment: jax.Array, confidence: float) -> VarianceDecomposition:

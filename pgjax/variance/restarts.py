@@ -78,6 +78,7 @@ def visit_one(
     environment: Environment, policy: Policy, params: PyTree, key: jax.Array, time: ArrayLike | None, env_params: PyTree
 ) -> VisitedStates:
     """One episode, and the one state of it that is held: reservoir sampling, so no state has to be stored."""
+    apply = require_memoryless(policy, "visited_states")
     reset_key, episode_key = jax.random.split(key)
     state, obs = environment.reset(reset_key, env_params)
     zero = jnp.zeros((), jnp.int32)
@@ -94,7 +95,7 @@ def visit_one(
             weight = taken.astype(held.weight.dtype)
         seen = VisitedStates(state=state, obs=obs, time=t, weight=weight)
         held = jax.tree.map(lambda new, old: jnp.where(taken, new, old), seen, held)._replace(weight=weight)
-        action = policy.distribution.sample(action_key, policy.apply(params, obs))
+        action = policy.distribution.sample(action_key, apply(params, obs))
         state, step = environment.step(step_key, state, action, env_params)
         return t + 1, ~step.terminated, state, step.obs, held
 
@@ -131,7 +132,7 @@ def restarted_return(
     Raises:
         ValueError: for a discount outside [0, 1], or a policy that has memory only.
     """
-    require_memoryless(policy, "restarted_return")
+    apply = require_memoryless(policy, "restarted_return")
     require_in_range("discount", discount, 0.0, 1.0)
     env_params = environment.params if env_params is None else env_params
     reward = jax.eval_shape(environment.step, key, start.state, action, env_params)[1].reward
@@ -141,7 +142,7 @@ def restarted_return(
         t, _, state, action, total, factor = carry
         step_key, action_key = jax.random.split(jax.random.fold_in(key, t))
         state, step = environment.step(step_key, state, action, env_params)
-        following = policy.distribution.sample(action_key, policy.apply(params, step.obs))
+        following = policy.distribution.sample(action_key, apply(params, step.obs))
         return t + 1, ~step.terminated, state, following, total + factor * step.reward, factor * gamma
 
     running = lambda carry: carry[1] & (carry[0] < environment.horizon)

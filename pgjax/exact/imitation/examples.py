@@ -30,11 +30,11 @@ def compounding_chain(horizon: int, *, recoverable: bool) -> TabularMDP:
     require_integer("horizon", horizon, 1, None)
     back = 0 if recoverable else 1
     return make_tabular_mdp(
-        initial=[1.0, 0.0],
+        initial=np.array([1.0, 0.0]),
         successors=np.array([[[0], [1]], [[back], [1]]]),
         probabilities=np.ones((2, 2, 1)),
         rewards=np.array([[[0.0], [-1.0]], [[0.0 if recoverable else -1.0], [-1.0]]]),
-        terminal=[False, False],
+        terminal=np.array([False, False]),
         horizon=horizon,
         name="compounding_chain",
     )

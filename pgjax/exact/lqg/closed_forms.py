@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from pgjax._checks import require_in_range, require_integer
+from pgjax._checks import is_traced, require_in_range, require_integer
 from pgjax.exact.lqg.quadratics import Quadratic, averaged, combine, moment, substitute, variance
 
 
@@ -134,7 +134,7 @@ def make_linear_gaussian(*, horizon: int, **arrays: ArrayLike) -> LinearGaussian
 
 
 def _check_symmetric(name: str, matrix: jax.Array, positive: bool) -> None:
-    if isinstance(matrix, jax.core.Tracer):
+    if is_traced(matrix):
         return
     values = np.asarray(matrix, np.float64)
     size = np.abs(values).max(initial=0.0)

@@ -48,9 +48,9 @@ def log_probabilities_of(apply: Apply, num_actions: int) -> Callable[[PyTree, ja
     """
     if not isinstance(apply, Policy):
         return lambda params, obs: jax.nn.log_softmax(apply(params, obs))
-    require_memoryless(apply, "a dynamic program")
+    outputs = require_memoryless(apply, "a dynamic program")
     log_probs = jax.vmap(apply.distribution.log_prob, (None, 0))
-    return lambda params, obs: log_probs(apply.apply(params, obs), jnp.arange(num_actions))
+    return lambda params, obs: log_probs(outputs(params, obs), jnp.arange(num_actions))
 
 
 def state_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike = 1.0) -> jax.Array:

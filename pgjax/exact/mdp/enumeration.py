@@ -156,9 +156,10 @@ def trajectory_probabilities(policy: Policy | Apply, params: PyTree, enumeration
         params: θ.
         enumeration: all trajectories.
     """
-    remembers = isinstance(policy, Policy) and policy.apply is None
-    log_probabilities = _unrolled if remembers else _looked_up
-    taken = log_probabilities(policy, params, enumeration)
+    if isinstance(policy, Policy) and policy.apply is None:
+        taken = _unrolled(policy, params, enumeration)
+    else:
+        taken = _looked_up(policy, params, enumeration)
     score = jnp.sum(jnp.where(enumeration.trajectories.alive, taken, 0.0), axis=0)
     return enumeration.environment_probabilities * jnp.exp(score)
 

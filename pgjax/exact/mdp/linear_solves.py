@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from pgjax._checks import is_traced
 from pgjax.exact.mdp.averages import outcome_matrix, over_outcomes
 from pgjax.exact.mdp.dynamic_programming import Apply, policy_probabilities
 from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
@@ -129,7 +130,7 @@ def _solvable(mdp: TabularMDP, probabilities: jax.Array, gamma: jax.Array) -> ja
     chex.assert_shape(probabilities, (mdp.num_states, mdp.num_actions))
     solvable = proper_states(mdp, jax.lax.stop_gradient(probabilities)) | (gamma < 1)
     lost = (mdp.initial > 0) & ~solvable
-    if not isinstance(lost, jax.core.Tracer) and np.any(lost):
+    if not is_traced(lost) and np.any(lost):
         first = int(np.argmax(lost))
         raise ValueError(
             f"the policy is improper: from state {first}, where episodes start, it does not reach a terminal state "

@@ -5,6 +5,8 @@ With a horizon the best action may depend on the time that is left: `optimal_act
 Axes: S states, A actions.
 """
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ from pgjax._checks import require_in_range, require_one_of
 from pgjax.exact.mdp.linear_solves import stationary_action_values
 from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
 
-TIES = ("lowest", "uniform")
+Ties = Literal["lowest", "uniform"]
 
 
 def stationary_optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0) -> jax.Array:
@@ -70,7 +72,7 @@ def _rounding(q: np.ndarray, rewards: np.ndarray) -> float:
 
 
 def optimal_probabilities(
-    mdp: TabularMDP, discount: ArrayLike = 1.0, *, softness: float = 0.0, ties: str = "lowest"
+    mdp: TabularMDP, discount: ArrayLike = 1.0, *, softness: float = 0.0, ties: Ties = "lowest"
 ) -> jax.Array:
     """π*(a|s) of a best stationary policy, `[S, A]`, or of one that is softly so, π(a|s) ∝ exp(Q*(s, a) / τ).
 
@@ -90,7 +92,7 @@ def optimal_probabilities(
         ValueError: for softness < 0, an unknown word, and as `stationary_optimal_action_values`.
     """
     require_in_range("softness", softness, 0.0, None)
-    require_one_of("ties", ties, TIES)
+    require_one_of("ties", ties, get_args(Ties))
     q = np.asarray(stationary_optimal_action_values(mdp, discount))
     unused = np.asarray(mdp.terminal) | ~np.isfinite(q).all(axis=1)
     q = np.where(unused[:, None], 0.0, q)

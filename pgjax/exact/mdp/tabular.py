@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from pgjax._checks import require_in_range
+from pgjax._checks import is_traced, require_in_range
 from pgjax.types import Box, Discrete, Environment, PyTree, Step
 
 
@@ -104,7 +104,7 @@ def make_tabular_mdp(
         name=name,
     )
     _check_shapes(mdp)
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(mdp)):
+    if not any(map(is_traced, jax.tree.leaves(mdp))):
         _check_values(mdp)
     return mdp
 
@@ -179,11 +179,11 @@ def make_bandit(rewards: ArrayLike, probabilities: ArrayLike | None = None, *, n
         )
     twice = lambda x: jnp.stack([x, x])
     return make_tabular_mdp(
-        initial=[1.0, 0.0],
+        initial=np.array([1.0, 0.0]),
         successors=jnp.ones((2, *rewards.shape), jnp.int32),
         probabilities=twice(probabilities),
         rewards=twice(rewards),
-        terminal=[False, True],
+        terminal=np.array([False, True]),
         observations=[[1.0], [0.0]],
         horizon=1,
         name=name,
@@ -265,8 +265,8 @@ def to_environment(
 
 
 def _smallest_box(rows: jax.Array) -> Box:
-    rows = np.asarray(rows)
-    return Box(low=rows.min().item(), high=rows.max().item(), shape=rows.shape[1:], dtype=rows.dtype.type)
+    seen = np.asarray(rows)
+    return Box(low=seen.min().item(), high=seen.max().item(), shape=seen.shape[1:], dtype=seen.dtype.type)
 
 
 def _in_float32(leaf: jax.Array) -> jax.Array:

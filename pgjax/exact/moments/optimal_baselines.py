@@ -8,6 +8,7 @@ Axes: T time (the horizon), S states, A actions, P parameters in the order of `r
 """
 
 import functools
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +22,15 @@ from pgjax.exact.mdp.dynamic_programming import Apply, action_values, visitation
 from pgjax.exact.mdp.fisher import inverse_fisher, score_table
 from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
 from pgjax.exact.moments.joint_moments import JointMoments, backward_joint_moments
-from pgjax.types import PyTree
+from pgjax.types import PyTree, ScoreNorm, TimeWeights
 
-_GROUPS = {"time_state": (), "time": (1,), "state": (0,), "constant": (0, 1)}
+DependsOn = Literal["time_state", "time", "state", "constant"]
+# The axes of [T, S] that each averages over.
+_GROUPS: dict[DependsOn, tuple[int, ...]] = {"time_state": (), "time": (1,), "state": (0,), "constant": (0, 1)}
 
 
 def optimal_constant_baseline(
-    apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, norm: str = "vanilla"
+    apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, norm: ScoreNorm = "vanilla"
 ) -> jax.Array:
     """b* = E[‖S‖² G] / E[‖S‖²], the number of least tr Var of g = (G − b) S, S = Σ_t ψ_t, a scalar.
 
@@ -51,7 +54,7 @@ def optimal_constant_baseline(
 
 
 def optimal_parameter_baseline(
-    apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, norm: str = "vanilla"
+    apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, norm: ScoreNorm = "vanilla"
 ) -> PyTree:
     """b*_i = E[S_i² G] / E[S_i²], one number per parameter, a pytree as `params`; minimises every Var(g_i).
 
@@ -70,10 +73,10 @@ def optimal_step_baseline(
     params: PyTree,
     mdp: TabularMDP,
     *,
-    depends_on: str = "time_state",
+    depends_on: DependsOn = "time_state",
     discount: ArrayLike = 1.0,
-    time_weights: str = "none",
-    norm: str = "vanilla",
+    time_weights: TimeWeights = "none",
+    norm: ScoreNorm = "vanilla",
 ) -> jax.Array:
     """The b of least tr Var of the whole estimate g = Σ_t c_t ψ_t (G_t − b_t).
 
@@ -99,8 +102,8 @@ def optimal_step_baseline(
 
     Source: Greensmith, Bartlett & Baxter (2004) for the principle.
     """
-    require_one_of("depends_on", depends_on, tuple(_GROUPS))
-    require_one_of("time_weights", time_weights, ("none", "discount"))
+    require_one_of("depends_on", depends_on, get_args(DependsOn))
+    require_one_of("time_weights", time_weights, get_args(TimeWeights))
     gamma = checked_discount(mdp, discount)
     delta = gamma if time_weights == "discount" else jnp.ones_like(gamma)
     probabilities = running_probabilities(apply, params, mdp)
@@ -114,7 +117,7 @@ def optimal_step_baseline(
 
 
 def one_step_baseline(
-    apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, norm: str = "vanilla"
+    apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, norm: ScoreNorm = "vanilla"
 ) -> jax.Array:
     """b_t(s) = E[‖ψ_t‖² G_t | S_t = s] / E[‖ψ_t‖² | S_t = s], `[T, S]`: least for each step taken alone.
 
@@ -158,16 +161,16 @@ def _linear_part(
     return alive * from_here + jnp.sum(past * own, axis=-1)
 
 
-def _scores(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike, norm: str) -> jax.Array:
+def _scores(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike, norm: ScoreNorm) -> jax.Array:
     """ψ, or F⁺ ψ for the natural norm, `[S, A, P]`."""
-    require_one_of("norm", norm, ("vanilla", "natural"))
+    require_one_of("norm", norm, get_args(ScoreNorm))
     scores = score_table(apply, params, mdp)
     if norm == "vanilla":
         return scores
     return inverse_fisher(apply, params, mdp, discount=discount)(scores)
 
 
-def _joint_moments(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike, norm: str) -> JointMoments:
+def _joint_moments(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike, norm: ScoreNorm) -> JointMoments:
     gamma = checked_discount(mdp, discount)
     probabilities = running_probabilities(apply, params, mdp)
     scores = _scores(apply, params, mdp, gamma, norm)

@@ -8,7 +8,7 @@ Axes: T time (the horizon), S states, A actions, K outcomes, P parameters in the
 """
 
 import functools
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from pgjax.exact.mdp.dynamic_programming import Apply, action_values
 from pgjax.exact.mdp.fisher import score_table
 from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
 from pgjax.exact.moments.summary import Moments, to_moments
-from pgjax.types import PyTree
+from pgjax.types import PyTree, TimeWeights
 
 
 class StepSum(NamedTuple):
@@ -132,6 +132,9 @@ def _centred(mdp: TabularMDP, probabilities: jax.Array, transitions: jax.Array, 
     return terms._replace(rewards=surprises, baseline=terms.baseline - terms.return_weight * values[..., None])
 
 
+Correction = Literal["none", "expected"]
+
+
 def reward_to_go_moments(
     apply: Apply,
     params: PyTree,
@@ -139,8 +142,8 @@ def reward_to_go_moments(
     *,
     baseline: ArrayLike | None = None,
     discount: ArrayLike = 1.0,
-    time_weights: str = "none",
-    correction: str = "none",
+    time_weights: TimeWeights = "none",
+    correction: Correction = "none",
     covariance: bool = False,
 ) -> Moments:
     """Exact moments of g = Σ_t c_t ψ_t (G_t − b_t), G_t = Σ_k γᵏ R_{t+k+1}, from one episode.
@@ -162,7 +165,7 @@ def reward_to_go_moments(
 
     Source: Baxter & Bartlett (2001), GPOMDP; Tucker et al. (2018), equation 4, for the correction.
     """
-    require_one_of("correction", correction, ("none", "expected"))
+    require_one_of("correction", correction, get_args(Correction))
     b = per_step("baseline", baseline, mdp)
     offset = _expected(apply, params, mdp, b) if correction == "expected" else None
     terms = _terms(params, mdp, discount, time_weights, baseline=b, offset=offset)
@@ -177,7 +180,7 @@ def action_value_moments(
     values: ArrayLike | None = None,
     baseline: ArrayLike | None = None,
     discount: ArrayLike = 1.0,
-    time_weights: str = "none",
+    time_weights: TimeWeights = "none",
     covariance: bool = False,
 ) -> Moments:
     """Exact moments of g = Σ_t c_t ψ_t (Q_t(S_t, A_t) − b_t): action values in the place of the return.
@@ -200,7 +203,7 @@ def all_action_moments(
     *,
     values: ArrayLike | None = None,
     discount: ArrayLike = 1.0,
-    time_weights: str = "none",
+    time_weights: TimeWeights = "none",
     covariance: bool = False,
 ) -> Moments:
     """Exact moments of g = Σ_t c_t Σ_a ∇π(a|S_t) Q_t(S_t, a): nothing is left to chance but the states.
@@ -225,7 +228,7 @@ def lambda_return_moments(
     lambda_: ArrayLike = 0.95,
     baseline: ArrayLike | None = None,
     discount: ArrayLike = 1.0,
-    time_weights: str = "none",
+    time_weights: TimeWeights = "none",
     covariance: bool = False,
 ) -> Moments:
     """Exact moments of g = Σ_t c_t ψ_t (G_t^λ − b_t), with b = v if no other baseline is given.
@@ -283,13 +286,13 @@ def _terms(
     params: PyTree,
     mdp: TabularMDP,
     discount: ArrayLike,
-    time_weights: str,
+    time_weights: TimeWeights,
     *,
     baseline: jax.Array | None = None,
     offset: jax.Array | None = None,
 ) -> StepSum:
     """The reward-to-go's terms, from which the other members of the family depart."""
-    require_one_of("time_weights", time_weights, ("none", "discount"))
+    require_one_of("time_weights", time_weights, get_args(TimeWeights))
     gamma = checked_discount(mdp, discount)
     num_parameters = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
     nothing = jnp.zeros((mdp.horizon, mdp.num_states, num_parameters), mdp.rewards.dtype)

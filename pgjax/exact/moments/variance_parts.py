@@ -3,7 +3,7 @@
 Axes: T time (the horizon), S states, A actions, P parameters in the order of `ravel_pytree`.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from pgjax.exact.mdp.dynamic_programming import Apply, action_values, visitation
 from pgjax.exact.mdp.fisher import score_table
 from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
 from pgjax.exact.moments.step_sums import per_step
-from pgjax.types import PyTree
+from pgjax.types import PyTree, TimeWeights
 
 
 class VarianceDecomposition(NamedTuple):
@@ -69,15 +69,18 @@ def _return_variances(mdp: TabularMDP, probabilities: jax.Array, gamma: jax.Arra
     return jax.lax.scan(one_step_back, jnp.zeros_like(mdp.initial), (q, v, following), reverse=True)[1]
 
 
+Estimated = Literal["return", "action_value", "all_action"]
+
+
 def variance_decomposition(
     apply: Apply,
     params: PyTree,
     mdp: TabularMDP,
     *,
     baseline: ArrayLike | None = None,
-    estimate: str = "return",
+    estimate: Estimated = "return",
     discount: ArrayLike = 1.0,
-    time_weights: str = "none",
+    time_weights: TimeWeights = "none",
     matrices: bool = False,
 ) -> VarianceDecomposition:
     """The variance of h = ψ(S, A) (Ĝ − b_t(S)) by its causes, (t, S) drawn from the normalised visitation.
@@ -99,8 +102,8 @@ def variance_decomposition(
 
     Source: Tucker, Bhupatiraju, Gu, Turner, Ghahramani & Levine (2018), equation 3.
     """
-    require_one_of("estimate", estimate, ("return", "action_value", "all_action"))
-    require_one_of("time_weights", time_weights, ("none", "discount"))
+    require_one_of("estimate", estimate, get_args(Estimated))
+    require_one_of("time_weights", time_weights, get_args(TimeWeights))
     gamma = checked_discount(mdp, discount)
     probabilities, scores = running_probabilities(apply, params, mdp), score_table(apply, params, mdp)
     powers = gamma ** jnp.arange(mdp.horizon, dtype=gamma.dtype)
