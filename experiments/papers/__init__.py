@@ -113,7 +113,8 @@ def in_this_process(left: dict[str, Any], recorder: runner.Recorder) -> dict[str
         module = importlib.import_module(f"experiments.{name}")
         plot = getattr(module, "plot", None)
         try:
-            ran[name] = runner.execute(name, options, module.run, plot, output_dir=recorder.directory, run_name=RUN)
+            place = {"output_dir": recorder.directory, "run_name": RUN, "tiny": recorder.tiny}
+            ran[name] = runner.execute(name, options, module.run, plot, **place)
         except Exception:
             recorder.say(traceback.format_exc())
     return ran
@@ -122,8 +123,9 @@ def in_this_process(left: dict[str, Any], recorder: runner.Recorder) -> dict[str
 def in_processes(left: dict[str, Any], recorder: runner.Recorder, at_once: int) -> dict[str, pathlib.Path | None]:
     """Runs the modules' own commands, `at_once` at a time; what each prints goes to NAME/output.txt."""
     ran = dict.fromkeys(left)
-    cache = [] if jax.config.jax_enable_compilation_cache else ["--no-cache"]
-    place = ["--output-dir", recorder.directory.resolve(), "--run-name", RUN, "--devices", "1", *cache]
+    flags = [] if jax.config.jax_enable_compilation_cache else ["--no-cache"]
+    flags += ["--tiny"] * recorder.tiny
+    place = ["--output-dir", recorder.directory.resolve(), "--run-name", RUN, "--devices", "1", *flags]
     commands = {
         name: [sys.executable, *page.arguments(name, reports.plain(options)), *map(str, place)]
         for name, options in left.items()

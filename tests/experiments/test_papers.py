@@ -16,7 +16,7 @@ import types
 import pytest
 
 from experiments import papers as all_papers
-from experiments.harness import plots, reports, runner
+from experiments.harness import command_line, plots, reports, runner
 from experiments.harness import targets as papers
 from experiments.harness.targets import Above, Digits, Measured, Near, Target, Within
 from experiments.papers import page, processes
@@ -174,8 +174,9 @@ def test_a_modules_command_says_exactly_what_runs(name, full):
     options = all_papers.config_of(module, name, all_papers.Config(tiny=not full, full=full))
     words = page.arguments(name, reports.plain(options))
     assert words[:2] == ["-m", f"experiments.{name}"]
-    parsed = runner._parse("", "A paper.", module.Config, [*words[2:], "--devices", "1", "--no-cache"], cache=True)
-    assert parsed.config == options and parsed.devices == 1 and parsed.cache is False
+    asked = [*words[2:], "--devices", "1", "--no-cache", *["--tiny"] * (not full)]
+    parsed = command_line.parse("", "A paper.", module.Config, asked, tiny=module.TINY)
+    assert parsed.config == options and parsed.devices == 1 and parsed.cache is False and parsed.tiny is not full
 
 
 def test_commands_run_a_few_at_once_and_say_how_they_end(tmp_path):

@@ -95,6 +95,7 @@ def test_a_complete_run_has_all_its_files(finished):
         "summary.json",
         "summary.md",
         "curve.png",
+        "curve.csv",
         "data/extra.txt",
     }
     assert [path.name for path in finished.parent.iterdir()] == ["one"]
