@@ -118,7 +118,7 @@ def _intervals(axes: Any) -> Iterator[tuple]:
             name = _name(container.lines[0])
         directions = [False] * container.has_xerr + [True] * container.has_yerr
         for upright, bars in zip(directions, container.lines[2], strict=True):
-            for segment in bars.get_segments():
+            for segment in filter(len, bars.get_segments()):  # there is none where an interval is NaN
                 along, across = (1, 0) if upright else (0, 1)
                 low, high = sorted(float(end[along]) for end in segment)
                 yield low, high, float(segment[0][across]), bars.get_color()[0], name, upright
@@ -154,10 +154,10 @@ def _rows(axes: Any, entries: list[Entry]) -> Iterator[list[Any]]:
 
 def _ticks(axis: Any) -> dict[float, str]:
     """Place → name, where the ticks of an axis have names of their own."""
-    formatter = axis.get_major_formatter()
-    if type(formatter).__name__ != "FixedFormatter":
+    locator, formatter = axis.get_major_locator(), axis.get_major_formatter()
+    if type(locator).__name__ != "FixedLocator" or type(formatter).__name__ not in ("FuncFormatter", "FixedFormatter"):
         return {}
-    return {round(float(place), 9): name for place, name in zip(axis.get_majorticklocs(), formatter.seq, strict=False)}
+    return {round(float(place), 9): formatter(place, index) for index, place in enumerate(axis.get_majorticklocs())}
 
 
 def _cell(value: float, names: dict[float, str]) -> str:

@@ -102,7 +102,7 @@ def test_another_name_or_place_leaves_the_earlier_run_where_it_is(tmp_path):
 def test_another_run_of_the_name_is_never_replaced(tmp_path):
     interrupted(tmp_path, trouble="interrupt", run_name="one")
     execute(tmp_path, run_name="one")
-    with pytest.raises(runner.UsageError, match="--run-name one: .* exists already"):
+    with pytest.raises(runner.UsageError, match=r"--run-name one: .* exists already"):
         execute(tmp_path, resume=tmp_path / "toy" / "one-incomplete")
     assert names(tmp_path) == ["one", "one-incomplete"]
 
