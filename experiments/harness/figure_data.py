@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-UNNAMED = re.compile(r"_(child|nolegend_)")
+UNNAMED = re.compile(r"_(child\d|container\d|nolegend_)")
 CLOSE = 1e-9  # relative: the same place
 
 
 class Entry:
     """One row: a series' point with its interval, in the units of the axes."""
 
-    def __init__(self, series: str, x: float, y: float, *, colour: Any = None, upright: bool = True):
-        self.series, self.x, self.y, self.colour, self.upright = series, x, y, colour, upright
+    def __init__(self, series: str, x: float, y: float, *, colour: Any = None, bar_upright: bool | None = None):
+        self.series, self.x, self.y, self.colour, self.bar_upright = series, x, y, colour, bar_upright
         self.low = self.high = math.nan
 
 
@@ -47,20 +47,20 @@ def read(axes: Any) -> list[Entry]:
         entry = next((e for e in fits if math.isnan(e.low)), None)
         if entry is None:
             at = (place, math.nan) if upright else (math.nan, place)
-            entry = Entry(name, *at, colour=colour, upright=upright)
+            entry = Entry(name, *at, colour=colour)
             entries.append(entry)
         entry.low, entry.high = low, high
     return entries
 
 
 def _belongs(entry: Entry, place: float, colour: Any, name: str, upright: bool) -> bool:
-    """Whether an interval at `place` is that of a point: of its series by name, or of its colour, or of the one bar."""
+    """Whether an interval at `place` is that of a point: of its series by name, of its bar, or of a line's colour."""
     at = entry.x if upright else entry.y
     if not math.isclose(at, place, rel_tol=CLOSE, abs_tol=1e-12):
         return False
     if name:
         return entry.series == name
-    return entry.upright is not upright or _same(entry.colour, colour)
+    return entry.bar_upright is upright or _same(entry.colour, colour)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -98,14 +98,15 @@ def _is_errorbar(container: Any) -> bool:
 
 
 def _bars(axes: Any) -> Iterator[Entry]:
-    for container in axes.containers:
+    for number, container in enumerate(axes.containers, start=1):
         if type(container).__name__ != "BarContainer":
             continue
         flat = container.orientation == "horizontal"
         for bar in container.patches:
             x, y, width, height = bar.get_x(), bar.get_y(), bar.get_width(), bar.get_height()
             at = (x + width, y + height / 2) if flat else (x + width / 2, y + height)
-            yield Entry(_name(container), *map(float, at), colour=bar.get_facecolor(), upright=not flat)
+            name = _name(container) or f"bars {number}"
+            yield Entry(name, *map(float, at), colour=bar.get_facecolor(), bar_upright=not flat)
 
 
 def _intervals(axes: Any) -> Iterator[tuple]:

@@ -260,12 +260,12 @@ def bars_with_intervals(
     axes.set_xscale(scale)
     for height, (name, (value, low, high)) in enumerate(values.items()):
         if scale == "linear":
-            axes.barh(height, value, height=0.62, color=colour_of[name], alpha=0.85)
+            axes.barh(height, value, height=0.62, color=colour_of[name], alpha=0.85, label=f"_{name}")
         else:
-            axes.plot(value, height, "o", color=colour_of[name], markersize=7)
+            axes.plot(value, height, "o", color=colour_of[name], markersize=7, label=f"_{name}")
         interval = INK if scale == "linear" else colour_of[name]
         # About its own middle: a bootstrap interval need not contain the value.
-        axes.errorbar((low + high) / 2, height, xerr=(high - low) / 2, color=interval, capsize=4)
+        axes.errorbar((low + high) / 2, height, xerr=(high - low) / 2, fmt="none", color=interval, capsize=4)
         right = high if np.isfinite(high) else value
         axes.annotate(format_number(value, digits=3), (right, height), (7, 0), va="center", **SMALL_TEXT)
     axes.set_yticks(range(len(values)), list(values))
