@@ -1,8 +1,11 @@
-"""Lists the experiments, one line each."""
+"""Lists the experiments, one line each; `runs` lists what has been run, `compare` shows runs side by side."""
 
 import argparse
 import ast
 import pathlib
+import sys
+
+from experiments.harness import records, terminal
 
 
 def summaries(directory: pathlib.Path) -> dict[str, str]:
@@ -33,23 +36,30 @@ def listing(experiments: dict[str, str]) -> str:
             "",
             "Run one:          python -m experiments.NAME",
             "See its options:  python -m experiments.NAME --help",
+            "List what ran:    python -m experiments runs",
+            "Compare runs:     python -m experiments compare A B",
         ]
     )
 
 
 def main(arguments: list[str] | None = None, directory: pathlib.Path = pathlib.Path(__file__).parent) -> None:
-    experiments = summaries(directory)
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments",
-        description=listing(experiments),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _, unknown = parser.parse_known_args(arguments)
-    if unknown and unknown[0] in experiments:
-        parser.error(f"to run {unknown[0]}, join the names: python -m experiments.{' '.join(unknown)}")
-    if unknown:
-        parser.error(f"no options are taken here, got: {' '.join(unknown)}")
-    print(listing(experiments))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in records.COMMANDS:
+        return records.main(arguments[0], arguments[1:])
+    with terminal.robust_output():
+        experiments = summaries(directory)
+        parser = argparse.ArgumentParser(
+            prog="python -m experiments",
+            usage="%(prog)s [-h] [runs | compare] ...",
+            description=listing(experiments),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _, unknown = parser.parse_known_args(arguments)
+        if unknown and unknown[0] in experiments:
+            parser.error(f"to run {unknown[0]}, join the names: python -m experiments.{' '.join(unknown)}")
+        if unknown:
+            parser.error(f"{unknown[0]}: must be one of {', '.join(records.COMMANDS)}, or be left out")
+        print(listing(experiments))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,11 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
+from experiments.harness import paper_layout
+from experiments.harness.reports import format_number
 from pgjax.diagnostics import bootstrap_interval, few_runs, mean_interval
 
 # Okabe & Ito 2008 (Color universal design), without its yellow, which is too light for a line.
@@ -54,14 +57,31 @@ def figure(
     Returns:
         (figure, axes): one `Axes`, or an array `[rows, columns]` of them without its axes of length 1.
     """
+    if paper_layout.paper_width() is not None:
+        return _for_paper(title, caption, paper_layout.layout(rows, columns, width, height), (rows, columns))
     with matplotlib.rc_context(STYLE):
         made = Figure(figsize=(width, height))
+        paper_layout.remember(made, title, caption)
         wrapped = textwrap.fill(title, int(width * 9.5))
         made.suptitle(wrapped, x=0.012, ha="left", fontsize=12, fontweight="bold")
         if caption:
             wrapped = textwrap.fill(caption, int(width * 15))
             made.supxlabel(wrapped, x=0.012, ha="left", fontsize=8, color=GREY)
         return made, made.subplots(rows, columns)
+
+
+def _for_paper(
+    title: str, caption: str, grid: paper_layout.Grid, shape: tuple[int, int]
+) -> tuple[Figure, Axes | np.ndarray]:
+    with matplotlib.rc_context(STYLE | paper_layout.STYLE):
+        made = Figure(figsize=(grid.width, grid.height))
+        paper_layout.remember(made, title, caption)
+        panels = made.subplots(grid.rows, grid.columns, squeeze=False).ravel()
+    count = shape[0] * shape[1]
+    for spare in panels[count:]:
+        spare.remove()
+    kept = panels[:count].reshape(shape)
+    return made, kept.item() if count == 1 else kept.squeeze()
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
@@ -138,6 +158,9 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None
     """Writes each name beside its point, moved up or down until no two overlap."""
     if not ends:
         return
+    if paper_layout.paper_width() is not None and not paper_layout.names_fit(ends):
+        alike = {name: Line2D([], [], color=colour, linewidth=1.4) for name, (_, _, colour) in ends.items()}
+        return paper_layout.put_into_legend(axes, alike)
     axes.figure.draw_without_rendering()
     points_per_pixel = 72 / axes.figure.dpi
     heights = np.array([axes.transData.transform((x, y))[1] for x, y, _ in ends.values()]) * points_per_pixel
@@ -161,7 +184,7 @@ def labelled_points(
     first = next(iter(markers.values()), "o")
     for name, (x, y) in points.items():
         chosen = colour if markers[name] == first else PALETTE[1]
-        axes.plot(x, y, markers[name], color=chosen, markersize=7, zorder=3)
+        axes.plot(x, y, markers[name], color=chosen, markersize=7, zorder=3, label=f"_{name}")
     axes.figure.draw_without_rendering()
     scale = 72 / axes.figure.dpi
     places = {name: axes.transData.transform(point) * scale for name, point in points.items()}
@@ -237,14 +260,14 @@ def bars_with_intervals(
     axes.set_xscale(scale)
     for height, (name, (value, low, high)) in enumerate(values.items()):
         if scale == "linear":
-            axes.barh(height, value, height=0.62, color=colour_of[name], alpha=0.85)
+            axes.barh(height, value, height=0.62, color=colour_of[name], alpha=0.85, label=f"_{name}")
         else:
-            axes.plot(value, height, "o", color=colour_of[name], markersize=7)
+            axes.plot(value, height, "o", color=colour_of[name], markersize=7, label=f"_{name}")
         interval = INK if scale == "linear" else colour_of[name]
         # About its own middle: a bootstrap interval need not contain the value.
-        axes.errorbar((low + high) / 2, height, xerr=(high - low) / 2, color=interval, capsize=4)
+        axes.errorbar((low + high) / 2, height, xerr=(high - low) / 2, fmt="none", color=interval, capsize=4)
         right = high if np.isfinite(high) else value
-        axes.annotate(f"{value:.3g}", (right, height), (7, 0), va="center", **SMALL_TEXT)
+        axes.annotate(format_number(value, digits=3), (right, height), (7, 0), va="center", **SMALL_TEXT)
     axes.set_yticks(range(len(values)), list(values))
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
@@ -257,9 +280,11 @@ def bars_with_intervals(
 def reference_line(axes: Axes, value: float, label: str, *, axis: str = "y") -> None:
     """A dashed line at y = `value`, or at x with `axis="x"`, for example the exact optimum, and its name."""
     place = SMALL_TEXT | {"color": GREY}
+    # The underscore keeps the name out of legends; the data file shows it.
+    drawn = {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 1.2, "zorder": 1.5, "label": f"_{label}"}
     if axis == "y":
-        axes.axhline(value, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1.5)
+        axes.axhline(value, **drawn)
         axes.annotate(label, (0, value), (4, 3), xycoords=("axes fraction", "data"), va="bottom", **place)
     else:
-        axes.axvline(value, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1.5)
+        axes.axvline(value, **drawn)
         axes.annotate(label, (value, 1), (0, 3), xycoords=("data", "axes fraction"), ha="center", **place)

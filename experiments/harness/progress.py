@@ -12,18 +12,18 @@ class Progress:
     """A context manager that shows what is done of `total`: a bar on a terminal, else a line now and then.
 
     The first chunk usually holds the compilation: rate and time left count from its end, so they are shown from the
-    second chunk on.
+    second chunk on. With `quiet` nothing is shown.
     """
 
-    def __init__(self, total: int, description: str, unit: str = "steps"):
-        self.total, self.description, self.unit = total, description, unit
+    def __init__(self, total: int, description: str, unit: str = "steps", quiet: bool = False):
+        self.total, self.description, self.unit, self.quiet = total, description, unit, quiet
         self.done = 0
         self._first: tuple[float, int] | None = None
         self._bar = None
 
     def __enter__(self) -> "Progress":
         self._start = self._printed = time.perf_counter()
-        if sys.stderr.isatty():
+        if not self.quiet and sys.stderr is not None and sys.stderr.isatty():
             self._bar = _bar()
             self._bar.start()
             self._task = self._bar.add_task(self.description, total=self.total, status="")
@@ -63,6 +63,8 @@ class Progress:
         return ", ".join(filter(None, [format_rate(rate, self.unit), f"{left} left", note]))
 
     def _say(self, text: str) -> None:
+        if self.quiet:
+            return
         print(f"{self.description}: {text}", file=sys.stderr, flush=True)
 
 

@@ -1,24 +1,20 @@
 """One run's directory: what is recorded while it goes on, and how it is closed."""
 
 import contextlib
-import datetime
 import json
 import os
 import pathlib
-import secrets
 import shlex
-import shutil
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.harness import reports, verdicts
+from experiments.harness import directories, reports, terminal, verdicts
+from experiments.harness.directories import UsageError
 from experiments.harness.progress import Progress
 
-
-class UsageError(ValueError):
-    """Something that the user asked for is not allowed: one line, exit code 2, nothing left behind."""
+__all__ = ["Recorder", "Timer", "UsageError"]
 
 
 class Timer:
@@ -33,10 +29,16 @@ class Recorder:
     While the run goes on the directory is called `.RUN.partial`. It becomes `RUN` only when the block ends
     well, and `RUN-incomplete`, with everything recorded so far, when it ends in an error or an interrupt. A
     `UsageError` before anything was recorded removes it. Files: `config.json`, `environment.json`,
-    `metrics.jsonl` (flushed line by line), `summary.json`, `summary.md`, figures, `error.txt` of a failure.
+    `metrics.jsonl` (flushed line by line), `summary.json`, `summary.md`, figures with their data, `error.txt` of a
+    failure.
+
+    A run that goes on with another (`resumes`) keeps its name, unless `run_name` gives it a new one, and takes its
+    place: the directory of the earlier attempt is kept in `earlier/` of this one's.
 
     Attributes:
         directory: where the files are now; the final place once the block has ended.
+        resumes: the directory of the run that this one goes on with, or None.
+        tiny: whether the run is only to show that everything works; it is labelled so, and quiet.
         failure: the reason that `failed` was given, or None.
     """
 
@@ -47,11 +49,17 @@ class Recorder:
         *,
         output_dir: str | os.PathLike = "results",
         run_name: str | None = None,
+        resumes: pathlib.Path | None = None,
+        tiny: bool = False,
     ):
         self.experiment, self.config = experiment, config
-        self.run = _default_run_name() if run_name is None else _checked_run_name(run_name)
-        self._parent = pathlib.Path(output_dir) / experiment
-        self.directory = self._parent / f".{self.run}.partial"
+        self.tiny = tiny or (resumes is not None and reports.was_tiny(resumes))
+        if run_name is not None:
+            self.run = directories.checked_run_name(run_name)
+        else:
+            self.run = directories.name_of(resumes.resolve().name) if resumes else directories.default_run_name()
+        self._output_dir = pathlib.Path(output_dir)
+        self._place = directories.Workplace(self._output_dir / experiment, self.run, resumes)
         self._rows: list[reports.Row] = []
         self._notes: list[str] = []
         self._tables: list[dict[str, Any]] = []
@@ -62,21 +70,30 @@ class Recorder:
         self._to_go_on: str | None = None
         self.failure: str | None = None
 
-    def __enter__(self) -> "Recorder":
-        from rich.console import Console
+    @property
+    def directory(self) -> pathlib.Path:
+        return self._place.directory
 
-        console = Console(highlight=False)
-        # Without a terminal there is no width to keep to, and rich would cut tables at 80 columns.
-        self._console = console if console.is_terminal else Console(highlight=False, width=200)
+    @property
+    def resumes(self) -> pathlib.Path | None:
+        return self._place.resumes
+
+    def __enter__(self) -> "Recorder":
+        self._console = terminal.make_console()
         self._start = time.perf_counter()
         try:
-            self._environment = reports.environment()
+            self._environment = reports.environment() | {"tiny": self.tiny}
         except RuntimeError as error:
             raise UsageError(f"JAX found no device to run on: {error}") from error
-        self._make_directory()
-        self._write("config.json", reports.plain(self.config))
-        self._write("environment.json", self._environment)
-        self.say(f"{self.experiment}: {reports.format_machine(self._environment)}")
+        self._place.open()
+        try:
+            self._write("config.json", reports.plain(self.config))
+            self._write("environment.json", self._environment)
+            label = " (a tiny run)" if self.tiny else ""
+            self.say(f"{self.experiment}{label}: {reports.format_machine(self._environment)}")
+        except BaseException:
+            self._place.remove()
+            raise
         return self
 
     def __exit__(self, kind, error, trace) -> None:
@@ -85,7 +102,7 @@ class Recorder:
         described = {"config.json", "environment.json"}
         recorded = self._rows or self._notes or {path.name for path in self.directory.iterdir()} > described
         if isinstance(error, UsageError) and not recorded:
-            self._remove()
+            self._place.remove()
         elif error is None:
             self._finish("failed" if self.failure else "complete", self.failure)
             self._show()
@@ -165,10 +182,11 @@ class Recorder:
         self.failure = reason
 
     def figure(self, figure: Any, name: str) -> pathlib.Path:
-        """Writes a matplotlib figure as `NAME.png`, its title also as the file's `Title`."""
+        """Writes a matplotlib figure as `NAME.png`, its title also as the file's `Title`, and its data as CSV."""
+        from experiments.harness import figures
+
         path = self.path(name.removesuffix(".png") + ".png")
-        title = " ".join(figure.get_suptitle().split())
-        figure.savefig(path, metadata={"Software": None, "Title": title})
+        figures.save(figure, path, footer=verdicts.TINY_NOTICE if self.tiny else "")
         self._figures.append(path.relative_to(self.directory).as_posix())
         return path
 
@@ -191,43 +209,26 @@ class Recorder:
         yield timer
         timer.seconds = time.perf_counter() - start
         self._timings[name] = self._timings.get(name, 0.0) + timer.seconds
-        self.say(f"{name}: {reports.format_duration(timer.seconds)}")
+        if not self.tiny:
+            self.say(f"{name}: {reports.format_duration(timer.seconds)}")
 
     def progress(self, total: int, description: str, unit: str = "steps") -> Progress:
         """A context manager with `advance(amount, note="")`, to be called between jitted chunks."""
-        return Progress(total, description, unit)
+        return Progress(total, description, unit, quiet=self.tiny)
 
     def say(self, text: str) -> None:
         """Prints a line for the person who watches."""
         self._console.print(text, markup=False)
 
-    def _make_directory(self) -> None:
-        try:
-            for path in (self._parent / self.run, self.directory):
-                if path.exists():
-                    raise UsageError(f"--run-name {self.run}: {path} exists already; choose another name")
-            ancestors = [self._parent, *self._parent.parents]
-            self._made = [path for path in ancestors if not path.exists()]
-            self.directory.mkdir(parents=True)
-        except OSError as error:
-            raise UsageError(f"--output-dir: cannot make {self.directory}: {error.strerror}") from error
-
-    def _remove(self) -> None:
-        shutil.rmtree(self.directory)
-        for path in self._made:
-            with contextlib.suppress(OSError):  # another run may have begun there
-                path.rmdir()
-
     def _finish(self, status: str, error: str | None) -> None:
         seconds = time.perf_counter() - self._start
         summary = {"experiment": self.experiment, "run": self.run, "status": status, "error": error}
         summary |= {"seconds": seconds, "timings": self._timings, "notes": self._notes, "rows": self._rows}
-        summary |= {"tables": self._tables}
+        summary |= {"tables": self._tables, "tiny": self.tiny}
         self._write("summary.json", summary)
         page = reports.summary_markdown(summary, self._environment, self._figures)
         self.path("summary.md").write_text(page, encoding="utf-8")
-        final = self._parent / (self.run if status == "complete" else f"{self.run}-incomplete")
-        self.directory = self.directory.rename(_free(final))
+        self._place.close(status == "complete", resumable=self._to_go_on is not None)
 
     def _finish_early(self, error: BaseException) -> None:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -240,7 +241,7 @@ class Recorder:
         self._finish("interrupted" if stopped else "failed", reason)
         error.add_note(f"The run is incomplete; what it had recorded is in {self.directory}")
         if self._to_go_on and not isinstance(error, UsageError):
-            elsewhere = self._parent.parent
+            elsewhere = self._output_dir
             place = "" if elsewhere == pathlib.Path("results") else f" --output-dir {shlex.quote(str(elsewhere))}"
             error.add_note(f"To go on: {self._to_go_on} {shlex.quote(str(self.directory))}{place}")
 
@@ -250,43 +251,13 @@ class Recorder:
 
     def _show(self) -> None:
         for table, numeric in zip(self._tables, self._numeric, strict=True):
-            self._show_table(table["title"], table["headers"], table["lines"], right=numeric)
+            terminal.show_table(self._console, table["title"], table["headers"], table["lines"], right=numeric)
         if self._rows and not self._tables:
             headers, cells = reports.table(self._rows)
-            self._show_table("", headers, cells, right=reports.NUMERIC)
-        for note in self._notes:
-            self.say(f"note: {note}")
+            terminal.show_table(self._console, "", headers, cells, right=reports.NUMERIC)
+        if self.tiny:
+            self.say(verdicts.TINY_NOTICE)
+        else:
+            for note in self._notes:
+                self.say(f"note: {note}")
         self.say(f"files: {self.directory}")
-
-    def _show_table(
-        self, title: str, headers: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[str]
-    ) -> None:
-        from rich.table import Table
-        from rich.text import Text
-
-        shown = Table(box=None, pad_edge=False, header_style="bold")
-        for header in headers:
-            numeric = header in right
-            shown.add_column(header, justify="right" if numeric else "left", no_wrap=numeric)
-        for line in cells:
-            shown.add_row(*map(Text, line))
-        self._console.print(Text(title, style="bold"), shown, "", sep="\n")
-
-
-def _default_run_name() -> str:
-    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def _checked_run_name(name: str) -> str:
-    if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|\0') or name.endswith("-incomplete"):
-        raise UsageError(
-            f"--run-name {shlex.quote(name)}: must be a plain directory name that neither begins with a dot "
-            "nor ends with -incomplete"
-        )
-    return name
-
-
-def _free(path: pathlib.Path) -> pathlib.Path:
-    """`path`, or the first of `path-2`, `path-3`, … that does not exist."""
-    candidates = [path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 1000))]
-    return next(candidate for candidate in candidates if not candidate.exists())

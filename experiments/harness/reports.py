@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import importlib.metadata
+import json
 import math
 import os
 import pathlib
@@ -31,28 +32,42 @@ PROVENANCE = {
     "own": "It is a reference, which was computed independently of this code and never published.",
 }
 PROVENANCE_MARKS = {"code": " (code)", "card": " (quoted)", "mem": " (unverified)", "own": " (reference)"}
+
 PACKAGES = ("pgjax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "numpy")
 
 
-def format_number(value: float | None, stderr: float | None = None) -> str:
-    """`0.0123 ± 0.0004`: the error to two digits up to 35, else to one, the value to the same place.
+def format_number(value: float | None, stderr: float | None = None, *, digits: int = 5) -> str:
+    """The one form of our numbers, in tables, figures, notes and pages: `0.0123 ± 0.0004`, `(4.5 ± 1.4)e5`.
 
-    Without a standard error (None, or NaN: that of one run) five significant digits; powers of ten from 10⁶ and below
-    10⁻⁴; empty for None.
+    The error has two digits up to 35, else one, and the value ends at the same place. Without a standard error (None,
+    or NaN: that of one run) the value has `digits` significant digits. Powers of ten from 10⁵ and below 10⁻⁴; empty
+    for None.
     """
     if value is None:
         return ""
     if stderr is None or math.isnan(stderr):
-        return f"{value:.5g}"
+        return _significant(value, digits)
     size = abs(value) + stderr
     if not math.isfinite(size) or stderr <= 1e-9 * size:
-        return f"{value:.5g} ± {stderr:.1g}"
-    power = 0 if 1e-4 <= size < 1e6 else math.floor(math.log10(size))
+        return f"{_significant(value, digits)} ± {_significant(stderr, 1)}"
+    power = 0 if 1e-4 <= size < 1e5 else math.floor(math.log10(size))
     value, stderr = value / 10**power, stderr / 10**power
     exponent = math.floor(math.log10(stderr))
-    decimals = max(0, (stderr < 3.55 * 10**exponent) - exponent)
-    text = f"{value:.{decimals}f} ± {stderr:.{decimals}f}"
+    places = (stderr < 3.55 * 10**exponent) - exponent
+    value, stderr = round(value, places) + 0.0, round(stderr, places)  # + 0.0: −0 becomes 0
+    text = f"{value:.{max(places, 0)}f} ± {stderr:.{max(places, 0)}f}"
     return f"({text})e{power}" if power else text
+
+
+def format_interval(low: float, high: float, *, digits: int = 5) -> str:
+    """`0.98 to 1.02`; empty where there is no interval."""
+    return f"{_significant(low, digits)} to {_significant(high, digits)}" if math.isfinite(low + high) else ""
+
+
+def _significant(value: float, digits: int) -> str:
+    """`value` to that many digits: `123.46`, `1.2346e5`, `1e-7`."""
+    mantissa, _, exponent = f"{value + 0.0:.{digits}g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -104,6 +119,7 @@ def summary_markdown(summary: Mapping[str, Any], environment: Mapping[str, Any],
         f"- took: {format_duration(summary['seconds'])}\n"
         f"- machine: {format_machine(environment)}\n"
         f"- commit: {commit}{changed}",
+        f"**{verdicts.TINY_NOTICE}**" if summary["tiny"] else "",
         *(f"{made['title']}\n\n{markdown_table(made['headers'], made['lines'])}" for made in summary["tables"]),
         markdown_table(*table(rows)) if rows else "No rows were recorded.",
         "\n".join(f"- {note}" for note in summary["notes"]),
@@ -183,6 +199,14 @@ def environment() -> dict[str, Any]:
         "enable_x64": jax.config.jax_enable_x64,
         "prng": jax.config.jax_default_prng_impl,
     }
+
+
+def was_tiny(directory: pathlib.Path) -> bool:
+    """Whether the run in a directory was a tiny one; False where nothing readable says so."""
+    try:
+        return json.loads((directory / "environment.json").read_text(encoding="utf-8")).get("tiny") is True
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _version(package: str) -> str | None:

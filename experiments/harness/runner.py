@@ -12,11 +12,14 @@
     def plot(results, recorder): ...
 
     if __name__ == "__main__":
-        runner.main(__file__, __doc__, Config, run, plot)
+        runner.main(__file__, __doc__, Config, run, plot, tiny=TINY)
+
+A folder's `__main__.py` calls `runner.start(package)`, which finds all of these, and `TINY`, in the package.
 
 Exit codes: 0 done, 1 failed (with a traceback), 2 refused (one line, nothing left behind) or failed in part (one line,
-the rest is kept), 130 and 143 interrupted. Nothing here imports jax before the options have been accepted. Devices and
-the compilation cache (`runtime.py`) are options of every experiment.
+the rest is kept), 130 and 143 interrupted. Nothing here imports jax before the options have been accepted. Every
+experiment has the options of `command_line.py`: figures for a paper, devices, the compilation cache, and --tiny, which
+takes the sizes of the tests.
 """
 
 import contextlib
@@ -25,12 +28,11 @@ import os
 import pathlib
 import signal
 import sys
-import textwrap
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from experiments.harness import runtime
+from experiments.harness import command_line, directories, figures, paper_layout, runtime, terminal
 from experiments.harness.recorder import Recorder, UsageError
 from experiments.harness.reports import format_number
 
@@ -65,22 +67,40 @@ def execute(
     output_dir: str | os.PathLike = "results",
     run_name: str | None = None,
     start: Callable[[], None] = lambda: None,
+    paper: figures.Paper | None = None,
+    tiny: bool = False,
 ) -> pathlib.Path:
     """Validates `config`, runs and plots, and returns the directory of the run.
 
-    `start` is called in between: the configuration has been accepted, and JAX has not started.
+    If `config` has a field `resume`, the path of an earlier run, this run goes on with that one under its name, unless
+    `run_name` gives it another.
+
+    Args:
+        start: called when the configuration has been accepted, and JAX has not started.
+        paper: figures that are wanted for a paper too.
+        tiny: whether the run is only to show that everything works, and is labelled so; an experiment with a field
+            `tiny` of its own says it there.
 
     Raises:
         UsageError: the configuration, the run's name or the output directory is refused; or a part of what was asked
             for failed (`Recorder.failed`), and the rest is in the directory of the run.
     """
+    resumes, tiny = getattr(config, "resume", None), tiny or getattr(config, "tiny", False)
+    if resumes is not None:
+        resumes = directories.found(resumes)
+        config = dataclasses.replace(config, resume=resumes)
     with usage_errors():
         getattr(config, "validate", lambda: None)()
         start()
-    with Recorder(experiment, config, output_dir=output_dir, run_name=run_name) as recorder:
+    with Recorder(experiment, config, output_dir=output_dir, run_name=run_name, resumes=resumes, tiny=tiny) as recorder:
+        if recorder.resumes != resumes:  # a killed run's directory has another name now
+            config = dataclasses.replace(config, resume=recorder.resumes)
         results = run(config, recorder)
         if plot is not None:
             plot(results, recorder)
+            if paper is not None and paper.formats:
+                with paper_layout.for_paper(paper.width):
+                    plot(results, figures.PaperCopies(recorder, paper))
     if recorder.failure is not None:
         raise UsageError(recorder.failure)
     return recorder.directory
@@ -88,81 +108,65 @@ def execute(
 
 def main(
     file: str,
-    description: str,
+    description: str | None,
     config_type: type,
     run: Callable[[Any, Recorder], Any],
     plot: Callable[[Any, Recorder], None] | None = None,
     *,
     arguments: Sequence[str] | None = None,
     cache: bool = True,
+    tiny: Any = None,
 ) -> None:
     """The command line of the experiment in `file`: every field of `config_type` is an option.
 
     Args:
+        description: the header of the experiment, its docstring; None (`python -OO`) reads it from `file`.
         cache: whether compiled programs are kept on disk, unless the command line says otherwise.
+        tiny: the configuration that --tiny takes.
 
     Raises:
         SystemExit: with the exit codes above, unless all went well or an exception explains itself.
     """
     name = question_of(file)
     program = f"python -m experiments.{name}"
-    options = _parse(program, description, config_type, arguments, cache)
-    start = lambda: runtime.start(options.devices, options.cache)
-    previous = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        execute(name, options.config, run, plot, output_dir=options.output_dir, run_name=options.run_name, start=start)
-    except UsageError as error:
-        _leave(2, [f"{program}: error: {' '.join(str(error).split())}", *getattr(error, "__notes__", [])])
-    except KeyboardInterrupt as error:
-        _leave(130, ["interrupted", *getattr(error, "__notes__", [])])
-    except SystemExit as error:
-        _leave(error.code, ["terminated", *getattr(error, "__notes__", [])])
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    described = command_line.header(file) if description is None else description
+    with terminal.robust_output():
+        options = command_line.parse(program, described, config_type, arguments, cache=cache, tiny=tiny)
+        previous = signal.signal(signal.SIGTERM, _terminate)
+        try:
+            execute(
+                name,
+                options.config,
+                run,
+                plot,
+                output_dir=options.output_dir,
+                run_name=options.run_name,
+                start=lambda: runtime.start(options.devices, options.cache),
+                paper=options.paper,
+                tiny=options.tiny,
+            )
+        except UsageError as error:
+            _leave(2, [f"{program}: error: {' '.join(str(error).split())}", *getattr(error, "__notes__", [])])
+        except KeyboardInterrupt as error:
+            _leave(130, ["interrupted", *getattr(error, "__notes__", [])])
+        except SystemExit as error:
+            _leave(error.code, ["terminated", *getattr(error, "__notes__", [])])
+        finally:
+            signal.signal(signal.SIGTERM, previous)
 
 
 def start(question: types.ModuleType, *, arguments: Sequence[str] | None = None, cache: bool = True) -> None:
-    """`main` for a question that is a folder: its package has `Config`, `run` and, where it draws, `plot`."""
-    plot = getattr(question, "plot", None)
-    main(question.__file__, question.__doc__, question.Config, question.run, plot, arguments=arguments, cache=cache)
+    """`main` for a question that is a folder: its package has `Config` and `run`, and it may have `plot` and `TINY`."""
+    plot, tiny = (getattr(question, name, None) for name in ("plot", "TINY"))
+    header, of = question.__doc__, question.Config
+    main(question.__file__, header, of, question.run, plot, arguments=arguments, cache=cache, tiny=tiny)
 
 
 def question_of(file: str) -> str:
     """The name of a question by its file: `experiments/NAME.py`, or a file of the folder `experiments/NAME/`."""
     path = pathlib.Path(file)
     return path.parent.name if path.stem in ("__init__", "__main__") else path.stem
-
-
-def _parse(program: str, description: str, config_type: type, arguments: Sequence[str] | None, cache: bool) -> Any:
-    import tyro
-
-    help_of = {
-        "output_dir": "Results go to OUTPUT_DIR/EXPERIMENT/RUN_NAME.",
-        "run_name": "The run's name; None: date, time and a short id.",
-        "devices": "How many devices; None: all accelerators, or one CPU device for each core.",
-        "cache": f"Keep compiled programs on disk, here in {runtime.cache_place()}.",
-    }
-    fields = {
-        "output_dir": (pathlib.Path, pathlib.Path("results")),
-        "run_name": (str | None, None),
-        "devices": (int | None, None),
-        "cache": (bool, cache),
-    }
-    options = dataclasses.make_dataclass(
-        "Options",
-        [("config", tyro.conf.OmitArgPrefixes[config_type], config_type())]
-        + [
-            (name, Annotated[kind, tyro.conf.arg(help=help_of[name])], default)
-            for name, (kind, default) in fields.items()
-        ],
-    )
-    return tyro.cli(options, prog=program, description=_help_text(description), args=arguments)
-
-
-def _help_text(description: str) -> str:
-    """An experiment's header as tyro prints it line by line: it joins to the line before what begins with a letter."""
-    title, _, rest = description.strip().partition("\n")
-    return f"{title}\n\n{textwrap.indent(rest.strip(), ' ')}" if rest.strip() else title
 
 
 def _terminate(signal_number: int, frame: Any) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 import jax
 
 from experiments.harness import reports, runner, verdicts
-from experiments.papers import marked, page, processes
+from experiments.papers import page, processes
 
 # In the order of the page: module → what differs from its default, where it has more than its paper asks for.
 MODULES: dict[str, dict[str, Any]] = {
@@ -118,9 +118,9 @@ def in_this_process(left: dict[str, Any], recorder: runner.Recorder, tiny: bool)
         recorder.say(f"[{index + 1} of {len(left)}] {name}")
         module = importlib.import_module(f"experiments.{name}")
         plot, output = getattr(module, "plot", None), recorder.path(f"{name}/output.txt")
-        place = {"output_dir": recorder.directory, "run_name": RUN}
+        place = {"output_dir": recorder.directory, "run_name": RUN, "tiny": tiny}
         try:
-            with output.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file), marked.tiny(tiny):
+            with output.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
                 ran[name] = runner.execute(name, options, module.run, plot, **place)
         except Exception:
             recorder.say(output.read_text(encoding="utf-8") + traceback.format_exc())
@@ -134,9 +134,8 @@ def in_processes(
     ran = dict.fromkeys(left)
     cache = [] if jax.config.jax_enable_compilation_cache else ["--no-cache"]
     place = ["--output-dir", recorder.directory.resolve(), "--run-name", RUN, "--devices", "1", *cache]
-    start = [sys.executable] + ["-m", "experiments.papers.marked"] * tiny
     commands = {
-        name: [*start, *page.arguments(name, reports.plain(options)), *map(str, place)]
+        name: [sys.executable, *page.arguments(name, reports.plain(options), tiny=tiny), *map(str, place)]
         for name, options in left.items()
     }
     outputs = {name: recorder.path(f"{name}/output.txt") for name in left}
@@ -170,8 +169,6 @@ def run(config: Config, recorder: runner.Recorder) -> list[page.Found]:
     config = resumed(config)
     recorder.path("config.json").write_text(json.dumps(reports.plain(config)), encoding="utf-8")
     recorder.resumable()
-    if config.tiny:
-        recorder.say(verdicts.TINY_NOTICE)
     ran = reproduce(config, recorder)
     found = [page.load(directory) for directory in ran.values() if directory is not None]
     failed = [name for name, directory in ran.items() if directory is None]

@@ -57,14 +57,19 @@ def load(directory: pathlib.Path) -> Found:
         summary=summary,
         figures=figures,
         environment=read("environment.json"),
-        command=shlex.join(["python", *arguments(summary["experiment"], read("config.json"))]),
+        command=shlex.join(["python", *arguments(summary["experiment"], read("config.json"), tiny=summary["tiny"])]),
     )
 
 
-def arguments(name: str, config: Mapping[str, Any]) -> list[str]:
-    """What Python is given to run a module with this configuration: `-m experiments.NAME`, and what is not default."""
-    default = reports.plain(importlib.import_module(f"experiments.{name}").Config())
-    words = ["-m", f"experiments.{name}"]
+def arguments(name: str, config: Mapping[str, Any], *, tiny: bool = False) -> list[str]:
+    """What Python is given to run a module with this configuration: `-m experiments.NAME`, and what is not default.
+
+    Args:
+        tiny: whether the run is a tiny one; then `--tiny` is given, and what differs from the module's tiny size.
+    """
+    module = importlib.import_module(f"experiments.{name}")
+    default = reports.plain(module.TINY if tiny else module.Config())
+    words = ["-m", f"experiments.{name}", *["--tiny"] * tiny]
     for key, value in config.items():
         if value != default.get(key):
             option = key.replace("_", "-")

@@ -1,5 +1,6 @@
 """Going on with a run of `experiments.train`: where it lies, its options, its state and what it had measured."""
 
+import glob
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ def find(path: pathlib.Path) -> pathlib.Path:
     Raises:
         ValueError: if none of them holds a run that can go on.
     """
-    others = [*path.parent.glob(f"{path.name}-incomplete*"), path.with_name(f".{path.name}.partial")]
+    others = [*path.parent.glob(f"{glob.escape(path.name)}-incomplete*"), path.with_name(f".{path.name}.partial")]
     others = [other for other in others if (other / OPTIONS).is_file()]
     if (path / OPTIONS).is_file():
         return path

@@ -16,7 +16,7 @@ import types
 import pytest
 
 from experiments import papers as all_papers
-from experiments.harness import plots, reports, runner
+from experiments.harness import command_line, plots, reports, runner
 from experiments.harness import targets as papers
 from experiments.harness.targets import Above, Digits, Measured, Near, Target, Within
 from experiments.papers import page, processes
@@ -216,8 +216,9 @@ def test_a_modules_command_says_exactly_what_runs(name, full):
     options = all_papers.config_of(module, name, all_papers.Config(tiny=not full, full=full))
     words = page.arguments(name, reports.plain(options))
     assert words[:2] == ["-m", f"experiments.{name}"]
-    parsed = runner._parse("", "A paper.", module.Config, [*words[2:], "--devices", "1", "--no-cache"], cache=True)
-    assert parsed.config == options and parsed.devices == 1 and parsed.cache is False
+    asked = [*words[2:], "--devices", "1", "--no-cache", *["--tiny"] * (not full)]
+    parsed = command_line.parse("", "A paper.", module.Config, asked, tiny=module.TINY)
+    assert parsed.config == options and parsed.devices == 1 and parsed.cache is False and parsed.tiny is not full
 
 
 def test_commands_run_a_few_at_once_and_say_how_they_end(tmp_path):
@@ -313,7 +314,7 @@ def test_the_page_holds_every_figure_and_fetches_nothing(tmp_path, two_modules):
     commit = json.loads((directory / "environment.json").read_text())["commit"]
     assert str(commit or "not from a git checkout") in page
     assert "in a quotation of it: 2. Remembered numbers: 2. Claims that name no number: 2." in page
-    assert "python -m experiments.<wbr>first --runs 1</code>" in page
+    assert "python -m experiments.<wbr>first --tiny</code>" in page
 
 
 def test_a_tiny_run_claims_nothing_and_says_so(tmp_path, two_modules, capsys):
@@ -325,8 +326,10 @@ def test_a_tiny_run_claims_nothing_and_says_so(tmp_path, two_modules, capsys):
     assert page.count('<span class="badge neutral">3 not judged, 1 not measured</span>') == 4
     assert "differs" not in page and "class='bad'" not in page
     shown = capsys.readouterr().out.splitlines()
-    assert shown[1].startswith("This is a tiny run.") and len(shown) < 20
-    assert sum("3 not judged, 1 not measured" in line for line in shown) == 2 and "report.html" in shown[-2]
+    assert sum(line.startswith("This is a tiny run.") for line in shown) == 1 and len(shown) < 20
+    assert sum("3 not judged, 1 not measured" in line for line in shown) == 2 and any(
+        "report.html" in line for line in shown
+    )
     printed = (directory / "first" / "output.txt").read_text()
     assert "v*" in printed and not any("v*" in line for line in shown)
 

@@ -95,6 +95,7 @@ def test_a_complete_run_has_all_its_files(finished):
         "summary.json",
         "summary.md",
         "curve.png",
+        "curve.csv",
         "data/extra.txt",
     }
     assert [path.name for path in finished.parent.iterdir()] == ["one"]
@@ -144,7 +145,7 @@ def test_the_page_shows_table_notes_and_figures(finished):
     assert "-11.6 (unverified)" in page and "remembered" in page
     assert "- The published value was measured otherwise." in page
     assert "![curve.png](curve.png)" in page
-    assert "verdict" not in page  # a column without entries is left out
+    assert "| verdict" not in page  # a column without entries is left out
 
 
 def test_the_command_line_runs_and_reports(tmp_path, capsys):

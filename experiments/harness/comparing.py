@@ -1,0 +1,244 @@
+"""Runs side by side: their tables with what differs marked, their options, and their learning curves on one figure."""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.harness import figures, paper_layout, reports, runs, terminal
+from experiments.harness.directories import LONGEST_NAME
+from experiments.harness.runs import Run
+
+ERRORS = 3.0  # standard errors of a difference beyond which it is marked
+MARK = " *"
+EXACT = 1e-9  # how far apart numbers without an error may be, relative to those above 1
+TIMES = ("steps", "episodes", "update", "updates", "step")  # what counts up from the start of a run
+MOST_PANELS = 6
+
+
+class Curve(NamedTuple):
+    """A curve of one run: `x [N]`, what is counted on it, and `values [S, N]` of S seeds."""
+
+    clock: str
+    x: np.ndarray
+    values: np.ndarray
+
+
+def compare(chosen: Sequence[Run], output_dir: pathlib.Path, paper: figures.Paper, metrics: Sequence[str] = ()) -> None:
+    """Prints how the runs differ, draws their curves, and says where."""
+    console, names = terminal.make_console(), short_names(chosen)
+    for name, run in zip(names, chosen, strict=True):
+        tiny = " (a tiny run)" if run.summary.get("tiny") else ""
+        console.print(f"{name}: {run.directory}, {run.status}{tiny}", markup=False)
+    console.print()
+    headers, cells = result_table(chosen, names)
+    if cells:
+        terminal.show_table(console, "Results", headers, cells, right=headers[2:])
+        console.print(f"* more than {ERRORS:g} standard errors of the difference, or not equal where both are exact\n")
+    headers, cells = option_table(chosen, names)
+    if cells:
+        terminal.show_table(console, "What differs in their options and machines", headers, cells, right=())
+    else:
+        console.print("Their options and machines do not differ.")
+    path, left_out = draw(chosen, names, output_dir, paper, metrics)
+    if path is None:
+        wanted = " of that name" if metrics else ""
+        console.print(f"The runs have no learning curve{wanted} in common.", markup=False)
+    else:
+        console.print(f"curves: {path}", markup=False)
+    if left_out:
+        console.print(f"not drawn, unless --metrics names them: {'; '.join(left_out)}", markup=False)
+
+
+def short_names(chosen: Sequence[Run]) -> list[str]:
+    """The runs' names, with the experiment's, or the whole path, where that is needed to tell them apart."""
+    for name in (lambda run: run.name, lambda run: f"{run.experiment}/{run.name}", lambda run: str(run.directory)):
+        names = [name(run) for run in chosen]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+
+
+def result_table(chosen: Sequence[Run], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """*quantity | variant | A | B | B − A | …*: every run's number, and how far the later ones are from the first."""
+    tables = [_keyed(runs.rows(run.summary)) for run in chosen]
+    keys = list(dict.fromkeys(key for table in tables for key in table))
+    headers = ["quantity", "variant", names[0]]
+    for name in names[1:]:
+        headers += [name, f"{name} − {names[0]}"]
+    cells = []
+    for key in keys:
+        first, *others = (table.get(key) for table in tables)
+        line = [key[0], key[1] or "", _number(first)]
+        for other in others:
+            line += [_number(other), difference(first, other)]
+        cells.append(line)
+    return headers, cells
+
+
+def _keyed(rows: Sequence[reports.Row]) -> dict[tuple[str, str | None, int], reports.Row]:
+    """Rows by their quantity and variant, and by how many of the same name stand before them."""
+    keyed: dict[tuple[str, str | None, int], reports.Row] = {}
+    for row in rows:
+        key = (row["quantity"], row["variant"])
+        keyed[(*key, sum(other[:2] == key for other in keyed))] = row
+    return keyed
+
+
+def _number(row: reports.Row | None) -> str:
+    return "" if row is None else reports.format_number(row["ours"], row["stderr"])
+
+
+def difference(first: reports.Row | None, other: reports.Row | None) -> str:
+    """`other` − `first` with its error, as of independent numbers, and a mark where it is beyond `ERRORS` of them."""
+    if first is None or other is None or first["ours"] is None or other["ours"] is None:
+        return ""
+    gap, stderr = other["ours"] - first["ours"], math.hypot(first["stderr"] or 0.0, other["stderr"] or 0.0)
+    slack = ERRORS * stderr if stderr > 0 else EXACT * max(1.0, abs(first["ours"]))
+    if abs(gap) <= slack and stderr == 0:
+        return "0"
+    return reports.format_number(gap, stderr or None) + MARK * (not abs(gap) <= slack)
+
+
+def option_table(chosen: Sequence[Run], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Options and facts about the machine that are not the same in all runs."""
+    about = [_settings(run) for run in chosen]
+    keys = dict.fromkeys(key for each in about for key in each)
+    lines = [[key, *(_word(each.get(key)) for each in about)] for key in keys]
+    return ["option", *names], [line for line in lines if len(set(line[1:])) > 1]
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """`config.json`, the values that presets filled in (`options.json`), and what the machine was."""
+    config, options, environment = (
+        runs.read_json(run.directory / name) for name in ("config.json", "options.json", "environment.json")
+    )
+    versions = environment.get("versions")
+    machine = {key: environment.get(key) for key in ("commit", "device_kind", "device_count", "enable_x64")}
+    machine |= {f"{name} version": version for name, version in (versions or {}).items() if isinstance(versions, dict)}
+    return config | options | machine
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_word, value))
+    return "" if value is None else str(value)
+
+
+def draw(
+    chosen: Sequence[Run],
+    names: Sequence[str],
+    output_dir: pathlib.Path,
+    paper: figures.Paper,
+    wanted: Sequence[str] = (),
+) -> tuple[pathlib.Path | None, list[str]]:
+    """The learning curves on one figure: PNG, data, and what `paper` asks for.
+
+    Args:
+        wanted: words of which a curve's name has one; the first `MOST_PANELS` curves if there are none.
+
+    Returns:
+        (the file, the curves that are not on it); (None, what there is) if the runs share none that is wanted.
+    """
+    tables = [curves(run.directory / "metrics.jsonl") for run in chosen]
+    clock = lambda table, name: table[name].clock if name in table else None
+    shared = [name for name in tables[0] if len({clock(table, name) for table in tables}) == 1]
+    flat = lambda name: all(np.ptp(np.nan_to_num(table[name].values)) == 0 for table in tables)
+    shared.sort(key=lambda name: ("return" not in name, flat(name)))
+    kept = [name for name in shared if not wanted or any(word in name for word in wanted)]
+    kept = kept if wanted else kept[:MOST_PANELS]
+    left_out = [name for name in shared if name not in kept]
+    if not kept:
+        return None, left_out
+    # The same runs give the same figure, which may take the place of an earlier one.
+    path = output_dir / f"compare-{'-'.join(names).replace('/', '-')[:LONGEST_NAME]}.png"
+    made = lambda: _figure(tables, names, kept)
+    figures.save(made(), path)
+    if paper.formats:
+        with paper_layout.for_paper(paper.width):
+            figures.save_for_paper(made(), path, paper)
+    return path, left_out
+
+
+def _figure(tables: Sequence[Mapping[str, Curve]], names: Sequence[str], kept: Sequence[str]) -> Any:
+    from experiments.harness import plots
+
+    columns = min(len(kept), 2)
+    rows = math.ceil(len(kept) / columns)
+    figure, panels = plots.figure(
+        " beside ".join(names),
+        "One line a run: the mean over its seeds and its sweep; 95 % t bands where there are several.",
+        rows=rows,
+        columns=columns,
+        width=6.5 * columns,
+        height=1.0 + 3.4 * rows,
+    )
+    panels = np.ravel(panels)
+    colour_of = plots.colours(names)
+    for axes, kind in zip(panels, kept, strict=False):
+        ends = {}
+        for name, table in zip(names, tables, strict=True):
+            curve = table[kind]
+            ends |= plots.learning_curves(axes, curve.x, {name: curve.values}, colour_of=colour_of, named=False)
+        axes.set(xlabel=tables[0][kind].clock.replace("_", " "), ylabel=kind.replace("_", " "))
+        plots.label_ends(axes, ends)
+    for spare in panels[len(kept) :]:
+        spare.set_visible(False)
+    return figure
+
+
+def curves(path: pathlib.Path) -> dict[str, Curve]:
+    """The curves of a `metrics.jsonl`: of every number, or list of numbers over seeds, and of every variant.
+
+    Lines that have the same words in them belong together. What is no sequence in time has no curve: one line alone, or
+    lines of which no number of `TIMES` grows. Lines that are not whole or no object are left out.
+    """
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for record in _records(path):
+        groups.setdefault(tuple(str(value) for value in record.values() if isinstance(value, str)), []).append(record)
+    found = {}
+    for words, records in groups.items():
+        columns = _columns(records)
+        times = [name for name in TIMES if name in columns]
+        clock = next((name for name in times if (np.diff(columns[name].mean(axis=0)) > 0).all()), None)
+        if len(records) < 2 or (times and clock is None):
+            continue
+        count = np.arange(1, len(records) + 1)
+        x = count if clock is None else columns[clock].mean(axis=0)
+        for name in columns.keys() - set(TIMES):
+            key = ", ".join((name, *words))
+            found[key] = Curve(clock=clock or "line of metrics.jsonl", x=x, values=columns[name])
+    return dict(sorted(found.items()))
+
+
+def _columns(records: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Name → `[S, N]` of what is a number, or a list of S numbers, in all N records."""
+    found = {}
+    for name in records[0]:
+        values = [np.atleast_1d(_numbers(record.get(name))) for record in records]
+        if all(value.shape == values[0].shape and value.size for value in values):
+            found[name] = np.stack(values, axis=1)
+    return found
+
+
+def _numbers(value: Any) -> np.ndarray:
+    """A number, or a list of them, as floats; null is NaN. Anything else is empty."""
+    items = value if isinstance(value, list) else [value]
+    if not all(item is None or (isinstance(item, int | float) and not isinstance(item, bool)) for item in items):
+        return np.zeros(0)
+    return np.array([np.nan if item is None else item for item in items], float)
+
+
+def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            yield value

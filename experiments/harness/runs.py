@@ -1,0 +1,200 @@
+"""The runs that lie under `results/`: what each was, how it ended, and what it found; damaged ones are named too."""
+
+import datetime
+import difflib
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from experiments.harness import directories, reports, terminal
+from experiments.harness.directories import UsageError
+
+STATUSES = ("complete", "failed", "interrupted", "running", "killed", "damaged")
+HEADERS = ("run", "experiment", "date", "status", "took", "headline")
+# A directory with one of these is that of a run, whatever else is in it.
+SIGNS = ("config.json", "environment.json", "summary.json", "options.json", "metrics.jsonl")
+
+
+class Run(NamedTuple):
+    """A run as its directory tells of it.
+
+    Attributes:
+        name, experiment, directory: where it is.
+        date: when it began, or when its directory was changed if no file says so; with a time zone.
+        status: one of `STATUSES`.
+        seconds: how long it took; None if it has not ended.
+        headline: its first result, or what is wrong with it.
+        summary: `summary.json`, or nothing.
+    """
+
+    name: str
+    experiment: str
+    directory: pathlib.Path
+    date: datetime.datetime
+    status: str
+    seconds: float | None
+    headline: str
+    summary: Mapping[str, Any]
+
+
+def find(output_dir: pathlib.Path) -> list[Run]:
+    """Every run under `output_dir`, newest first.
+
+    Raises:
+        UsageError: the directory cannot be read.
+    """
+    try:
+        return sorted((read(path) for path in _directories(output_dir)), key=lambda run: run.date, reverse=True)
+    except OSError as error:
+        raise UsageError(f"--output-dir {output_dir}: {error.strerror}") from error
+
+
+def _directories(output_dir: pathlib.Path) -> Iterator[pathlib.Path]:
+    """`OUTPUT_DIR/EXPERIMENT/RUN`, and what lies directly in `OUTPUT_DIR` and looks like a run."""
+    for outer in sorted(output_dir.iterdir()):
+        if not outer.is_dir():
+            continue
+        if any((outer / sign).is_file() for sign in SIGNS):
+            yield outer
+            continue
+        yield from (inner for inner in sorted(outer.iterdir()) if inner.is_dir())
+
+
+def read(directory: pathlib.Path) -> Run:
+    """One run; whatever is missing or damaged is said in its headline."""
+    wrong: list[str] = []
+    unfinished = directory.name.startswith(".") and directory.name.endswith(".partial")
+    summary = {} if unfinished else read_json(directory / "summary.json", wrong)
+    environment = read_json(directory / "environment.json", wrong)
+    if unfinished:
+        status = "running" if directories.is_running(directory) else "killed"
+    else:
+        status = summary.get("status") if summary.get("status") in STATUSES else "damaged"
+        if summary and status == "damaged":
+            wrong.append(f"summary.json names no status, but {summary.get('status')!r}")
+    if wrong and not unfinished:
+        status = "damaged"
+    seconds = summary.get("seconds")
+    return Run(
+        name=directory.name if not unfinished else directories.name_of(directory.name),
+        experiment=str(summary.get("experiment") or directory.parent.name),
+        directory=directory,
+        date=_date(environment.get("date"), directory),
+        status=status,
+        seconds=float(seconds) if isinstance(seconds, int | float) else None,
+        headline="; ".join(wrong) if wrong else _headline(directory, summary),
+        summary=summary,
+    )
+
+
+def read_json(path: pathlib.Path, wrong: list[str] | None = None) -> dict[str, Any]:
+    """The object in a file; or nothing, and `wrong` says why."""
+    wrong = [] if wrong is None else wrong
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        wrong.append(f"{path.name} is missing")
+    except (OSError, ValueError, RecursionError) as error:
+        wrong.append(f"{path.name} cannot be read ({type(error).__name__})")
+    else:
+        if isinstance(value, dict):
+            return value
+        wrong.append(f"{path.name} holds no object")
+    return {}
+
+
+def _date(text: Any, directory: pathlib.Path) -> datetime.datetime:
+    try:
+        return datetime.datetime.fromisoformat(text).astimezone()
+    except (TypeError, ValueError):
+        return datetime.datetime.fromtimestamp(directory.stat().st_mtime).astimezone()
+
+
+def _headline(directory: pathlib.Path, summary: Mapping[str, Any]) -> str:
+    """What a reader would ask first: the paper's best-known numbers, or the first row, or why it failed."""
+    label = "tiny; " if summary.get("tiny") else ""
+    if summary.get("error"):
+        return label + str(summary["error"])
+    if (directory / "paper.json").is_file():
+        lines = read_json(directory / "paper.json").get("headline")
+        if isinstance(lines, list) and all(isinstance(line, dict) for line in lines):
+            told = [f"{line.get('quantity')}: {line.get('ours')} ({line.get('verdict')})" for line in lines]
+            if told:
+                return label + "; ".join(told)
+    row = next((row for row in rows(summary) if row["ours"] is not None), None)
+    if row is None:
+        return label.removesuffix("; ")
+    name = ", ".join(filter(None, (row["quantity"], row["variant"])))
+    return f"{label}{name}: {reports.format_number(row['ours'], row['stderr'])}"
+
+
+def rows(summary: Mapping[str, Any]) -> list[reports.Row]:
+    """The rows of a summary with every column, also of older ones that lack some; what is no row is left out."""
+    made = []
+    for row in summary.get("rows") or []:
+        if isinstance(row, dict) and isinstance(row.get("quantity"), str):
+            whole = dict.fromkeys(reports.COLUMNS) | row
+            for name in ("ours", "stderr", "exact", "paper", "seconds"):
+                whole[name] = float(whole[name]) if isinstance(whole[name], int | float) else None
+            made.append(whole)
+    return made
+
+
+def chosen(found: Sequence[Run], experiment: str | None, status: str | None, words: Sequence[str]) -> list[Run]:
+    """The runs of an experiment, with a status, in which every one of `words` occurs.
+
+    Raises:
+        UsageError: no run is one of that experiment.
+    """
+    known = sorted({run.experiment for run in found})
+    if experiment is not None and experiment not in known:
+        raise UsageError(f"--experiment {experiment}: must be one of {', '.join(known) or '(there are no runs)'}")
+    text = lambda run: " ".join((run.name, run.experiment, run.status, run.headline)).lower()
+    return [
+        run
+        for run in found
+        if experiment in (None, run.experiment)
+        and status in (None, run.status)
+        and all(word.lower() in text(run) for word in words)
+    ]
+
+
+def named(found: Sequence[Run], name: str) -> Run:
+    """The run that somebody means: by its path, EXPERIMENT/NAME, NAME, or the first letters of NAME.
+
+    Raises:
+        UsageError: none is meant, or more than one.
+    """
+    path = pathlib.Path(name)
+    if path.is_dir() and any((path / sign).is_file() for sign in SIGNS):
+        return read(path)
+    full = lambda run: f"{run.experiment}/{run.name}"
+    exact = [run for run in found if name in (run.name, full(run))]
+    meant = exact or [run for run in found if run.name.startswith(name) or full(run).startswith(name)]
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        raise UsageError(f"{name}: {len(meant)} runs are called so: {', '.join(map(full, meant[:5]))}; name one")
+    close = difflib.get_close_matches(name, [run.name for run in found], n=3)
+    raise UsageError(f"{name}: no run is called so" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+
+
+def show(found: Sequence[Run], output_dir: pathlib.Path) -> None:
+    """Prints the list."""
+    console = terminal.make_console()
+    if not found:
+        console.print(f"No such run is in {output_dir}.", markup=False)
+        return
+    cells = [
+        [
+            run.name,
+            run.experiment,
+            f"{run.date:%Y-%m-%d %H:%M}",
+            run.status,
+            "" if run.seconds is None else reports.format_duration(run.seconds),
+            run.headline,
+        ]
+        for run in found
+    ]
+    terminal.show_table(console, "", HEADERS, cells, right=("took",), whole=("run", "date", "status"))

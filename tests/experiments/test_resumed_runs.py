@@ -1,0 +1,130 @@
+"""A run that goes on keeps its name and its place, and nothing of its earlier attempts is lost."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import pytest
+
+from experiments.harness import directories, runner
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    resume: pathlib.Path | None = None
+    until: int = 3
+    trouble: str = ""
+
+
+def count(config, recorder):
+    """Counts to `until`, and goes on where the earlier attempt was."""
+    if config.trouble == "early":
+        raise RuntimeError("nothing was saved")
+    done = int((config.resume / "state.txt").read_text()) if config.resume else 0
+    while done < config.until:
+        done += 1
+        recorder.path("state.txt").write_text(str(done))
+        recorder.resumable()
+        if config.trouble == "interrupt":
+            raise KeyboardInterrupt
+    recorder.row(quantity="count", ours=done)
+
+
+def execute(place, **options):
+    name = options.pop("run_name", None)
+    return runner.execute("toy", Config(**options), count, output_dir=place, run_name=name)
+
+
+def interrupted(place, error=KeyboardInterrupt, **options):
+    with pytest.raises(error):
+        execute(place, **options)
+
+
+def names(place):
+    return sorted(path.name for path in (place / "toy").iterdir())
+
+
+def test_a_resumed_run_keeps_its_name_and_its_past(tmp_path):
+    interrupted(tmp_path, trouble="interrupt", run_name="one")
+    assert names(tmp_path) == ["one-incomplete"]
+    interrupted(tmp_path, trouble="interrupt", resume=tmp_path / "toy" / "one")
+    assert names(tmp_path) == ["one-incomplete"]
+    directory = execute(tmp_path, resume=tmp_path / "toy" / "one-incomplete")
+    assert names(tmp_path) == ["one"] and directory == tmp_path / "toy" / "one"
+    assert json.loads((directory / "summary.json").read_text())["rows"][0]["ours"] == 3
+    counts = [(directory / "earlier" / number / "state.txt").read_text() for number in ("1", "2")]
+    assert counts == ["1", "2"] and (directory / "state.txt").read_text() == "3"
+
+
+def test_a_complete_run_goes_on_under_its_name(tmp_path):
+    first = execute(tmp_path, run_name="one")
+    second = execute(tmp_path, resume=first, until=5)
+    assert second == first and names(tmp_path) == ["one"]
+    assert (second / "state.txt").read_text() == "5"
+    assert json.loads((second / "earlier/1/summary.json").read_text())["rows"][0]["ours"] == 3
+
+
+def test_an_attempt_that_saved_nothing_does_not_hide_the_one_that_did(tmp_path):
+    interrupted(tmp_path, trouble="interrupt", run_name="one")
+    interrupted(tmp_path, RuntimeError, trouble="early", resume=tmp_path / "toy" / "one")
+    assert names(tmp_path) == ["one-incomplete"]
+    kept = tmp_path / "toy" / "one-incomplete"
+    assert (kept / "state.txt").read_text() == "1" and "nothing was saved" in (kept / "earlier/1/error.txt").read_text()
+    assert execute(tmp_path, resume=tmp_path / "toy" / "one").name == "one"
+
+
+@pytest.mark.parametrize("asked", ["one", ".one.partial"])
+def test_a_killed_run_goes_on(tmp_path, asked):
+    killed = tmp_path / "toy" / ".one.partial"
+    killed.mkdir(parents=True)
+    (killed / "state.txt").write_text("2")
+    directory = execute(tmp_path, resume=tmp_path / "toy" / asked)
+    assert names(tmp_path) == ["one"] and (directory / "earlier/1/state.txt").read_text() == "2"
+
+
+@pytest.mark.skipif(directories.fcntl is None, reason="no locks here")
+def test_a_run_that_is_still_going_on_is_left_alone(tmp_path):
+    with runner.Recorder("toy", Config(), output_dir=tmp_path, run_name="one") as recorder:
+        assert directories.is_running(recorder.directory)
+        with pytest.raises(runner.UsageError, match="still going on"):
+            execute(tmp_path, resume=recorder.directory)
+    assert not directories.is_running(recorder.directory)
+
+
+def test_another_name_or_place_leaves_the_earlier_run_where_it_is(tmp_path):
+    first = execute(tmp_path, run_name="one")
+    assert execute(tmp_path, resume=first, until=4, run_name="two").name == "two"
+    assert execute(tmp_path / "elsewhere", resume=first, until=4) == tmp_path / "elsewhere/toy/one"
+    assert names(tmp_path) == ["one", "two"] and not (first / "earlier").exists()
+
+
+def test_another_run_of_the_name_is_never_replaced(tmp_path):
+    interrupted(tmp_path, trouble="interrupt", run_name="one")
+    execute(tmp_path, run_name="one")
+    with pytest.raises(runner.UsageError, match=r"--run-name one: .* exists already"):
+        execute(tmp_path, resume=tmp_path / "toy" / "one-incomplete")
+    assert names(tmp_path) == ["one", "one-incomplete"]
+
+
+def test_names_with_brackets_are_names(tmp_path):
+    interrupted(tmp_path, trouble="interrupt", run_name="a[1]")
+    assert execute(tmp_path, resume=tmp_path / "toy" / "a[1]").name == "a[1]"
+
+
+def test_of_several_attempts_the_latest_that_can_go_on_is_found(tmp_path):
+    for age, name in enumerate(("one-incomplete-2", ".one.partial", "one-incomplete", "one-incompletely")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.txt").write_text("1")
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    (tmp_path / "one-incomplete-3").mkdir()  # the newest, and empty
+    assert directories.found(tmp_path / "one") == tmp_path / "one-incomplete-2"
+    assert directories.found(tmp_path / "other") == tmp_path / "other"
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "a/b", "x-incomplete-2", " a", "a*", ".a"])
+def test_names_that_are_none_are_refused(name):
+    with pytest.raises(runner.UsageError, match="--run-name"):
+        directories.checked_run_name(name)
+    with pytest.raises(runner.UsageError, match="at most 200 bytes, got 600"):
+        directories.checked_run_name("é" * 300)
