@@ -92,6 +92,14 @@ GRADIENTS = Group(
             "estimate goes along the true gradient, and 1 is right; dynamic programs predict it. The right twin "
             "differs in the wrong line alone. The last rows were accused wrongly: they pass.",
         ),
+        Section(
+            (Record("action_components", "action_components", figures=_same("action_components")),),
+            "Every variance is exact, by enumeration of all actions. The three estimates have the same mean.",
+        ),
+        Section(
+            (Record("parameter_exploring", "parameter_exploring", figures=_same("parameter_exploring")),),
+            "The bounds of the literature are about gradients without a baseline; with one, the order may change.",
+        ),
     ),
 )
 
