@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import plots, runner
+from experiments.harness import plots, runner, verdicts
 from experiments.shared.one_step import one_step_batch
 from pgjax import baselines, estimators, exact
 from pgjax.distributions import bernoulli
@@ -113,7 +113,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
             variant=name,
             ours=plain[name],
             exact=exactly,
-            verdict=runner.verdict(plain[name], 0.0, exactly, tolerance=1e-9),
+            verdict=verdicts.against_exact(plain[name], 0.0, exactly, tolerance=1e-9),
         )
     return {"sizes": sizes, "variances": found, "config": config}
 
@@ -135,4 +135,4 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
 
 
 if __name__ == "__main__":
-    runner.main(__file__, __doc__, Config, run, plot)
+    runner.main(__file__, __doc__, Config, run, plot, tiny=TINY)

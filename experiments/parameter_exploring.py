@@ -160,4 +160,4 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
 
 
 if __name__ == "__main__":
-    runner.main(__file__, __doc__, Config, run, plot)
+    runner.main(__file__, __doc__, Config, run, plot, tiny=TINY)
