@@ -163,8 +163,9 @@ def _episodes(
     lanes = jax.tree.map(lambda x: jnp.repeat(x, alike, axis=0), starts)
     episode_keys = jax.vmap(lambda key: jax.random.split(key)[1])(keys)
 
-    def step_lane(t: jax.Array, key: jax.Array, lane: _Lane, lane_params: PyTree) -> tuple[_Lane, dict]:
-        action_key, step_key = jax.random.fold_in(key, 2 * t), jax.random.fold_in(key, 2 * t + 1)
+    def step_lane(
+        t: jax.Array, action_key: jax.Array, step_key: jax.Array, lane: _Lane, lane_params: PyTree
+    ) -> tuple[_Lane, dict]:
         action, carry, log_prob = _act(policy, params, action_key, lane.carry, lane.obs, record_log_probs)
         state, step = environment.step(step_key, lane.state, action, lane_params)
         terminated = lane.alive & step.terminated
@@ -183,24 +184,35 @@ def _episodes(
         state, obs = _select(lane.alive, (state, step.obs), (lane.state, lane.obs))
         return _Lane(state=state, obs=obs, alive=lane.alive & ~(terminated | truncated), carry=carry), row
 
-    step_lanes = jax.vmap(step_lane, (None, 0, 0, env_params_axis))
+    # Inlined, so that it is traced once for the shapes and the loop, and leaves no trace in the program.
+    step_lanes = jax.jit(jax.vmap(step_lane, (None, 0, 0, 0, env_params_axis)), inline=True)
 
     def run_chunk(carry):
         k, _, lanes, buffers = carry
 
-        def one(lanes: _Lane, t: jax.Array):
-            return step_lanes(t, episode_keys, lanes, env_params)
+        def one(lanes: _Lane, at: tuple[jax.Array, jax.Array, jax.Array]):
+            return step_lanes(*at, lanes, env_params)
 
-        lanes, rows = jax.lax.scan(one, lanes, k * chunk + jnp.arange(chunk))
+        times = k * chunk + jnp.arange(chunk)
+        lanes, rows = jax.lax.scan(one, lanes, (times, *_step_keys(episode_keys, times)))
         write = lambda buffer, row: jax.lax.dynamic_update_slice_in_dim(buffer, row, k * chunk, axis=0)
         return k + 1, _any_alive(lanes), lanes, jax.tree.map(write, buffers, rows)
 
-    _, row = jax.eval_shape(lambda: step_lanes(jnp.zeros((), jnp.int32), episode_keys, lanes, env_params))
+    _, row = jax.eval_shape(lambda: step_lanes(jnp.zeros((), jnp.int32), episode_keys, episode_keys, lanes, env_params))
     buffers = jax.tree.map(lambda x: jnp.zeros((num_chunks * chunk, *x.shape), x.dtype), row)
     running = lambda carry: (carry[0] < num_chunks) & carry[1]
     start = (jnp.zeros((), jnp.int32), jnp.ones((), jnp.bool_), lanes, buffers)
     _, _, lanes, buffers = jax.lax.while_loop(running, run_chunk, start)
     return Trajectory(**jax.tree.map(lambda x: x[:horizon], buffers), final_obs=lanes.obs)
+
+
+def _step_keys(episode_keys: jax.Array, times: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Keys of the actions and of the transitions at these times, `[len(times), B]` each.
+
+    They are made for many steps at once, since a hash is many small operations, each of which costs its start.
+    """
+    fold_in = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))
+    return fold_in(episode_keys, 2 * times), fold_in(episode_keys, 2 * times + 1)
 
 
 def _any_alive(lanes: _Lane) -> jax.Array:

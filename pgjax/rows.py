@@ -181,12 +181,14 @@ def over_rows(
     count = _shards.num_blocks(num_episodes)
     # One block a device where the order does not count.
     size = num_episodes // max(count, shards)
+    # Traced once for all its uses, which are several for the shapes alone; inlined, the program is the same.
+    traced = jax.jit(function, inline=True)
 
     def block(rows: PyTree, alive: jax.Array, shared: tuple, k: jax.Array) -> tuple[PyTree, PyTree]:
         if size < alive.shape[1]:
             cut = lambda x: jax.lax.dynamic_slice_in_dim(x, k * size, size, axis=1)
             rows, alive = jax.tree.map(cut, (rows, alive))
-        of_piece = lambda piece, mask: function(piece, mask, *shared)
+        of_piece = lambda piece, mask: traced(piece, mask, *shared)
         return _of_block(of_piece, rows, alive, rows_per_piece, whole_episodes)
 
     def joined(values: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -57,9 +58,14 @@ def solve(
         trajectory = rollouts.episodes(environment, evaluation.greedy(policy), state.params, keys)
         return jnp.mean(evaluation.episode_returns(trajectory)[0])
 
-    state = jax.jit(lambda seed: trainer.init(jax.random.key(seed)))(seed)
-    update = jax.jit(trainer.update, donate_argnums=0).lower(state).compile()
-    evaluate = jax.jit(mean_return).lower(state).compile()
+    # XLA compiles (or loads) a program while Python traces the next one.
+    with ThreadPoolExecutor() as pool:
+        lowered = jax.jit(lambda seed: trainer.init(jax.random.key(seed))).lower(seed)
+        initialise = pool.submit(lowered.compile)
+        update = pool.submit(jax.jit(trainer.update, donate_argnums=0).lower(lowered.out_info).compile)
+        evaluate = pool.submit(jax.jit(mean_return).lower(lowered.out_info).compile)
+    initialise, update, evaluate = (program.result() for program in (initialise, update, evaluate))
+    state = initialise(seed)
     compile_seconds = time.perf_counter() - start
 
     learning, score, updates = 0.0, 0.0, 0
