@@ -29,6 +29,7 @@ _MODULES = (
     "losses",
     "networks",
     "parameter_exploring",
+    "registry",
     "returns",
     "rewards",
     "rollouts",

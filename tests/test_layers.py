@@ -38,6 +38,7 @@ ORDER = (
     "rollouts",
     "evaluation",
     "parameter_exploring",
+    "registry",
     "training",
     "saving",
     "imitation",
