@@ -4,6 +4,7 @@ Claim    The estimate (G_1 − b) Σ_t ∇ ln f(X_t, θ)_{A_t} of ∇ρ(θ) is r
          quieter and leave its mean where it is: many episodes, reward-to-go G_t, a predicted return v(X_t).
 Source   Williams 1992 (REINFORCE); Sutton et al. 2000 (v(X_t)); Kool et al. 2019 (leave-one-out).
 Command  python -m experiments.variance_reduction
+         python -m experiments.variance_reduction --many-episodes rloo reinforce_optimal my_file:my_baseline
 Shows    (a) on the short corridor, the mean and variance of every estimate by enumeration: no sampling error;
          (b) on CartPole-v1 at three stages of training, variance, signal-to-noise ratio and cosine with a large-sample
          gradient, all estimates from the same episodes; (c) learning curves over 16 seeds.
@@ -14,7 +15,6 @@ Departs  Adam instead of plain ascent, the same learning rate for all; the objec
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -24,7 +24,7 @@ import optax
 
 from experiments.harness import runner
 from experiments.shared import measure
-from pgjax import baselines, diagnostics, environments, estimators, networks, rollouts, training
+from pgjax import baselines, diagnostics, environments, networks, registry, rollouts, training
 from pgjax.types import Baseline, Environment, Estimator, Policy
 
 
@@ -48,8 +48,16 @@ class Config:
     """Adam's η."""
     hidden: tuple[int, ...] = (32, 32)
     """Widths of the policy's and the value's dense layers."""
-    variants: tuple[str, ...] = ()
-    """Which variants, by their names in the table; all if empty."""
+    one_episode: tuple[str, ...] = ("reinforce", "reinforce_moving_average")
+    """Unbiased estimators that learn from one episode at a time, by the names that `python -m experiments.estimators`
+    lists, or module:function for your own; the module is imported and its code runs."""
+    many_episodes: tuple[str, ...] = (
+        "reinforce_moving_average",
+        "gpomdp_moving_average",
+        "gpomdp_value",
+        "gpomdp_leave_one_out",
+    )
+    """Unbiased estimators that learn from --batch episodes at a time, named as --one-episode."""
     seed: int = 0
     """Of everything."""
 
@@ -64,40 +72,57 @@ class Config:
         runner.require(
             list(self.stages) == sorted(self.stages) and self.stages[0] >= 0, "--stages", self.stages, "increasing"
         )
-        known = f"among {', '.join(VARIANTS)}"
-        runner.require(set(self.variants) <= set(VARIANTS), "--variants", " ".join(self.variants), known)
+        for option, names in (("--one-episode", self.one_episode), ("--many-episodes", self.many_episodes)):
+            for name in names:
+                check_name(option, name)
+        runner.require(self.one_episode + self.many_episodes, "--many-episodes", "", "at least one estimator")
         runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
         runner.require(
             0 < self.learning_rate < float("inf"), "--learning-rate", self.learning_rate, "above 0 and finite"
         )
 
-    def chosen(self) -> dict[str, "Variant"]:
-        return {name: variant for name, variant in VARIANTS.items() if name in (self.variants or VARIANTS)}
-
 
 class Variant(NamedTuple):
-    """The whole independent variable: which return, which baseline (given a v(X_t)), one episode or many."""
+    """The whole independent variable: which estimator of the registry, from one episode or from many."""
 
-    returns: Callable[[], estimators.Returns]
-    baseline: Callable[[Baseline], Baseline]
+    entry: registry.Entry
     many: bool
 
     def estimator(self, policy: Policy, value: Baseline) -> Estimator:
-        return estimators.make_estimator(policy, returns=self.returns(), baseline=self.baseline(value))
+        return registry.make(self.entry, registry.Parts(policy=policy, value=value))
 
 
-G1, GT = estimators.total_return, estimators.reward_to_go
-AVERAGE = lambda value: baselines.moving_average(0.9, "first")
-VARIANTS = {
-    "one episode, G₁": Variant(G1, lambda value: baselines.none(), many=False),
-    "one episode, G₁ − ρ̂": Variant(G1, AVERAGE, many=False),
-    "B episodes, G₁ − ρ̂": Variant(G1, AVERAGE, many=True),
-    "B episodes, Gₜ − ρ̂": Variant(GT, AVERAGE, many=True),
-    "B episodes, Gₜ − v(Xₜ)": Variant(GT, lambda value: value, many=True),
-    "B episodes, Gₜ, leave-one-out": Variant(GT, lambda value: baselines.leave_one_out("live"), many=True),
-}
-QUIETEST = "B episodes, Gₜ − v(Xₜ)"
+def check_name(option: str, name: str) -> None:
+    """Refuses an estimator that this experiment cannot compare; what is module:function is not imported yet."""
+    if ":" in name:
+        return
+    try:
+        entry = registry.find(name)
+    except ValueError as error:
+        raise runner.UsageError(f"{option}: {error}") from error
+    reasons = (
+        (entry.bias, f"is biased ({entry.bias}): this experiment compares variances alone"),
+        (entry.natural, "estimates the natural gradient, another quantity"),
+        (set(entry.needs) - {"value"}, f"needs {' and '.join(registry.NEEDS[need] for need in entry.needs)}"),
+        (entry.compares and option == "--one-episode", "compares episodes, and here it has one"),
+    )
+    for refused, reason in reasons:
+        if refused:
+            raise runner.UsageError(f"{option} {name}: {reason}; the gradient laboratory measures all estimators")
+
+
+def variants(config: Config) -> dict[str, Variant]:
+    """Name in tables and figures → variant."""
+    with runner.usage_errors():
+        one = [Variant(registry.find(name), many=False) for name in config.one_episode]
+        many = [Variant(registry.find(name), many=True) for name in config.many_episodes]
+    named = lambda variant: f"{'B episodes' if variant.many else 'one episode'}, {variant.entry.label}"
+    return {named(variant): variant for variant in (*one, *many)}
+
+
+# What the policies of the stages are trained with, and what the large sample is weighed with.
+QUIET = Variant(registry.ENTRIES["gpomdp_value"], many=True)
 TINY = Config(
     seeds=2,
     episodes=8,
@@ -106,7 +131,8 @@ TINY = Config(
     reference=32,
     stages=(0, 1, 2),
     hidden=(4,),
-    variants=("one episode, G₁", QUIETEST),
+    one_episode=("reinforce",),
+    many_episodes=("gpomdp_value",),
 )
 STAGES = ("fresh", "learning", "trained")
 QUANTITIES = ("variance", "signal-to-noise ratio", "cosine")
@@ -130,7 +156,7 @@ def make_problem(config: Config) -> Problem:
 
 def stage_parameters(config: Config, problem: Problem) -> list:
     """θ after each number of updates in `config.stages`, trained with v(X_t)."""
-    estimator = VARIANTS[QUIETEST].estimator(problem.policy, problem.value)
+    estimator = QUIET.estimator(problem.policy, problem.value)
     trainer = training.make_trainer(
         problem.environment, problem.policy, estimator, optax.adam(config.learning_rate), num_episodes=config.batch
     )
@@ -162,16 +188,16 @@ def measure_stages(config: Config, problem: Problem, recorder: runner.Recorder) 
         estimates = lambda params, state, batch: measure.batch_estimates(estimator, params, state, batch, size)
         return jax.jit(warm), jax.jit(estimates)
 
-    variants = config.chosen()
-    made = {name: programs(variant) for name, variant in variants.items()}
-    warm, quietest = made.get(QUIETEST) or programs(VARIANTS[QUIETEST])
+    chosen = variants(config)
+    made = {name: programs(variant) for name, variant in chosen.items()}
+    warm, quiet = next((made[name] for name, variant in chosen.items() if variant == QUIET), None) or programs(QUIET)
     results, returns = {quantity: {stage: {} for stage in STAGES} for quantity in QUANTITIES}, {}
-    with recorder.progress(len(STAGES) * len(variants), "measuring gradients", "estimates") as progress:
+    with recorder.progress(len(STAGES) * len(chosen), "measuring gradients", "estimates") as progress:
         for stage, params in zip(STAGES, stage_parameters(config, problem), strict=True):
             batch = collect(params, episode_keys)
             returns[stage] = float(batch.rewards.sum(axis=0).mean())
             state = warm(params, batch)
-            large = [quietest(params, state, collect(params, keys)) for keys in reference_keys]
+            large = [quiet(params, state, collect(params, keys)) for keys in reference_keys]
             reference = jnp.mean(jnp.concatenate(large), axis=0)
             for name, (warm_variant, estimates_of) in made.items():
                 estimates = estimates_of(params, warm_variant(params, batch), batch)
@@ -196,9 +222,9 @@ def learning_curves(config: Config, problem: Problem, recorder: runner.Recorder)
     """Per variant: episodes seen `[U]` and mean training return `[S, U]`."""
     environment, policy, value = problem
     keys = jax.vmap(jax.random.key)(config.seed + jnp.arange(config.seeds))
-    curves, variants = {}, config.chosen()
-    with recorder.progress(len(variants) * config.episodes * config.seeds, "learning", "episodes") as progress:
-        for name, variant in variants.items():
+    curves, chosen = {}, variants(config)
+    with recorder.progress(len(chosen) * config.episodes * config.seeds, "learning", "episodes") as progress:
+        for name, variant in chosen.items():
             estimator = variant.estimator(policy, value)
             size = config.batch if variant.many else 1
             build = lambda _, estimator=estimator, size=size: training.make_trainer(
@@ -237,7 +263,7 @@ def learning_curves(config: Config, problem: Problem, recorder: runner.Recorder)
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
     with recorder.timed("(a) enumeration"):
-        sizes = {name: (variant.estimator, 2 if variant.many else 1) for name, variant in config.chosen().items()}
+        sizes = {name: (variant.estimator, 2 if variant.many else 1) for name, variant in variants(config).items()}
         variances = measure.exact_moments(sizes, recorder)
     problem = make_problem(config)
     with recorder.timed("(b) gradients on CartPole"):
@@ -291,7 +317,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     from experiments.harness import plots
 
     config, curves, measured = results["config"], results["curves"], results["measured"]
-    colour_of = plots.colours(VARIANTS)
+    colour_of = plots.colours(variants(config))
     shared = f"{config.measured} episodes, the same for all; 95 % intervals; B = {config.batch}."
     title = finding(curves)
     caption = (

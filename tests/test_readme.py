@@ -74,7 +74,7 @@ def test_the_laboratory_takes_the_example_and_finds_it_unbiased(tmp_path, monkey
     (tmp_path / "shrunk.py").write_text(BLOCKS[3], encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert len(BLOCKS[3].splitlines()) <= 15
-    config = dataclasses.replace(gradient_lab.TINY, only=("G₁",), estimator=("shrunk:shrunk",))
+    config = dataclasses.replace(gradient_lab.TINY, estimator=("reinforce", "shrunk:shrunk"))
     directory = runner.execute("gradient_lab", config, gradient_lab.run, output_dir=tmp_path)
     rows = json.loads((directory / "summary.json").read_text())["rows"]
     assert next(row["verdict"] for row in rows if row["variant"] == "shrunk:shrunk") == "unbiased"

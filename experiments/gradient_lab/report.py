@@ -202,7 +202,7 @@ def record(
     recorder.note(
         f"{paired}bias = ‖E ĝ − ∇ρ‖/‖∇ρ‖ (< x: a smaller one could not be seen); MSE = (tr Var + bias²)/‖∇ρ‖²; noise "
         "scale: episodes at which noise equals signal; gain of ρ by one step of the best size; ± is one standard "
-        "error. The natural gradient is held against F⁺∇ρ. python -m experiments.estimators lists the estimators' names."
+        "error. The natural gradient is held against F⁺∇ρ. python -m experiments.estimators lists all names."
     )
     if any(line.exact for line in lines.values()):
         recorder.note(

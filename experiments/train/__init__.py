@@ -56,15 +56,14 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
 
 
 def described(options: dict) -> str:
-    """The estimator in one line: its label, what it claims of its bias, and which of its conventions are others here."""
+    """The estimator in one line: its label, what it claims of its bias, and which of its conventions differ here."""
     entry = registry.find(options["estimator"])
     if entry.is_own:
         return f"estimator: {entry.name}, your own"
-    bias = f"biased: {entry.bias}" if entry.bias else "unbiased"
     own = entry.settings.chosen()
     changed = [f"{name}={options[name]} instead of {value}" for name, value in own.items() if options[name] != value]
-    with_own = f" with its own conventions; here {', '.join(changed)}" if changed else ""
-    return f"estimator: {entry.name}, {entry.label} ({entry.source}), {bias}{with_own}"
+    with_own = f" (so with its own conventions; here {', '.join(changed)})" if changed else ""
+    return f"estimator: {entry.name}, {entry.label}, {entry.claim}{with_own}; source: {entry.source}"
 
 
 def starting_point(config: Config, options: dict, build, keys: jax.Array, rates: np.ndarray) -> resume.Saved:

@@ -20,9 +20,9 @@ NOT_STATED = "not stated"
 # What an estimator may need beyond a policy, and what this asks of the problem.
 NEEDS = {
     "value": "a predicted return v(Xₜ)",
-    "critic": "a predicted q(Xₜ, a) of every action, which discrete actions have",
-    "states": "states with numbers, which tabular problems have",
-    "oracle": "the exact values of a policy that stands still, which the laboratory has for tabular problems",
+    "critic": "a predicted q(Xₜ, a), hence discrete actions",
+    "states": "numbered states, hence a tabular problem",
+    "oracle": "exact values at a θ that stands still, hence a tabular problem and no training",
     "greedy": "a greedy episode from each start",
 }
 
@@ -168,13 +168,20 @@ class Entry:
         return ":" in self.name
 
     @property
+    def claim(self) -> str:
+        """What it says of its own bias, with its own settings."""
+        if self.natural and not self.bias:
+            return "unbiased for F⁺∇ρ where F is exact; where F is estimated, biased by an amount of order 1/B"
+        return f"biased: {self.bias}" if self.bias else "unbiased"
+
+    @property
     def exact_moments(self) -> str:
         """Where the exact mean and variance of its estimate come from on a tabular problem."""
         if "greedy" in self.needs:
             return "none: a greedy episode has randomness of its own"
         if self.program is not None:
             return "dynamic program; enumeration"
-        return "enumeration" if self.factor is None else "enumeration; its mean is a known factor times ∇ρ"
+        return "enumeration" if self.factor is None else "enumeration; the mean is known besides"
 
     def refusal(self, name: str, value: Any) -> str | None:
         """Why the setting `name` cannot have this value, as the end of a sentence about it; None if it can."""

@@ -96,7 +96,7 @@ def make(estimator: str | Entry, parts: Parts) -> Estimator:
     """
     entry = find(estimator) if isinstance(estimator, str) else estimator
     if lacking := entry.lacking(parts):
-        raise ValueError(f"the estimator {entry.name} needs {NEEDS[lacking]}; here there is none")
+        raise ValueError(f"the estimator {entry.name} needs {NEEDS[lacking]}")
     return entry.build(parts._replace(settings=entry.resolve(parts.settings)))
 
 

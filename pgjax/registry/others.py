@@ -25,7 +25,7 @@ from pgjax.types import Estimator
 PyTree = Any
 PREDICTED = Settings(discount=1.0, decay=0.9)
 WITH_VALUE = replace(PLAIN, decay=0.9)
-OLD_VISITS = "states visited as θ_old does"
+OLD_VISITS = "the states are those that θ_old visits"
 
 
 def with_critic(form: str) -> Callable[[Parts], Estimator]:
@@ -141,7 +141,7 @@ ENTRIES = (
         label="off-policy, clipped (PPO), GAE, λ",
         build=weighted(lambda_return, value, clipped),
         source="Schulman et al. 2017",
-        bias=f"the error of v; {OLD_VISITS}",
+        bias=f"the error of v, and {OLD_VISITS}",
         settings=replace(WITH_VALUE, lambda_=0.9, clip=0.2),
         needs=("value",),
         behaviour=True,

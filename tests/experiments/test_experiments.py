@@ -14,8 +14,8 @@ import pytest
 from experiments import gradient_lab, train, variance_reduction
 from experiments.harness import runner
 from experiments.shared import measure
-from experiments.train import build, presets, report, resume
-from pgjax import environments, evaluation
+from experiments.train import build, former, presets, report, resume
+from pgjax import environments, evaluation, registry
 from pgjax.saving import checkpoints, policies
 
 
@@ -38,10 +38,11 @@ def test_variance_reduction_writes_its_table_and_figures(variance_run):
     rows = summary(variance_run)["rows"]
     assert {path.stem for path in variance_run.glob("*.png")} == {"variance_reduction", "gradients", "exact"}
     (table,) = summary(variance_run)["tables"]
-    assert [line[0] for line in table["lines"]] == list(variance_reduction.TINY.variants)
+    names = list(variance_reduction.variants(variance_reduction.TINY))
+    assert [line[0] for line in table["lines"]] == names == ["one episode, G₁", "B episodes, Gₜ − v(Xₜ)"]
     assert table["lines"][0][1] == "81.4" and all("±" in cell for line in table["lines"] for cell in line[2:])
     assert "ends at a return of" in summary(variance_run)["notes"][-1]
-    for variant in variance_reduction.TINY.variants:
+    for variant in names:
         quantities = {row["quantity"] for row in rows if row["variant"] == variant}
         wanted = {f"(b) {q}, {s}" for q in variance_reduction.QUANTITIES for s in variance_reduction.STAGES}
         assert wanted < quantities and "(c) return over the last fifth" in quantities
@@ -54,14 +55,14 @@ def exact_rows():
             self.append(fields)
 
     rows = Rows()
-    variants = {name: (v.estimator, 2 if v.many else 1) for name, v in variance_reduction.VARIANTS.items()}
-    measure.exact_moments(variants, rows)
+    ladder = variance_reduction.variants(variance_reduction.Config())
+    measure.exact_moments({name: (v.estimator, 2 if v.many else 1) for name, v in ladder.items()}, rows)
     return rows
 
 
 def test_the_exact_part_is_exact(exact_rows):
     means = {row["variant"]: row for row in exact_rows if row["quantity"].startswith("(a) E[")}
-    assert len(means) == len(variance_reduction.VARIANTS) + 2
+    assert len(means) == len(variance_reduction.variants(variance_reduction.Config())) + 2
     for row in means.values():
         assert row["verdict"] == "exact" and abs(row["ours"] - row["exact"]) < 1e-10
     assert means["wrong: batch mean with own episode"]["ours"] == pytest.approx(0.5)
@@ -72,6 +73,21 @@ def test_the_cures_make_the_exact_variance_fall(exact_rows):
     variances = [row["exact"] for row in exact_rows if row["quantity"].startswith("(a) tr Var")]
     alone, average, many, to_go, *_ = variances
     assert alone > 7 * average and average == pytest.approx(2 * many) and to_go < many / 2
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "words"),
+    [
+        ("many_episodes", "loo", "--many-episodes: no estimator is called 'loo'; did you mean rloo"),
+        ("many_episodes", "gae", r"--many-episodes gae: is biased \(the error of v\)"),
+        ("many_episodes", "natural_value", "another quantity"),
+        ("many_episodes", "trajectory_wise", r"needs a predicted q\(Xₜ, a\)"),
+        ("one_episode", "rloo", "--one-episode rloo: compares episodes"),
+    ],
+)
+def test_the_ladder_refuses_what_it_cannot_compare(option, name, words):
+    with pytest.raises(runner.UsageError, match=words):
+        dataclasses.replace(variance_reduction.Config(), **{option: (name,)}).validate()
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +250,7 @@ BROKEN = """
         (["--lr", "1e300"], ["--lr 1e+300: must be in [1.2e-38, 3.4e+38]"]),
         (["--env", ":x"], ["environment ':x' must be 'package.module:name'"]),
         (["--distribution", "gaussian"], ["gaussian", "Discrete(2)", "categorical"]),
-        (["--baseline", "leave_one_out", "--num-episodes", "1"], ["leave_one_out", "at least 2", "--num-episodes 1"]),
+        (["--estimator", "rloo", "--num-episodes", "1"], ["--num-episodes 1: must be at least 2", "rloo"]),
         (["--network-options", "heads"], ["--network-options heads: must be KEY=VALUE", "JSON"]),
         (["--network-options", "channels=x"], ["--network-options channels=x: must be KEY=VALUE"]),
         (["--network-options", "channels=1", "channels=2"], ["channels=2: channels must be given once"]),
@@ -246,20 +262,22 @@ BROKEN = """
         (["--env", "reverse", "--group-size", "3"], ["--group-size 3: must divide --num-episodes 256"]),
         (["--group-size", "0"], ["--group-size 0: must be at least 1"]),
         (
-            ["--group-size", "4", "--estimator", "lambda_return", "--num-steps", "4"],
+            ["--group-size", "4", "--estimator", "gae", "--num-steps", "4"],
             ["--group-size 4: must be 1 with --num-steps"],
         ),
-        (["--baseline", "greedy", "--num-steps", "4"], ["--num-steps 4: must be left out", "greedy"]),
-        (["--estimator", "lambda_return", "--baseline", "moving_average"], ["baseline", "function of the observation"]),
-        (["--estimator", "lambda_return", "--baseline", "none", "--num-steps", "8"], ["predicts the return"]),
-        (["--num-steps", "8"], ["--num-steps 8", "bootstrap", "allowed with --estimator lambda_return"]),
-        (["--estimator", "per_parameter", "--baseline", "value"], ["--baseline value", "left out", "per_parameter"]),
-        (["--estimator", "all_action", "--baseline", "greedy"], ["--baseline greedy", "all_action", "reward_to_go"]),
-        (["--estimator", "action_dependent", "--baseline", "none"], ["--baseline none", "action_dependent"]),
-        (["--estimator", "trajectory_wise", "--baseline", "none"], ["--baseline none", "trajectory_wise"]),
-        (["--epochs", "3"], ["--epochs 3", "must be 1", "--loss score_function", "importance_weighted or clipped"]),
+        (["--estimator", "reinforce_greedy", "--num-steps", "4"], ["--num-steps 4: must be left out", "greedy"]),
+        (["--num-steps", "8"], ["--num-steps 8", "does not bootstrap", "allowed with --estimator n_step, gae, td"]),
+        (["--estimator", "loo"], ["--estimator: no estimator is called 'loo'; did you mean rloo or gpomdp_leave"]),
+        (["--estimator", "rloo", "--lambda", "0.5"], ["--lambda 0.5: must be left out with the estimator rloo"]),
+        (["--estimator", "per_parameter", "--standardise", "population"], ["--standardise population: must be left"]),
+        (["--estimator", "grpo", "--standardise", "none"], ["--standardise none: must be group_population or group"]),
+        (["--estimator", "gpomdp_exact_value"], ["gpomdp_exact_value needs exact values at a θ that stands still"]),
+        (["--estimator", "gpomdp_optimal_state"], ["gpomdp_optimal_state needs numbered states"]),
+        (["--env", "Pendulum-v1", "--estimator", "all_action"], ["all_action needs a predicted q", "discrete actions"]),
+        (["--estimator", "json:dumps"], ["the estimator json:dumps must be a function of the policy", "TypeError"]),
+        (["--estimator", "nowhere:f"], ["the estimator nowhere:f must be module:function that can be imported"]),
+        (["--epochs", "3"], ["--epochs 3", "must be 1 with --estimator gpomdp_value", "importance_per_decision"]),
         (["--epochs", "2", "--estimator", "per_parameter"], ["--epochs 2", "must be 1", "--estimator per_parameter"]),
-        (["--epochs", "2", "--estimator", "all_action"], ["--epochs 2", "must be 1", "--estimator all_action"]),
         (["--hidden", "0"], ["--hidden 0", "at least 1"]),
         (["--lr"], ["--lr", "at least one"]),
         (["--seed", "99999999999"], ["--seed 99999999999"]),
@@ -303,8 +321,7 @@ OWN = """
 def test_a_policy_in_ones_own_environment_is_drawn_where_the_command_line_names_it(tmp_path, monkeypatch):
     (tmp_path / "own_train.py").write_text(textwrap.dedent(OWN))
     monkeypatch.syspath_prepend(tmp_path)
-    preset = {name: presets.preset("corridor")[name] for name in ("returns", "baseline")}
-    config = dataclasses.replace(train.TINY, env="own_train:make", **preset)
+    config = dataclasses.replace(train.TINY, env="own_train:make", estimator=presets.preset("corridor")["estimator"])
     directory = runner.execute("train", config, train.run, output_dir=tmp_path)
     sys.modules.pop("own_train")
     with pytest.raises(runner.UsageError, match="own_train:make, which pgjax does not ship"):
@@ -326,7 +343,7 @@ def test_spaces_that_cannot_be_saved_are_refused_before_training(tmp_path, monke
 
 
 def test_the_help_says_which_options_run_code(capsys):
-    for module, options in ((train, ("--env",)), (gradient_lab, ("--env", "--problem", "--estimator"))):
+    for module, options in ((train, ("--env", "--estimator")), (gradient_lab, ("--env", "--problem", "--estimator"))):
         with pytest.raises(SystemExit):
             runner.main(module.__file__, module.__doc__, module.Config, module.run, arguments=["--help"])
         text = capsys.readouterr().out
@@ -340,50 +357,126 @@ def traced_greedy_plays(monkeypatch, **options):
     plays = []
     play = evaluation.with_greedy_returns
     monkeypatch.setattr(evaluation, "with_greedy_returns", lambda *args, **how: plays.append(1) or play(*args, **how))
-    options = train.resolve(train.TINY) | options
+    options = train.resolve(dataclasses.replace(train.TINY, **options))
     trainer = build.make_build(options, *build.make_policy(options))(0.1)
     state = jax.eval_shape(trainer.init, jax.random.key(0))
     jax.eval_shape(trainer.update, state)
     return len(plays)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "used"), [("total_return", True), ("importance_weighted", True), ("per_parameter", False)]
-)
-def test_greedy_episodes_are_played_only_for_a_baseline_that_is_used(monkeypatch, estimator, used):
-    assert (traced_greedy_plays(monkeypatch, returns=estimator, baseline="greedy") > 0) == used
+def test_greedy_episodes_are_played_only_for_a_baseline_that_is_used(monkeypatch):
+    assert traced_greedy_plays(monkeypatch, estimator="reinforce_greedy") > 0
+    assert traced_greedy_plays(monkeypatch, estimator="per_parameter") == 0
+
+
+@pytest.mark.parametrize("name", [name for name, entry in registry.ENTRIES.items() if entry.behaviour])
+def test_more_epochs_are_allowed_where_there_is_a_ratio(monkeypatch, name):
+    assert traced_greedy_plays(monkeypatch, epochs=2, estimator=name) == 0
+
+
+def test_conventions_are_the_command_lines_the_presets_or_the_estimators():
+    options = train.resolve(train.Config(env="Pendulum-v1", lambda_=0.8))
+    assert (options["estimator"], options["lambda_"], options["discount"]) == ("gae", 0.8, 0.95)
+    # The preset chose its conventions for its own estimator.
+    options = train.resolve(train.Config(env="Pendulum-v1", estimator="gpomdp_discounted", entropy_coef=0.1))
+    assert (options["discount"], options["entropy_coef"], options["over_time"]) == (0.9, 0.1, "sum")
+    assert options["lambda_"] is None and options["max_grad_norm"] == 0.5
+
+
+FORMER = {
+    **{"clip": 0.2, "natural": None, "discount": 1.0, "lambda_": 0.95, "decay": 0.9, "entropy_coef": 0.0},
+    **{"over_time": "sum", "standardise": "none", "env": "CartPole-v1", "loss": "score_function"},
+}
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"loss": "clipped"}, {"loss": "importance_weighted"}, {"returns": "importance_weighted"}],
+    ("former_options", "wanted"),
+    [
+        (("reward_to_go", "value", {"entropy_coef": 0.5}), ("gpomdp_value", {"entropy_coef": 0.5, "lambda_": None})),
+        (("lambda_return", "value", {"lambda_": 0.9}), ("gae", {"lambda_": 0.9, "clip": None})),
+        (("reward_to_go", "value", {"loss": "clipped"}), ("ppo", {"clip": 0.2})),
+        (("reward_to_go", "value", {"natural": 0.1}), ("natural_value", {"damping": 0.1})),
+        (("total_return", "leave_one_out", {"env": "recall"}), ("rloo", {"decay": None})),
+        (("total_return", "none", {"standardise": "group_sample"}), ("grpo", {"standardise": "group_sample"})),
+        (("per_parameter", "value", {}), ("per_parameter", {"decay": 0.9, "over_time": None})),
+        # Compared with the episodes that still ran at a step: another estimator than RLOO where lengths differ.
+        (("total_return", "leave_one_out", {}), None),
+        (("total_return", "value", {}), None),
+        (("total_return", "none", {"natural": 0.1}), None),
+    ],
     ids=str,
 )
-def test_more_epochs_are_allowed_where_there_is_a_ratio(monkeypatch, options):
-    assert traced_greedy_plays(monkeypatch, epochs=2, **options) == 0
+def test_a_run_with_the_former_names_goes_on_or_is_refused(former_options, wanted):
+    returns, baseline, others = former_options
+    options = FORMER | {"returns": returns, "baseline": baseline} | others
+    if wanted is None:
+        with pytest.raises(ValueError, match=f"returns={returns}, baseline={baseline}.*no registered estimator"):
+            former.translated(options)
+        return
+    name, settings = wanted
+    found = former.translated(options)
+    assert found["estimator"] == name and found.items() >= settings.items()
+    assert not {"returns", "baseline", "loss", "natural"} & found.keys()
+    assert former.translated(found) == found
 
 
-def test_the_baseline_of_a_preset_is_not_refused():
-    config = dataclasses.replace(train.TINY, returns="per_parameter")
-    assert train.resolve(config)["baseline"] == presets.preset("corridor")["baseline"]
+def test_a_run_of_the_former_layout_is_resumed_bit_for_bit(train_run, interrupted, tmp_path):
+    directory, _ = interrupted
+    old = tmp_path / "old-incomplete"
+    shutil.copytree(directory, old)
+    options = json.loads((old / "options.json").read_text())
+    options = {name: value for name, value in options.items() if name not in ("estimator", *registry.SETTINGS)}
+    options |= FORMER | {"env": "corridor", "returns": "total_return", "baseline": "moving_average"}
+    (old / "options.json").write_text(json.dumps(options))
+    resumed = runner.execute("train", train.Config(resume=old), train.run, output_dir=tmp_path)
+    assert (resumed / "metrics.jsonl").read_text() == (train_run / "metrics.jsonl").read_text()
+
+
+OWN_ESTIMATOR = """
+    from pgjax import baselines, estimators
+
+    def half(policy):
+        return estimators.make_estimator(policy, baseline=baselines.batch_mean())
+
+    def mean():
+        return baselines.moving_average(0.5)
+
+    def wrong_shape():
+        return baselines.stateless(lambda trajectory: trajectory.rewards[0])
+"""
+
+
+def test_ones_own_estimator_trains_and_a_bad_one_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "own_estimator.py").write_text(textwrap.dedent(OWN_ESTIMATOR))
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("half", "mean"):
+        assert traced_greedy_plays(monkeypatch, estimator=f"own_estimator:{name}") == 0
+    config = dataclasses.replace(train.TINY, estimator="own_estimator:wrong_shape")
+    with pytest.raises(runner.UsageError, match="wrong_shape: its predict must return b"):
+        runner.execute("train", config, train.run, output_dir=tmp_path)
+    assert not (tmp_path / "train").exists()
+    sys.modules.pop("own_estimator")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
-        {"returns": "all_action"},
-        {"returns": "action_dependent"},
-        {"returns": "trajectory_wise"},
-        {"returns": "per_parameter"},
-        {"returns": "importance_weighted", "epochs": 2},
-        {"loss": "clipped", "epochs": 3},
-        {"loss": "importance_weighted", "epochs": 2, "over_time": "episode_mean"},
-        {"returns": "total_return", "baseline": "none", "standardise": "group_population"},
-        {"baseline": "optimal_constant"},
-        {"baseline": "optimal_time"},
-        {"baseline": "greedy", "returns": "total_return"},
-        {"natural": 0.1},
+        {"estimator": "all_action"},
+        {"estimator": "action_dependent"},
+        {"estimator": "trajectory_wise"},
+        {"estimator": "per_parameter"},
+        {"estimator": "importance_per_decision", "epochs": 2},
+        {"estimator": "ppo", "epochs": 3},
+        {"estimator": "ppo_gae", "epochs": 3},
+        {"estimator": "off_policy_ratio", "epochs": 2, "over_time": "episode_mean"},
+        {"estimator": "grpo"},
+        {"estimator": "n_step", "n": 20},
+        {"estimator": "reinforce_optimal"},
+        {"estimator": "reinforce_optimal_leave_one_out"},
+        {"estimator": "gpomdp_optimal_time"},
+        {"estimator": "reinforce_greedy"},
+        {"estimator": "natural_value", "damping": 0.1},
     ],
     ids=str,
 )
@@ -426,7 +519,7 @@ SLATE = """
         pytest.param(
             "recall",
             {"network": "gru", "network_options": ("memory_size=2",), "activation": "relu", "hidden": (3,)}
-            | {"returns": "lambda_return", "baseline": "value", "num_steps": 4},
+            | {"estimator": "gae", "num_steps": 4},
             {"network": "gru", "hidden": [3], "activation": "relu", "network_options": {"memory_size": 2}},
             marks=pytest.mark.slow,
         ),
@@ -471,7 +564,7 @@ def test_a_value_remembers_nothing_where_the_policy_does():
     }
 
 
-@pytest.mark.parametrize("options", [{}, {"baseline": "none", "standardise": "group_population"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"estimator": "grpo"}], ids=str)
 def test_a_group_shares_a_start_and_is_compared(options):
     """With one prompt to a group of 2, the weights of each group add up to zero: so does the sum over the batch."""
     options = train.resolve(train.Config(env="reverse", group_size=2, num_episodes=8, **options))
@@ -502,5 +595,7 @@ def test_the_good_runs_of_a_sweep_are_evaluated_and_saved_where_others_fail(tmp_
 
 def test_every_preset_is_complete_and_every_name_in_it_an_option():
     for name in [*presets.PRESETS, "Breakout-MinAtar", "anything"]:
+        entry = registry.find(presets.preset(name)["estimator"])
+        entry.resolve(build.settings(presets.preset(name)))  # refuses a convention that its estimator does not have
         assert presets.preset(name).keys() <= train.Config.__dataclass_fields__.keys()
         assert presets.preset(name).keys() == presets.DEFAULT.keys()
