@@ -166,7 +166,7 @@ def record(
     order = "gain of one step" if any(line.gain for line in lines.values()) else "smallest mean squared error"
     title = f"{problem}, B = {batch} episodes an estimate{_in_groups(group_size)}; best first, by the {order}"
     headers = [HEADERS[i].replace("first", first) for i in kept]
-    recorder.table(title, headers, [[row[i] for i in kept] for row in shown])
+    recorder.table(title, headers, [[row[i] for i in kept] for row in shown], numeric=headers[1:-1])
     for name, line in lines.items():
         statistics = line.found.statistics
         recorder.row(

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +10,7 @@ from experiments.gradient_lab.problems import Problem
 from experiments.harness.runner import UsageError
 from pgjax import evaluation, registry, rollouts
 from pgjax.registry import Entry
-
-PyTree = Any
+from pgjax.types import PyTree
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from pgjax._checks import require_integer, require_kind, require_one_of
 from pgjax.advantages.steps import OVER_TIME
 from pgjax.contracts import require_trajectory
 from pgjax.estimators.hot_path import count_live
-from pgjax.estimators.rules import Returns, next_values, reward_to_go
+from pgjax.estimators.rules import ReturnRule, next_values, reward_to_go
 from pgjax.types import Baseline, Needs, Trajectory
 
 PyTree = Any
@@ -40,7 +40,7 @@ class Weighting(NamedTuple):
     init: Callable[[jax.Array, Trajectory], PyTree]
     weigh: Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]]
     weigh_and_update: Callable[[PyTree, Trajectory], tuple[jax.Array, PyTree, dict[str, jax.Array]]]
-    returns: Returns
+    returns: ReturnRule
     baseline: Baseline
     fits_windows: bool
     needs: Needs
@@ -48,7 +48,7 @@ class Weighting(NamedTuple):
 
 def make_weighting(
     *,
-    returns: Returns | None = None,
+    returns: ReturnRule | None = None,
     baseline: Baseline | None = None,
     over_time: str = "sum",
     standardise: str = "none",
@@ -76,7 +76,7 @@ def make_weighting(
     """
     returns = reward_to_go() if returns is None else returns
     baseline = baselines.none() if baseline is None else baseline
-    require_kind("returns", returns, Returns, "estimators.reward_to_go()")
+    require_kind("returns", returns, ReturnRule, "estimators.reward_to_go()")
     require_kind("baseline", baseline, Baseline, "baselines.leave_one_out()")
     require_one_of("over_time", over_time, OVER_TIME)
     require_one_of("standardise", standardise, STANDARDISE)
@@ -153,7 +153,7 @@ def time_scale(over_time: str, alive: jax.Array, dtype: Any) -> jax.Array:
 
 
 def targets_and_values(
-    returns: Returns, baseline: Baseline, state: PyTree, trajectory: Trajectory
+    returns: ReturnRule, baseline: Baseline, state: PyTree, trajectory: Trajectory
 ) -> tuple[jax.Array, jax.Array]:
     """G and b, `[T, B]`; the baseline sees G as `trajectory.returns` where G does not need the baseline first."""
     if returns.bootstraps:

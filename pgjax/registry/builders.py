@@ -9,9 +9,8 @@ import numpy as np
 
 from pgjax import baselines, estimators, exact
 from pgjax.registry.entry import Oracle, Parts, Settings
-from pgjax.types import Baseline, Estimator, Trajectory
+from pgjax.types import Baseline, Estimator, PyTree, Trajectory
 
-PyTree = Any
 # What every estimator of `make_estimator` may be asked for; the values give the exact gradient of ρ(θ).
 PLAIN = Settings(discount=1.0, entropy_coef=0.0, over_time="sum", standardise="none")
 

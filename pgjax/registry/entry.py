@@ -13,9 +13,8 @@ import numpy as np
 
 from pgjax import exact
 from pgjax.exact import TabularMDP
-from pgjax.types import Baseline, Critic, Estimator, Policy
+from pgjax.types import Baseline, Critic, Estimator, Policy, PyTree
 
-PyTree = Any
 NOT_STATED = "not stated"
 # What an estimator may need beyond a policy, and what this asks of the problem.
 NEEDS = {

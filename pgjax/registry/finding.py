@@ -17,9 +17,8 @@ from pgjax.registry.entry import NEEDS, NOT_STATED, Entry, Parts
 from pgjax.registry.of_episodes import ENTRIES as OF_EPISODES
 from pgjax.registry.of_steps import ENTRIES as OF_STEPS
 from pgjax.registry.others import ENTRIES as OTHERS
-from pgjax.types import Baseline, Estimator, Trajectory
+from pgjax.types import Baseline, Estimator, PyTree, Trajectory
 
-PyTree = Any
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*OF_EPISODES, *OF_STEPS, *OTHERS)}
 # Words that people type, and what they may mean.
 ALIASES = {

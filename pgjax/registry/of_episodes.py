@@ -88,7 +88,7 @@ ENTRIES = (
         label="G₁, batch mean (Dr. GRPO)",
         build=weighted(total_return, lambda parts: baselines.batch_mean(group_size=parts.group)),
         source="Liu et al. 2025",
-        bias="the mean of k episodes contains the episode itself, which shortens ∇ρ to (k−1)/k of it",
+        bias="the mean of k episodes contains the episode itself: (k−1)/k of ∇ρ",
         settings=PLAIN,
         compares=True,
         joint=True,

@@ -20,9 +20,8 @@ from pgjax.registry.builders import (
     weighted,
 )
 from pgjax.registry.entry import Entry, Parts, Settings
-from pgjax.types import Estimator
+from pgjax.types import Estimator, PyTree
 
-PyTree = Any
 PREDICTED = Settings(discount=1.0, decay=0.9)
 WITH_VALUE = replace(PLAIN, decay=0.9)
 OLD_VISITS = "the states are those that θ_old visits"
