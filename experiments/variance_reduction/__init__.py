@@ -24,8 +24,13 @@ import optax
 
 from experiments.harness import runner
 from experiments.shared import measure
-from pgjax import baselines, diagnostics, environments, networks, registry, rollouts, training
-from pgjax.types import Baseline, Environment, Estimator, Policy
+from experiments.variance_reduction import ladder
+from experiments.variance_reduction.figures import finding, last_fifth, plot
+from experiments.variance_reduction.ladder import QUIET, Variant
+from pgjax import baselines, diagnostics, environments, networks, rollouts, training
+from pgjax.types import Baseline, Environment, Policy
+
+__all__ = ["TINY", "Config", "plot", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Config:
     )
     """Unbiased estimators that learn from --batch episodes at a time, named as --one-episode."""
     seed: int = 0
-    """Of everything."""
+    """The seed of every random number."""
 
     def validate(self) -> None:
         runner.require(self.seeds >= 2, "--seeds", self.seeds, "at least 2 (for an interval)")
@@ -74,7 +79,7 @@ class Config:
         )
         for option, names in (("--one-episode", self.one_episode), ("--many-episodes", self.many_episodes)):
             for name in names:
-                check_name(option, name)
+                ladder.check_name(option, name)
         runner.require(self.one_episode + self.many_episodes, "--many-episodes", "", "at least one estimator")
         runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
@@ -82,47 +87,10 @@ class Config:
             0 < self.learning_rate < float("inf"), "--learning-rate", self.learning_rate, "above 0 and finite"
         )
 
-
-class Variant(NamedTuple):
-    """The whole independent variable: which estimator of the registry, from one episode or from many."""
-
-    entry: registry.Entry
-    many: bool
-
-    def estimator(self, policy: Policy, value: Baseline) -> Estimator:
-        return registry.make(self.entry, registry.Parts(policy=policy, value=value))
+    def variants(self) -> dict[str, Variant]:
+        return ladder.variants(self.one_episode, self.many_episodes)
 
 
-def check_name(option: str, name: str) -> None:
-    """Refuses an estimator that this experiment cannot compare; what is module:function is not imported yet."""
-    if ":" in name:
-        return
-    try:
-        entry = registry.find(name)
-    except ValueError as error:
-        raise runner.UsageError(f"{option}: {error}") from error
-    reasons = (
-        (entry.bias, f"is biased ({entry.bias}): this experiment compares variances alone"),
-        (entry.natural, "estimates the natural gradient, another quantity"),
-        (set(entry.needs) - {"value"}, f"needs {' and '.join(registry.NEEDS[need] for need in entry.needs)}"),
-        (entry.compares and option == "--one-episode", "compares episodes, and here it has one"),
-    )
-    for refused, reason in reasons:
-        if refused:
-            raise runner.UsageError(f"{option} {name}: {reason}; the gradient laboratory measures all estimators")
-
-
-def variants(config: Config) -> dict[str, Variant]:
-    """Name in tables and figures → variant."""
-    with runner.usage_errors():
-        one = [Variant(registry.find(name), many=False) for name in config.one_episode]
-        many = [Variant(registry.find(name), many=True) for name in config.many_episodes]
-    named = lambda variant: f"{'B episodes' if variant.many else 'one episode'}, {variant.entry.label}"
-    return {named(variant): variant for variant in (*one, *many)}
-
-
-# What the policies of the stages are trained with, and what the large sample is weighed with.
-QUIET = Variant(registry.ENTRIES["gpomdp_value"], many=True)
 TINY = Config(
     seeds=2,
     episodes=8,
@@ -188,7 +156,7 @@ def measure_stages(config: Config, problem: Problem, recorder: runner.Recorder) 
         estimates = lambda params, state, batch: measure.batch_estimates(estimator, params, state, batch, size)
         return jax.jit(warm), jax.jit(estimates)
 
-    chosen = variants(config)
+    chosen = config.variants()
     made = {name: programs(variant) for name, variant in chosen.items()}
     warm, quiet = next((made[name] for name, variant in chosen.items() if variant == QUIET), None) or programs(QUIET)
     results, returns = {quantity: {stage: {} for stage in STAGES} for quantity in QUANTITIES}, {}
@@ -222,7 +190,7 @@ def learning_curves(config: Config, problem: Problem, recorder: runner.Recorder)
     """Per variant: episodes seen `[U]` and mean training return `[S, U]`."""
     environment, policy, value = problem
     keys = jax.vmap(jax.random.key)(config.seed + jnp.arange(config.seeds))
-    curves, chosen = {}, variants(config)
+    curves, chosen = {}, config.variants()
     with recorder.progress(len(chosen) * config.episodes * config.seeds, "learning", "episodes") as progress:
         for name, variant in chosen.items():
             estimator = variant.estimator(policy, value)
@@ -263,7 +231,7 @@ def learning_curves(config: Config, problem: Problem, recorder: runner.Recorder)
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
     with recorder.timed("(a) enumeration"):
-        sizes = {name: (variant.estimator, 2 if variant.many else 1) for name, variant in variants(config).items()}
+        sizes = {name: (variant.estimator, 2 if variant.many else 1) for name, variant in config.variants().items()}
         variances = measure.exact_moments(sizes, recorder)
     problem = make_problem(config)
     with recorder.timed("(b) gradients on CartPole"):
@@ -293,72 +261,3 @@ def answer(results: dict, recorder: runner.Recorder) -> None:
         pairs = ((variance.value, variance.stderr), (cosine.value, cosine.stderr), (float(mean), float(stderr)))
         lines.append([name, f"{exact:.3g}", *(number(*pair) for pair in pairs)])
     recorder.table("How noisy each estimate is, and what it learns", headers, lines)
-
-
-def last_fifth(returns: np.ndarray) -> np.ndarray:
-    """The mean of the last fifth of each run, `[S, U] → [S]`."""
-    return returns[:, -max(1, returns.shape[1] // 5) :].mean(axis=1)
-
-
-def finding(curves: dict) -> str:
-    """What the learning curves say: the return over the last fifth, worst and best."""
-    last = {name: last_fifth(y).mean() for name, (_, y) in curves.items()}
-    worst, best = min(last, key=last.get), max(last, key=last.get)
-    return f"REINFORCE with “{worst}” ends at a return of {last[worst]:.0f}, with “{best}” at {last[best]:.0f}"
-
-
-def dots(values: dict) -> dict:
-    """Intervals for a logarithmic axis: nothing at or below zero."""
-    positive = {name: x for name, x in values.items() if x.value > 0}
-    return {name: (x.value, max(x.low, x.value / 10), x.high) for name, x in positive.items()}
-
-
-def plot(results: dict, recorder: runner.Recorder) -> None:
-    from experiments.harness import plots
-
-    config, curves, measured = results["config"], results["curves"], results["measured"]
-    colour_of = plots.colours(variants(config))
-    shared = f"{config.measured} episodes, the same for all; 95 % intervals; B = {config.batch}."
-    title = finding(curves)
-    caption = (
-        f"CartPole-v1. Left: total variance of one gradient estimate at a policy of return "
-        f"{results['returns']['learning']:.0f}, {shared} Right: mean over {config.seeds} seeds, "
-        f"{plots.bands(config.seeds, 'seeds')}."
-    )
-    figure, (left, right) = plots.figure(title, caption, columns=2, width=12.5, height=4.8)
-    plots.bars_with_intervals(left, dots(measured["variance"]["learning"]), scale="log", colour_of=colour_of)
-    left.set_xlabel("tr Var of the gradient estimate (reward²)")
-    right.set_xlabel("episodes seen")
-    right.set_ylabel("return of an episode (steps)")
-    right.set_ylim(0, 520)
-    plots.reference_line(right, 500, "the most an episode can pay")
-    x = min((x for x, _ in curves.values()), key=len)
-    plots.learning_curves(right, x, {name: y[:, : len(x)] for name, (_, y) in curves.items()}, colour_of=colour_of)
-    recorder.figure(figure, "variance_reduction")
-
-    title = "How noisy an estimate is, and how near to the true direction, at three stages of training"
-    figure, axes = plots.figure(title, f"CartPole-v1, {shared}", rows=2, columns=3, width=13, height=6.4)
-    for column, (stage, reached) in enumerate(results["returns"].items()):
-        above, below = axes[:, column]
-        plots.bars_with_intervals(above, dots(measured["variance"][stage]), scale="log", colour_of=colour_of)
-        cosines = {name: (x.value, x.low, x.high) for name, x in measured["cosine"][stage].items()}
-        plots.bars_with_intervals(below, cosines, colour_of=colour_of)
-        above.set_title(f"{stage} policy, return {reached:.0f}", loc="left", fontsize=10)
-        above.set_xlabel("tr Var (reward²)")
-        below.set_xlabel("cosine with a large-sample gradient")
-        if column:
-            above.set_yticklabels([])
-            below.set_yticklabels([])
-    recorder.figure(figure, "gradients")
-
-    title = "Exactly, by enumeration: the same mean, ∇ρ, and very different variances"
-    figure, ax = plots.figure(title, "Short corridor with the state shown, 8 steps, B = 2.", width=8.5, height=3.6)
-    plots.bars_with_intervals(
-        ax, {name: (value,) * 3 for name, value in results["exact"].items()}, scale="log", colour_of=colour_of
-    )
-    ax.set_xlabel("exact tr Var of the gradient estimate (reward²)")
-    recorder.figure(figure, "exact")
-
-
-if __name__ == "__main__":
-    runner.main(__file__, __doc__, Config, run, plot)
