@@ -39,6 +39,7 @@ ORDER = (
     "rollouts",
     "evaluation",
     "parameter_exploring",
+    "registry",
     "training",
     "saving",
     "imitation",

@@ -82,7 +82,7 @@ def weighting(
     q = true_values(params, mdp, values)
     b = best_baseline(params, q, mdp, natural)
     times = lambda trajectory: jnp.minimum(jnp.arange(trajectory.alive.shape[0]), q.shape[0] - 1)[:, None]
-    returns = estimators.Returns(
+    returns = estimators.ReturnRule(
         compute=lambda trajectory, *_: q[times(trajectory), trajectory.obs, trajectory.actions],
         bootstraps=False,
         discount=DISCOUNT,

@@ -5,6 +5,7 @@ Command  python -m experiments.gradient_lab
          python -m experiments.gradient_lab --problem large --batch 16
          python -m experiments.gradient_lab --problem random --batch 4 --group-size 2
          python -m experiments.gradient_lab --estimator my_file:my_baseline
+         python -m experiments.gradient_lab --estimator reinforce rloo gpomdp_value
          python -m experiments.gradient_lab --problem CartPole-v1 --policy trained
          python -m experiments.gradient_lab --checkpoint results/train/RUN/policy.safetensors
 Shows    bias and mean squared error relative to the gradient, total variance, signal-to-noise ratio, cosine of one
@@ -27,10 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.gradient_lab import catalogue, laboratory, problems, report
 from experiments.gradient_lab import exact_part as lab_exact
+from experiments.gradient_lab import laboratory, problems, report, selection
 from experiments.harness import runner
-from pgjax import exact
+from pgjax import exact, registry
 from pgjax.variance import decomposition
 
 
@@ -50,10 +51,9 @@ class Config:
     compare episodes (RLOO, GRPO, Dr. GRPO) then compare those of a group. 1: every start its own, and they compare the
     whole batch."""
     estimator: tuple[str, ...] = ()
-    """Your own, as module:function: policy → Estimator, or nothing → Baseline, which is subtracted from G_t. The module
-    is imported and its code runs."""
-    only: tuple[str, ...] = ()
-    """These of the table, by their names or parts of them (GRPO); all if empty."""
+    """Which estimators are measured, by the names that `python -m experiments.estimators` lists; all of them if no name
+    is given. A module:function adds an estimator of your own: a function of the policy that returns an Estimator, or of
+    nothing that returns a Baseline, which is subtracted from G_t. The module is imported and its code runs."""
     checkpoint: pathlib.Path | None = None
     """A policy that experiments.train has saved, its file or the folder of its run, in its environment."""
     env: str | None = None
@@ -71,6 +71,7 @@ class Config:
     """Of everything."""
 
     def validate(self) -> None:
+        selection.check_names(self.estimator)
         runner.require(self.batch >= 1, "--batch", self.batch, "at least 1")
         fits = self.group_size >= 1 and self.batch % self.group_size == 0
         runner.require(fits, "--group-size", self.group_size, f"at least 1 and divide --batch {self.batch}")
@@ -87,21 +88,19 @@ class Config:
         runner.require(self.env is None or self.checkpoint, "--env", self.env, "used with --checkpoint; see --problem")
 
 
-TINY = Config(problem="bandit", episodes=256, only=("G₁", "G₁, batch mean (Dr. GRPO)", "Gₜ − v(Xₜ)"))
+TINY = Config(problem="bandit", episodes=256, estimator=("reinforce", "dr_grpo", "gpomdp_value"))
 # Samples of the measured size that make the reference gradient, where there is no oracle.
 REFERENCE = 16
 # Those of the figure over batch sizes: one colour each.
-FIGURED = (
-    "G₁",
-    "G₁ − ρ̂",
-    "Gₜ − v(Xₜ)",
-    "Gₜ, leave-one-out",
-    "G₁, standardised (GRPO)",
-    "trajectory-wise control variate",
-)
+FIGURED = ("reinforce", "reinforce_moving_average", "gpomdp_value", "gpomdp_leave_one_out", "grpo", "trajectory_wise")
 
 
 def make_problem(config: Config) -> problems.Problem:
+    """The problem, with the groups that the options ask for."""
+    return _make_problem(config).in_groups(config.group_size)
+
+
+def _make_problem(config: Config) -> problems.Problem:
     with runner.usage_errors():
         if config.checkpoint is not None:
             return problems.load_problem(config.checkpoint, config.env, config.hidden)
@@ -114,38 +113,33 @@ def measure(
     config: Config, problem: problems.Problem, recorder: runner.Recorder
 ) -> tuple[dict[str, report.Line], dict[str, list], str]:
     """Every estimator's numbers, the variance of some at several batch sizes, and whom the ratios compare with."""
-    entries, left_out = catalogue.chosen(problem, config.batch, config.only, config.estimator, config.group_size)
+    entries, left_out = selection.chosen(problem, config.batch, config.estimator)
     if left_out:
         recorder.note("Left out: " + "; ".join(f"“{name}” {reason}" for name, reason in left_out.items()) + ".")
-    oracle = problem.oracle
+    truth = problem.truth
     keys = jax.random.split(jax.random.key(config.seed + 1), 3)
-    count = config.episodes if oracle else max(config.episodes // 4, 40 * config.batch) // config.batch * config.batch
-    how = {"group_size": config.group_size, "greedy": laboratory.needs_greedy(problem, entries)}
-    episodes = laboratory.sample(problem, keys[0], count, **how)
-    warm = laboratory.sample(problem, keys[1], laboratory.WARM_BATCHES * config.batch, **how)
+    count = config.episodes if truth else max(config.episodes // 4, 40 * config.batch) // config.batch * config.batch
+    greedy = laboratory.needs_greedy(problem, entries)
+    episodes = laboratory.sample(problem, keys[0], count, greedy=greedy)
+    warm = laboratory.sample(problem, keys[1], laboratory.WARM_BATCHES * config.batch, greedy=greedy)
     errors = np.zeros(ravel_pytree(problem.params)[0].shape)
-    if oracle is None:
+    if truth is None:
         with recorder.timed(f"reference gradient, {REFERENCE * count} episodes"):
-            entry = catalogue.CATALOGUE["Gₜ − v(Xₜ)"]
-            gradient, errors = laboratory.large_sample(
-                problem, entry, warm, keys[2], config.batch, count, REFERENCE, config.group_size
-            )
-    target = lambda entry: jnp.asarray(
-        gradient if oracle is None else oracle.natural_gradient if entry.natural else oracle.gradient, jnp.float32
-    )
+            entry = registry.ENTRIES["gpomdp_value"]
+            gradient, errors = laboratory.large_sample(problem, entry, warm, keys[2], config.batch, count, REFERENCE)
+    exact_target = lambda entry: truth.natural_gradient if entry.natural else truth.gradient
+    target = lambda entry: jnp.asarray(gradient if truth is None else exact_target(entry), jnp.float32)
     with recorder.progress(len(entries), "measuring", "estimators") as progress:
         heard = lambda name: progress.advance(1, name)
         found, states = laboratory.measured(problem, entries, episodes, warm, config.batch, target, heard)
-    figured = {name: entry for name, entry in entries.items() if name in FIGURED or name in config.estimator}
+    figured = {name: entry for name, entry in entries.items() if entry.name in FIGURED or entry.is_own}
     with recorder.timed("variance against batch size"):
         curves = laboratory.against_batch(problem, figured, episodes, warm, found, config.batch)
     first, ratios = laboratory.paired_ratios(entries, found)
     known, gained = {}, {}
-    if oracle is not None:
+    if truth is not None:
         with recorder.timed("exact moments"):
-            known = lab_exact.exact_moments(
-                problem, entries, states, config.batch, config.limit, config.group_size, recorder.say
-            )
+            known = lab_exact.exact_moments(problem, entries, states, config.batch, config.limit, recorder.say)
         with recorder.timed("gain of one step"):
             gained = laboratory.gains(problem, found)
     lines = {
@@ -153,32 +147,28 @@ def measure(
             entry=entry,
             exact=known.get(name),
             found=found[name],
-            target=np.asarray(target(entry), np.float64) if oracle is None else _exact_target(oracle, entry),
+            target=np.asarray(target(entry), np.float64) if truth is None else exact_target(entry),
             reference_errors=errors,
             ratio=ratios.get(name),
             gain=gained.get(name),
         )
         for name, entry in entries.items()
     }
-    if oracle is None:
+    if truth is None:
         share = errors.sum() ** 0.5 / np.linalg.norm(gradient)
         recorder.note(
             f"No oracle: ∇ρ is the mean of {REFERENCE * count} other episodes, its own error {share:.1%} of its length."
         )
     elif gained:
         most = gained["∇ρ"][0]
-        recorder.note(f"One step along the exact gradient gains {most:.4g}; ρ(θ) = {oracle.objective:.5g}.")
+        recorder.note(f"One step along the exact gradient gains {most:.4g}; ρ(θ) = {truth.objective:.5g}.")
     return lines, curves, first
-
-
-def _exact_target(oracle: problems.Oracle, entry: catalogue.Entry) -> np.ndarray:
-    return oracle.natural_gradient if entry.natural else oracle.gradient
 
 
 def decompose(config: Config, problem: problems.Problem, recorder: runner.Recorder) -> None:
     """Where the variance of one step's ψ(S, A)(Ĝ − b) comes from: the state, the action, the rest of the episode."""
     title = "Where the variance of one step's estimate comes from"
-    if problem.oracle is None:
+    if problem.truth is None:
         found = decomposition.variance_decomposition(
             problem.environment, problem.policy, problem.params, jax.random.key(config.seed + 2), 1024
         )
@@ -188,7 +178,9 @@ def decompose(config: Config, problem: problems.Problem, recorder: runner.Record
         with jax.enable_x64(True):
             params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), problem.params)
             # One program: compiled one by one, some hundred operations would leave more memory behind than they need.
-            found = jax.jit(functools.partial(_parts_of_variance, problem.policy.apply))(params, problem.oracle.mdp)
+            found = jax.jit(functools.partial(_parts_of_variance, problem.policy.apply))(
+                params, problem.parts.oracle.mdp
+            )
             parts = {name: (x.state, x.action, x.trajectory, x.total) for name, x in found.items()}
             cells = [[name, *(f"{float(x):.4g}" for x in numbers)] for name, numbers in parts.items()]
     recorder.table(title, ["Ĝ − b", "Σ state", "Σ action", "Σ future", "total"], cells)
@@ -206,6 +198,7 @@ def _parts_of_variance(apply, params, mdp: exact.TabularMDP) -> dict[str, exact.
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
+    selection.wanted(config.estimator)  # what cannot be imported is refused before any work
     with recorder.timed("problem and policy"):
         problem = make_problem(config)
     lines, curves, first = measure(config, problem, recorder)

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.gradient_lab.catalogue import Entry
-from experiments.gradient_lab.laboratory import old_params
+from experiments.gradient_lab import laboratory
 from experiments.gradient_lab.problems import Problem, in_float64
 from experiments.harness.runner import usage_errors
 from pgjax import estimators, exact
+from pgjax.registry import Entry
 from pgjax.types import PyTree, Trajectory
 
 # Numbers of the estimates that are held at a time, 4 MiB in float64: what fits a core's cache is also the fastest.
@@ -42,19 +42,18 @@ def exact_moments(
     states: Mapping[str, PyTree],
     batch: int,
     limit: int,
-    group_size: int = 1,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Exact]:
     """Mean and tr Var of every entry's estimate from B episodes, in float64: by enumeration where all batches can be
     listed, by dynamic programming where an entry has a program, by both where it can.
 
-    An entry whose groups do not weigh each other needs one group of k = `group_size` episodes only: its variance falls
-    as k/B. `say` is told how many batches are enumerated, and the memory that this takes, before it begins.
+    An entry whose groups do not weigh each other needs one group of k episodes only: its variance falls as k/B. `say`
+    is told how many batches are enumerated, and the memory that this takes, before it begins.
     """
-    found = _enumerate(problem, entries, states, batch, limit, group_size, say)
+    found = _enumerate(problem, entries, states, batch, limit, say)
     for name, entry in entries.items():
         with jax.enable_x64(True):
-            stated = _stated(problem, entry, batch, group_size)
+            stated = _stated(problem, entry, batch)
         if stated is None:
             continue
         if name in found:
@@ -69,15 +68,15 @@ def exact_moments(
     return found
 
 
-def _stated(problem: Problem, entry: Entry, batch: int, group_size: int) -> Exact | None:
-    mdp = problem.oracle.mdp
+def _stated(problem: Problem, entry: Entry, batch: int) -> Exact | None:
+    mdp, group_size = problem.parts.oracle.mdp, problem.parts.group_size
     count = mdp.horizon * mdp.probabilities.size
     if entry.factor is not None:
-        mean = entry.factor(batch) * problem.oracle.gradient
+        mean = entry.factor(_weighed_together(problem, entry, batch)) * problem.truth.gradient
         return Exact(mean=mean, variance=None, rounding=_rounding(problem, count, float(mean @ mean)))
     if entry.program is None:
         return None
-    mean, variance = _by_program(problem, entry, group_size)
+    mean, variance = _by_program(problem, entry)
     rounding = _rounding(problem, count, float(mean @ mean) + variance)
     return Exact(mean=mean, variance=variance * group_size / batch, rounding=rounding)
 
@@ -88,16 +87,18 @@ def _rounding(problem: Problem, count: int, second_moment: float, dtype: Any = n
     The second term is what G ψ is made of before anything is subtracted from G: with returns near 10⁶ and a baseline
     beside them the estimates are small, and their roundings are not. F is the Fisher information of an episode.
     """
-    scale = second_moment**0.5 + problem.oracle.largest_term
+    scale = second_moment**0.5 + problem.truth.largest_term
     return float(16.0 * np.finfo(dtype).eps * count**0.5 * scale)
 
 
-def _by_program(problem: Problem, entry: Entry, group_size: int) -> tuple[np.ndarray, float]:
+def _by_program(problem: Problem, entry: Entry) -> tuple[np.ndarray, float]:
     """Mean and tr Var of the estimate from one group of k episodes that share a start s.
 
     tr Var = E[tr Var(ĝ_1 | s)] / k + tr Var(E[ĝ_1 | s]), ĝ_1 the estimate from one episode.
     """
-    oracle, params = problem.oracle, jax.tree.map(in_float64, problem.params)
+    params, group_size = jax.tree.map(in_float64, problem.params), problem.parts.group_size
+    parts = problem.parts._replace(settings=entry.resolve(problem.parts.settings))
+    oracle = parts.oracle
     initial = np.asarray(oracle.mdp.initial)
     if group_size == 1:
         chances, starts = np.ones(1), initial[None]
@@ -107,12 +108,17 @@ def _by_program(problem: Problem, entry: Entry, group_size: int) -> tuple[np.nda
     means, within = [], []
     for start in starts:
         mdp = dataclasses.replace(oracle.mdp, initial=jnp.asarray(start))
-        moments = entry.program(problem._replace(oracle=oracle._replace(mdp=mdp)), params)
+        moments = entry.program(parts._replace(oracle=oracle._replace(mdp=mdp)), params)
         means.append(np.asarray(ravel_pytree(moments.mean)[0]))
         within.append(float(moments.total_variance))
     mean = chances @ np.stack(means)
     between = chances @ np.sum(np.square(np.stack(means) - mean), axis=1)
     return mean, float(chances @ np.array(within) / group_size + between)
+
+
+def _weighed_together(problem: Problem, entry: Entry, batch: int) -> int:
+    """How many episodes make one independent part of the estimate."""
+    return batch if laboratory.is_joint(problem, entry) else problem.parts.group_size
 
 
 class _Part(NamedTuple):
@@ -123,24 +129,26 @@ class _Part(NamedTuple):
     behaviour: bool
 
 
-def _parts(problem: Problem, entries: Mapping[str, Entry], batch: int, group_size: int) -> list[_Part]:
+def _parts(problem: Problem, entries: Mapping[str, Entry], batch: int) -> list[_Part]:
     """What the trajectories alone decide: a greedy episode depends on the randomness of the problem besides."""
     places: dict[tuple[int, bool], list[str]] = {}
     for name, entry in entries.items():
-        if not entry.make(problem).needs.greedy_returns:
-            places.setdefault((batch if entry.joint else group_size, entry.behaviour), []).append(name)
+        if not problem.estimator(entry).needs.greedy_returns:
+            place = (_weighed_together(problem, entry, batch), entry.behaviour)
+            places.setdefault(place, []).append(name)
     return [_Part(names=tuple(names), size=size, behaviour=behaviour) for (size, behaviour), names in places.items()]
 
 
-def _enumerate(problem: Problem, entries, states, batch: int, limit: int, group_size: int, say) -> dict[str, Exact]:
+def _enumerate(problem: Problem, entries, states, batch: int, limit: int, say) -> dict[str, Exact]:
+    group_size = problem.parts.group_size
     with jax.enable_x64(True):
         try:
-            enumeration = exact.enumerate_trajectories(problem.oracle.mdp, limit=limit)
+            enumeration = exact.enumerate_trajectories(problem.parts.oracle.mdp, limit=limit)
         except ValueError:
             return {}
         count = lambda part: exact.count_batches(enumeration, part.size, group_size=group_size)
-        parts = [part for part in _parts(problem, entries, batch, group_size) if count(part) <= limit]
-        planned = [_plan(problem, entries, states, enumeration, part, group_size, limit) for part in parts]
+        parts = [part for part in _parts(problem, entries, batch) if count(part) <= limit]
+        planned = [_plan(problem, entries, states, enumeration, part, limit) for part in parts]
         if planned:
             num_batches = sum(plan.num_batches for plan, _ in planned)
             most = max(plan.num_bytes or 0 for plan, _ in planned)
@@ -157,16 +165,16 @@ def _enumerate(problem: Problem, entries, states, batch: int, limit: int, group_
 
 
 def _plan(
-    problem: Problem, entries, states, enumeration: exact.Enumeration, part: _Part, group_size: int, limit: int
+    problem: Problem, entries, states, enumeration: exact.Enumeration, part: _Part, limit: int
 ) -> tuple[exact.MomentsPlan, jax.Array]:
     """The compiled moments of a part, and the probabilities of the trajectories under the policy that acts."""
     double = lambda tree: jax.tree.map(in_float64, tree)
     policy, params = problem.policy, double(problem.params)
-    acting = double(old_params(problem)) if part.behaviour else params
+    acting = double(laboratory.old_params(problem)) if part.behaviour else params
     if part.behaviour:
         recorded = estimators.record_behaviour(policy, acting, enumeration.trajectories)
         enumeration = enumeration._replace(trajectories=recorded)
-    made = {name: (entries[name].make(problem), double(states[name])) for name in part.names}
+    made = {name: (problem.estimator(entries[name]), double(states[name])) for name in part.names}
 
     def together(trajectory: Trajectory) -> dict[str, jax.Array]:
         estimates = {name: made[name][0].gradient(params, made[name][1], trajectory)[0] for name in made}
@@ -178,7 +186,7 @@ def _plan(
             together,
             enumeration,
             part.size,
-            group_size=group_size,
+            group_size=problem.parts.group_size,
             batch_size=int(np.clip(NUMBERS_AT_ONCE // numbers, 8, 1024)),
             limit=limit,
         )

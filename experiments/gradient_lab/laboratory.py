@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.gradient_lab.catalogue import Entry
 from experiments.gradient_lab.problems import Problem, in_float64
 from experiments.shared import measure
 from pgjax import diagnostics, estimators, evaluation, exact, rollouts
+from pgjax.registry import Entry
 from pgjax.types import Estimator, PyTree, Trajectory
 
 WARM_BATCHES = 20
@@ -45,27 +45,29 @@ class Measured(NamedTuple):
 def old_params(problem: Problem) -> PyTree:
     """θ_old = θ − 0.3 ∇ρ / ‖∇ρ‖: where the policy was before a step, for the off-policy estimators."""
     flat, unravel = ravel_pytree(problem.params)
-    if problem.oracle is None:
+    if problem.truth is None:
         return problem.params
-    gradient = problem.oracle.gradient / max(np.linalg.norm(problem.oracle.gradient), 1e-12)
+    gradient = problem.truth.gradient / max(np.linalg.norm(problem.truth.gradient), 1e-12)
     return unravel(flat - jnp.asarray(0.3 * gradient, flat.dtype))
+
+
+def is_joint(problem: Problem, entry: Entry) -> bool:
+    """Whether all episodes of a batch weigh each other, and not those of a group alone."""
+    return entry.joint and not (entry.compares and problem.parts.group_size > 1)
 
 
 def needs_greedy(problem: Problem, entries: Mapping[str, Entry]) -> bool:
     """Whether any entry's estimator needs a greedy episode from each start."""
-    return any(entry.make(problem).needs.greedy_returns for entry in entries.values())
+    return any(problem.estimator(entry).needs.greedy_returns for entry in entries.values())
 
 
-def sample(
-    problem: Problem, key: jax.Array, num_episodes: int, *, group_size: int = 1, greedy: bool = False
-) -> Episodes:
-    """`num_episodes` episodes of θ, and as many of θ_old.
+def sample(problem: Problem, key: jax.Array, num_episodes: int, *, greedy: bool = False) -> Episodes:
+    """`num_episodes` episodes of θ, and as many of θ_old; those of a group share a start.
 
     Args:
-        group_size: k, so many consecutive episodes share a start.
         greedy: whether the episodes of θ come with the greedy returns of their starts.
     """
-    environment, policy = problem.environment, problem.policy
+    environment, policy, group_size = problem.environment, problem.policy, problem.parts.group_size
     play = functools.partial(rollouts.episodes, environment, policy, group_size=group_size)
 
     @jax.jit
@@ -76,7 +78,7 @@ def sample(
             own = evaluation.with_greedy_returns(
                 environment, policy, problem.params, own_keys, own, group_size=group_size
             )
-        if problem.oracle is None:
+        if problem.truth is None:
             return Episodes(own=own, other=own)
         old = old_params(problem)
         other = play(old, other_keys)
@@ -129,10 +131,9 @@ def large_sample(
     batch: int,
     num_episodes: int,
     repeats: int,
-    group_size: int = 1,
 ) -> tuple[jax.Array, np.ndarray]:
     """The mean of an entry's estimates over `repeats` samples of N episodes, and its squared errors, `[P]` each."""
-    estimator = entry.make(problem)
+    estimator = problem.estimator(entry)
     state = jax.jit(lambda warm: warmed(problem, estimator, warm, batch))(warm.of(entry))
     look = jax.jit(
         lambda episodes: measure.batch_estimates(estimator, problem.params, state, episodes, batch, at_once=256)
@@ -143,7 +144,7 @@ def large_sample(
             problem.policy,
             problem.params,
             jax.random.split(key, num_episodes),
-            group_size=group_size,
+            group_size=problem.parts.group_size,
         )
     )
     estimates = np.concatenate([look(collect(key)) for key in jax.random.split(key, repeats)])
@@ -162,7 +163,7 @@ def measured(
     """The statistics of every entry's estimate from B = `batch` episodes, and the states they were made with."""
 
     def one(name: str, entry: Entry) -> tuple[Measured, PyTree]:
-        estimator = entry.make(problem)
+        estimator = problem.estimator(entry)
 
         @jax.jit
         def look(warm: Trajectory, episodes: Trajectory):
@@ -213,7 +214,7 @@ def against_batch(
             if len(estimates) // factor < 8:
                 break
             zeros = lambda _, size=estimates.shape[1]: jnp.zeros(size)
-            if factor > 1 and entry.joint:
+            if factor > 1 and is_joint(problem, entry):
                 larger, _ = measured(problem, {name: entry}, episodes, warm, batch * factor, zeros, lambda _: None)
                 estimates = larger[name].estimates
             elif factor > 1:
@@ -232,16 +233,16 @@ def gains(problem: Problem, found: Mapping[str, Measured], most: int = 512) -> d
     """
     with jax.enable_x64(True):
         flat, unravel = ravel_pytree(jax.tree.map(in_float64, problem.params))
-        oracle, apply = problem.oracle, problem.policy.apply
+        truth, mdp, apply = problem.truth, problem.parts.oracle.mdp, problem.policy.apply
 
         @jax.jit
         def after(estimates: jax.Array) -> jax.Array:
             """ρ(θ + η g) − ρ(θ) for every η and g, `[24, M]`."""
-            one = lambda step, estimate: exact.objective(apply, unravel(flat + step * estimate), oracle.mdp)
+            one = lambda step, estimate: exact.objective(apply, unravel(flat + step * estimate), mdp)
             each = jax.vmap(one, (None, 0))
-            return jax.lax.map(lambda step: each(step, estimates), jnp.asarray(STEPS)) - oracle.objective
+            return jax.lax.map(lambda step: each(step, estimates), jnp.asarray(STEPS)) - truth.objective
 
-        gained = {"∇ρ": (float(jnp.max(after(jnp.asarray(oracle.gradient)[None]))), 0.0)}
+        gained = {"∇ρ": (float(jnp.max(after(jnp.asarray(truth.gradient)[None]))), 0.0)}
         for name, one in found.items():
             rows = np.asarray(after(jnp.asarray(one.estimates[:most].astype(np.float64))))
             half = rows.shape[1] // 2

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pgjax import baselines, environments, estimators, exact, networks, training
+from pgjax import baselines, environments, exact, networks, registry, training
 from pgjax.baselines import critics
 from pgjax.distributions import categorical
 from pgjax.environments.corridor import corridor_mdp
@@ -19,33 +19,24 @@ from pgjax.environments.maze import TINY_LAYOUT, maze_mdp
 from pgjax.exact import TabularMDP
 from pgjax.saving import policies
 from pgjax.spaces import Discrete
-from pgjax.types import Baseline, Critic, Environment, Policy, PyTree
+from pgjax.types import Environment, Estimator, Policy, PyTree
 
 POLICIES = ("fresh", "random", "trained")
 
 
-class Oracle(NamedTuple):
-    """What is exact about a tabular problem at θ; NumPy arrays in float64, so that they serve in either precision.
+class Truth(NamedTuple):
+    """What estimates of a tabular problem at θ are compared with, in float64.
 
     Attributes:
-        mdp: in float64; to be used with 64-bit numbers enabled.
         objective: ρ(θ).
         gradient: ∇ρ(θ), flat `[P]`.
         natural_gradient: F⁺ ∇ρ(θ), flat `[P]`.
-        values, action_values: V_t(s) and Q_t(s, a) averaged over the times of the visits, `[S]` and `[S, A]`.
-        values_in_time: V_t(s), `[T, S]`.
-        best_constant: b* = E[‖S‖²G_1] / E‖S‖².
         largest_term: T max|R| √tr F, the size of G S before anything is subtracted from G; F is the Fisher information.
     """
 
-    mdp: TabularMDP
     objective: float
     gradient: np.ndarray
     natural_gradient: np.ndarray
-    values: np.ndarray
-    action_values: np.ndarray
-    values_in_time: np.ndarray
-    best_constant: float
     largest_term: float
 
 
@@ -54,20 +45,27 @@ class Problem(NamedTuple):
 
     Attributes:
         params: θ in float32.
-        value, critic: v(X_t) and q(X_t, ·), the oracle's own or networks that have to be fitted first.
-        state_of: obs → the number of its state, or of the first state that looks like it; None without an oracle.
-        num_states: how many those are.
+        parts: what estimators are made of. v(X_t) and q(X_t, ·) are the oracle's own, or networks that have to be
+            fitted first.
+        truth: None where there is no oracle.
     """
 
     name: str
     environment: Environment
-    policy: Policy
     params: PyTree
-    oracle: Oracle | None
-    value: Baseline
-    critic: Critic
-    state_of: Callable[[jax.Array], jax.Array] | None
-    num_states: int
+    parts: registry.Parts
+    truth: Truth | None
+
+    @property
+    def policy(self) -> Policy:
+        return self.parts.policy
+
+    def estimator(self, entry: registry.Entry) -> Estimator:
+        return registry.make(entry, self.parts)
+
+    def in_groups(self, group_size: int) -> "Problem":
+        """The problem whose episodes share a start, `group_size` at a time."""
+        return self._replace(parts=self.parts._replace(group_size=group_size))
 
 
 def _bandit() -> TabularMDP:
@@ -117,7 +115,7 @@ def make_problem(name: str, policy: str, seed: int, hidden: tuple[int, ...], upd
 def _train(environment: Environment, policy: Policy, hidden: tuple[int, ...], seed: int, updates: int) -> PyTree:
     init, apply = networks.make_value(environment, hidden=hidden)
     value = baselines.value_function(init, apply, optax.adam(0.01), num_steps=4)
-    estimator = estimators.make_estimator(policy, baseline=value)
+    estimator = registry.make("gpomdp_value", registry.Parts(policy=policy, value=value))
     trainer = training.make_trainer(environment, policy, estimator, optax.adam(0.01), num_episodes=32)
     state = trainer.init(jax.random.key(seed))
     return jax.jit(lambda s: jax.lax.fori_loop(0, updates, lambda _, s: trainer.update(s)[0], s))(state).params
@@ -132,17 +130,10 @@ def with_oracle(
     init, apply = networks.make_value(environment, hidden=hidden)
     discrete = isinstance(environment.action_space, Discrete)
     q_init, q_apply = networks.make_action_values(environment, hidden=hidden) if discrete else (None, None)
-    return Problem(
-        name=name,
-        environment=environment,
-        policy=policy,
-        params=params,
-        oracle=None,
-        value=baselines.value_function(init, apply, optax.adam(0.01), num_steps=4),
-        critic=critics.action_value_function(q_init, q_apply, optax.adam(0.01), num_steps=4) if discrete else None,
-        state_of=None,
-        num_states=0,
-    )
+    critic = critics.action_value_function(q_init, q_apply, optax.adam(0.01), num_steps=4) if discrete else None
+    value = baselines.value_function(init, apply, optax.adam(0.01), num_steps=4)
+    parts = registry.Parts(policy=policy, value=value, critic=critic)
+    return Problem(name=name, environment=environment, params=params, parts=parts, truth=None)
 
 
 def _tabular(name: str, environment: Environment, policy: Policy, params: PyTree) -> Problem:
@@ -151,27 +142,18 @@ def _tabular(name: str, environment: Environment, policy: Policy, params: PyTree
         # Probabilities were rounded to float32 for sampling, and sum to one again only after this.
         total = lambda x: x / jnp.sum(x, axis=-1, keepdims=True)
         mdp = dataclasses.replace(mdp, probabilities=total(mdp.probabilities), initial=total(mdp.initial))
-        oracle = _solve(mdp, policy, jax.tree.map(in_float64, params))
-    observations = np.asarray(mdp.observations)
-    first = np.array([np.argmax([np.array_equal(x, y) for y in observations]) for x in observations])
+        oracle, truth = _solve(mdp, policy, jax.tree.map(in_float64, params))
+    states = registry.states_of(mdp)
+    first = np.array([int(states.index_of(obs)) for obs in np.asarray(mdp.observations)])
     values, action_values = oracle.values[first], oracle.action_values[first]
-    oracle = oracle._replace(values=values, action_values=action_values)
-
-    def state_of(obs: jax.Array) -> jax.Array:
-        axes = tuple(range(1, observations.ndim))
-        return jnp.argmax(jnp.all(obs[None] == observations.astype(obs.dtype), axis=axes))
-
-    return Problem(
-        name=name,
-        environment=environment,
+    parts = registry.Parts(
         policy=policy,
-        params=params,
-        oracle=oracle,
-        value=baselines.state_values(lambda obs: jnp.asarray(values.astype(obs.dtype))[state_of(obs)]),
-        critic=critics.action_values(lambda obs: jnp.asarray(action_values.astype(obs.dtype))[state_of(obs)]),
-        state_of=state_of,
-        num_states=len(observations),
+        value=baselines.state_values(lambda obs: jnp.asarray(values.astype(obs.dtype))[states.index_of(obs)]),
+        critic=critics.action_values(lambda obs: jnp.asarray(action_values.astype(obs.dtype))[states.index_of(obs)]),
+        states=states,
+        oracle=oracle._replace(values=values, action_values=action_values),
     )
+    return Problem(name=name, environment=environment, params=params, parts=parts, truth=truth)
 
 
 def in_float64(x: jax.Array) -> jax.Array:
@@ -179,7 +161,7 @@ def in_float64(x: jax.Array) -> jax.Array:
     return jnp.asarray(np.asarray(x, np.float64)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
-def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> Oracle:
+def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> tuple[registry.Oracle, Truth]:
     flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
     # One program: compiled one by one, some hundred operations would leave more memory behind than they need.
     solved = jax.jit(functools.partial(_exact_numbers, policy.apply))(params, mdp)
@@ -190,17 +172,20 @@ def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> Oracle:
     weights = np.maximum(alike @ visits.sum(0), 1e-300)
     average = lambda x: np.tensordot(alike, np.einsum("ts,ts...->s...", visits, np.asarray(x)), 1)
     shaped = lambda x: average(x) / weights.reshape(-1, *[1] * (np.ndim(x) - 2))
-    return Oracle(
+    oracle = registry.Oracle(
         mdp=mdp,
-        objective=float(solved["objective"]),
-        gradient=flat(solved["gradient"]),
-        natural_gradient=flat(solved["natural_gradient"]),
         values=shaped(values),
         values_in_time=np.asarray(values),
         action_values=shaped(solved["action_values"]),
         best_constant=float(solved["best_constant"]),
+    )
+    truth = Truth(
+        objective=float(solved["objective"]),
+        gradient=flat(solved["gradient"]),
+        natural_gradient=flat(solved["natural_gradient"]),
         largest_term=mdp.horizon * float(jnp.max(jnp.abs(mdp.rewards))) * float(solved["information"]) ** 0.5,
     )
+    return oracle, truth
 
 
 def _exact_numbers(apply: Callable, params: PyTree, mdp: TabularMDP) -> dict[str, Any]:

@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from experiments.gradient_lab import catalogue, laboratory
 from experiments.gradient_lab import exact_part as lab_exact
+from experiments.gradient_lab import laboratory
 from experiments.harness import runner, verdicts
 from pgjax import diagnostics
+from pgjax.registry import NOT_STATED, Entry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Line:
         reference_errors: squared standard errors of the target `[P]`, zero where it is exact.
     """
 
-    entry: catalogue.Entry
+    entry: Entry
     exact: lab_exact.Exact | None
     found: laboratory.Measured
     target: np.ndarray
@@ -100,11 +101,11 @@ class Line:
         stated = self.entry.bias
         how = "" if self.exact is not None else f" (max |z| {self.z:.1f})"
         if self.biased:
-            reason = f": {stated}" if stated != catalogue.NOT_STATED else ""
+            reason = f": {stated}" if stated != NOT_STATED else ""
             return f"biased{reason}{how}" if stated else f"DIFFERS: claims to be unbiased{how}"
         if self.exact is None:
-            return ("stated bias not resolved" if stated not in ("", catalogue.NOT_STATED) else "no bias seen") + how
-        word = "unbiased here" if stated not in ("", catalogue.NOT_STATED) else "unbiased"
+            return ("stated bias not resolved" if stated not in ("", NOT_STATED) else "no bias seen") + how
+        word = "unbiased here" if stated not in ("", NOT_STATED) else "unbiased"
         return f"{word} but for float32's rounding, {self.bias:.0e}" if self.rounded else word
 
     def bias_cell(self) -> str:
@@ -165,7 +166,7 @@ def record(
     order = "gain of one step" if any(line.gain for line in lines.values()) else "smallest mean squared error"
     title = f"{problem}, B = {batch} episodes an estimate{_in_groups(group_size)}; best first, by the {order}"
     headers = [HEADERS[i].replace("first", first) for i in kept]
-    recorder.table(title, headers, [[row[i] for i in kept] for row in shown])
+    recorder.table(title, headers, [[row[i] for i in kept] for row in shown], numeric=headers[1:-1])
     for name, line in lines.items():
         statistics = line.found.statistics
         recorder.row(
@@ -203,7 +204,7 @@ def record(
     recorder.note(
         f"{paired}bias = ‖E ĝ − ∇ρ‖/‖∇ρ‖ (< x: a smaller one could not be seen); MSE = (tr Var + bias²)/‖∇ρ‖²; noise "
         "scale: episodes at which noise equals signal; gain of ρ by one step of the best size; ± is one standard "
-        "error. The natural gradient is held against F⁺∇ρ."
+        "error. The natural gradient is held against F⁺∇ρ. python -m experiments.estimators lists all names."
     )
     if any(line.exact for line in lines.values()):
         recorder.note(

@@ -1,8 +1,10 @@
 """Train any estimator on any environment: evaluation, learning curve, animation, and the policy in a file.
 
-Claim    The estimator that is measured is the estimator that trains: `--estimator`, `--baseline` and the conventions
-         are those of `pgjax.estimators`, and what is left open comes from the environment's preset (`presets.py`).
+Claim    The estimator that is measured is the estimator that trains: `--estimator` takes the names of `pgjax.registry`,
+         as the gradient laboratory does, and what is left open comes from the environment's preset (`presets.py`).
 Command  python -m experiments.train --env CartPole-v1
+         python -m experiments.train --env CartPole-v1 --estimator rloo
+         python -m experiments.train --env CartPole-v1 --estimator my_file:my_estimator
          python -m experiments.train --env Pendulum-v1 --num-seeds 5
          python -m experiments.train --env Breakout-MinAtar
          python -m experiments.train --render results/train/RUN
@@ -22,7 +24,7 @@ from experiments.train import build as build_options
 from experiments.train import report, resume
 from experiments.train.options import TINY, Config, resolve
 from experiments.train.report import plot
-from pgjax import evaluation, training
+from pgjax import evaluation, registry, training
 from pgjax.saving import policies
 
 __all__ = ["TINY", "Config", "plot", "resolve", "run"]
@@ -40,6 +42,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
         seeds = options["seed"] + jnp.tile(jnp.arange(options["num_seeds"]), len(options["lr"]))
         keys = jax.vmap(jax.random.key)(seeds)
         past = starting_point(config, options, build, keys, rates)
+    recorder.say(described(options))
     recorder.say(f"options: {', '.join(f'{k}={v}' for k, v in options.items() if v is not None)}")
     if past.states is not None:
         for record in past.records:
@@ -50,6 +53,17 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
     good = finish(options, environment, policy, trained, failures, rates, recorder)
     measured = {"steps": history["num_steps"], "returns": history["mean_return"]}
     return {"options": options, "rates": rates, "good": good, **measured}
+
+
+def described(options: dict) -> str:
+    """The estimator in one line: its label, what it claims of its bias, and which of its conventions differ here."""
+    entry = registry.find(options["estimator"])
+    if entry.is_own:
+        return f"estimator: {entry.name}, your own"
+    own = entry.settings.chosen()
+    changed = [f"{name}={options[name]} instead of {value}" for name, value in own.items() if options[name] != value]
+    with_own = f" (so with its own conventions; here {', '.join(changed)})" if changed else ""
+    return f"estimator: {entry.name}, {entry.label}, {entry.claim}{with_own}; source: {entry.source}"
 
 
 def starting_point(config: Config, options: dict, build, keys: jax.Array, rates: np.ndarray) -> resume.Saved:

@@ -7,35 +7,10 @@ from typing import Any
 import jax
 import optax
 
-from pgjax import baselines, environments, estimators, losses, networks, training
-from pgjax.baselines import critics
-from pgjax.estimators import Returns
-from pgjax.types import Baseline, Environment, Estimator, Policy
-
-RETURNS = {
-    "total_return": lambda o: estimators.total_return(o["discount"]),
-    "reward_to_go": lambda o: estimators.reward_to_go(o["discount"]),
-    "lambda_return": lambda o: estimators.lambda_return(o["lambda_"], o["discount"]),
-}
-CRITIC_FORMS = ("all_action", "action_dependent", "trajectory_wise")
-WITHOUT_BASELINE = (*CRITIC_FORMS, "per_parameter")
-OTHERS = (*WITHOUT_BASELINE, "importance_weighted")
-BASELINES = {
-    "none": lambda o: baselines.none(),
-    "moving_average": lambda o: baselines.moving_average(o["decay"], "first"),
-    "batch_mean": lambda o: baselines.batch_mean("live", _group(o)),
-    "leave_one_out": lambda o: baselines.leave_one_out("live", _group(o)),
-    "time_dependent": lambda o: baselines.time_dependent(o["decay"]),
-    "optimal_constant": lambda o: baselines.optimal_constant(o["decay"]),
-    "optimal_time": lambda o: baselines.optimal_time_dependent(o["decay"]),
-    "greedy": lambda o: baselines.greedy_rollout(),
-}
-OBJECTIVES = {
-    "score_function": lambda o: estimators.score_function,
-    "importance_weighted": lambda o: losses.importance_weighted_objective,
-    "clipped": lambda o: estimators.clipped_surrogate(o["clip"]),
-}
-
+from pgjax import baselines, environments, networks, registry, training
+from pgjax.exact import TabularMDP
+from pgjax.spaces import Discrete
+from pgjax.types import Baseline, Critic, Environment, Estimator, Policy
 
 # Networks that look at one observation alone, as a value has to.
 MEMORYLESS = ("auto", "mlp", "conv")
@@ -80,88 +55,84 @@ def value_arguments(options: dict) -> dict[str, Any]:
     return arguments if options["network"] in MEMORYLESS else arguments | {"network": "auto", "network_options": {}}
 
 
-def _group(options: dict) -> int | None:
-    """The episodes that are compared with each other; None for the whole batch."""
-    return options["group_size"] if options["group_size"] > 1 else None
+def settings(options: dict) -> registry.Settings:
+    """The options that are conventions of an estimator; None where it keeps its own or has none."""
+    return registry.Settings(**{name: options[name] for name in registry.SETTINGS})
 
 
-def make_baseline(options: dict, environment: Environment) -> Baseline:
-    if options["baseline"] != "value":
-        return BASELINES[options["baseline"]](options)
-    init, apply = networks.make_value(environment, **value_arguments(options))
-    return baselines.value_function(
-        init, apply, optax.adam(options["value_lr"]), num_steps=options["value_steps"], decay=options["decay"]
+def parts(options: dict, entry: registry.Entry, environment: Environment, policy: Policy) -> registry.Parts:
+    """What the environment has for estimators; an oracle it has not, because θ moves."""
+    tabular = isinstance(environment.params, TabularMDP)
+    return registry.Parts(
+        policy=policy,
+        value=value_baseline(options, environment) if "value" in entry.needs else None,
+        critic=critic(options, environment) if "critic" in entry.needs else None,
+        states=registry.states_of(environment.params) if tabular else None,
+        group_size=options["group_size"],
+        settings=settings(options),
     )
+
+
+def _fitted(options: dict) -> dict[str, Any]:
+    """How a predicted return is fitted."""
+    optimizer = optax.adam(options["value_lr"])
+    return {"optimizer": optimizer, "num_steps": options["value_steps"], "decay": options["decay"]}
+
+
+def value_baseline(options: dict, environment: Environment) -> Baseline:
+    init, apply = networks.make_value(environment, **value_arguments(options))
+    return baselines.value_function(init, apply, **_fitted(options))
+
+
+def critic(options: dict, environment: Environment) -> Critic | None:
+    if not isinstance(environment.action_space, Discrete):
+        return None
+    init, apply = networks.make_action_values(environment, **value_arguments(options))
+    return baselines.action_value_function(init, apply, **_fitted(options))
+
+
+def find(name: str) -> registry.Entry:
+    """Raises ValueError, in the words of the command line, for an estimator that there is not."""
+    try:
+        return registry.find(name)
+    except ValueError as error:
+        raise ValueError(f"--estimator: {error}") from error
 
 
 def make_estimator(options: dict, environment: Environment, policy: Policy) -> Estimator:
-    """Raises ValueError for options that this estimator cannot keep."""
-    kind = options["returns"]
-    if kind in OTHERS:
-        estimator = _other_estimator(kind, options, environment, policy)
-    else:
-        estimator = estimators.make_estimator(
-            policy,
-            returns=RETURNS[kind](options),
-            baseline=make_baseline(options, environment),
-            objective=OBJECTIVES[options["loss"]](options),
-            entropy_coef=options["entropy_coef"],
-            over_time=options["over_time"],
-            standardise=options["standardise"],
-            group_size=_group(options),
-        )
-    damping = options["natural"]
-    return estimator if damping is None else estimators.natural(estimator, policy, damping=damping)
+    """Raises ValueError for options that the estimator cannot keep, and where the environment lacks what it needs."""
+    entry = find(options["estimator"])
+    try:
+        return registry.make(entry, parts(options, entry, environment, policy))
+    except ValueError as error:
+        raise ValueError(f"--estimator {entry.name}: {error}") from error
 
 
-def _other_estimator(kind: str, options: dict, environment: Environment, policy: Policy) -> Estimator:
-    plain = {"entropy_coef": 0.0, "over_time": "sum", "standardise": "none", "loss": "score_function"}
-    for name, value in plain.items():
-        if options[name] != value:
-            raise ValueError(f"--{name.replace('_', '-')} {options[name]}: must be {value} with --estimator {kind}")
-    if kind == "per_parameter":
-        return estimators.per_parameter(policy, decay=options["decay"], discount=options["discount"])
-    returns: Returns = estimators.reward_to_go(options["discount"])
-    if kind == "importance_weighted":
-        baseline = make_baseline(options, environment)
-        return estimators.importance_weighted(policy, returns=returns, baseline=baseline)
-    init, apply = networks.make_action_values(environment, **value_arguments(options))
-    critic = critics.action_value_function(
-        init, apply, optax.adam(options["value_lr"]), num_steps=options["value_steps"], decay=options["decay"]
-    )
-    return estimators.make_critic_estimator(policy, critic, form=kind, returns=returns)
+def _having(quality: str) -> str:
+    return ", ".join(entry.name for entry in registry.ENTRIES.values() if getattr(entry, quality))
 
 
-def _require_ratio(options: dict) -> None:
-    """From its second step on a batch is another policy's: an estimator without the ratio would take it for θ's own."""
-    kind, loss, epochs = options["returns"], options["loss"], options["epochs"]
-    has_ratio = kind == "importance_weighted" or (kind not in OTHERS and loss != "score_function")
-    if epochs > 1 and not has_ratio:
-        raise ValueError(
-            f"--epochs {epochs}: must be 1 with --estimator {kind} and --loss {loss}, which have no ratio to the "
-            "policy that acted; above 1 with --loss importance_weighted or clipped, or --estimator importance_weighted"
-        )
-
-
-def _require_fitting_sizes(options: dict) -> None:
-    """What the trainer would refuse too, in the words of the command line."""
+def _require_fitting(options: dict, entry: registry.Entry) -> None:
+    """What the trainer would refuse too, in the words of the command line; and what it cannot know."""
     group_size, num_episodes, num_steps = (options[name] for name in ("group_size", "num_episodes", "num_steps"))
+    # From its second step on a batch is another policy's: an estimator without the ratio would take it for θ's own.
+    if options["epochs"] > 1 and not (entry.behaviour or entry.is_own):
+        raise ValueError(
+            f"--epochs {options['epochs']}: must be 1 with --estimator {entry.name}, which has no ratio to the policy "
+            f"that acted; above 1 with --estimator {_having('behaviour')}"
+        )
     if num_episodes % group_size:
         raise ValueError(f"--group-size {group_size}: must divide --num-episodes {num_episodes}")
-    if num_episodes == 1 and options["baseline"] == "leave_one_out" and options["returns"] not in WITHOUT_BASELINE:
-        raise ValueError("--num-episodes 1: must be at least 2 with --baseline leave_one_out")
+    if num_episodes == 1 and entry.compares:
+        raise ValueError(f"--num-episodes 1: must be at least 2 with --estimator {entry.name}, which compares episodes")
     if num_steps is None:
         return
     if group_size > 1:
         raise ValueError(f"--group-size {group_size}: must be 1 with --num-steps, whose windows share no start")
-    if options["baseline"] == "greedy" and options["returns"] not in WITHOUT_BASELINE:
+    if not (entry.windows or entry.is_own):
         raise ValueError(
-            f"--num-steps {num_steps}: must be left out with --baseline greedy, which plays complete episodes"
-        )
-    if options["returns"] != "lambda_return":
-        raise ValueError(
-            f"--num-steps {num_steps}: must be left out with --estimator {options['returns']}, which does not "
-            "bootstrap and needs complete episodes; allowed with --estimator lambda_return"
+            f"--num-steps {num_steps}: must be left out with --estimator {entry.name}, which does not bootstrap and "
+            f"needs complete episodes; allowed with --estimator {_having('windows')}"
         )
 
 
@@ -171,13 +142,14 @@ def make_build(options: dict, environment: Environment, policy: Policy):
     Raises:
         ValueError: for options that do not fit each other.
     """
-    _require_ratio(options)
-    _require_fitting_sizes(options)
+    entry = find(options["estimator"])
+    _require_fitting(options, entry)
     estimator = make_estimator(options, environment, policy)
     most = options["max_grad_norm"]
     before = optax.identity() if most is None else optax.clip_by_global_norm(most)
     # Adam would rescale, parameter by parameter, the very lengths that the Fisher matrix has set.
-    ascend = optax.adam if options["natural"] is None else optax.sgd
+    ascend = optax.sgd if entry.natural else optax.adam
+    group_size = options["group_size"] if options["group_size"] > 1 else None
 
     def build(rate: jax.Array) -> training.Trainer:
         falling = optax.linear_schedule(
@@ -190,7 +162,7 @@ def make_build(options: dict, environment: Environment, policy: Policy):
             optax.chain(before, ascend(falling)),
             num_episodes=options["num_episodes"],
             num_steps=options["num_steps"],
-            group_size=options["group_size"],
+            group_size=group_size,
             epochs=options["epochs"],
         )
 

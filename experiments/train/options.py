@@ -9,7 +9,8 @@ import tyro
 
 from experiments.harness import runner
 from experiments.train import build as build_options
-from experiments.train import presets, resume
+from experiments.train import former, presets, resume
+from pgjax import registry
 
 DEFAULT_ENV = "CartPole-v1"
 # The options that belong to the network that a preset names.
@@ -21,50 +22,20 @@ RATE = f"in [{LEAST:.2g}, {LARGEST:.2g}], the numbers of float32"
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Options; None takes the environment's preset. Every run prints all values that it uses, presets' included, at its
-    start and keeps them in options.json; experiments/presets.py lists the presets with their reasons."""
+    start and keeps them in options.json; experiments/train/presets.py lists the presets with their reasons."""
 
     env: str | None = None
     """One of pgjax.environments.available() (an unknown name lists them), CartPole-v1 if left open; or
     package.module:name for an environment of one's own: the module is imported and its code runs. With --render, the
     environment of a file that names none that pgjax ships."""
-    returns: Annotated[
-        Literal[
-            "total_return",
-            "reward_to_go",
-            "lambda_return",
-            "all_action",
-            "action_dependent",
-            "trajectory_wise",
-            "per_parameter",
-            "importance_weighted",
-        ]
-        | None,
-        tyro.conf.arg(name="estimator"),
-    ] = None
-    """What stands for the return (G_1, G_t, the λ-return of an actor-critic), or an estimator of another form."""
-    baseline: (
-        Literal[
-            "none",
-            "moving_average",
-            "batch_mean",
-            "leave_one_out",
-            "time_dependent",
-            "optimal_constant",
-            "optimal_time",
-            "greedy",
-            "value",
-        ]
-        | None
-    ) = None
-    """What is subtracted from it; not for per_parameter and the forms of a critic, which learn their own."""
-    loss: Literal["score_function", "importance_weighted", "clipped"] | None = None
-    """The surrogate; the last two are for --epochs above 1 (clipped is PPO's)."""
-    clip: float | None = None
-    """ε of the clipped surrogate."""
+    estimator: str | None = None
+    """What is trained with: a name that `python -m experiments.estimators` lists, or module:function for an estimator
+    of your own: a function of the policy that returns an Estimator, or of nothing that returns a Baseline, which is
+    subtracted from G_t; the module is imported and its code runs. A preset's conventions (discount, lambda, n, decay,
+    clip, damping, entropy-coef, over-time, standardise) belong to the preset's estimator; another one has its own."""
     epochs: int | None = None
-    """Steps on each batch; above 1 with a --loss that has a ratio, or with --estimator importance_weighted."""
-    natural: float | None = None
-    """Follow the natural gradient with this damping of the Fisher matrix, in plain steps instead of Adam's."""
+    """Steps on each batch; above 1 with an estimator that weighs by the ratio to the policy that acted: ppo, ppo_gae,
+    off_policy_ratio, importance_per_decision, importance_trajectory, or your own."""
     num_seeds: int | None = None
     """Runs with different seeds, all in one program."""
     num_updates: int | None = None
@@ -74,9 +45,9 @@ class Config:
     num_steps: int | None = None
     """Steps of a continuing window; complete episodes if the preset leaves it open."""
     group_size: int | None = None
-    """k, consecutive episodes that share a start, as the answers to one prompt do. leave_one_out, batch_mean and
-    --standardise group_… then compare the episodes of a group; with 1 every episode has a start of its own, and they
-    compare the whole batch."""
+    """k, consecutive episodes that share a start, as the answers to one prompt do. Estimators that compare episodes
+    (rloo, grpo, dr_grpo) then compare those of a group; with 1 every episode has a start of its own, and they compare
+    the whole batch."""
     lr: tuple[float, ...] | None = None
     """Adam's η; several make a sweep, all in one program."""
     lr_left: float | None = None
@@ -88,17 +59,23 @@ class Config:
     value_steps: int | None = None
     """Gradient steps of the value network per update."""
     discount: float | None = None
-    """γ."""
-    lambda_: float | None = None
-    """λ."""
+    """γ of the estimator's returns; without a factor γᵗ on step t, which is biased for γ < 1."""
+    lambda_: Annotated[float | None, tyro.conf.arg(name="lambda")] = None
+    """λ of gae and ppo_gae."""
+    n: int | None = None
+    """Rewards of the n-step return before v(X_{t+n})."""
     decay: float | None = None
-    """β of the moving averages."""
+    """β of the running averages: of ρ̂, b_t and b*, and of the scale of a fitted value."""
+    clip: float | None = None
+    """ε of PPO's clipped surrogate."""
+    damping: float | None = None
+    """δ in the natural gradient (F + δI)⁻¹ ∇ρ."""
     entropy_coef: float | None = None
-    """Weight of the entropy bonus."""
+    """Weight of the entropy bonus, which changes the objective."""
     over_time: Literal["sum", "mean", "episode_mean"] | None = None
-    """Sum over an episode's steps, mean over the batch's live steps, or mean over each episode's own."""
+    """Sum over an episode's steps (unbiased), mean over the batch's live steps, or mean over each episode's own."""
     standardise: Literal["none", "population", "group_population", "group_sample"] | None = None
-    """Whether weights are standardised: over live steps, or over episodes row by row (GRPO)."""
+    """Whether weights are standardised, which is biased: over live steps, or over episodes row by row (GRPO)."""
     max_grad_norm: float | None = None
     """Clip the gradient's norm."""
     network: Literal["auto", "mlp", "conv", "gru", "transformer"] | None = None
@@ -127,8 +104,10 @@ class Config:
     """Go on from this run's directory, with its options (NAME also finds NAME-incomplete and .NAME.partial)."""
 
     def validate(self) -> None:
+        if self.estimator is not None and ":" not in self.estimator:
+            build_options.find(self.estimator)
         counts = ("num_seeds", "num_updates", "num_episodes", "num_steps", "group_size", "epochs")
-        for name in (*counts, "value_steps", "schedule_updates"):
+        for name in (*counts, "value_steps", "schedule_updates", "n"):
             value = getattr(self, name)
             runner.require(value is None or value >= 1, option(name), value, "at least 1")
         for name in ("discount", "lambda_", "decay", "lr_left"):
@@ -137,7 +116,7 @@ class Config:
         for name in ("value_lr", "max_grad_norm"):
             value = getattr(self, name)
             runner.require(value is None or is_rate(value), option(name), value, RATE)
-        for name in ("clip", "natural", "entropy_coef"):
+        for name in ("clip", "damping", "entropy_coef"):
             value = getattr(self, name)
             fits = value is None or 0 <= value <= LARGEST
             runner.require(fits, option(name), value, f"in [0, {LARGEST:.2g}], the numbers of float32")
@@ -166,32 +145,32 @@ def option(name: str) -> str:
 
 
 def resolve(config: Config) -> dict:
-    """Every option with its value: the command line's, else that of the resumed run, else the preset's.
+    """Every option with its value: the command line's, else that of the resumed run, else the preset's or, for the
+    conventions of an estimator, its own (None where it has no such convention).
 
     Raises:
-        ValueError: for a baseline that is asked for and would not be used, and for what a resumed run does not allow.
+        ValueError: for an unknown estimator, a convention that it does not have, and what a resumed run does not allow.
     """
-    options = _resolve(config)
-    kind = options["returns"]
-    # A preset's baseline stands for the estimators that take one, so only the command line's is refused.
-    if config.baseline is not None and kind in build_options.WITHOUT_BASELINE:
-        raise ValueError(
-            f"--baseline {config.baseline}: must be left out with --estimator {kind}, which learns its own; allowed "
-            f"with --estimator {', '.join(build_options.RETURNS)} or importance_weighted"
-        )
-    return options
-
-
-def _resolve(config: Config) -> dict:
     given = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
-    if config.resume is None:
-        env = config.env or DEFAULT_ENV
-        preset = presets.preset(env)
-        if preset["network"] not in ("auto", given.get("network", preset["network"])):
-            preset |= {name: presets.DEFAULT[name] for name in SHAPE}
-        options = preset | {"env": env} | given
-        return {"schedule_updates": options["num_updates"]} | options
-    fixed = presets.DEFAULT | resume.options(config.resume)
+    if config.resume is not None:
+        return _resumed(config, given)
+    env = config.env or DEFAULT_ENV
+    preset = presets.preset(env)
+    if preset["network"] not in ("auto", given.get("network", preset["network"])):
+        preset |= {name: presets.DEFAULT[name] for name in SHAPE}
+    entry = build_options.find(given.get("estimator", preset["estimator"]))
+    if entry.name != preset["estimator"]:
+        preset |= dict.fromkeys(registry.SETTINGS)
+    for name in registry.SETTINGS:
+        if name in given and (refusal := entry.refusal(name, given[name])):
+            raise ValueError(f"{option(name)} {given[name]}: {refusal}")
+    options = preset | {"env": env} | given
+    options |= vars(entry.resolve(build_options.settings(options)))
+    return {"schedule_updates": options["num_updates"]} | options
+
+
+def _resumed(config: Config, given: dict) -> dict:
+    fixed = presets.DEFAULT | former.translated(resume.options(config.resume))
     free = ("num_updates", "eval_episodes", "gif", "resume")
     defaults = dataclasses.asdict(Config())
     for name, value in given.items():

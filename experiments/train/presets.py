@@ -5,12 +5,8 @@ from typing import Any
 # The exact gradient of E[Σ R] (reward-to-go, undiscounted, nothing standardised) with a predicted return: the plain
 # estimator of the textbook, which suits short problems with one reward a step.
 DEFAULT: dict[str, Any] = {
-    "returns": "reward_to_go",
-    "baseline": "value",
-    "loss": "score_function",
-    "clip": 0.2,
+    "estimator": "gpomdp_value",
     "epochs": 1,
-    "natural": None,
     "num_seeds": 5,
     "num_updates": 60,
     "num_episodes": 64,
@@ -21,12 +17,16 @@ DEFAULT: dict[str, Any] = {
     "lr_left": 0.1,
     "value_lr": 0.01,
     "value_steps": 4,
-    "discount": 1.0,
-    "lambda_": 0.95,
-    "decay": 0.9,
-    "entropy_coef": 0.0,
-    "over_time": "sum",
-    "standardise": "none",
+    # An estimator's own settings.
+    "discount": None,
+    "lambda_": None,
+    "n": None,
+    "decay": None,
+    "clip": None,
+    "damping": None,
+    "entropy_coef": None,
+    "over_time": None,
+    "standardise": None,
     "max_grad_norm": None,
     "network": "auto",
     "hidden": (64, 64),
@@ -43,12 +43,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the next thirty, not by the whole walk.
     "maze": {"num_updates": 150, "entropy_coef": 0.5, "discount": 0.97},
     # One parameter pair decides everything, and v(X_t) cannot tell the states apart: ρ̂ is all a baseline can be here.
-    "corridor": {"baseline": "moving_average", "returns": "total_return", "lr": (0.03,), "num_updates": 100},
+    "corridor": {"estimator": "reinforce_moving_average", "lr": (0.03,), "num_updates": 100},
     # 200 rewards of −16…0 that an action moves only for a second or so: λ-returns cut the noise of the far future, and
     # standardised weights and a mean over steps make the update independent of the rewards' unit and the length. Biased
     # by the error of v and by γ < 1, on purpose.
     "Pendulum-v1": {
-        "returns": "lambda_return",
+        "estimator": "gae",
         "num_updates": 300,
         "lr": (0.003,),
         "value_lr": 0.003,
@@ -65,8 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "network": "gru",
         "hidden": (),
         "network_options": ("memory_size=32",),
-        "returns": "total_return",
-        "baseline": "leave_one_out",
+        "estimator": "rloo",
         "num_seeds": 3,
         "num_episodes": 256,
         "num_updates": 500,
@@ -77,8 +76,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # predict it (RLOO). Learning rate and length of the training are those with which ten of ten seeds learned.
     "reverse": {
         "network": "transformer",
-        "returns": "total_return",
-        "baseline": "leave_one_out",
+        "estimator": "rloo",
         "group_size": 4,
         "num_seeds": 2,
         "num_episodes": 256,
@@ -93,7 +91,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # trade bias for quiet, the mean over live steps and standardised weights fix the update's size while rewards grow from
 # 0.5 to 20 an episode, and the entropy bonus keeps the paddle moving until the ball is understood.
 MINATAR = {
-    "returns": "lambda_return",
+    "estimator": "gae",
     "num_seeds": 2,
     "num_updates": 1000,
     "num_steps": 32,

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from experiments.harness import runner
-from pgjax import diagnostics, evaluation
+from pgjax import diagnostics, evaluation, registry
 from pgjax.diagnostics import Estimate
 from pgjax.environments import rendering
 from pgjax.types import Environment, Policy, PyTree
@@ -176,7 +176,7 @@ def plot(results: dict | None, recorder: runner.Recorder) -> None:
         return
     tenth = max(1, returns.shape[1] // 10)
     first, last = (_mean_of_finite(part) for part in (returns[:, :tenth], returns[:, -tenth:]))
-    how = f"{options['returns']}, baseline {options['baseline']}"
+    how = registry.find(options["estimator"]).label
     title = f"{options['env']}: return {first:.4g} in the first tenth of training, {last:.4g} in the last ({how})"
     num_failed = len(results["returns"]) - len(good)
     figure, axes = plots.figure(title, caption(options, num_failed), width=7.5)

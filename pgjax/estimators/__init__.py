@@ -13,14 +13,14 @@ from pgjax.estimators.factorised import at_component_mode, counterfactual, each_
 from pgjax.estimators.importance import importance_weighted
 from pgjax.estimators.natural import fisher_vector_product, natural, softmax_inverse_fisher
 from pgjax.estimators.per_parameter import PerParameterState, per_parameter
-from pgjax.estimators.rules import Returns, lambda_return, n_step, next_values, reward_to_go, total_return
+from pgjax.estimators.rules import ReturnRule, lambda_return, n_step, next_values, reward_to_go, total_return
 from pgjax.estimators.score_function import clipped_surrogate, make_estimator, record_behaviour, score_function
 from pgjax.estimators.weighting import Weighting, make_weighting
 
 __all__ = [
     "CriticEstimatorState",
     "PerParameterState",
-    "Returns",
+    "ReturnRule",
     "Weighting",
     "at_component_mode",
     "clipped_surrogate",

@@ -7,19 +7,19 @@ import jax.numpy as jnp
 
 from pgjax import returns as return_functions
 from pgjax._checks import require_kind, require_one_of
-from pgjax.estimators.rules import Returns
+from pgjax.estimators.rules import ReturnRule
 from pgjax.types import Baseline, TimeWeights
 
 
 def require_monte_carlo(
-    returns: Returns, baseline: Baseline, time_weights: TimeWeights, *, from_start: bool = True
+    returns: ReturnRule, baseline: Baseline, time_weights: TimeWeights, *, from_start: bool = True
 ) -> None:
     """Returns that do not bootstrap and count from the start only if `from_start`; b without scores; γᵗ once.
 
     Raises:
         ValueError: otherwise.
     """
-    require_kind("returns", returns, Returns, "estimators.reward_to_go()")
+    require_kind("returns", returns, ReturnRule, "estimators.reward_to_go()")
     require_kind("baseline", baseline, Baseline, "baselines.leave_one_out()")
     require_one_of("time_weights", time_weights, get_args(TimeWeights))
     if returns.bootstraps or (returns.from_start and not from_start):
@@ -31,7 +31,7 @@ def require_monte_carlo(
         raise ValueError("time_weights must be 'none' with total_return, which already discounts from the start")
 
 
-def time_factors(returns: Returns, time_weights: TimeWeights, like: jax.Array) -> jax.Array:
+def time_factors(returns: ReturnRule, time_weights: TimeWeights, like: jax.Array) -> jax.Array:
     """The factor of each row, γᵗ or 1, `[T, B]` and of the dtype of `like [T, B]`."""
     if time_weights == "none":
         return jnp.ones_like(like)

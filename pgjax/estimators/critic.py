@@ -16,7 +16,7 @@ from pgjax import returns as return_functions
 from pgjax._checks import require_one_of
 from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
 from pgjax.estimators.hot_path import assemble, entropies
-from pgjax.estimators.rules import Returns, reward_to_go
+from pgjax.estimators.rules import ReturnRule, reward_to_go
 from pgjax.rows import map_over_rows
 from pgjax.types import Baseline, Critic, Estimator, Policy, PyTree, TimeWeights, Trajectory
 
@@ -74,7 +74,7 @@ def make_critic_estimator(
     critic: Critic,
     *,
     form: CriticForm,
-    returns: Returns | None = None,
+    returns: ReturnRule | None = None,
     baseline: Baseline | None = None,
     time_weights: TimeWeights = "none",
     rows_per_piece: int | None = None,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.estimators.hot_path import assemble, entropies
-from pgjax.estimators.rules import Returns, reward_to_go
+from pgjax.estimators.rules import ReturnRule, reward_to_go
 from pgjax.types import Distribution, Estimator, Policy, PyTree, Trajectory
 
 ComponentLogProbs = Callable[[PyTree, jax.Array], jax.Array]
@@ -34,7 +34,7 @@ def factorised(
     component_log_probs: ComponentLogProbs,
     baseline: ComponentBaseline,
     *,
-    returns: Returns | None = None,
+    returns: ReturnRule | None = None,
     rows_per_piece: int | None = None,
 ) -> Estimator:
     """Σ_t Σ_i ∇ ln f_i(A_{t,i} | X_t) (G_t − b_i(X_t, A_{t,−i})), the mean over episodes. Unbiased.

@@ -14,7 +14,7 @@ from pgjax import acting, baselines
 from pgjax._checks import require_one_of
 from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
 from pgjax.estimators.hot_path import assemble
-from pgjax.estimators.rules import Returns, reward_to_go, total_return
+from pgjax.estimators.rules import ReturnRule, reward_to_go, total_return
 from pgjax.types import Baseline, Estimator, Policy, PyTree, TimeWeights, Trajectory
 
 RatioWeighting = Literal["per_decision", "trajectory"]
@@ -47,7 +47,7 @@ def weighted_reward_to_go(rewards: jax.Array, ratios: jax.Array, discount: jax.t
 def importance_weighted(
     policy: Policy,
     *,
-    returns: Returns | None = None,
+    returns: ReturnRule | None = None,
     baseline: Baseline | None = None,
     weighting: RatioWeighting = "per_decision",
     time_weights: TimeWeights = "none",

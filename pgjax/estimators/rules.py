@@ -16,8 +16,8 @@ from pgjax._records import one_line
 from pgjax.types import Baseline, PyTree, Trajectory
 
 
-class Returns(NamedTuple):
-    """What stands for the return in the weights.
+class ReturnRule(NamedTuple):
+    """A rule for what stands for the return G in the weights; `pgjax.returns` has the arithmetic of one stream.
 
     Attributes:
         compute: `(trajectory, values [T, B], next_values [T, B]) → G [T, B]`; Monte-Carlo rules ignore the values.
@@ -38,7 +38,7 @@ class Returns(NamedTuple):
 _over_episodes = lambda function: jax.vmap(function, in_axes=1, out_axes=1)
 
 
-def total_return(discount: ArrayLike = 1.0) -> Returns:
+def total_return(discount: ArrayLike = 1.0) -> ReturnRule:
     """G_1 = Σ_t γ^{t−1} R_{t+1} in every row: REINFORCE as first written (Williams 1992)."""
     require_in_range("discount", discount, 0.0, 1.0)
 
@@ -49,10 +49,10 @@ def total_return(discount: ArrayLike = 1.0) -> Returns:
         )
         return jnp.broadcast_to(total, trajectory.rewards.shape)
 
-    return Returns(compute=compute, bootstraps=False, discount=discount, from_start=True)
+    return ReturnRule(compute=compute, bootstraps=False, discount=discount, from_start=True)
 
 
-def reward_to_go(discount: ArrayLike = 1.0) -> Returns:
+def reward_to_go(discount: ArrayLike = 1.0) -> ReturnRule:
     """G_t = Σ_k γ^k R_{t+k+1}: rewards that A_t cannot have caused are left out.
 
     The expectation of the gradient is that of `total_return` at γ = 1. With γ < 1 and no γᵗ factor
@@ -67,10 +67,10 @@ def reward_to_go(discount: ArrayLike = 1.0) -> Returns:
             trajectory.rewards
         )
 
-    return Returns(compute=compute, bootstraps=False, discount=discount)
+    return ReturnRule(compute=compute, bootstraps=False, discount=discount)
 
 
-def n_step(n: int, discount: ArrayLike = 1.0) -> Returns:
+def n_step(n: int, discount: ArrayLike = 1.0) -> ReturnRule:
     """G_t^{(n)}, n rewards and then the baseline's v(X_{t+n}). Biased by the error of v."""
     require_integer("n", n, 1, None)
     require_in_range("discount", discount, 0.0, 1.0)
@@ -82,10 +82,10 @@ def n_step(n: int, discount: ArrayLike = 1.0) -> Returns:
         )
         return _over_episodes(rule)(trajectory.rewards, next_values, trajectory.terminated, trajectory.truncated)
 
-    return Returns(compute=compute, bootstraps=True, discount=discount)
+    return ReturnRule(compute=compute, bootstraps=True, discount=discount)
 
 
-def lambda_return(lambda_: float = 0.95, discount: ArrayLike = 1.0) -> Returns:
+def lambda_return(lambda_: float = 0.95, discount: ArrayLike = 1.0) -> ReturnRule:
     """G_t^λ; G_t^λ − v(X_t) is the generalised advantage estimate (Schulman et al. 2016). Biased by the error of v
     for λ < 1, and where the horizon truncates an episode."""
     require_in_range("lambda_", lambda_, 0.0, 1.0)
@@ -98,7 +98,7 @@ def lambda_return(lambda_: float = 0.95, discount: ArrayLike = 1.0) -> Returns:
         )
         return _over_episodes(rule)(trajectory.rewards, next_values, trajectory.terminated, trajectory.truncated)
 
-    return Returns(compute=compute, bootstraps=True, discount=discount)
+    return ReturnRule(compute=compute, bootstraps=True, discount=discount)
 
 
 def next_values(baseline: Baseline, state: PyTree, trajectory: Trajectory, values: jax.Array) -> jax.Array:

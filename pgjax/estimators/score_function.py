@@ -15,7 +15,7 @@ from pgjax._checks import require_in_range
 from pgjax.advantages.steps import OverTime
 from pgjax.contracts import require_trajectory
 from pgjax.estimators.hot_path import assemble, entropies
-from pgjax.estimators.rules import Returns
+from pgjax.estimators.rules import ReturnRule
 from pgjax.estimators.scores import squared_score_norms
 from pgjax.estimators.weighting import Standardise, make_weighting, time_scale
 from pgjax.types import Baseline, Estimator, Policy, PyTree, TimeWeights, Trajectory
@@ -53,7 +53,7 @@ def record_behaviour(
 def make_estimator(
     policy: Policy,
     *,
-    returns: Returns | None = None,
+    returns: ReturnRule | None = None,
     baseline: Baseline | None = None,
     objective: Objective = score_function,
     entropy_coef: float = 0.0,

@@ -17,7 +17,7 @@ from pgjax._records import one_line
 from pgjax.advantages.steps import OverTime
 from pgjax.contracts import require_trajectory
 from pgjax.estimators.hot_path import count_live
-from pgjax.estimators.rules import Returns, next_values, reward_to_go
+from pgjax.estimators.rules import ReturnRule, next_values, reward_to_go
 from pgjax.types import Baseline, Needs, PyTree, TimeWeights, Trajectory
 
 Standardise = Literal["none", "population", "group_population", "group_sample"]
@@ -40,7 +40,7 @@ class Weighting(NamedTuple):
     init: Callable[[jax.Array, Trajectory], PyTree]
     weigh: Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]]
     weigh_and_update: Callable[[PyTree, Trajectory], tuple[jax.Array, PyTree, dict[str, jax.Array]]]
-    returns: Returns
+    returns: ReturnRule
     baseline: Baseline
     fits_windows: bool
     needs: Needs
@@ -51,7 +51,7 @@ class Weighting(NamedTuple):
 
 def make_weighting(
     *,
-    returns: Returns | None = None,
+    returns: ReturnRule | None = None,
     baseline: Baseline | None = None,
     over_time: OverTime = "sum",
     standardise: Standardise = "none",
@@ -79,7 +79,7 @@ def make_weighting(
     """
     returns = reward_to_go() if returns is None else returns
     baseline = baselines.none() if baseline is None else baseline
-    require_kind("returns", returns, Returns, "estimators.reward_to_go()")
+    require_kind("returns", returns, ReturnRule, "estimators.reward_to_go()")
     require_kind("baseline", baseline, Baseline, "baselines.leave_one_out()")
     require_one_of("over_time", over_time, get_args(OverTime))
     require_one_of("standardise", standardise, get_args(Standardise))
@@ -156,7 +156,7 @@ def time_scale(over_time: OverTime, alive: jax.Array, dtype: Any) -> jax.Array:
 
 
 def targets_and_values(
-    returns: Returns, baseline: Baseline, state: PyTree, trajectory: Trajectory
+    returns: ReturnRule, baseline: Baseline, state: PyTree, trajectory: Trajectory
 ) -> tuple[jax.Array, jax.Array]:
     """G and b, `[T, B]`; the baseline sees G as `trajectory.returns` where G does not need the baseline first."""
     if returns.bootstraps:

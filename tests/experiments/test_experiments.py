@@ -15,7 +15,7 @@ from experiments import gradient_lab, train, variance_reduction
 from experiments.harness import runner
 from experiments.shared import measure
 from experiments.train import build, presets, report, resume
-from pgjax import environments, evaluation
+from pgjax import environments, registry
 from pgjax.saving import checkpoints, policies
 
 
@@ -38,10 +38,11 @@ def test_variance_reduction_writes_its_table_and_figures(variance_run):
     rows = summary(variance_run)["rows"]
     assert {path.stem for path in variance_run.glob("*.png")} == {"variance_reduction", "gradients", "exact"}
     (table,) = summary(variance_run)["tables"]
-    assert [line[0] for line in table["lines"]] == list(variance_reduction.TINY.variants)
+    names = list(variance_reduction.TINY.variants())
+    assert [line[0] for line in table["lines"]] == names == ["one episode, G₁", "B episodes, Gₜ − v(Xₜ)"]
     assert table["lines"][0][1] == "81.4" and all("±" in cell for line in table["lines"] for cell in line[2:])
     assert "ends at a return of" in summary(variance_run)["notes"][-1]
-    for variant in variance_reduction.TINY.variants:
+    for variant in names:
         quantities = {row["quantity"] for row in rows if row["variant"] == variant}
         wanted = {f"(b) {q}, {s}" for q in variance_reduction.QUANTITIES for s in variance_reduction.STAGES}
         assert wanted < quantities and "(c) return over the last fifth" in quantities
@@ -54,14 +55,14 @@ def exact_rows():
             self.append(fields)
 
     rows = Rows()
-    variants = {name: (v.estimator, 2 if v.many else 1) for name, v in variance_reduction.VARIANTS.items()}
-    measure.exact_moments(variants, rows)
+    ladder = variance_reduction.Config().variants()
+    measure.exact_moments({name: (v.estimator, 2 if v.many else 1) for name, v in ladder.items()}, rows)
     return rows
 
 
 def test_the_exact_part_is_exact(exact_rows):
     means = {row["variant"]: row for row in exact_rows if row["quantity"].startswith("(a) E[")}
-    assert len(means) == len(variance_reduction.VARIANTS) + 2
+    assert len(means) == len(variance_reduction.Config().variants()) + 2
     for row in means.values():
         assert row["verdict"] == "agrees" and abs(row["ours"] - row["exact"]) < 1e-10
     assert means["wrong: batch mean with own episode"]["ours"] == pytest.approx(0.5)
@@ -72,6 +73,21 @@ def test_the_cures_make_the_exact_variance_fall(exact_rows):
     variances = [row["exact"] for row in exact_rows if row["quantity"].startswith("(a) tr Var")]
     alone, average, many, to_go, *_ = variances
     assert alone > 7 * average and average == pytest.approx(2 * many) and to_go < many / 2
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "words"),
+    [
+        ("many_episodes", "loo", "--many-episodes: no estimator is called 'loo'; did you mean rloo"),
+        ("many_episodes", "gae", r"--many-episodes gae: is biased \(the error of v\)"),
+        ("many_episodes", "natural_value", "another quantity"),
+        ("many_episodes", "trajectory_wise", r"needs a predicted q\(Xₜ, a\)"),
+        ("one_episode", "rloo", "--one-episode rloo: compares episodes"),
+    ],
+)
+def test_the_ladder_refuses_what_it_cannot_compare(option, name, words):
+    with pytest.raises(runner.UsageError, match=words):
+        dataclasses.replace(variance_reduction.Config(), **{option: (name,)}).validate()
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +218,20 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does_bit_for_bit(train_ru
         np.testing.assert_array_equal(array, resumed[name], err_msg=name)
 
 
+def test_a_run_of_the_former_layout_is_resumed_bit_for_bit(train_run, interrupted, tmp_path):
+    directory, _ = interrupted
+    old = tmp_path / "old-incomplete"
+    shutil.copytree(directory, old)
+    options = json.loads((old / "options.json").read_text())
+    options = {name: value for name, value in options.items() if name not in ("estimator", *registry.SETTINGS)}
+    options |= {"returns": "total_return", "baseline": "moving_average", "loss": "score_function", "natural": None}
+    options |= {"discount": 1.0, "lambda_": 0.95, "decay": 0.9, "clip": 0.2}
+    options |= {"entropy_coef": 0.0, "over_time": "sum", "standardise": "none"}
+    (old / "options.json").write_text(json.dumps(options))
+    resumed = runner.execute("train", train.Config(resume=old), train.run, output_dir=tmp_path)
+    assert (resumed / "metrics.jsonl").read_text() == (train_run / "metrics.jsonl").read_text()
+
+
 BROKEN = """
     import jax.numpy as jnp
     from pgjax.types import Box, Discrete, Environment, Step
@@ -234,7 +264,7 @@ BROKEN = """
         (["--lr", "1e300"], ["--lr 1e+300: must be in [1.2e-38, 3.4e+38]"]),
         (["--env", ":x"], ["environment ':x' must be 'package.module:name'"]),
         (["--distribution", "gaussian"], ["gaussian", "Discrete(2)", "categorical"]),
-        (["--baseline", "leave_one_out", "--num-episodes", "1"], ["leave_one_out", "at least 2", "--num-episodes 1"]),
+        (["--estimator", "rloo", "--num-episodes", "1"], ["--num-episodes 1: must be at least 2", "rloo"]),
         (["--network-options", "heads"], ["--network-options heads: must be KEY=VALUE", "JSON"]),
         (["--network-options", "channels=x"], ["--network-options channels=x: must be KEY=VALUE"]),
         (["--network-options", "channels=1", "channels=2"], ["channels=2: channels must be given once"]),
@@ -246,20 +276,22 @@ BROKEN = """
         (["--env", "reverse", "--group-size", "3"], ["--group-size 3: must divide --num-episodes 256"]),
         (["--group-size", "0"], ["--group-size 0: must be at least 1"]),
         (
-            ["--group-size", "4", "--estimator", "lambda_return", "--num-steps", "4"],
+            ["--group-size", "4", "--estimator", "gae", "--num-steps", "4"],
             ["--group-size 4: must be 1 with --num-steps"],
         ),
-        (["--baseline", "greedy", "--num-steps", "4"], ["--num-steps 4: must be left out", "greedy"]),
-        (["--estimator", "lambda_return", "--baseline", "moving_average"], ["baseline", "function of the observation"]),
-        (["--estimator", "lambda_return", "--baseline", "none", "--num-steps", "8"], ["predicts the return"]),
-        (["--num-steps", "8"], ["--num-steps 8", "bootstrap", "allowed with --estimator lambda_return"]),
-        (["--estimator", "per_parameter", "--baseline", "value"], ["--baseline value", "left out", "per_parameter"]),
-        (["--estimator", "all_action", "--baseline", "greedy"], ["--baseline greedy", "all_action", "reward_to_go"]),
-        (["--estimator", "action_dependent", "--baseline", "none"], ["--baseline none", "action_dependent"]),
-        (["--estimator", "trajectory_wise", "--baseline", "none"], ["--baseline none", "trajectory_wise"]),
-        (["--epochs", "3"], ["--epochs 3", "must be 1", "--loss score_function", "importance_weighted or clipped"]),
+        (["--estimator", "reinforce_greedy", "--num-steps", "4"], ["--num-steps 4: must be left out", "greedy"]),
+        (["--num-steps", "8"], ["--num-steps 8", "does not bootstrap", "allowed with --estimator n_step, gae, td"]),
+        (["--estimator", "loo"], ["--estimator: no estimator is called 'loo'; did you mean rloo or gpomdp_leave"]),
+        (["--estimator", "rloo", "--lambda", "0.5"], ["--lambda 0.5: must be left out with the estimator rloo"]),
+        (["--estimator", "per_parameter", "--standardise", "population"], ["--standardise population: must be left"]),
+        (["--estimator", "grpo", "--standardise", "none"], ["--standardise none: must be group_population or group"]),
+        (["--estimator", "gpomdp_exact_value"], ["gpomdp_exact_value needs exact values at a θ that stands still"]),
+        (["--estimator", "gpomdp_optimal_state"], ["gpomdp_optimal_state needs numbered states"]),
+        (["--env", "Pendulum-v1", "--estimator", "all_action"], ["all_action needs a predicted q", "discrete actions"]),
+        (["--estimator", "json:dumps"], ["the estimator json:dumps must be a function of the policy", "TypeError"]),
+        (["--estimator", "nowhere:f"], ["the estimator nowhere:f must be module:function that can be imported"]),
+        (["--epochs", "3"], ["--epochs 3", "must be 1 with --estimator gpomdp_value", "importance_per_decision"]),
         (["--epochs", "2", "--estimator", "per_parameter"], ["--epochs 2", "must be 1", "--estimator per_parameter"]),
-        (["--epochs", "2", "--estimator", "all_action"], ["--epochs 2", "must be 1", "--estimator all_action"]),
         (["--hidden", "0"], ["--hidden 0", "at least 1"]),
         (["--lr"], ["--lr", "at least one"]),
         (["--seed", "99999999999"], ["--seed 99999999999"]),
@@ -303,8 +335,7 @@ OWN = """
 def test_a_policy_in_ones_own_environment_is_drawn_where_the_command_line_names_it(tmp_path, monkeypatch):
     (tmp_path / "own_train.py").write_text(textwrap.dedent(OWN))
     monkeypatch.syspath_prepend(tmp_path)
-    preset = {name: presets.preset("corridor")[name] for name in ("returns", "baseline")}
-    config = dataclasses.replace(train.TINY, env="own_train:make", **preset)
+    config = dataclasses.replace(train.TINY, env="own_train:make", estimator=presets.preset("corridor")["estimator"])
     directory = runner.execute("train", config, train.run, output_dir=tmp_path)
     sys.modules.pop("own_train")
     with pytest.raises(runner.UsageError, match="own_train:make, which pgjax does not ship"):
@@ -326,73 +357,13 @@ def test_spaces_that_cannot_be_saved_are_refused_before_training(tmp_path, monke
 
 
 def test_the_help_says_which_options_run_code(capsys):
-    for module, options in ((train, ("--env",)), (gradient_lab, ("--env", "--problem", "--estimator"))):
+    for module, options in ((train, ("--env", "--estimator")), (gradient_lab, ("--env", "--problem", "--estimator"))):
         with pytest.raises(SystemExit):
             runner.main(module.__file__, module.__doc__, module.Config, module.run, arguments=["--help"])
         text = capsys.readouterr().out
         for option in options:
             described = " ".join(text.split(f"│ {option} ")[-1].split("│ --")[0].replace("│", "").split())
             assert "imported and its code runs" in described, (option, described)
-
-
-def traced_greedy_plays(monkeypatch, **options):
-    """Traces a trainer's start and its update, uncompiled; how often greedy episodes were among it."""
-    plays = []
-    play = evaluation.with_greedy_returns
-    monkeypatch.setattr(evaluation, "with_greedy_returns", lambda *args, **how: plays.append(1) or play(*args, **how))
-    options = train.resolve(train.TINY) | options
-    trainer = build.make_build(options, *build.make_policy(options))(0.1)
-    state = jax.eval_shape(trainer.init, jax.random.key(0))
-    jax.eval_shape(trainer.update, state)
-    return len(plays)
-
-
-@pytest.mark.parametrize(
-    ("estimator", "used"), [("total_return", True), ("importance_weighted", True), ("per_parameter", False)]
-)
-def test_greedy_episodes_are_played_only_for_a_baseline_that_is_used(monkeypatch, estimator, used):
-    assert (traced_greedy_plays(monkeypatch, returns=estimator, baseline="greedy") > 0) == used
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"loss": "clipped"}, {"loss": "importance_weighted"}, {"returns": "importance_weighted"}],
-    ids=str,
-)
-def test_more_epochs_are_allowed_where_there_is_a_ratio(monkeypatch, options):
-    assert traced_greedy_plays(monkeypatch, epochs=2, **options) == 0
-
-
-def test_the_baseline_of_a_preset_is_not_refused():
-    config = dataclasses.replace(train.TINY, returns="per_parameter")
-    assert train.resolve(config)["baseline"] == presets.preset("corridor")["baseline"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"returns": "all_action"},
-        {"returns": "action_dependent"},
-        {"returns": "trajectory_wise"},
-        {"returns": "per_parameter"},
-        {"returns": "importance_weighted", "epochs": 2},
-        {"loss": "clipped", "epochs": 3},
-        {"loss": "importance_weighted", "epochs": 2, "over_time": "episode_mean"},
-        {"returns": "total_return", "baseline": "none", "standardise": "group_population"},
-        {"baseline": "optimal_constant"},
-        {"baseline": "optimal_time"},
-        {"baseline": "greedy", "returns": "total_return"},
-        {"natural": 0.1},
-    ],
-    ids=str,
-)
-def test_every_estimator_trains(tmp_path, options):
-    """CartPole pays 22 to a policy that has learned nothing; each of them doubles that and more."""
-    config = train.Config(env="CartPole-v1", num_seeds=2, num_updates=25, num_episodes=32, lr=(0.02,), hidden=(16,))
-    config = dataclasses.replace(config, gif=False, **options)
-    directory = runner.execute("train", config, train.run, output_dir=tmp_path)
-    assert summary(directory)["rows"][0]["ours"] > 50.0
 
 
 SMALL = {"num_seeds": 1, "num_updates": 2, "num_episodes": 8, "eval_episodes": 4}
@@ -426,7 +397,7 @@ SLATE = """
         pytest.param(
             "recall",
             {"network": "gru", "network_options": ("memory_size=2",), "activation": "relu", "hidden": (3,)}
-            | {"returns": "lambda_return", "baseline": "value", "num_steps": 4},
+            | {"estimator": "gae", "num_steps": 4},
             {"network": "gru", "hidden": [3], "activation": "relu", "network_options": {"memory_size": 2}},
             marks=pytest.mark.slow,
         ),
@@ -471,16 +442,6 @@ def test_a_value_remembers_nothing_where_the_policy_does():
     }
 
 
-@pytest.mark.parametrize("options", [{}, {"baseline": "none", "standardise": "group_population"}], ids=str)
-def test_a_group_shares_a_start_and_is_compared(options):
-    """With one prompt to a group of 2, the weights of each group add up to zero: so does the sum over the batch."""
-    options = train.resolve(train.Config(env="reverse", group_size=2, num_episodes=8, **options))
-    environment, policy = build.make_policy(options)
-    estimator = build.make_estimator(options, environment, policy)
-    assert estimator.needs.group_size == 2
-    assert build.make_build(options, environment, policy)(0.1).group_size == 2
-
-
 def test_the_good_runs_of_a_sweep_are_evaluated_and_saved_where_others_fail(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["--env", "corridor", "--lr", "0.01", "1e38", "--num-seeds", "1", "--num-updates", "3"]
@@ -501,9 +462,3 @@ def test_the_good_runs_of_a_sweep_are_evaluated_and_saved_where_others_fail(tmp_
     _, _, params = policies.load_policy(directory)
     assert rows["lr 0.01, seed 0"]["ours"] is not None
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
-
-
-def test_every_preset_is_complete_and_every_name_in_it_an_option():
-    for name in [*presets.PRESETS, "Breakout-MinAtar", "anything"]:
-        assert presets.preset(name).keys() <= train.Config.__dataclass_fields__.keys()
-        assert presets.preset(name).keys() == presets.DEFAULT.keys()

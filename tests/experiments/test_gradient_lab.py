@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from experiments import gradient_lab
-from experiments.gradient_lab import catalogue, exact_part, laboratory, problems, report
+from experiments.gradient_lab import exact_part, laboratory, problems, report
 from experiments.harness import runner
-from pgjax import diagnostics, exact, networks
+from pgjax import diagnostics, exact, networks, registry
 from pgjax.saving import checkpoints, policies
 
 OWN = """
@@ -85,7 +85,7 @@ def execute(config, folder):
 
 @pytest.fixture(scope="module")
 def tabular(own_module, tmp_path_factory):
-    config = dataclasses.replace(gradient_lab.TINY, estimator=("own_lab:halved",))
+    config = dataclasses.replace(gradient_lab.TINY, estimator=(*gradient_lab.TINY.estimator, "own_lab:halved"))
     return execute(config, tmp_path_factory.mktemp("results"))
 
 
@@ -93,7 +93,7 @@ def test_with_an_oracle_every_number_is_exact_and_the_sample_agrees(tabular):
     directory, summary = tabular
     assert {path.stem for path in directory.glob("*.png")} == {"bias_variance", "variance_against_batch"}
     rows = {(row["quantity"], row["variant"]): row for row in summary["rows"]}
-    names = [*gradient_lab.TINY.only, "own_lab:halved"]
+    names = [*(registry.ENTRIES[name].label for name in gradient_lab.TINY.estimator), "own_lab:halved"]
     assert {variant for _, variant in rows} == set(names)
     for name in names:
         variance = rows["tr Var", name]
@@ -103,7 +103,7 @@ def test_with_an_oracle_every_number_is_exact_and_the_sample_agrees(tabular):
     verdicts = [rows["relative bias", name]["verdict"] for name in names]
     assert verdicts == [
         "agrees: unbiased",
-        f"agrees: biased: {catalogue.OWN_SAMPLE}",
+        f"agrees: biased: {registry.ENTRIES['dr_grpo'].bias}",
         "agrees: unbiased",
         "not judged: biased",
     ]
@@ -119,14 +119,14 @@ def test_the_parts_of_the_variance_add_up(tabular):
 
 @pytest.mark.slow
 def test_a_false_claim_is_told(own_module, monkeypatch, tmp_path):
-    wrong = catalogue.CATALOGUE["G₁, batch mean (Dr. GRPO)"]._replace(bias="")
-    monkeypatch.setitem(catalogue.CATALOGUE, "G₁", wrong)
-    _, summary = execute(dataclasses.replace(gradient_lab.TINY, only=("G₁",)), tmp_path)
+    wrong = dataclasses.replace(registry.ENTRIES["dr_grpo"], bias="")
+    monkeypatch.setitem(registry.ENTRIES, "reinforce", wrong)
+    _, summary = execute(dataclasses.replace(gradient_lab.TINY, estimator=("reinforce",)), tmp_path)
     assert summary["rows"][0]["verdict"].startswith("wrong")
 
 
 def test_what_is_no_number_is_never_called_unbiased(own_module, tmp_path):
-    config = dataclasses.replace(gradient_lab.TINY, only=("G₁",), estimator=("own_lab:not_a_number",))
+    config = dataclasses.replace(gradient_lab.TINY, estimator=("reinforce", "own_lab:not_a_number"))
     _, summary = execute(config, tmp_path)
     verdicts = {row["variant"]: row["verdict"] for row in summary["rows"] if row["quantity"] == "relative bias"}
     assert verdicts == {"G₁": "agrees: unbiased", "own_lab:not_a_number": "wrong: not finite"}
@@ -134,7 +134,7 @@ def test_what_is_no_number_is_never_called_unbiased(own_module, tmp_path):
 
 @pytest.mark.slow
 def test_probabilities_that_float32_rounds_make_no_estimator_biased(tmp_path):
-    config = gradient_lab.Config(problem="random", episodes=256, only=("Gₜ (GPOMDP)", "γ = 0.9"))
+    config = gradient_lab.Config(problem="random", episodes=256, estimator=("gpomdp", "gpomdp_discounted"))
     _, summary = execute(config, tmp_path)
     verdicts = [row["verdict"] for row in summary["rows"] if row["quantity"] == "relative bias"]
     assert verdicts[0] == "agrees: unbiased" and all(verdict.startswith("agrees: biased: ") for verdict in verdicts[1:])
@@ -142,7 +142,8 @@ def test_probabilities_that_float32_rounds_make_no_estimator_biased(tmp_path):
 
 @pytest.mark.slow
 def test_where_trajectories_cannot_be_listed_dynamic_programs_are_exact(tmp_path):
-    config = gradient_lab.Config(problem="random", episodes=256, limit=1, only=("Gₜ (GPOMDP)", "corrected"))
+    names = ("gpomdp", "action_dependent", "action_dependent_uncorrected")
+    config = gradient_lab.Config(problem="random", episodes=256, limit=1, estimator=names)
     _, summary = execute(config, tmp_path)
     rows = {(row["quantity"], row["variant"]): row for row in summary["rows"]}
     assert rows["relative bias", "Gₜ − q(Xₜ, Aₜ), corrected"]["verdict"] == "agrees: unbiased"
@@ -154,7 +155,7 @@ def test_groups_that_share_a_start_are_measured_and_named(monkeypatch, tmp_path,
     """Enumeration and, start by start, dynamic programs agree with each other and with the sample."""
     monkeypatch.setitem(problems.TABULAR, "bandit", lambda: exact.random_mdp(jax.random.key(5), 3, 2, 1, 2))
     config = gradient_lab.Config(
-        problem="bandit", batch=4, group_size=2, episodes=1024, only=("RLOO", "Dr. GRPO", "Gₜ (GPOMDP)")
+        problem="bandit", batch=4, group_size=2, episodes=1024, estimator=("rloo", "dr_grpo", "gpomdp")
     )
     directory = runner.execute("gradient_lab", config, gradient_lab.run, output_dir=tmp_path)
     summary = json.loads((directory / "summary.json").read_text())
@@ -162,7 +163,7 @@ def test_groups_that_share_a_start_are_measured_and_named(monkeypatch, tmp_path,
     verdicts = {variant: row["verdict"] for (quantity, variant), row in rows.items() if quantity == "relative bias"}
     assert verdicts["G₁, leave-one-out (RLOO)"] == verdicts["Gₜ (GPOMDP)"] == "agrees: unbiased"
     assert rows["relative bias", "G₁, batch mean (Dr. GRPO)"]["ours"] == pytest.approx(0.5)
-    assert verdicts["G₁, batch mean (Dr. GRPO)"].startswith("agrees: biased: (k−1)/k")
+    assert verdicts["G₁, batch mean (Dr. GRPO)"].startswith("agrees: biased: the mean of k episodes")
     assert all(row["verdict"] == "agrees" for (quantity, _), row in rows.items() if quantity == "tr Var")
     assert "B = 4 episodes an estimate, in groups of 2 that share a start" in summary["tables"][0]["title"]
     assert "exact moments: 18 batches" in capsys.readouterr().out
@@ -175,8 +176,8 @@ def test_exact_moments_of_many_batches_stay_below_a_gibibyte(own_module, tmp_pat
 import pathlib, resource, sys
 from experiments import gradient_lab
 from experiments.harness import runner
-only = ("RLOO", "Dr. GRPO", "(GRPO)", "Gₜ, leave-one-out", "actor-critic")
-config = gradient_lab.Config(problem="own_lab:tree", policy="fresh", batch=4, episodes=1600, only=only)
+names = ("rloo", "dr_grpo", "grpo", "gpomdp_leave_one_out", "actor_critic")
+config = gradient_lab.Config(problem="own_lab:tree", policy="fresh", batch=4, episodes=1600, estimator=names)
 runner.execute("gradient_lab", config, gradient_lab.run, output_dir=pathlib.Path(sys.argv[1]))
 print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -193,7 +194,7 @@ print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.slow
 def test_a_gradient_of_zero_accuses_nobody(own_module, monkeypatch, tmp_path):
     monkeypatch.setitem(problems.TABULAR, "bandit", lambda: exact.make_bandit(np.ones(3)))
-    _, summary = execute(dataclasses.replace(gradient_lab.TINY, only=("G₁",)), tmp_path)
+    _, summary = execute(dataclasses.replace(gradient_lab.TINY, estimator=("reinforce",)), tmp_path)
     assert summary["rows"][0]["verdict"] == "agrees: unbiased"
     assert any("∇ρ vanishes here" in note for note in summary["notes"])
 
@@ -205,7 +206,7 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
         policy="fresh",
         episodes=1024,
         hidden=(4,),
-        only=("Gₜ − v(Xₜ)", "G₁, batch mean (Dr. GRPO)"),
+        estimator=("gpomdp_value", "dr_grpo"),
     )
     _, summary = execute(config, tmp_path)
     rows = {(row["quantity"], row["variant"]): row for row in summary["rows"]}
@@ -219,14 +220,24 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
     [
         (["--problem", "CartPool-v1"], ["CartPool-v1", "CartPole-v1"]),
         (["--problem", "CartPole-v1", "--policy", "random"], ["--policy random", "fresh or trained"]),
-        (["--estimator", "nowhere:f"], ["--estimator nowhere:f", "module:function"]),
+        (
+            ["--estimator", "loo"],
+            ["--estimator: no estimator is called 'loo'; did you mean rloo or gpomdp_leave_one_out"],
+        ),
+        (["--estimator", "nowhere:f"], ["the estimator nowhere:f must be module:function that can be imported"]),
+        (["--estimator", "json:dumps"], ["the estimator json:dumps must be a function of the policy", "TypeError"]),
+        (["--estimator", "own_syntax:f"], ["the estimator own_syntax:f", "SyntaxError", "own_syntax.py, line 1"]),
+        (["--estimator", "own_lab:fails"], ["TypeError: a mistake of the user's own (own_lab.py, line 26)"]),
         (["--estimator", "own_lab:number"], ["own_lab:number", "Estimator or a Baseline", "int"]),
         (["--estimator", "own_lab:three"], ["own_lab:three", "must be a function", "int"]),
         (["--estimator", "own_lab:wrong_shape"], ["own_lab:wrong_shape", "[T, B] = [1, 2]", "[3]"]),
-        (["--only", "RLOO", "--batch", "1"], ["RLOO", "--batch 2 or more"]),
-        (["--problem", "own_lab:walk", "--only", "b*, exact"], ["needs a tabular problem"]),
+        (["--estimator", "rloo", "--batch", "1"], ["--estimator rloo: needs --batch 2 or more"]),
+        (
+            ["--problem", "own_lab:walk", "--policy", "fresh", "--estimator", "reinforce_optimal_exact"],
+            ["--estimator reinforce_optimal_exact: needs a tabular problem"],
+        ),
         (["--problem", "maze", "--checkpoint", "x.safetensors"], ["--problem maze", "without --checkpoint"]),
-        (["--only", "REINFORCE"], ["--only REINFORCE", "G₁"]),
+        (["--estimator", "G₁"], ["no estimator is called 'G₁'", "known are reinforce, "]),
         (["--batch", "0"], ["--batch 0", "at least 1"]),
         (["--batch", "4", "--group-size", "3"], ["--group-size 3", "divide --batch 4"]),
         (["--batch", "4", "--estimator", "own_lab:paired"], ["own_lab:paired", "--group-size 2", "got 1"]),
@@ -238,6 +249,8 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
 )
 def test_bad_input_is_refused(own_module, tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_syntax.py").write_text("def f(:")
     header = policies.policy_header("corridor") | {"env": "own_saved:walk"}
     checkpoints.save("own.safetensors", {"w": np.ones(2, np.float32)}, header)
     if not {"--problem", "--checkpoint"} & {*arguments}:
@@ -271,18 +284,12 @@ def test_a_saved_policy_is_measured_in_the_environment_that_the_command_line_nam
         gradient_lab.make_problem(dataclasses.replace(config, env=None))
 
 
-def test_a_mistake_in_a_users_function_is_not_hidden(own_module, tmp_path):
-    config = dataclasses.replace(gradient_lab.TINY, estimator=("own_lab:fails",))
-    with pytest.raises(TypeError, match="a mistake of the user's own"):
-        execute(config, tmp_path)
-
-
 def line(mean, rounding, *, claim=""):
     """An estimate of ∇ρ = (1, 0) with tr Var 1, whose exact mean is given."""
     draws = (np.random.default_rng(0).normal(size=(64, 2)) * 0.5**0.5 + [1.0, 0.0]).astype(np.float32)
     statistics = diagnostics.gradient_statistics(draws, np.float32([1.0, 0.0]))
     return report.Line(
-        entry=catalogue.Entry(make=None, bias=claim),
+        entry=registry.Entry(name="", label="", build=None, source="", bias=claim),
         exact=exact_part.Exact(mean=np.array(mean), variance=1.0, rounding=rounding),
         found=laboratory.Measured(statistics=statistics, cosine=None, estimates=draws),
         target=np.array([1.0, 0.0]),
@@ -309,9 +316,9 @@ def test_the_rounding_that_is_allowed_is_that_of_the_returns(monkeypatch, consta
     arms = np.array([1.0, 0.7, 0.0]) + constant
     monkeypatch.setitem(problems.TABULAR, "bandit", lambda: exact.make_bandit(arms))
     problem = problems.make_problem("bandit", "random", 0, (4,), 0)
-    entries = {name: catalogue.CATALOGUE[name] for name in ("G₁ − b*, exact", "G₁, leave-one-out (RLOO)")}
+    entries = {name: registry.ENTRIES[name] for name in ("reinforce_optimal_exact", "rloo")}
     found = exact_part.exact_moments(problem, entries, dict.fromkeys(entries, ()), 2, 1000)
     for name, one in found.items():
-        error = np.linalg.norm(one.mean - problem.oracle.gradient)
+        error = np.linalg.norm(one.mean - problem.truth.gradient)
         assert error <= one.rounding < 1e-13 * (1.0 + 10.0 * constant), name
         assert one.consistent

@@ -61,7 +61,7 @@ REFUSED = {
     ),
     "returns as a word": (
         lambda: estimators.make_estimator(POLICY, returns="reward_to_go"),
-        "returns must be of type Returns (such as estimators.reward_to_go()), got 'reward_to_go'",
+        "returns must be of type ReturnRule (such as estimators.reward_to_go()), got 'reward_to_go'",
     ),
     "objective as a word": (
         lambda: estimators.make_estimator(POLICY, objective="ppo"),
@@ -73,7 +73,7 @@ REFUSED = {
     ),
     "returns of ratios": (
         lambda: estimators.importance_weighted(POLICY, returns="total_return"),
-        "returns must be of type Returns (such as estimators.reward_to_go()), got 'total_return'",
+        "returns must be of type ReturnRule (such as estimators.reward_to_go()), got 'total_return'",
     ),
     "shifted word": (
         lambda: baselines.shifted("none", 1.0),

@@ -302,7 +302,7 @@ def test_use_then_update(problem):
         (lambda: make(returns=estimators.lambda_return()), "function of the observation that predicts"),
         (lambda: make(returns=estimators.total_return(0.9), time_weights="discount"), "time_weights must be 'none'"),
         (lambda: make(baseline="leave_one_out"), r"baseline must be of type Baseline.*'leave_one_out'"),
-        (lambda: make(returns="reward_to_go"), r"returns must be of type Returns.*'reward_to_go'"),
+        (lambda: make(returns="reward_to_go"), r"returns must be of type ReturnRule.*'reward_to_go'"),
         (lambda: make(objective="ppo"), "objective must be a function.*'ppo'"),
         (lambda: baselines.moving_average(1.5), "decay.*1.5"),
         (lambda: baselines.moving_average(0.9, "second"), "initial.*second"),

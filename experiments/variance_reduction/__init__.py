@@ -4,6 +4,7 @@ Claim    The estimate (G_1 − b) Σ_t ∇ ln f(X_t, θ)_{A_t} of ∇ρ(θ) is r
          quieter and leave its mean where it is: many episodes, reward-to-go G_t, a predicted return v(X_t).
 Source   Williams 1992 (REINFORCE); Sutton et al. 2000 (v(X_t)); Kool et al. 2019 (leave-one-out).
 Command  python -m experiments.variance_reduction
+         python -m experiments.variance_reduction --many-episodes rloo reinforce_optimal my_file:my_baseline
 Shows    (a) on the short corridor, the mean and variance of every estimate by enumeration: no sampling error;
          (b) on CartPole-v1 at three stages of training, variance, signal-to-noise ratio and cosine with a large-sample
          gradient, all estimates from the same episodes; (c) learning curves over 16 seeds.
@@ -14,7 +15,6 @@ Departs  Adam instead of plain ascent, the same learning rate for all; the objec
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -24,8 +24,13 @@ import optax
 
 from experiments.harness import runner
 from experiments.shared import measure
-from pgjax import baselines, diagnostics, environments, estimators, networks, rollouts, training
-from pgjax.types import Baseline, Environment, Estimator, Policy
+from experiments.variance_reduction import ladder
+from experiments.variance_reduction.figures import finding, last_fifth, plot
+from experiments.variance_reduction.ladder import QUIET, Variant
+from pgjax import baselines, diagnostics, environments, networks, rollouts, training
+from pgjax.types import Baseline, Environment, Policy
+
+__all__ = ["TINY", "Config", "plot", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +53,18 @@ class Config:
     """Adam's η."""
     hidden: tuple[int, ...] = (32, 32)
     """Widths of the policy's and the value's dense layers."""
-    variants: tuple[str, ...] = ()
-    """Which variants, by their names in the table; all if empty."""
+    one_episode: tuple[str, ...] = ("reinforce", "reinforce_moving_average")
+    """Unbiased estimators that learn from one episode at a time, by the names that `python -m experiments.estimators`
+    lists, or module:function for your own; the module is imported and its code runs."""
+    many_episodes: tuple[str, ...] = (
+        "reinforce_moving_average",
+        "gpomdp_moving_average",
+        "gpomdp_value",
+        "gpomdp_leave_one_out",
+    )
+    """Unbiased estimators that learn from --batch episodes at a time, named as --one-episode."""
     seed: int = 0
-    """Of everything."""
+    """The seed of every random number."""
 
     def validate(self) -> None:
         runner.require(self.seeds >= 2, "--seeds", self.seeds, "at least 2 (for an interval)")
@@ -64,40 +77,20 @@ class Config:
         runner.require(
             list(self.stages) == sorted(self.stages) and self.stages[0] >= 0, "--stages", self.stages, "increasing"
         )
-        known = f"among {', '.join(VARIANTS)}"
-        runner.require(set(self.variants) <= set(VARIANTS), "--variants", " ".join(self.variants), known)
+        for option, names in (("--one-episode", self.one_episode), ("--many-episodes", self.many_episodes)):
+            for name in names:
+                ladder.check_name(option, name)
+        runner.require(self.one_episode + self.many_episodes, "--many-episodes", "", "at least one estimator")
         runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
         runner.require(
             0 < self.learning_rate < float("inf"), "--learning-rate", self.learning_rate, "above 0 and finite"
         )
 
-    def chosen(self) -> dict[str, "Variant"]:
-        return {name: variant for name, variant in VARIANTS.items() if name in (self.variants or VARIANTS)}
+    def variants(self) -> dict[str, Variant]:
+        return ladder.variants(self.one_episode, self.many_episodes)
 
 
-class Variant(NamedTuple):
-    """The whole independent variable: which return, which baseline (given a v(X_t)), one episode or many."""
-
-    returns: Callable[[], estimators.Returns]
-    baseline: Callable[[Baseline], Baseline]
-    many: bool
-
-    def estimator(self, policy: Policy, value: Baseline) -> Estimator:
-        return estimators.make_estimator(policy, returns=self.returns(), baseline=self.baseline(value))
-
-
-G1, GT = estimators.total_return, estimators.reward_to_go
-AVERAGE = lambda value: baselines.moving_average(0.9, "first")
-VARIANTS = {
-    "one episode, G₁": Variant(G1, lambda value: baselines.none(), many=False),
-    "one episode, G₁ − ρ̂": Variant(G1, AVERAGE, many=False),
-    "B episodes, G₁ − ρ̂": Variant(G1, AVERAGE, many=True),
-    "B episodes, Gₜ − ρ̂": Variant(GT, AVERAGE, many=True),
-    "B episodes, Gₜ − v(Xₜ)": Variant(GT, lambda value: value, many=True),
-    "B episodes, Gₜ, leave-one-out": Variant(GT, lambda value: baselines.leave_one_out("live"), many=True),
-}
-QUIETEST = "B episodes, Gₜ − v(Xₜ)"
 TINY = Config(
     seeds=2,
     episodes=8,
@@ -106,7 +99,8 @@ TINY = Config(
     reference=32,
     stages=(0, 1, 2),
     hidden=(4,),
-    variants=("one episode, G₁", QUIETEST),
+    one_episode=("reinforce",),
+    many_episodes=("gpomdp_value",),
 )
 STAGES = ("fresh", "learning", "trained")
 QUANTITIES = ("variance", "signal-to-noise ratio", "cosine")
@@ -130,7 +124,7 @@ def make_problem(config: Config) -> Problem:
 
 def stage_parameters(config: Config, problem: Problem) -> list:
     """θ after each number of updates in `config.stages`, trained with v(X_t)."""
-    estimator = VARIANTS[QUIETEST].estimator(problem.policy, problem.value)
+    estimator = QUIET.estimator(problem.policy, problem.value)
     trainer = training.make_trainer(
         problem.environment, problem.policy, estimator, optax.adam(config.learning_rate), num_episodes=config.batch
     )
@@ -162,16 +156,16 @@ def measure_stages(config: Config, problem: Problem, recorder: runner.Recorder) 
         estimates = lambda params, state, batch: measure.batch_estimates(estimator, params, state, batch, size)
         return jax.jit(warm), jax.jit(estimates)
 
-    variants = config.chosen()
-    made = {name: programs(variant) for name, variant in variants.items()}
-    warm, quietest = made.get(QUIETEST) or programs(VARIANTS[QUIETEST])
+    chosen = config.variants()
+    made = {name: programs(variant) for name, variant in chosen.items()}
+    warm, quiet = next((made[name] for name, variant in chosen.items() if variant == QUIET), None) or programs(QUIET)
     results, returns = {quantity: {stage: {} for stage in STAGES} for quantity in QUANTITIES}, {}
-    with recorder.progress(len(STAGES) * len(variants), "measuring gradients", "estimates") as progress:
+    with recorder.progress(len(STAGES) * len(chosen), "measuring gradients", "estimates") as progress:
         for stage, params in zip(STAGES, stage_parameters(config, problem), strict=True):
             batch = collect(params, episode_keys)
             returns[stage] = float(batch.rewards.sum(axis=0).mean())
             state = warm(params, batch)
-            large = [quietest(params, state, collect(params, keys)) for keys in reference_keys]
+            large = [quiet(params, state, collect(params, keys)) for keys in reference_keys]
             reference = jnp.mean(jnp.concatenate(large), axis=0)
             for name, (warm_variant, estimates_of) in made.items():
                 estimates = estimates_of(params, warm_variant(params, batch), batch)
@@ -196,9 +190,9 @@ def learning_curves(config: Config, problem: Problem, recorder: runner.Recorder)
     """Per variant: episodes seen `[U]` and mean training return `[S, U]`."""
     environment, policy, value = problem
     keys = jax.vmap(jax.random.key)(config.seed + jnp.arange(config.seeds))
-    curves, variants = {}, config.chosen()
-    with recorder.progress(len(variants) * config.episodes * config.seeds, "learning", "episodes") as progress:
-        for name, variant in variants.items():
+    curves, chosen = {}, config.variants()
+    with recorder.progress(len(chosen) * config.episodes * config.seeds, "learning", "episodes") as progress:
+        for name, variant in chosen.items():
             estimator = variant.estimator(policy, value)
             size = config.batch if variant.many else 1
             build = lambda _, estimator=estimator, size=size: training.make_trainer(
@@ -237,7 +231,7 @@ def learning_curves(config: Config, problem: Problem, recorder: runner.Recorder)
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
     with recorder.timed("(a) enumeration"):
-        sizes = {name: (variant.estimator, 2 if variant.many else 1) for name, variant in config.chosen().items()}
+        sizes = {name: (variant.estimator, 2 if variant.many else 1) for name, variant in config.variants().items()}
         variances = measure.exact_moments(sizes, recorder)
     problem = make_problem(config)
     with recorder.timed("(b) gradients on CartPole"):
@@ -267,72 +261,3 @@ def answer(results: dict, recorder: runner.Recorder) -> None:
         pairs = ((variance.value, variance.stderr), (cosine.value, cosine.stderr), (float(mean), float(stderr)))
         lines.append([name, f"{exact:.3g}", *(number(*pair) for pair in pairs)])
     recorder.table("How noisy each estimate is, and what it learns", headers, lines)
-
-
-def last_fifth(returns: np.ndarray) -> np.ndarray:
-    """The mean of the last fifth of each run, `[S, U] → [S]`."""
-    return returns[:, -max(1, returns.shape[1] // 5) :].mean(axis=1)
-
-
-def finding(curves: dict) -> str:
-    """What the learning curves say: the return over the last fifth, worst and best."""
-    last = {name: last_fifth(y).mean() for name, (_, y) in curves.items()}
-    worst, best = min(last, key=last.get), max(last, key=last.get)
-    return f"REINFORCE with “{worst}” ends at a return of {last[worst]:.0f}, with “{best}” at {last[best]:.0f}"
-
-
-def dots(values: dict) -> dict:
-    """Intervals for a logarithmic axis: nothing at or below zero."""
-    positive = {name: x for name, x in values.items() if x.value > 0}
-    return {name: (x.value, max(x.low, x.value / 10), x.high) for name, x in positive.items()}
-
-
-def plot(results: dict, recorder: runner.Recorder) -> None:
-    from experiments.harness import plots
-
-    config, curves, measured = results["config"], results["curves"], results["measured"]
-    colour_of = plots.colours(VARIANTS)
-    shared = f"{config.measured} episodes, the same for all; 95 % intervals; B = {config.batch}."
-    title = finding(curves)
-    caption = (
-        f"CartPole-v1. Left: total variance of one gradient estimate at a policy of return "
-        f"{results['returns']['learning']:.0f}, {shared} Right: mean over {config.seeds} seeds, "
-        f"{plots.bands(config.seeds, 'seeds')}."
-    )
-    figure, (left, right) = plots.figure(title, caption, columns=2, width=12.5, height=4.8)
-    plots.bars_with_intervals(left, dots(measured["variance"]["learning"]), scale="log", colour_of=colour_of)
-    left.set_xlabel("tr Var of the gradient estimate (reward²)")
-    right.set_xlabel("episodes seen")
-    right.set_ylabel("return of an episode (steps)")
-    right.set_ylim(0, 520)
-    plots.reference_line(right, 500, "the most an episode can pay")
-    x = min((x for x, _ in curves.values()), key=len)
-    plots.learning_curves(right, x, {name: y[:, : len(x)] for name, (_, y) in curves.items()}, colour_of=colour_of)
-    recorder.figure(figure, "variance_reduction")
-
-    title = "How noisy an estimate is, and how near to the true direction, at three stages of training"
-    figure, axes = plots.figure(title, f"CartPole-v1, {shared}", rows=2, columns=3, width=13, height=6.4)
-    for column, (stage, reached) in enumerate(results["returns"].items()):
-        above, below = axes[:, column]
-        plots.bars_with_intervals(above, dots(measured["variance"][stage]), scale="log", colour_of=colour_of)
-        cosines = {name: (x.value, x.low, x.high) for name, x in measured["cosine"][stage].items()}
-        plots.bars_with_intervals(below, cosines, colour_of=colour_of)
-        above.set_title(f"{stage} policy, return {reached:.0f}", loc="left", fontsize=10)
-        above.set_xlabel("tr Var (reward²)")
-        below.set_xlabel("cosine with a large-sample gradient")
-        if column:
-            above.set_yticklabels([])
-            below.set_yticklabels([])
-    recorder.figure(figure, "gradients")
-
-    title = "Exactly, by enumeration: the same mean, ∇ρ, and very different variances"
-    figure, ax = plots.figure(title, "Short corridor with the state shown, 8 steps, B = 2.", width=8.5, height=3.6)
-    plots.bars_with_intervals(
-        ax, {name: (value,) * 3 for name, value in results["exact"].items()}, scale="log", colour_of=colour_of
-    )
-    ax.set_xlabel("exact tr Var of the gradient estimate (reward²)")
-    recorder.figure(figure, "exact")
-
-
-if __name__ == "__main__":
-    runner.main(__file__, __doc__, Config, run, plot, tiny=TINY)

@@ -1,0 +1,97 @@
+"""How entries build their estimators and exact moments out of parts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax import baselines, estimators, exact
+from pgjax.registry.entry import CompleteSettings, Oracle, ServedParts, Settings
+from pgjax.types import Baseline, Estimator, PyTree, Trajectory
+
+# What every estimator of `make_estimator` may be asked for; the values give the exact gradient of ρ(θ).
+PLAIN = Settings(discount=1.0, entropy_coef=0.0, over_time="sum", standardise="none")
+
+
+def total_return(settings: CompleteSettings):
+    return estimators.total_return(settings.discount)
+
+
+def reward_to_go(settings: CompleteSettings):
+    return estimators.reward_to_go(settings.discount)
+
+
+def lambda_return(settings: CompleteSettings):
+    return estimators.lambda_return(settings.lambda_, settings.discount)
+
+
+def n_step(settings: CompleteSettings):
+    return estimators.n_step(settings.n, settings.discount)
+
+
+def weighted(
+    returns: Callable[[CompleteSettings], Any],
+    baseline: Callable[[ServedParts], Baseline] | None = None,
+    objective: Callable[[CompleteSettings], Any] | None = None,
+) -> Callable[[ServedParts], Estimator]:
+    """The `build` of an estimator of `estimators.make_estimator`: returns × baseline × objective."""
+
+    def build(parts: ServedParts) -> Estimator:
+        settings = parts.settings
+        in_groups = settings.standardise.startswith("group")
+        return estimators.make_estimator(
+            parts.policy,
+            returns=returns(settings),
+            baseline=None if baseline is None else baseline(parts),
+            objective=estimators.score_function if objective is None else objective(settings),
+            entropy_coef=settings.entropy_coef,
+            over_time=settings.over_time,
+            standardise=settings.standardise,
+            group_size=parts.group if in_groups else None,
+        )
+
+    return build
+
+
+def value(parts: ServedParts) -> Baseline:
+    return parts.value
+
+
+def moving_average(parts: ServedParts) -> Baseline:
+    return baselines.moving_average(parts.settings.decay, "first")
+
+
+def values_in_time(parts: ServedParts) -> Baseline:
+    """b = V_t(X_t), the oracle's: what v(X_t) cannot know is how much time is left."""
+
+    def predict(trajectory: Trajectory) -> jax.Array:
+        table = jnp.asarray(parts.oracle.values_in_time.astype(trajectory.rewards.dtype))
+        states = jax.vmap(jax.vmap(parts.states.index_of))(trajectory.obs)
+        return jnp.take_along_axis(table, states, axis=1)
+
+    return baselines.stateless(predict)
+
+
+def over_time(oracle: Oracle) -> np.ndarray:
+    """q(s, a), the same at all times, `[T, S, A]`."""
+    return np.broadcast_to(oracle.action_values, (oracle.mdp.horizon, *oracle.action_values.shape))
+
+
+def by_program(function: Callable, *names: str, **options: Any) -> Callable[[ServedParts, PyTree], exact.Moments]:
+    """An entry's `program`.
+
+    Args:
+        function: `(apply, params, mdp, **options) → Moments`.
+        *names: the settings that it takes.
+        **options: others; those that are functions are of the oracle.
+    """
+
+    def program(parts: ServedParts, params: PyTree) -> exact.Moments:
+        oracle = parts.oracle
+        chosen = {name: option(oracle) if callable(option) else option for name, option in options.items()}
+        chosen |= {name: getattr(parts.settings, name) for name in names}
+        return function(parts.policy.apply, params, oracle.mdp, **chosen)
+
+    return program

@@ -1,0 +1,171 @@
+"""From a name, or a user's `module:function`, to an estimator."""
+
+import difflib
+import importlib
+import inspect
+import pathlib
+import traceback
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from pgjax import estimators
+from pgjax.registry.entry import NEEDS, NOT_STATED, Entry, Parts, ServedParts
+from pgjax.registry.of_episodes import ENTRIES as OF_EPISODES
+from pgjax.registry.of_steps import ENTRIES as OF_STEPS
+from pgjax.registry.others import ENTRIES as OTHERS
+from pgjax.types import Baseline, Estimator, PyTree, Trajectory
+
+ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*OF_EPISODES, *OF_STEPS, *OTHERS)}
+# Words that people type, and what they may mean.
+ALIASES = {
+    "a2c": ("actor_critic", "n_step", "gae"),
+    "a3c": ("n_step",),
+    "advantage": ("gae", "gpomdp_value"),
+    "baseline": ("gpomdp_value", "reinforce_moving_average"),
+    "batch_mean": ("dr_grpo",),
+    "clipped": ("ppo", "ppo_gae"),
+    "control_variate": ("trajectory_wise", "action_dependent"),
+    "greedy": ("reinforce_greedy",),
+    "group_mean": ("dr_grpo",),
+    "importance_weighted": ("importance_per_decision", "importance_trajectory", "off_policy_ratio"),
+    "lambda_return": ("gae",),
+    "leave_one_out": ("rloo", "gpomdp_leave_one_out"),
+    "loo": ("rloo", "gpomdp_leave_one_out"),
+    "moving_average": ("reinforce_moving_average", "gpomdp_moving_average"),
+    "natural": ("natural_value",),
+    "none": ("reinforce", "gpomdp"),
+    "npg": ("natural_value",),
+    "optimal": ("reinforce_optimal", "gpomdp_optimal_time"),
+    "optimal_constant": ("reinforce_optimal",),
+    "optimal_time": ("gpomdp_optimal_time",),
+    "q": ("all_action", "action_dependent"),
+    "reward_to_go": ("gpomdp", "gpomdp_value"),
+    "scst": ("reinforce_greedy",),
+    "self_critical": ("reinforce_greedy",),
+    "time_dependent": ("gpomdp_time_average",),
+    "total_return": ("reinforce",),
+    "trpo": ("natural_value",),
+    "value": ("gpomdp_value",),
+    "vpg": ("gpomdp_value", "gae"),
+}
+
+
+def find(name: str) -> Entry:
+    """The entry of that name, or of a user's `module:function` (see `load`).
+
+    Raises:
+        ValueError: for a name that no estimator has, with names that are close to it.
+    """
+    if ":" in name:
+        return load(name)
+    if name in ENTRIES:
+        return ENTRIES[name]
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    close = ALIASES.get(plain) or ((plain,) if plain in ENTRIES else ())
+    close = close or tuple(difflib.get_close_matches(plain, (*ENTRIES, *ALIASES), n=3, cutoff=0.6))
+    meant = dict.fromkeys(entry for word in close for entry in ALIASES.get(word, (word,)))
+    hint = f"did you mean {' or '.join(meant)}? " if meant else ""
+    raise ValueError(
+        f"no estimator is called {name!r}; {hint}known are {', '.join(ENTRIES)}, and module:function for your own"
+    )
+
+
+def make(estimator: str | Entry, parts: Parts) -> Estimator:
+    """The estimator of that name, of these parts: everything that trains or measures an estimator makes it here.
+
+    Args:
+        estimator: a name of `ENTRIES`, a user's `module:function`, or an entry.
+        parts: the policy, and what the problem has besides.
+
+    Raises:
+        ValueError: for an unknown name, a need that the parts do not serve, or settings that contradict the estimator.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import distributions, registry
+        >>> from pgjax.types import Policy
+        >>> policy = Policy(init=lambda key, obs: jnp.zeros((4, 2)), apply=lambda params, obs: obs @ params,
+        ...                 distribution=distributions.categorical)
+        >>> registry.make("rloo", registry.Parts(policy=policy, group_size=4)).needs.group_size
+        4
+    """
+    entry = find(estimator) if isinstance(estimator, str) else estimator
+    if lacking := entry.lacking(parts):
+        raise ValueError(f"the estimator {entry.name} needs {NEEDS[lacking]}")
+    # The checks above are what turns parts into parts that serve the entry.
+    return entry.build(cast(ServedParts, parts._replace(settings=entry.resolve(parts.settings))))
+
+
+def load(path: str) -> Entry:
+    """The entry of a user's `module:function`. The module is imported and its code runs.
+
+    The function takes the policy and returns an `Estimator`, or takes nothing and returns a `Baseline`, which is
+    subtracted from G_t. Nothing is stated about its bias.
+
+    Raises:
+        ValueError: if it cannot be imported, is no such function, or fails; with the file and line where it failed.
+    """
+    wanted = f"the estimator {path} must be module:function"
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise ValueError(wanted)
+    try:
+        module = importlib.import_module(module_name)
+        function = getattr(module, attribute)
+    except Exception as error:  # the user's module may raise anything
+        raise ValueError(f"{wanted} that can be imported, but {_described(error)}") from error
+    if not callable(function):
+        raise ValueError(f"the estimator {path} must be a function, got {type(function).__name__}")
+
+    def build(parts: ServedParts) -> Estimator:
+        made = _called(path, module, function, parts)
+        if isinstance(made, Baseline):
+            return estimators.make_estimator(parts.policy, baseline=_checked(path, made))
+        if isinstance(made, Estimator):
+            return made
+        raise ValueError(
+            f"the estimator {path} must be a function of the policy that returns an Estimator, or of nothing that "
+            f"returns a Baseline; it returned {type(made).__name__}"
+        )
+
+    return Entry(name=path, label=path, build=build, source="yours", bias=NOT_STATED, joint=True)
+
+
+def _called(path: str, module: ModuleType, function: Callable, parts: ServedParts) -> Any:
+    try:
+        required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+        required = [p for p in required if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        return function(parts.policy) if required else function()
+    except Exception as error:  # the user's function may raise anything
+        raise ValueError(
+            f"the estimator {path} must be a function of the policy that returns an Estimator, or of nothing that "
+            f"returns a Baseline; it failed: {_described(error, module)}"
+        ) from error
+
+
+def _described(error: Exception, module: ModuleType | None = None) -> str:
+    """An exception in one line, with the last place in `module`, or else the last of all, where it passed."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if module and frame.filename == getattr(module, "__file__", None)]
+    if isinstance(error, SyntaxError | ImportError) or not frames:
+        return text
+    last = (own or frames)[-1]
+    return f"{text} ({pathlib.Path(last.filename).name}, line {last.lineno})"
+
+
+def _checked(path: str, baseline: Baseline) -> Baseline:
+    """The baseline, whose predictions are refused in another shape than the rewards': it would be broadcast."""
+
+    def predict(state: PyTree, trajectory: Trajectory) -> jax.Array:
+        values = baseline.predict(state, trajectory)
+        found, wanted = list(jnp.shape(values)), list(trajectory.rewards.shape)
+        if found != wanted:
+            raise ValueError(f"the estimator {path}: its predict must return b [T, B] = {wanted}, got {found}")
+        return values
+
+    return baseline._replace(predict=predict)

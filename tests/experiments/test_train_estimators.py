@@ -1,0 +1,157 @@
+"""What `experiments.train` makes of the name of an estimator and of its conventions, today's and former."""
+
+import dataclasses
+import json
+import sys
+import textwrap
+
+import jax
+import pytest
+
+from experiments import train
+from experiments.harness import runner
+from experiments.train import build, former, presets
+from pgjax import evaluation, registry
+
+
+def traced_greedy_plays(monkeypatch, **options):
+    """Traces a trainer's start and its update, uncompiled; how often greedy episodes were among it."""
+    plays = []
+    play = evaluation.with_greedy_returns
+    monkeypatch.setattr(evaluation, "with_greedy_returns", lambda *args, **how: plays.append(1) or play(*args, **how))
+    options = train.resolve(dataclasses.replace(train.TINY, **options))
+    trainer = build.make_build(options, *build.make_policy(options))(0.1)
+    state = jax.eval_shape(trainer.init, jax.random.key(0))
+    jax.eval_shape(trainer.update, state)
+    return len(plays)
+
+
+def test_greedy_episodes_are_played_only_for_a_baseline_that_is_used(monkeypatch):
+    assert traced_greedy_plays(monkeypatch, estimator="reinforce_greedy") > 0
+    assert traced_greedy_plays(monkeypatch, estimator="per_parameter") == 0
+
+
+@pytest.mark.parametrize("name", [name for name, entry in registry.ENTRIES.items() if entry.behaviour])
+def test_more_epochs_are_allowed_where_there_is_a_ratio(monkeypatch, name):
+    assert traced_greedy_plays(monkeypatch, epochs=2, estimator=name) == 0
+
+
+def test_conventions_are_the_command_lines_the_presets_or_the_estimators():
+    options = train.resolve(train.Config(env="Pendulum-v1", lambda_=0.8))
+    assert (options["estimator"], options["lambda_"], options["discount"]) == ("gae", 0.8, 0.95)
+    # The preset chose its conventions for its own estimator.
+    options = train.resolve(train.Config(env="Pendulum-v1", estimator="gpomdp_discounted", entropy_coef=0.1))
+    assert (options["discount"], options["entropy_coef"], options["over_time"]) == (0.9, 0.1, "sum")
+    assert options["lambda_"] is None and options["max_grad_norm"] == 0.5
+
+
+FORMER = {
+    **{"clip": 0.2, "natural": None, "discount": 1.0, "lambda_": 0.95, "decay": 0.9, "entropy_coef": 0.0},
+    **{"over_time": "sum", "standardise": "none", "env": "CartPole-v1", "loss": "score_function"},
+}
+
+
+@pytest.mark.parametrize(
+    ("former_options", "wanted"),
+    [
+        (("reward_to_go", "value", {"entropy_coef": 0.5}), ("gpomdp_value", {"entropy_coef": 0.5, "lambda_": None})),
+        (("lambda_return", "value", {"lambda_": 0.9}), ("gae", {"lambda_": 0.9, "clip": None})),
+        (("reward_to_go", "value", {"loss": "clipped"}), ("ppo", {"clip": 0.2})),
+        (("reward_to_go", "value", {"natural": 0.1}), ("natural_value", {"damping": 0.1})),
+        (("total_return", "leave_one_out", {"env": "recall"}), ("rloo", {"decay": None})),
+        (("total_return", "none", {"standardise": "group_sample"}), ("grpo", {"standardise": "group_sample"})),
+        (("per_parameter", "value", {}), ("per_parameter", {"decay": 0.9, "over_time": None})),
+        # Compared with the episodes that still ran at a step: another estimator than RLOO where lengths differ.
+        (("total_return", "leave_one_out", {}), None),
+        (("total_return", "value", {}), None),
+        (("total_return", "none", {"natural": 0.1}), None),
+    ],
+    ids=str,
+)
+def test_a_run_with_the_former_names_goes_on_or_is_refused(former_options, wanted):
+    returns, baseline, others = former_options
+    options = FORMER | {"returns": returns, "baseline": baseline} | others
+    if wanted is None:
+        with pytest.raises(ValueError, match=f"returns={returns}, baseline={baseline}.*no registered estimator"):
+            former.translated(options)
+        return
+    name, settings = wanted
+    found = former.translated(options)
+    assert found["estimator"] == name and found.items() >= settings.items()
+    assert not {"returns", "baseline", "loss", "natural"} & found.keys()
+    assert former.translated(found) == found
+
+
+OWN_ESTIMATOR = """
+    from pgjax import baselines, estimators
+
+    def half(policy):
+        return estimators.make_estimator(policy, baseline=baselines.batch_mean())
+
+    def mean():
+        return baselines.moving_average(0.5)
+
+    def wrong_shape():
+        return baselines.stateless(lambda trajectory: trajectory.rewards[0])
+"""
+
+
+def test_ones_own_estimator_trains_and_a_bad_one_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "own_estimator.py").write_text(textwrap.dedent(OWN_ESTIMATOR))
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("half", "mean"):
+        assert traced_greedy_plays(monkeypatch, estimator=f"own_estimator:{name}") == 0
+    config = dataclasses.replace(train.TINY, estimator="own_estimator:wrong_shape")
+    with pytest.raises(runner.UsageError, match="wrong_shape: its predict must return b"):
+        runner.execute("train", config, train.run, output_dir=tmp_path)
+    assert not (tmp_path / "train").exists()
+    sys.modules.pop("own_estimator")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"estimator": "all_action"},
+        {"estimator": "action_dependent"},
+        {"estimator": "trajectory_wise"},
+        {"estimator": "per_parameter"},
+        {"estimator": "importance_per_decision", "epochs": 2},
+        {"estimator": "ppo", "epochs": 3},
+        {"estimator": "ppo_gae", "epochs": 3},
+        {"estimator": "off_policy_ratio", "epochs": 2, "over_time": "episode_mean"},
+        {"estimator": "grpo"},
+        {"estimator": "n_step", "n": 20},
+        {"estimator": "reinforce_optimal"},
+        {"estimator": "reinforce_optimal_leave_one_out"},
+        {"estimator": "gpomdp_optimal_time"},
+        {"estimator": "reinforce_greedy"},
+        {"estimator": "natural_value", "damping": 0.1},
+    ],
+    ids=str,
+)
+def test_every_estimator_trains(tmp_path, options):
+    """CartPole pays 22 to a policy that has learned nothing; each of them doubles that and more."""
+    config = train.Config(env="CartPole-v1", num_seeds=2, num_updates=25, num_episodes=32, lr=(0.02,), hidden=(16,))
+    config = dataclasses.replace(config, gif=False, **options)
+    directory = runner.execute("train", config, train.run, output_dir=tmp_path)
+    rows = json.loads((directory / "summary.json").read_text())["rows"]
+    assert rows[0]["ours"] > 50.0
+
+
+@pytest.mark.parametrize("options", [{}, {"estimator": "grpo"}], ids=str)
+def test_a_group_shares_a_start_and_is_compared(options):
+    """With one prompt to a group of 2, the weights of each group add up to zero: so does the sum over the batch."""
+    options = train.resolve(train.Config(env="reverse", group_size=2, num_episodes=8, **options))
+    environment, policy = build.make_policy(options)
+    estimator = build.make_estimator(options, environment, policy)
+    assert estimator.needs.group_size == 2
+    assert build.make_build(options, environment, policy)(0.1).group_size == 2
+
+
+def test_every_preset_is_complete_and_every_name_in_it_an_option():
+    for name in [*presets.PRESETS, "Breakout-MinAtar", "anything"]:
+        entry = registry.find(presets.preset(name)["estimator"])
+        entry.resolve(build.settings(presets.preset(name)))  # refuses a convention that its estimator does not have
+        assert presets.preset(name).keys() <= train.Config.__dataclass_fields__.keys()
+        assert presets.preset(name).keys() == presets.DEFAULT.keys()
