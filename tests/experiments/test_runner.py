@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import __main__ as listing
-from experiments.harness import progress, reports, runner
+from experiments.harness import command_line, progress, reports, runner
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILE = "/somewhere/toy.py"  # main takes only the experiment's name from it
@@ -71,8 +72,12 @@ def plot(results, recorder):
     recorder.figure(figure, "curve")
 
 
+TINY = Config(steps=1, discount=0.5)
+
+
 def main(*arguments: str, directory: pathlib.Path) -> None:
-    runner.main(FILE, DESCRIPTION, Config, run, plot, arguments=["--output-dir", str(directory / "out"), *arguments])
+    given = ["--output-dir", str(directory / "out"), *arguments]
+    runner.main(FILE, DESCRIPTION, Config, run, plot, arguments=given, tiny=TINY)
 
 
 def strict_json(path: pathlib.Path):
@@ -156,6 +161,47 @@ def test_the_command_line_runs_and_reports(tmp_path, capsys):
     assert "training: 2 updates in" in shown.err
     main(directory=tmp_path)
     assert len(list((tmp_path / "out" / "toy").iterdir())) == 2
+
+
+def test_a_tiny_run_is_labelled_everywhere_and_quiet(tmp_path, capsys):
+    main("--tiny", "--discount", "0.75", "--run-name", "mine", directory=tmp_path)
+    shown, directory = capsys.readouterr(), tmp_path / "out" / "toy" / "mine"
+    assert strict_json(directory / "config.json") == {"steps": 1, "discount": 0.75, "trouble": ""}
+    assert strict_json(directory / "summary.json")["tiny"] is True
+    assert f"**{reports.TINY}**" in (directory / "summary.md").read_text()
+    assert shown.out.startswith("toy (a tiny run): ") and reports.TINY in shown.out and "0.250 ± 0.004" in shown.out
+    assert "note" not in shown.out and "compile" not in shown.out and shown.err == ""
+    main("--run-name", "whole", directory=tmp_path)
+    assert "tiny run" not in capsys.readouterr().out
+    assert strict_json(tmp_path / "out/toy/whole/summary.json")["tiny"] is False
+
+
+def test_a_failing_tiny_run_is_labelled_too(tmp_path):
+    with pytest.raises(RuntimeError):
+        main("--tiny", "--trouble", "bug", "--run-name", "mine", directory=tmp_path)
+    assert strict_json(tmp_path / "out/toy/mine-incomplete/summary.json")["tiny"] is True
+
+
+def test_help_puts_defaults_of_none_into_words(capsys):
+    @dataclasses.dataclass(frozen=True)
+    class Left:
+        rate: float | None = None
+        """The learning rate."""
+        path: str | None = None
+        """A path."""
+        count: int = 3
+        """A count."""
+
+        def default_words(self):
+            return {"rate": "0.01, the preset's"}
+
+    for arguments in (["--help"], ["--tiny", "--help"]):
+        with pytest.raises(SystemExit):
+            runner.main(FILE, DESCRIPTION, Left, run, arguments=arguments, tiny=Left(count=1))
+        shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert "The learning rate. (default: 0.01, the preset's)" in shown and "A path. (may be left out)" in shown
+        assert f"(default: {1 if '--tiny' in arguments else 3})" in shown and "default: None" not in shown
+        assert "The run's name. (default: date, time and a short id)" in shown
 
 
 @pytest.mark.parametrize(
@@ -274,6 +320,13 @@ def test_rows_are_checked(tmp_path):
         (-11.65, 0.0096, "-11.650 ± 0.010"),
         (3.2, 12.0, "3 ± 12"),
         (1234567.0, 8900.0, "(1.235 ± 0.009)e6"),
+        (445957.0, 142750.0, "(4.5 ± 1.4)e5"),
+        (2.08e6, 0.33e6, "(2.08 ± 0.33)e6"),
+        (12345.0, 89.0, "12340 ± 90"),
+        (-0.0001, 0.02, "0.000 ± 0.020"),
+        (123456.0, None, "1.2346e5"),
+        (1e-7, None, "1e-7"),
+        (-0.0, None, "0"),
         (1.5e-7, 2e-8, "(1.50 ± 0.20)e-7"),
         (5.0, 0.0, "5 ± 0"),
         (1.0, float("nan"), "1"),
@@ -284,6 +337,12 @@ def test_rows_are_checked(tmp_path):
 )
 def test_numbers_show_the_digits_they_know(value, stderr, text):
     assert runner.format_number(value, stderr) == text
+
+
+def test_fewer_digits_where_nothing_is_known_of_the_error():
+    assert [reports.format_number(x, digits=3) for x in (0.0125, 1234.0, 16432.0)] == ["0.0125", "1.23e3", "1.64e4"]
+    assert reports.format_interval(0.98, 1.0234567) == "0.98 to 1.0235"
+    assert reports.format_interval(float("nan"), float("nan")) == ""
 
 
 def test_plus_minus_signs_stand_below_each_other():
@@ -362,15 +421,28 @@ def test_durations(seconds, text):
 HEADERS = ("Claim", "Source", "Command", "Shows", "Expect", "Departs", "Defines")
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py")))
+QUESTIONS = sorted(listing.summaries(ROOT / "experiments"))
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
 def test_help_keeps_every_line_of_the_header(name, capsys):
-    source = (ROOT / "experiments" / f"{name}.py").read_text(encoding="utf-8")
+    folder = ROOT / "experiments" / name
+    source = (folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")).read_text(encoding="utf-8")
     docstring = ast.get_docstring(ast.parse(source))
     with pytest.raises(SystemExit):
         runner.main(f"{name}.py", docstring, Config, run, arguments=["--help"])
     shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert [line for line in docstring.splitlines() if line and line.strip() not in shown] == []
     assert sum(line.startswith(HEADERS) for line in shown) >= 4
+
+
+@pytest.mark.parametrize("name", [name for name in QUESTIONS if name != "papers"])
+def test_every_experiment_has_a_tiny_size(name):
+    """`papers` has an option of this name of its own, which is handed on to its modules."""
+    module = importlib.import_module(f"experiments.{name}")
+    parse = lambda *words: command_line.parse(name, module.__doc__, module.Config, words, tiny=module.TINY)
+    assert parse("--tiny").config == module.TINY and parse("--tiny").tiny
+    assert parse().config == module.Config() and not parse().tiny
 
 
 def test_the_list_is_read_without_importing(tmp_path, capsys):
@@ -392,8 +464,9 @@ def test_the_list_is_read_without_importing(tmp_path, capsys):
 def test_the_list_as_a_command():
     listed = subprocess.run([sys.executable, "-m", "experiments"], cwd=ROOT, capture_output=True, text=True)
     assert listed.returncode == 0 and "python -m experiments.NAME --help" in listed.stdout
-    for path in (ROOT / "experiments").glob("[!_]*.py"):
-        assert f"\n  {path.stem} " in listed.stdout
+    for name in QUESTIONS:
+        assert f"\n  {name} " in listed.stdout
+    assert "python -m experiments runs" in listed.stdout
 
 
 def test_options_are_refused_before_jax_is_imported(tmp_path):
