@@ -1,8 +1,6 @@
 """From the command line to the files of a run: complete, refused, failed, interrupted."""
 
-import ast
 import dataclasses
-import importlib
 import json
 import os
 import pathlib
@@ -13,8 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import __main__ as listing
-from experiments.harness import command_line, progress, reports, runner
+from experiments.harness import reports, runner
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILE = "/somewhere/toy.py"  # main takes only the experiment's name from it
@@ -310,163 +307,6 @@ def test_rows_are_checked(tmp_path):
             recorder.row(quantity="q", paper=1.0, provenance="ours")
         with pytest.raises(ValueError, match="inside the run's directory"):
             recorder.path("../elsewhere")
-
-
-@pytest.mark.parametrize(
-    ("value", "stderr", "text"),
-    [
-        (0.0123, 0.0004, "0.0123 ± 0.0004"),
-        (12.3456, 0.234, "12.35 ± 0.23"),
-        (-11.65, 0.0096, "-11.650 ± 0.010"),
-        (3.2, 12.0, "3 ± 12"),
-        (1234567.0, 8900.0, "(1.235 ± 0.009)e6"),
-        (445957.0, 142750.0, "(4.5 ± 1.4)e5"),
-        (2.08e6, 0.33e6, "(2.08 ± 0.33)e6"),
-        (12345.0, 89.0, "12340 ± 90"),
-        (-0.0001, 0.02, "0.000 ± 0.020"),
-        (123456.0, None, "1.2346e5"),
-        (1e-7, None, "1e-7"),
-        (-0.0, None, "0"),
-        (1.5e-7, 2e-8, "(1.50 ± 0.20)e-7"),
-        (5.0, 0.0, "5 ± 0"),
-        (1.0, float("nan"), "1"),
-        (float("nan"), 0.1, "nan ± 0.1"),
-        (-11.656854, None, "-11.657"),
-        (None, None, ""),
-    ],
-)
-def test_numbers_show_the_digits_they_know(value, stderr, text):
-    assert runner.format_number(value, stderr) == text
-
-
-def test_fewer_digits_where_nothing_is_known_of_the_error():
-    assert [reports.format_number(x, digits=3) for x in (0.0125, 1234.0, 16432.0)] == ["0.0125", "1.23e3", "1.64e4"]
-    assert reports.format_interval(0.98, 1.0234567) == "0.98 to 1.0235"
-    assert reports.format_interval(float("nan"), float("nan")) == ""
-
-
-def test_plus_minus_signs_stand_below_each_other():
-    row = dict.fromkeys(reports.COLUMNS)
-    numbers = [(12.5, 0.4), (0.00123, 0.00045), (-3.0, None)]
-    headers, cells = reports.table([row | {"quantity": "q", "ours": a, "stderr": b} for a, b in numbers])
-    assert headers == ["quantity", "ours ± s.e."]
-    assert [line[1] for line in cells] == ["  12.5 ± 0.4   ", "0.0012 ± 0.0004", "    -3         "]
-
-
-def test_verdicts():
-    assert runner.verdict(1.0, 0.1, 1.39) == "agrees"
-    assert runner.verdict(1.0, 0.1, 1.41) == "differs"
-    assert runner.verdict(1.0, 0.0, 1.0 + 1e-9, tolerance=1e-8) == "agrees"
-    assert runner.verdict(float("nan"), 0.1, 1.0) == "differs"
-
-
-def test_plain_makes_strict_json_of_records():
-    value = {
-        1: (float("inf"), {"b", "a"}),
-        "config": Config(steps=2),
-        "path": pathlib.Path("x"),
-        "flag": np.True_,
-    }
-    assert reports.plain(value) == {
-        "1": [None, ["a", "b"]],
-        "config": {"steps": 2, "discount": 0.9, "trouble": ""},
-        "path": "x",
-        "flag": True,
-    }
-
-
-def test_the_rate_leaves_the_compilation_out(monkeypatch, capsys):
-    now = iter([0.0, 60.0, 61.0, 62.0, 63.0])
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(now))
-    with progress.Progress(4_000_000, "training") as bar:
-        for _ in range(3):
-            bar.advance(1_000_000, note="return 5")
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "training: 1,000,000 of 4,000,000 steps, return 5"
-    assert lines[1] == "training: 3,000,000 steps in 1 min 03 s, 667 k steps/s"
-    assert len(lines) == 2  # one line every ten seconds, and one at the end
-
-
-def test_the_time_left_is_that_of_the_chunks_after_the_first(monkeypatch, capsys):
-    # 60 s with the compilation, then 15 s a chunk: 30 s are left after the second of four, not 75.
-    now = iter([0.0, 60.0, 75.0, 90.0, 105.0, 105.0])
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(now))
-    with progress.Progress(4, "training", "updates") as bar:
-        for _ in range(4):
-            bar.advance()
-    shown = capsys.readouterr().err.splitlines()
-    assert shown[0] == "training: 1 of 4 updates" and shown[1].endswith(", 30 s left") and len(shown) == 5
-
-
-@pytest.mark.parametrize(
-    ("count", "unit", "text"),
-    [
-        (1, "estimators", "1 estimator"),
-        (1, "processes", "1 process"),
-        (0, "steps", "0 steps"),
-        (1200, "steps", "1,200 steps"),
-    ],
-)
-def test_one_of_a_unit_is_singular(count, unit, text):
-    assert reports.format_count(count, unit) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(3.21, "3.2 s"), (45.4, "45 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
-)
-def test_durations(seconds, text):
-    assert reports.format_duration(seconds) == text
-
-
-HEADERS = ("Claim", "Source", "Command", "Shows", "Expect", "Departs", "Defines")
-
-
-QUESTIONS = sorted(listing.summaries(ROOT / "experiments"))
-
-
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_help_keeps_every_line_of_the_header(name, capsys):
-    folder = ROOT / "experiments" / name
-    source = (folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")).read_text(encoding="utf-8")
-    docstring = ast.get_docstring(ast.parse(source))
-    with pytest.raises(SystemExit):
-        runner.main(f"{name}.py", docstring, Config, run, arguments=["--help"])
-    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert [line for line in docstring.splitlines() if line and line.strip() not in shown] == []
-    assert sum(line.startswith(HEADERS) for line in shown) >= 4
-
-
-@pytest.mark.parametrize("name", [name for name in QUESTIONS if name != "papers"])
-def test_every_experiment_has_a_tiny_size(name):
-    """`papers` has an option of this name of its own, which is handed on to its modules."""
-    module = importlib.import_module(f"experiments.{name}")
-    parse = lambda *words: command_line.parse(name, module.__doc__, module.Config, words, tiny=module.TINY)
-    assert parse("--tiny").config == module.TINY and parse("--tiny").tiny
-    assert parse().config == module.Config() and not parse().tiny
-
-
-def test_the_list_is_read_without_importing(tmp_path, capsys):
-    (tmp_path / "__init__.py").write_text("")
-    (tmp_path / "_private.py").write_text('"""Not shown."""')
-    (tmp_path / "second.py").write_text('"""Why?\n\nMore."""\nraise SystemExit("imported")')
-    (tmp_path / "broken.py").write_text("def")
-    (tmp_path / "bare.py").write_text("")
-    listing.main([], directory=tmp_path)
-    shown = capsys.readouterr().out
-    assert "  second  Why?\n" in shown and "More." not in shown and "Not shown" not in shown
-    assert "  broken  (line 1 is not valid Python)" in shown and "  bare    (no docstring)" in shown
-    with pytest.raises(SystemExit) as stop:
-        listing.main(["second", "--seed", "1"], directory=tmp_path)
-    assert stop.value.code == 2
-    assert "python -m experiments.second --seed 1" in capsys.readouterr().err
-
-
-def test_the_list_as_a_command():
-    listed = subprocess.run([sys.executable, "-m", "experiments"], cwd=ROOT, capture_output=True, text=True)
-    assert listed.returncode == 0 and "python -m experiments.NAME --help" in listed.stdout
-    for name in QUESTIONS:
-        assert f"\n  {name} " in listed.stdout
-    assert "python -m experiments runs" in listed.stdout
 
 
 def test_options_are_refused_before_jax_is_imported(tmp_path):
