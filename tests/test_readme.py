@@ -29,7 +29,7 @@ README, MAP = ROOT / "README.md", ROOT / "pgjax" / "README.md"
 PAGES = (README, MAP, ROOT / "experiments" / "README.md")
 
 # What stands for a name, and commands that are no questions of this tree.
-NOT_HERE = {"my_question", "NAME", X}
+NOT_HERE = {"my_question", "NAME"}
 
 
 def blocks(path: pathlib.Path) -> list[str]:

@@ -176,10 +176,11 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
 def plot_chain(config: Config, chain: dict, recorder: runner.Recorder) -> None:
     from experiments.harness import plots
 
-    longest = {name: values[-1] for name, values in chain.items()}
+    last = ("cloning, an error lasts", "DAgger, errors can be mended")
+    loses, mended = (runner.format_number(float(chain[name][-1]), digits=3) for name in last)
     title = (
-        f"At T = {config.lengths[-1]} a copy loses {longest['cloning, an error lasts']:.3g}; asking the expert saves "
-        f"all but {longest['DAgger, errors can be mended']:.3g} where errors can be mended, and nothing where they last"
+        f"At T = {config.lengths[-1]} a copy loses {loses}; asking the expert saves "
+        f"all but {mended} where errors can be mended, and nothing where they last"
     )
     figure, (left, right) = plots.figure(
         title, f"Exact regret, ε = {config.error}. Grey: ε T² / 2 and ε T.", columns=2, width=13, height=4.8

@@ -131,7 +131,7 @@ def plot(config: Any, maze: dict, recorder: runner.Recorder) -> None:
     on_the_way = max(shares(each)[ON_THE_WAY].max() for found in maze["errors"].values() for each in found)
     title = (
         f"A maze with slip, {config.episodes[-1]} episodes: "
-        + ", ".join(f"{name} loses {value:.3g} steps" for name, value in last.items())
+        + ", ".join(f"{name} loses {runner.format_number(value, digits=3)} steps" for name, value in last.items())
         + ("; every error is off the expert's way" if on_the_way < 1e-12 else "")
     )
     data_sets = len(maze["size"]["cloning"])

@@ -43,8 +43,8 @@ def checked_run_name(name: str) -> str:
     odd = set(name) & set('/\\:*?"<>|') or not name.isprintable() or name != name.strip()
     if not name or odd or name.startswith(".") or name_of(name) != name:
         raise UsageError(
-            f"--run-name {shlex.quote(name)}: must be a plain directory name that neither begins with a dot "
-            "nor ends with -incomplete"
+            f'--run-name {shlex.quote(name)}: must be a plain directory name: no line breaks, nothing of /\\:*?"<>|, '
+            "no dot at its beginning and no -incomplete at its end"
         )
     if len(name.encode()) > LONGEST_NAME:
         raise UsageError(f"--run-name {name[:20]}…: must have at most {LONGEST_NAME} bytes, got {len(name.encode())}")

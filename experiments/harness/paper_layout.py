@@ -21,6 +21,8 @@ STYLE = {"font.size": 8, "axes.titlesize": 8, "xtick.labelsize": 7, "ytick.label
 POINTS_PER_LETTER = 0.56  # of the size of the letters
 LONGEST_TICK = 24  # letters of a name at the y axis
 LEGEND_LINE = 0.16  # inches
+SCREEN_PANEL = 3.5  # inches, the height of a panel on a screen
+FAR = 12.0  # points
 
 _width: contextvars.ContextVar[float | None] = contextvars.ContextVar("width", default=None)
 
@@ -111,6 +113,7 @@ def finish(figure: Any) -> None:
     scale = 72 / figure.dpi
     for axes in figure.axes:
         box = axes.get_window_extent()
+        _draw_near(axes, box.height / figure.dpi / SCREEN_PANEL)
         for text in (axes.title, axes._left_title, axes.xaxis.label):
             _break(text, box.width * scale)
         _break(axes.yaxis.label, box.height * scale)
@@ -118,6 +121,16 @@ def finish(figure: Any) -> None:
             broken = [textwrap.fill(text.get_text(), LONGEST_TICK) for text in axes.get_yticklabels()]
             axes.set_yticks(axes.get_yticks(), broken)
     _draw_legends(figure)
+
+
+def _draw_near(axes: Any, factor: float) -> None:
+    """Names that were put at a distance from their points on a screen come as near as the panel is smaller here."""
+    from matplotlib.text import Annotation
+
+    for note in axes.findobj(Annotation):
+        # Names at the ends of lines, which are not clipped, have been spread for this very panel.
+        if note.anncoords == "offset points" and note.get_annotation_clip() is not False:
+            note.xyann = tuple(min(factor, 1.0) * x if abs(x) > FAR else x for x in note.xyann)
 
 
 def _draw_legends(figure: Any) -> None:

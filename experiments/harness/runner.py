@@ -34,9 +34,18 @@ from typing import Any
 
 from experiments.harness import command_line, directories, figures, paper_layout, runtime, terminal
 from experiments.harness.recorder import Recorder, UsageError
-from experiments.harness.reports import format_number
+from experiments.harness.reports import format_interval, format_number
 
-__all__ = ["Recorder", "UsageError", "execute", "format_number", "main", "require", "usage_errors"]
+__all__ = [
+    "Recorder",
+    "UsageError",
+    "execute",
+    "format_interval",
+    "format_number",
+    "main",
+    "require",
+    "usage_errors",
+]
 
 
 def require(condition: bool, option: str, value: Any, allowed: str) -> None:

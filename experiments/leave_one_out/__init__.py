@@ -213,7 +213,11 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     counts = np.arange(1, config.evaluations + 1)
     for i, (ax, logit) in enumerate(zip(axes, LOGITS, strict=True)):
         ax.set(yscale="log", xlabel="k, evaluations of f", ylabel="variance of the estimate of ∇E f")
-        ax.set_title(f"η = {logit:g}, P(x = 1) = {1 / (1 + np.exp(-logit)):.3g}", loc="left", fontsize=10)
+        ax.set_title(
+            f"η = {logit:g}, P(x = 1) = {runner.format_number(1 / (1 + np.exp(-logit)), digits=3)}",
+            loc="left",
+            fontsize=10,
+        )
         ends = {}
         for name, values in curves.items():
             style = {"none": "-", "leave_one_out": "-", "mean": "-", "best": (0, (3, 3))}[name]

@@ -55,7 +55,7 @@ def make_rloo_trainer(
 def row_of_runs(recorder: runner.Recorder, runs: np.ndarray, **row) -> None:
     """A row of the mean over runs, with its standard error and t interval."""
     found = diagnostics.mean_interval(np.asarray(runs, float))
-    interval = f"95 % t interval {found.low:.4g} to {found.high:.4g}"
+    interval = f"95 % t interval {runner.format_interval(found.low, found.high, digits=4)}"
     verdict = verdicts.say(verdicts.Verdict.NOT_JUDGED, interval)
     recorder.row(ours=float(found.value), stderr=float(found.stderr), verdict=verdict, **row)
 

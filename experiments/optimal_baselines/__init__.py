@@ -228,7 +228,9 @@ def _plot_bandit(plots, axes, arms: dict) -> None:
         (f"b* = {best:.3f}", best, "b*", (-44, 36)),
     ):
         axes.plot(at, variances[key], "o", color=plots.INK, zorder=3)
-        axes.annotate(f"{name}: {variances[key]:.3g}", (at, variances[key]), place, **plots.SMALL_TEXT)
+        axes.annotate(
+            f"{name}: {runner.format_number(variances[key], digits=3)}", (at, variances[key]), place, **plots.SMALL_TEXT
+        )
     axes.set(xlabel="b (reward)", ylabel="tr Var of the gradient's estimate", ylim=(-0.002, None))
 
 

@@ -238,9 +238,9 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     config, times, found, climbs, measured = results.values()
     slope, stuck, wait = (measured.get(key) for key in ("slope", "stuck", "plateau"))
     if slope:
-        closing = f"falls as t to the {slope.value:.2f} ± {slope.stderr:.2f} in the end".replace("-", "−")
+        closing = f"falls as t to the {runner.format_number(slope.value, slope.stderr)} in the end".replace("-", "−")
     else:
-        closing = f"is {found[-1, 0].mean():.2g} after {config.updates} updates"
+        closing = f"is {runner.format_number(found[-1, 0].mean(), digits=2)} after {config.updates} updates"
     title = (
         f"With b = ρ(θ) the natural gradient's gap {closing}; {100 * stuck.value:.0f} % of the runs with b = 0 end "
         f"above 0.01. Exact ascent waits {wait.value - 1:.0f} updates near a bad arm"

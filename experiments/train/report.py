@@ -121,7 +121,7 @@ def _table(recorder: runner.Recorder, lines: Sequence[tuple[str, str, Estimate |
     def cells(estimate: Estimate | None) -> tuple[str, str]:
         if estimate is None:
             return "failed", ""
-        interval = f"{estimate.low:.5g} to {estimate.high:.5g}" if np.isfinite(estimate.low) else ""
+        interval = runner.format_interval(estimate.low, estimate.high)
         return runner.format_number(float(estimate.value), float(estimate.stderr)), interval
 
     headers = ["quantity", "run", "value ± s.e.", "95 % interval"]

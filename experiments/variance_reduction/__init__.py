@@ -244,7 +244,8 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     results = {"exact": variances, **measured, "curves": curves, "config": config}
     answer(results, recorder)
     low, high = min(variances.values()), max(variances.values())
-    recorder.note(f"{finding(curves)}; on the corridor their exact variances run from {high:.3g} down to {low:.3g}.")
+    numbers = " down to ".join(runner.format_number(value, digits=3) for value in (high, low))
+    recorder.note(f"{finding(curves)}; on the corridor their exact variances run from {numbers}.")
     return results
 
 
@@ -259,5 +260,5 @@ def answer(results: dict, recorder: runner.Recorder) -> None:
         variance, cosine = (measured[quantity][stage][name] for quantity in ("variance", "cosine"))
         mean, stderr = diagnostics.mean_and_stderr(last_fifth(results["curves"][name][1]))
         pairs = ((variance.value, variance.stderr), (cosine.value, cosine.stderr), (float(mean), float(stderr)))
-        lines.append([name, f"{exact:.3g}", *(number(*pair) for pair in pairs)])
+        lines.append([name, number(exact, digits=3), *(number(*pair) for pair in pairs)])
     recorder.table("How noisy each estimate is, and what it learns", headers, lines)

@@ -103,7 +103,7 @@ def run(config: Config, recorder: runner.Recorder) -> Results:
 
 def record(results: Results, recorder: runner.Recorder) -> None:
     judged = results.verdicts()
-    number = lambda x: "" if x is None else f"{0.0 if abs(x) < measure.TOLERANCE else x:.4g}"
+    number = lambda x: runner.format_number(0.0 if x is not None and abs(x) < measure.TOLERANCE else x, digits=4)
     recorder.table(
         "E[ĝ] of each exhibit against ∇ρ: length along it (1 is right), cosine, relative bias",
         ("exhibit", "length", "predicted", "cosine", "bias", "twin's bias", "verdict"),
@@ -114,7 +114,7 @@ def record(results: Results, recorder: runner.Recorder) -> None:
                 number(found.predicted_ratio),
                 number(found.cosine),
                 number(found.bias),
-                f"{results.twins[results.exhibits[name].twin].bias:.0e}",
+                runner.format_number(results.twins[results.exhibits[name].twin].bias, digits=1),
                 judged[name],
             ]
             for name, found in results.found.items()

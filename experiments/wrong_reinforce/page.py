@@ -50,7 +50,12 @@ def card(name: str, exhibit: Exhibit, found: Found, twin: Found) -> str:
         if found.miss is None
         else f"predicted {format_number(found.predicted_ratio)} along ∇ρ and {_rounded(found.predicted_bias)} off it"
     )
-    noise = f"tr Var {found.variance / twin.variance:.3g} times its right twin's" if twin.variance > 0 else ""
+    noise = (
+        f"tr Var {format_number(found.variance / twin.variance, digits=3)} times its right twin's"
+        if twin.variance > 0
+        else ""
+    )
+    bias = format_number(twin.bias, digits=1)
     accused = "Why it was accused" if exhibit.innocent else "Why it looks right"
     return "\n".join(
         [
@@ -62,11 +67,11 @@ def card(name: str, exhibit: Exhibit, found: Found, twin: Found) -> str:
             f"- What it climbs: {exhibit.climbs}.",
             f"- Measured: {facts}; {predicted}; {noise}.",
             f"- How to mend it: {exhibit.mend}",
-            f"- Right twin: `make_estimator` with `{TWINS[exhibit.twin].label}`, bias {twin.bias:.0e}.",
+            f"- Right twin: `make_estimator` with `{TWINS[exhibit.twin].label}`, bias {bias}.",
             f"- Seen in: {exhibit.seen}.",
         ]
     )
 
 
 def _rounded(value: float) -> str:
-    return f"{value if abs(value) > 5e-10 else 0.0:.4g}"
+    return format_number(value if abs(value) > 5e-10 else 0.0, digits=4)

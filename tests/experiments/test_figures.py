@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from experiments.harness import figures, paper_layout, plots, reports, runner
+from experiments.harness import figures, paper_layout, plots, runner, verdicts
 
 
 def rows_of(path):
@@ -109,7 +109,9 @@ def test_a_figure_for_a_paper_fits_its_column(tmp_path, monkeypatch, width, inch
         assert (directory / name).stat().st_size > 0
     assert b"/FontFile2" in (directory / "curves.pdf").read_bytes()  # TrueType, as journals ask
     told = (directory / "curves.txt").read_text()
-    assert told.startswith("The finding is a sentence\n\nTen seeds") and (reports.TINY in told) == (width == "single")
+    assert told.startswith("The finding is a sentence\n\nTen seeds") and (verdicts.TINY_NOTICE in told) == (
+        width == "single"
+    )
     assert (directory / "summary.md").read_text().count("said once") == 1
 
 
@@ -139,5 +141,5 @@ def test_panels_have_the_shape_that_the_screen_has(shape, width):
 
 def test_the_footer_of_a_tiny_run_is_in_the_picture(tmp_path):
     made, _ = plots.figure("A finding", "A caption")
-    figures.save(made, tmp_path / "f.png", footer=reports.TINY)
-    assert made.get_supxlabel() == f"A caption\n{reports.TINY}"
+    figures.save(made, tmp_path / "f.png", footer=verdicts.TINY_NOTICE)
+    assert made.get_supxlabel() == f"A caption\n{verdicts.TINY_NOTICE}"

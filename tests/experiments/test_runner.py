@@ -1,6 +1,5 @@
 """From the command line to the files of a run: complete, refused, failed, interrupted."""
 
-import ast
 import dataclasses
 import json
 import os
@@ -12,8 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import __main__ as listing
-from experiments.harness import progress, reports, runner
+from experiments.harness import reports, runner, verdicts
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILE = "/somewhere/toy.py"  # main takes only the experiment's name from it
@@ -71,8 +69,12 @@ def plot(results, recorder):
     recorder.figure(figure, "curve")
 
 
+TINY = Config(steps=1, discount=0.5)
+
+
 def main(*arguments: str, directory: pathlib.Path) -> None:
-    runner.main(FILE, DESCRIPTION, Config, run, plot, arguments=["--output-dir", str(directory / "out"), *arguments])
+    given = ["--output-dir", str(directory / "out"), *arguments]
+    runner.main(FILE, DESCRIPTION, Config, run, plot, arguments=given, tiny=TINY)
 
 
 def strict_json(path: pathlib.Path):
@@ -156,6 +158,51 @@ def test_the_command_line_runs_and_reports(tmp_path, capsys):
     assert "training: 2 updates in" in shown.err
     main(directory=tmp_path)
     assert len(list((tmp_path / "out" / "toy").iterdir())) == 2
+
+
+def test_a_tiny_run_is_labelled_everywhere_and_quiet(tmp_path, capsys):
+    main("--tiny", "--discount", "0.75", "--run-name", "mine", directory=tmp_path)
+    shown, directory = capsys.readouterr(), tmp_path / "out" / "toy" / "mine"
+    assert strict_json(directory / "config.json") == {"steps": 1, "discount": 0.75, "trouble": ""}
+    assert strict_json(directory / "summary.json")["tiny"] is True
+    assert f"**{verdicts.TINY_NOTICE}**" in (directory / "summary.md").read_text()
+    assert (
+        shown.out.startswith("toy (a tiny run): ")
+        and verdicts.TINY_NOTICE in shown.out
+        and "0.250 ± 0.004" in shown.out
+    )
+    assert "note" not in shown.out and "compile" not in shown.out and shown.err == ""
+    main("--run-name", "whole", directory=tmp_path)
+    assert "tiny run" not in capsys.readouterr().out
+    assert strict_json(tmp_path / "out/toy/whole/summary.json")["tiny"] is False
+
+
+def test_a_failing_tiny_run_is_labelled_too(tmp_path):
+    with pytest.raises(RuntimeError):
+        main("--tiny", "--trouble", "bug", "--run-name", "mine", directory=tmp_path)
+    assert strict_json(tmp_path / "out/toy/mine-incomplete/summary.json")["tiny"] is True
+
+
+def test_help_puts_defaults_of_none_into_words(capsys):
+    @dataclasses.dataclass(frozen=True)
+    class Left:
+        rate: float | None = None
+        """The learning rate."""
+        path: str | None = None
+        """A path."""
+        count: int = 3
+        """A count."""
+
+        def default_words(self):
+            return {"rate": "0.01, the preset's"}
+
+    for arguments in (["--help"], ["--tiny", "--help"]):
+        with pytest.raises(SystemExit):
+            runner.main(FILE, DESCRIPTION, Left, run, arguments=arguments, tiny=Left(count=1))
+        shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert "The learning rate. (default: 0.01, the preset's)" in shown and "A path. (may be left out)" in shown
+        assert f"(default: {1 if '--tiny' in arguments else 3})" in shown and "default: None" not in shown
+        assert "The run's name. (default: date, time and a short id)" in shown
 
 
 @pytest.mark.parametrize(
@@ -266,34 +313,6 @@ def test_rows_are_checked(tmp_path):
             recorder.path("../elsewhere")
 
 
-@pytest.mark.parametrize(
-    ("value", "stderr", "text"),
-    [
-        (0.0123, 0.0004, "0.0123 ± 0.0004"),
-        (12.3456, 0.234, "12.35 ± 0.23"),
-        (-11.65, 0.0096, "-11.650 ± 0.010"),
-        (3.2, 12.0, "3 ± 12"),
-        (1234567.0, 8900.0, "(1.235 ± 0.009)e6"),
-        (1.5e-7, 2e-8, "(1.50 ± 0.20)e-7"),
-        (5.0, 0.0, "5 ± 0"),
-        (1.0, float("nan"), "1"),
-        (float("nan"), 0.1, "nan ± 0.1"),
-        (-11.656854, None, "-11.657"),
-        (None, None, ""),
-    ],
-)
-def test_numbers_show_the_digits_they_know(value, stderr, text):
-    assert runner.format_number(value, stderr) == text
-
-
-def test_plus_minus_signs_stand_below_each_other():
-    row = dict.fromkeys(reports.COLUMNS)
-    numbers = [(12.5, 0.4), (0.00123, 0.00045), (-3.0, None)]
-    headers, cells = reports.table([row | {"quantity": "q", "ours": a, "stderr": b} for a, b in numbers])
-    assert headers == ["quantity", "ours ± s.e."]
-    assert [line[1] for line in cells] == ["  12.5 ± 0.4   ", "0.0012 ± 0.0004", "    -3         "]
-
-
 def test_a_verdict_begins_with_a_word_of_the_one_vocabulary(tmp_path):
     with runner.Recorder("e", None, output_dir=tmp_path) as recorder:
         recorder.row(quantity="q", verdict="agrees: aim ≥ 1", against_exact="wrong")
@@ -302,101 +321,6 @@ def test_a_verdict_begins_with_a_word_of_the_one_vocabulary(tmp_path):
                 recorder.row(quantity="q", **words)
     page = (recorder.directory / "summary.md").read_text(encoding="utf-8")
     assert "| q | wrong | agrees: aim ≥ 1 |" in page and "- verdict, `agrees`: Our number agrees" in page
-
-
-def test_plain_makes_strict_json_of_records():
-    value = {
-        1: (float("inf"), {"b", "a"}),
-        "config": Config(steps=2),
-        "path": pathlib.Path("x"),
-        "flag": np.True_,
-    }
-    assert reports.plain(value) == {
-        "1": [None, ["a", "b"]],
-        "config": {"steps": 2, "discount": 0.9, "trouble": ""},
-        "path": "x",
-        "flag": True,
-    }
-
-
-def test_the_rate_leaves_the_compilation_out(monkeypatch, capsys):
-    now = iter([0.0, 60.0, 61.0, 62.0, 63.0])
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(now))
-    with progress.Progress(4_000_000, "training") as bar:
-        for _ in range(3):
-            bar.advance(1_000_000, note="return 5")
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "training: 1,000,000 of 4,000,000 steps, return 5"
-    assert lines[1] == "training: 3,000,000 steps in 1 min 03 s, 667 k steps/s"
-    assert len(lines) == 2  # one line every ten seconds, and one at the end
-
-
-def test_the_time_left_is_that_of_the_chunks_after_the_first(monkeypatch, capsys):
-    # 60 s with the compilation, then 15 s a chunk: 30 s are left after the second of four, not 75.
-    now = iter([0.0, 60.0, 75.0, 90.0, 105.0, 105.0])
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(now))
-    with progress.Progress(4, "training", "updates") as bar:
-        for _ in range(4):
-            bar.advance()
-    shown = capsys.readouterr().err.splitlines()
-    assert shown[0] == "training: 1 of 4 updates" and shown[1].endswith(", 30 s left") and len(shown) == 5
-
-
-@pytest.mark.parametrize(
-    ("count", "unit", "text"),
-    [
-        (1, "estimators", "1 estimator"),
-        (1, "processes", "1 process"),
-        (0, "steps", "0 steps"),
-        (1200, "steps", "1,200 steps"),
-    ],
-)
-def test_one_of_a_unit_is_singular(count, unit, text):
-    assert reports.format_count(count, unit) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(3.21, "3.2 s"), (45.4, "45 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
-)
-def test_durations(seconds, text):
-    assert reports.format_duration(seconds) == text
-
-
-HEADERS = ("Claim", "Source", "Command", "Shows", "Expect", "Departs", "Defines")
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py")))
-def test_help_keeps_every_line_of_the_header(name, capsys):
-    source = (ROOT / "experiments" / f"{name}.py").read_text(encoding="utf-8")
-    docstring = ast.get_docstring(ast.parse(source))
-    with pytest.raises(SystemExit):
-        runner.main(f"{name}.py", docstring, Config, run, arguments=["--help"])
-    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert [line for line in docstring.splitlines() if line and line.strip() not in shown] == []
-    assert sum(line.startswith(HEADERS) for line in shown) >= 4
-
-
-def test_the_list_is_read_without_importing(tmp_path, capsys):
-    (tmp_path / "__init__.py").write_text("")
-    (tmp_path / "_private.py").write_text('"""Not shown."""')
-    (tmp_path / "second.py").write_text('"""Why?\n\nMore."""\nraise SystemExit("imported")')
-    (tmp_path / "broken.py").write_text("def")
-    (tmp_path / "bare.py").write_text("")
-    listing.main([], directory=tmp_path)
-    shown = capsys.readouterr().out
-    assert "  second  Why?\n" in shown and "More." not in shown and "Not shown" not in shown
-    assert "  broken  (line 1 is not valid Python)" in shown and "  bare    (no docstring)" in shown
-    with pytest.raises(SystemExit) as stop:
-        listing.main(["second", "--seed", "1"], directory=tmp_path)
-    assert stop.value.code == 2
-    assert "python -m experiments.second --seed 1" in capsys.readouterr().err
-
-
-def test_the_list_as_a_command():
-    listed = subprocess.run([sys.executable, "-m", "experiments"], cwd=ROOT, capture_output=True, text=True)
-    assert listed.returncode == 0 and "python -m experiments.NAME --help" in listed.stdout
-    for path in (ROOT / "experiments").glob("[!_]*.py"):
-        assert f"\n  {path.stem} " in listed.stdout
 
 
 def test_options_are_refused_before_jax_is_imported(tmp_path):
