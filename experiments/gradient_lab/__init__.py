@@ -68,7 +68,7 @@ class Config:
     limit: int = 1_000_000
     """The most batches that are enumerated."""
     seed: int = 0
-    """Of everything."""
+    """The seed of every random number."""
 
     def validate(self) -> None:
         selection.check_names(self.estimator)

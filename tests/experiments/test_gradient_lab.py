@@ -228,7 +228,7 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
         (["--estimator", "json:dumps"], ["the estimator json:dumps must be a function of the policy", "TypeError"]),
         (["--estimator", "own_syntax:f"], ["the estimator own_syntax:f", "SyntaxError", "own_syntax.py, line 1"]),
         (["--estimator", "own_lab:fails"], ["TypeError: a mistake of the user's own (own_lab.py, line 26)"]),
-        (["--estimator", "own_lab:number"], ["own_lab:number", "Estimator or a Baseline", "int"]),
+        (["--estimator", "own_lab:number"], ["own_lab:number must be a function of the policy", "returned int"]),
         (["--estimator", "own_lab:three"], ["own_lab:three", "must be a function", "int"]),
         (["--estimator", "own_lab:wrong_shape"], ["own_lab:wrong_shape", "[T, B] = [1, 2]", "[3]"]),
         (["--estimator", "rloo", "--batch", "1"], ["--estimator rloo: needs --batch 2 or more"]),
