@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import estimators as estimators_page
 from experiments import gallery, gradient_lab
 from experiments.__main__ import summaries
 from experiments.gallery import page
 from experiments.harness import runner
-from pgjax import environments, networks
+from pgjax import environments, networks, registry
 from pgjax.saving import policies
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -112,7 +113,7 @@ def test_the_laboratory_takes_the_example_and_finds_it_unbiased(tmp_path, monkey
     config = dataclasses.replace(gradient_lab.TINY, estimator=("reinforce", "shrunk:shrunk"))
     directory = runner.execute("gradient_lab", config, gradient_lab.run, output_dir=tmp_path)
     rows = json.loads((directory / "summary.json").read_text())["rows"]
-    assert next(row["verdict"] for row in rows if row["variant"] == "shrunk:shrunk") == "unbiased"
+    assert next(row["verdict"] for row in rows if row["variant"] == "shrunk:shrunk") == "agrees: unbiased"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -187,3 +188,9 @@ def test_models_of_your_own_and_tokens_learn():
     assert found.nnx_returns[-1] > 2 * found.nnx_returns[0] and found.token_rewards[-1] > 0.8
     assert (found.equinox_returns is None) == (importlib.util.find_spec("equinox") is None)
     assert found.equinox_returns is None or found.equinox_returns[-1] > 2 * found.equinox_returns[0]
+
+
+def test_the_table_of_estimators_is_the_registrys():
+    text = (ROOT / "pgjax" / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- estimators -->\n(.*?)\n<!-- /estimators -->", text, re.DOTALL).group(1)
+    assert shown == estimators_page.markdown(list(registry.ENTRIES.values())).strip()
