@@ -44,6 +44,18 @@ def x64():
         yield
 
 
+@pytest.fixture
+def float64(x64, strict):
+    """For exact tests of the mathematics: float64 without silent promotion."""
+
+
+@pytest.fixture(scope="module")
+def exact_arithmetic():
+    """`float64` for a whole module, so that fixtures of the module have it too."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def rlax():
     """An independent reference, whose imports warn."""

@@ -3,23 +3,20 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from closeness import close
+from policies import tabular
 
 from pgjax import exact
-from pgjax.distributions import categorical
-from pgjax.types import Policy
 
-APPLY = lambda params, obs: obs @ params
-POLICY = Policy(init=lambda key, obs: jnp.zeros((obs.shape[0], 2)), apply=APPLY, distribution=categorical)
 _random_mdp = jax.jit(exact.random_mdp, static_argnums=(1, 2, 3, 4))
-_gradient = jax.jit(partial(exact.exact_gradient, APPLY))
+_gradient = jax.jit(partial(exact.exact_gradient, tabular))
 
 
 @jax.jit
 def _facts(params, mdp, enumeration):
-    table = exact.policy_probabilities(APPLY, params, mdp)
-    return exact.trajectory_probabilities(APPLY, params, enumeration), table, exact.visitation(mdp, table)
+    table = exact.policy_probabilities(tabular, params, mdp)
+    return exact.trajectory_probabilities(tabular, params, enumeration), table, exact.visitation(mdp, table)
 
 
 class Problem:
@@ -69,7 +66,3 @@ class Problem:
         taken = jax.nn.one_hot(self.batch.actions, 2) - jax.nn.softmax(self.batch.obs @ params)
         scores = np.asarray(self.batch.obs)[..., None] * np.asarray(taken)[..., None, :]
         return np.where(np.asarray(self.batch.alive)[..., None, None], scores, 0.0)
-
-
-def close(got, wanted, atol=1e-10):
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=atol)

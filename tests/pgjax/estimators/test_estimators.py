@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from closeness import close
+from policies import TABULAR, tabular
 
 from pgjax import baselines, estimators, exact, returns, rewards
-from pgjax.distributions import categorical
-from pgjax.types import Policy
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 HORIZON = 3
-APPLY = lambda params, obs: obs @ params
-POLICY = Policy(init=lambda key, obs: jnp.zeros((obs.shape[0], 2)), apply=APPLY, distribution=categorical)
 
 
 class Problem:
@@ -26,14 +26,14 @@ class Problem:
         self.params = 0.7 * jax.random.normal(jax.random.key(1), (3, 2))
         self.enumeration = exact.enumerate_trajectories(self.mdp)
         self.batch = self.enumeration.trajectories
-        self.probabilities = exact.trajectory_probabilities(APPLY, self.params, self.enumeration)
-        self.gradient = exact.exact_gradient(APPLY, self.params, self.mdp)
-        self.objective = float(exact.objective(APPLY, self.params, self.mdp))
-        table = exact.policy_probabilities(APPLY, self.params, self.mdp)
+        self.probabilities = exact.trajectory_probabilities(tabular, self.params, self.enumeration)
+        self.gradient = exact.exact_gradient(tabular, self.params, self.mdp)
+        self.objective = float(exact.objective(tabular, self.params, self.mdp))
+        table = exact.policy_probabilities(tabular, self.params, self.mdp)
         self.values = exact.state_values(self.mdp, table)
 
     def discounted_gradient(self, discount):
-        return exact.exact_gradient(APPLY, self.params, self.mdp, discount)
+        return exact.exact_gradient(tabular, self.params, self.mdp, discount)
 
     def mean(self, estimator, state=None, num_episodes=1):
         """E[∇̂ρ] over all batches of `num_episodes` episodes."""
@@ -48,17 +48,8 @@ def problem():
         yield Problem()
 
 
-@pytest.fixture(autouse=True)
-def float64(x64, strict):
-    """Every test here: float64, no silent promotion."""
-
-
-def close(got, wanted):
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-10)
-
-
 def make(**kwargs):
-    return estimators.make_estimator(POLICY, **kwargs)
+    return estimators.make_estimator(TABULAR, **kwargs)
 
 
 def weigh(batch, state=(), **kwargs):
@@ -107,11 +98,11 @@ def test_batch_mean_of_three():
     mdp = exact.random_mdp(jax.random.key(5), 3, 2, 1, 3)
     params = jax.random.normal(jax.random.key(1), (3, 2))
     enumeration = exact.enumerate_trajectories(mdp)
-    probabilities = exact.trajectory_probabilities(APPLY, params, enumeration)
+    probabilities = exact.trajectory_probabilities(tabular, params, enumeration)
     estimator = make(returns=estimators.total_return(), baseline=baselines.batch_mean())
     function = lambda trajectory: estimator.gradient(params, (), trajectory)[0]
     got = exact.estimator_moments(function, enumeration, probabilities, 3).mean
-    close(got, exact.exact_gradient(APPLY, params, mdp) * 2 / 3)
+    close(got, exact.exact_gradient(tabular, params, mdp) * 2 / 3)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3, 0.9])
@@ -134,7 +125,7 @@ def test_a_running_mean_with_the_current_sample_shrinks_by_one_minus_one_over_n(
     mdp = exact.random_mdp(jax.random.key(5), 3, 2, 1, 3)
     params = jax.random.normal(jax.random.key(1), (3, 2))
     enumeration = exact.enumerate_trajectories(mdp)
-    probabilities = exact.trajectory_probabilities(APPLY, params, enumeration)
+    probabilities = exact.trajectory_probabilities(tabular, params, enumeration)
 
     def of_the_last(episodes):
         state = baselines.moving_average(0.0).init(jax.random.key(0), episodes)
@@ -147,7 +138,7 @@ def test_a_running_mean_with_the_current_sample_shrinks_by_one_minus_one_over_n(
         return {"included": gradient(state), "left out": gradient(before)}
 
     got = exact.estimator_moments(of_the_last, enumeration, probabilities, count).mean
-    wanted = exact.exact_gradient(APPLY, params, mdp)
+    wanted = exact.exact_gradient(tabular, params, mdp)
     close(got["included"], wanted * (1.0 - 1.0 / count))
     close(got["left out"], wanted)
 

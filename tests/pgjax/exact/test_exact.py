@@ -6,40 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import close
+from policies import draw_params, perceptron, tabular
 
 from pgjax import baselines, estimators, exact
 from pgjax.distributions import categorical
 from pgjax.types import Policy
 
+pytestmark = pytest.mark.usefixtures("exact_arithmetic")
+
 objective = jax.jit(exact.objective, static_argnums=0)
 exact_gradient = jax.jit(exact.exact_gradient, static_argnums=0)
 policy_gradient_theorem = jax.jit(exact.policy_gradient_theorem, static_argnums=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def exact_arithmetic():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
-def tabular(params, obs):
-    return jnp.sum(params * obs[:, None], axis=0)
-
-
-def perceptron(params, obs):
-    return jnp.tanh(obs @ params["in"] + params["bias"]) @ params["out"]
-
-
-def draw_params(apply, seed, num_states=4, num_actions=2):
-    draw = np.random.default_rng(seed).standard_normal
-    if apply is tabular:
-        return jnp.asarray(draw((num_states, num_actions)))
-    shapes = {"in": (num_states, 3), "bias": (3,), "out": (3, num_actions)}
-    return {name: jnp.asarray(draw(shape)) for name, shape in shapes.items()}
-
-
-def assert_trees_close(found, expected, atol):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=atol), found, expected)
 
 
 def distance(found, expected):
@@ -72,7 +50,7 @@ def test_policy_gradient_theorem_equals_differentiated_program(apply):
         differentiated = exact_gradient(apply, params, mdp, 0.9)
         theorem = policy_gradient_theorem(apply, params, mdp, 0.9)
         undiscounted = policy_gradient_theorem(apply, params, mdp, 1.0)
-        assert_trees_close(theorem, differentiated, atol=1e-12)
+        close(theorem, differentiated, atol=1e-12)
         assert distance(undiscounted, differentiated) > 1e-3  # twin: the discount forgotten
 
 

@@ -4,21 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policies import tabular
 
 from pgjax import exact
 
+pytestmark = pytest.mark.usefixtures("exact_arithmetic")
+
 HORIZON, STATES, DISCOUNT = 3, 4, 0.8
 BASELINE = np.random.default_rng(5).standard_normal((HORIZON, STATES))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def exact_arithmetic():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
-def tabular(params, obs):
-    return obs @ params
 
 
 @pytest.fixture(scope="module")

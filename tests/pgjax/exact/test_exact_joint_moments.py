@@ -6,38 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policies import draw_params, perceptron, tabular
 
 from pgjax import baselines, estimators, exact
 from pgjax.distributions import categorical
 from pgjax.exact.moments import step_sums
 from pgjax.types import Policy
 
+pytestmark = pytest.mark.usefixtures("exact_arithmetic")
+
 HORIZON, STATES, DISCOUNT, LAMBDA = 3, 4, 0.8, 0.6
 # What a perceptron is asked for, to compile less: the programs know a policy by its table of scores alone.
 FEW = ("total, discounted", "lambda")
 VALUES = np.array([0.7, -1.2, 0.4, 2.0])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def exact_arithmetic():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
-def tabular(params, obs):
-    return obs @ params
-
-
-def perceptron(params, obs):
-    return jnp.tanh(obs @ params["in"] + params["bias"]) @ params["out"]
-
-
-def draw_params(apply, seed):
-    draw = np.random.default_rng(seed).standard_normal
-    if apply is tabular:
-        return jnp.asarray(draw((STATES, 2)))
-    shapes = {"in": (STATES, 3), "bias": (3,), "out": (3, 2)}
-    return {name: jnp.asarray(draw(shape)) for name, shape in shapes.items()}
 
 
 def stack(trees):

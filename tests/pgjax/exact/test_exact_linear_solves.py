@@ -6,20 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policies import tabular
 
 from pgjax import exact
 
+pytestmark = pytest.mark.usefixtures("exact_arithmetic")
+
 STATES, DISCOUNT = 4, 0.8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def exact_arithmetic():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
-def tabular(params, obs):
-    return obs @ params
 
 
 def one_chance(params, obs):

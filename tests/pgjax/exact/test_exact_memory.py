@@ -4,12 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from enumerated import APPLY, close
+from closeness import close
+from policies import tabular
 
 from pgjax import baselines, estimators, exact
 from pgjax.distributions import categorical
 from pgjax.environments.corridor import corridor_mdp
 from pgjax.types import Memory, Policy
+
+pytestmark = pytest.mark.usefixtures("exact_arithmetic")
 
 WIDTH = 2
 
@@ -25,12 +28,6 @@ def cell(params, carry, obs):
 
 MEMORY = Memory(start=lambda params, obs: jnp.zeros(WIDTH, obs.dtype), step=cell)
 GRU = Policy(init=None, apply=None, distribution=categorical, memory=MEMORY)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def exact_arithmetic():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +63,14 @@ def test_the_gradient_by_enumeration_is_that_of_finite_differences(problem):
 def test_a_memory_that_repeats_apply_has_its_probabilities():
     mdp = exact.random_mdp(jax.random.key(0), 3, 2, 2, 3)
     enumeration, params = exact.enumerate_trajectories(mdp), jax.random.normal(jax.random.key(1), (3, 2))
-    memory = Memory(start=lambda params, obs: (), step=lambda params, carry, obs: (carry, APPLY(params, obs)))
+    memory = Memory(start=lambda params, obs: (), step=lambda params, carry, obs: (carry, tabular(params, obs)))
     alone = Policy(init=None, apply=None, distribution=categorical, memory=memory)
-    both = alone._replace(apply=APPLY)
-    wanted = exact.trajectory_probabilities(APPLY, params, enumeration)
+    both = alone._replace(apply=tabular)
+    wanted = exact.trajectory_probabilities(tabular, params, enumeration)
     for policy in (alone, both):
         close(exact.trajectory_probabilities(policy, params, enumeration), wanted, atol=1e-15)
     close(exact.enumerated_gradient(alone, params, enumeration), exact.exact_gradient(both, params, mdp), atol=1e-13)
-    close(exact.score_table(both, params, mdp), exact.score_table(APPLY, params, mdp), atol=1e-15)
+    close(exact.score_table(both, params, mdp), exact.score_table(tabular, params, mdp), atol=1e-15)
 
 
 def test_dynamic_programs_refuse_a_policy_that_must_remember(problem):

@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from enumerated import APPLY
+from policies import TABULAR
 
 from pgjax import baselines, environments, estimators, exact, networks, rollouts, training
-from pgjax.distributions import categorical
-from pgjax.types import Estimator, Needs, Policy, Trajectory
+from pgjax.types import Estimator, Needs, Trajectory
 
 KEY = jax.random.key(0)
 CARTPOLE = environments.make("CartPole-v1")
@@ -69,9 +68,8 @@ def test_groups_may_be_asked_for_by_the_trainer_alone():
     assert num_different(starts(CARTPOLE, watching(Needs()), group_size=2)) == 4
 
 
-TABLE = Policy(init=lambda key, obs: jnp.zeros((obs.shape[0], 2)), apply=APPLY, distribution=categorical)
 CORRIDOR = environments.make("corridor", horizon=6, observe_state=True)
-OF_FOUR = estimators.make_estimator(TABLE, baseline=baselines.leave_one_out(group_size=4))
+OF_FOUR = estimators.make_estimator(TABULAR, baseline=baselines.leave_one_out(group_size=4))
 VALUES = {
     "returns": estimators.lambda_return(0.9),
     "baseline": baselines.value_function(lambda key, obs: jnp.zeros(4), lambda phi, obs: obs @ phi, optax.sgd(0.1)),
@@ -88,36 +86,36 @@ VALUES = {
         (OF_FOUR, {"num_episodes": 12, "microbatches": 2}, r"group_size must divide .* of a part, 6, got 4"),
         (OF_FOUR, {"num_episodes": 2}, r"group_size must be .*got 4"),
         (
-            estimators.make_estimator(TABLE, **VALUES),
+            estimators.make_estimator(TABULAR, **VALUES),
             {"num_episodes": 8, "num_steps": 3, "group_size": 2},
             r"group_size must be 1 with continuing windows \(num_steps\).*got 2",
         ),
         (
-            estimators.make_estimator(TABLE, **VALUES, standardise="group_population", group_size=4),
+            estimators.make_estimator(TABULAR, **VALUES, standardise="group_population", group_size=4),
             {"num_episodes": 8, "num_steps": 3},
             r"group_size must be 1 with continuing windows \(num_steps\).*got 4",
         ),
         (
-            estimators.make_estimator(TABLE, baseline=baselines.greedy_rollout()),
+            estimators.make_estimator(TABULAR, baseline=baselines.greedy_rollout()),
             {"num_episodes": 8, "num_steps": 3},
             r"num_steps must be None with an estimator that needs greedy episodes",
         ),
-        (estimators.make_estimator(TABLE), {"num_episodes": 8, "num_steps": 3}, r"num_steps must be None"),
+        (estimators.make_estimator(TABULAR), {"num_episodes": 8, "num_steps": 3}, r"num_steps must be None"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_by_name(estimator, options, message):
     with pytest.raises(ValueError, match=message):
-        training.make_trainer(CORRIDOR, TABLE, estimator, optax.sgd(0.1), **options)
+        training.make_trainer(CORRIDOR, TABULAR, estimator, optax.sgd(0.1), **options)
 
 
 def test_learning_from_the_episodes_that_an_update_collects_is_that_update():
-    trainer = training.make_trainer(CORRIDOR, TABLE, OF_FOUR, optax.sgd(0.1), num_episodes=8)
+    trainer = training.make_trainer(CORRIDOR, TABULAR, OF_FOUR, optax.sgd(0.1), num_episodes=8)
     state, metrics = jax.jit(trainer.update)(trainer.init(KEY))
 
     @jax.jit
     def in_two_halves(state, key):
         keys = jax.random.split(key, trainer.num_episodes)
-        trajectory = rollouts.episodes(CORRIDOR, TABLE, state.params, keys, group_size=trainer.group_size)
+        trajectory = rollouts.episodes(CORRIDOR, TABULAR, state.params, keys, group_size=trainer.group_size)
         return trainer.learn(state, trajectory)
 
     start = trainer.init(KEY)
@@ -230,16 +228,16 @@ class TestOptimalLeaveOneOut:
 
     def moments(self, enumeration, params, num_episodes, **named):
         """name → exact moments of the estimate with that baseline, and ∇ρ(θ)."""
-        probabilities = exact.trajectory_probabilities(TABLE, params, enumeration)
+        probabilities = exact.trajectory_probabilities(TABULAR, params, enumeration)
 
         @jax.jit
         def measure(params, probabilities):
             found = {}
             for name, baseline in named.items():
-                estimator = estimators.make_estimator(TABLE, baseline=baseline, returns=estimators.total_return())
+                estimator = estimators.make_estimator(TABULAR, baseline=baseline, returns=estimators.total_return())
                 gradient = lambda batch: estimator.gradient(params, (), batch)[0]
                 found[name] = exact.estimator_moments(gradient, enumeration, probabilities, num_episodes)
-            return found, exact.enumerated_gradient(TABLE, params, enumeration)
+            return found, exact.enumerated_gradient(TABULAR, params, enumeration)
 
         return jax.device_get(measure(params, probabilities))
 
@@ -281,7 +279,7 @@ def test_equal_returns_weigh_nothing_whatever_they_are(standardise):
     for steps, lanes in SHAPES:
         batch = random_batch(np.float32, steps, lanes)._replace(alive=np.ones((steps, lanes), bool))
         weighting = estimators.make_weighting(returns=estimators.total_return(), standardise=standardise)
-        estimator = estimators.make_estimator(TABLE, returns=estimators.total_return(), standardise=standardise)
+        estimator = estimators.make_estimator(TABULAR, returns=estimators.total_return(), standardise=standardise)
 
         @jax.jit
         def weigh(value):
