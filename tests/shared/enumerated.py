@@ -9,7 +9,13 @@ from policies import tabular
 
 from pgjax import exact
 
-_random_mdp = jax.jit(exact.random_mdp, static_argnums=(1, 2, 3, 4))
+
+@partial(jax.jit, static_argnums=1)
+def _drawn(seed, num_outcomes):
+    mdp = exact.random_mdp(jax.random.key(seed), 3, 2, num_outcomes, 3)
+    return mdp, 0.7 * jax.random.normal(jax.random.key(1), (3, 2))
+
+
 _gradient = jax.jit(partial(exact.exact_gradient, tabular))
 
 
@@ -22,9 +28,8 @@ def _facts(params, mdp, enumeration):
 class Problem:
     """The MDP, θ, a batch that holds every trajectory once, their probabilities, and ∇ρ(θ)."""
 
-    def __init__(self, num_outcomes=2):
-        self.mdp = _random_mdp(jax.random.key(3), 3, 2, num_outcomes, 3)
-        self.params = 0.7 * jax.random.normal(jax.random.key(1), (3, 2))
+    def __init__(self, num_outcomes=2, seed=3):
+        self.mdp, self.params = _drawn(seed, num_outcomes)
         self.enumeration = exact.enumerate_trajectories(self.mdp)
         self.batch = self.enumeration.trajectories
         self.probabilities, self.table, self.visits = self.facts_at(self.params)
@@ -56,6 +61,11 @@ class Problem:
         for name, gradient in gradients.items():
             close(summands[name].mean(axis=0), gradient)
         return jax.tree.map(np.asarray, summands)
+
+    def moments(self, num_episodes, functions):
+        """Exact moments of `trajectory → ĝ` by name over all batches of so many episodes, in one compilation."""
+        every = lambda trajectory: {name: function(trajectory) for name, function in functions.items()}
+        return exact.estimator_moments(every, self.enumeration, self.probabilities, num_episodes)
 
     def mean(self, summands, probabilities=None):
         """E of a summand `[N, ...]`."""
