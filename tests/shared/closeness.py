@@ -13,3 +13,8 @@ def close(got, wanted, atol=1e-12):
 def far(got, wanted, tolerance=1e-3):
     """Some number of the two arrays differs by more than the tolerance: a wrong twin is told apart."""
     assert np.max(np.abs(np.asarray(got) - np.asarray(wanted))) > tolerance
+
+
+def log_slope(x, y):
+    """The power of x that y grows with: the slope of the straight line through the logarithms."""
+    return np.polyfit(np.log(list(x)), np.log(list(y)), 1)[0]
