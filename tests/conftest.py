@@ -11,9 +11,12 @@ import os
 import warnings
 
 import jax
+import oracle
 import pytest
+from policies import draw_params, tabular
 
 from experiments.harness import runtime
+from pgjax import exact
 
 # Recent GPUs multiply matrices in TF32 unless told otherwise, which no exact or statistical test would survive.
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -42,6 +45,34 @@ def x64():
     """Float64 on, for exact tests."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def float64(x64, strict):
+    """For exact tests of the mathematics: float64 without silent promotion."""
+
+
+@pytest.fixture(scope="module")
+def exact_arithmetic():
+    """`float64` for a whole module, so that fixtures of the module have it too."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_problem():
+    """A random MDP (S 4, A 2, two outcomes, T 3) in float64, and a random θ of a softmax table `[4, 2]`."""
+    with jax.enable_x64(True):
+        return oracle.random_mdp(0), draw_params(tabular, seed=1)
+
+
+@pytest.fixture(scope="session")
+def small_enumeration(small_problem):
+    """All trajectories of the small problem and their probabilities under its θ."""
+    mdp, params = small_problem
+    with jax.enable_x64(True):
+        enumeration = exact.enumerate_trajectories(mdp)
+        return enumeration, oracle.trajectory_probabilities(tabular, params, enumeration)
 
 
 @pytest.fixture(scope="session")

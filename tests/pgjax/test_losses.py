@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
+from closeness import close
 
 from pgjax import losses
 from pgjax.distributions import GaussianParameters, categorical, diagonal_gaussian
@@ -14,10 +15,6 @@ from pgjax.distributions import GaussianParameters, categorical, diagonal_gaussi
 pytestmark = pytest.mark.usefixtures("strict", "x64")
 
 LOG_PROBS, BEHAVIOUR, WEIGHTS = np.random.default_rng(0).normal(size=(3, 4, 5)) * [[[0.4]], [[0.4]], [[2.0]]]
-
-
-def close(got, wanted, tolerance=1e-12):
-    np.testing.assert_allclose(np.asarray(got), np.asarray(wanted), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
+from closeness import close, far
 from jax.test_util import check_grads
 
 from pgjax import returns
@@ -49,14 +50,6 @@ def call(rule, discount=0.9, lambda_=0.8, n=3, stream=STREAM, **changes):
     given = {"discount": discount, "lambda_": lambda_, "n": n}
     function = getattr(returns, rule)
     return function(*arrays(rule, stream, **changes), **{name: given[name] for name in RULES[rule][1]})
-
-
-def close(got, wanted, tolerance=1e-12):
-    np.testing.assert_allclose(np.asarray(got), np.asarray(wanted), rtol=0, atol=tolerance)
-
-
-def far(got, wanted, tolerance=1e-3):
-    assert np.max(np.abs(np.asarray(got) - np.asarray(wanted))) > tolerance
 
 
 @pytest.mark.parametrize("rule", RULES)

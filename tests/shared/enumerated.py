@@ -3,31 +3,33 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from closeness import close
+from policies import tabular
 
 from pgjax import exact
-from pgjax.distributions import categorical
-from pgjax.types import Policy
 
-APPLY = lambda params, obs: obs @ params
-POLICY = Policy(init=lambda key, obs: jnp.zeros((obs.shape[0], 2)), apply=APPLY, distribution=categorical)
-_random_mdp = jax.jit(exact.random_mdp, static_argnums=(1, 2, 3, 4))
-_gradient = jax.jit(partial(exact.exact_gradient, APPLY))
+
+@partial(jax.jit, static_argnums=1)
+def _drawn(seed, num_outcomes):
+    mdp = exact.random_mdp(jax.random.key(seed), 3, 2, num_outcomes, 3)
+    return mdp, 0.7 * jax.random.normal(jax.random.key(1), (3, 2))
+
+
+_gradient = jax.jit(partial(exact.exact_gradient, tabular))
 
 
 @jax.jit
 def _facts(params, mdp, enumeration):
-    table = exact.policy_probabilities(APPLY, params, mdp)
-    return exact.trajectory_probabilities(APPLY, params, enumeration), table, exact.visitation(mdp, table)
+    table = exact.policy_probabilities(tabular, params, mdp)
+    return exact.trajectory_probabilities(tabular, params, enumeration), table, exact.visitation(mdp, table)
 
 
 class Problem:
     """The MDP, θ, a batch that holds every trajectory once, their probabilities, and ∇ρ(θ)."""
 
-    def __init__(self, num_outcomes=2):
-        self.mdp = _random_mdp(jax.random.key(3), 3, 2, num_outcomes, 3)
-        self.params = 0.7 * jax.random.normal(jax.random.key(1), (3, 2))
+    def __init__(self, num_outcomes=2, seed=3):
+        self.mdp, self.params = _drawn(seed, num_outcomes)
         self.enumeration = exact.enumerate_trajectories(self.mdp)
         self.batch = self.enumeration.trajectories
         self.probabilities, self.table, self.visits = self.facts_at(self.params)
@@ -60,6 +62,11 @@ class Problem:
             close(summands[name].mean(axis=0), gradient)
         return jax.tree.map(np.asarray, summands)
 
+    def moments(self, num_episodes, functions):
+        """Exact moments of `trajectory → ĝ` by name over all batches of so many episodes, in one compilation."""
+        every = lambda trajectory: {name: function(trajectory) for name, function in functions.items()}
+        return exact.estimator_moments(every, self.enumeration, self.probabilities, num_episodes)
+
     def mean(self, summands, probabilities=None):
         """E of a summand `[N, ...]`."""
         return np.tensordot(self.probabilities if probabilities is None else probabilities, summands, 1)
@@ -69,7 +76,3 @@ class Problem:
         taken = jax.nn.one_hot(self.batch.actions, 2) - jax.nn.softmax(self.batch.obs @ params)
         scores = np.asarray(self.batch.obs)[..., None] * np.asarray(taken)[..., None, :]
         return np.where(np.asarray(self.batch.alive)[..., None, None], scores, 0.0)
-
-
-def close(got, wanted, atol=1e-10):
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=atol)

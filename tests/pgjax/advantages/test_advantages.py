@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import close
 
 from pgjax import advantages
 
@@ -20,10 +21,6 @@ RANDOM = np.random.default_rng(0)
 def run(function, *arrays, **kwargs):
     """Compiled as a whole, which is faster than operation by operation."""
     return np.asarray(jax.jit(functools.partial(function, **kwargs))(*arrays))
-
-
-def close(got, wanted, tolerance=1e-12):
-    np.testing.assert_allclose(np.asarray(got), np.asarray(wanted), rtol=0, atol=tolerance)
 
 
 RULES = {

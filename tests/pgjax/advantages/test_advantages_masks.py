@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 import references
-from test_advantages import RULES, close, run
+from closeness import close
+from test_advantages import RULES, run
 
 from pgjax import advantages, returns
 

@@ -9,6 +9,8 @@ import pytest
 from pgjax import baselines
 from pgjax.types import Trajectory
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 #       episode 0     episode 1     episode 2 (ends after one step)
 REWARDS = np.array([[1.0, 2.0, 4.0], [1.0, 3.0, 0.0], [1.0, 5.0, 0.0]])
 ALIVE = np.array([[1, 1, 1], [1, 1, 0], [1, 1, 0]], bool)
@@ -28,11 +30,6 @@ def batch(returns=TO_GO):
         final_obs=obs[-1],
         returns=jnp.asarray(returns, jnp.float32),
     )
-
-
-@pytest.fixture(autouse=True)
-def no_promotion(strict):
-    """Every test here."""
 
 
 def init(baseline):

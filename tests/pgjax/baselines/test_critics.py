@@ -5,11 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from enumerated import APPLY, POLICY, Problem, close
+from closeness import close
+from enumerated import Problem
+from policies import TABULAR, tabular
 
 from pgjax import baselines, estimators, exact, returns
 from pgjax.baselines import critics
 from pgjax.types import Critic, Needs
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 TABLE = np.array([[1.5, -2.0], [0.3, 2.5], [7.0, -9.0]])
 DISCOUNT = 0.6
@@ -29,7 +33,7 @@ def given():
 
 
 def make(form, critic=None, **options):
-    return estimators.make_critic_estimator(POLICY, critic or given(), form=form, **options)
+    return estimators.make_critic_estimator(TABULAR, critic or given(), form=form, **options)
 
 
 def exact_q(problem, discount=1.0):
@@ -38,14 +42,9 @@ def exact_q(problem, discount=1.0):
 
 def known_part(problem, q):
     """Σ_t Σ_s d_t(s) ∇Σ_a π(a|s) q(s, a), what is added back."""
-    _, pull_back = jax.vjp(lambda theta: exact.policy_probabilities(APPLY, theta, problem.mdp), problem.params)
+    _, pull_back = jax.vjp(lambda theta: exact.policy_probabilities(tabular, theta, problem.mdp), problem.params)
     weights = problem.visits[:, :, None] * (q if q.ndim == 3 else q[None])
     return np.asarray(pull_back(jnp.asarray(weights.sum(axis=0)))[0])
-
-
-@pytest.fixture(autouse=True)
-def float64(x64, strict):
-    """Every test here."""
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +135,7 @@ def test_nothing_but_the_states_is_left_when_all_is_deterministic():
     assert 0.01 < variance["trajectory_wise"] < 0.5 * variance["action_dependent"]
 
 
-def tabular(num_steps, learning_rate=1.0, **options):
+def tabular_critic(num_steps, learning_rate=1.0, **options):
     """One parameter for each state and action."""
     return critics.action_value_function(
         lambda key, obs: jnp.zeros((obs.shape[0], 2)),
@@ -148,7 +147,7 @@ def tabular(num_steps, learning_rate=1.0, **options):
 
 
 def test_a_fitted_critic_is_the_mean_return_of_each_action(problem):
-    critic, batch = tabular(1000, 2.0, decay=0.0, rows_per_piece=64), problem.batch
+    critic, batch = tabular_critic(1000, 2.0, decay=0.0, rows_per_piece=64), problem.batch
     to_go = jax.vmap(returns.reward_to_go, 1, 1)(batch.rewards)
 
     @jax.jit
@@ -168,7 +167,7 @@ def test_a_fitted_critic_is_the_mean_return_of_each_action(problem):
 
 
 def test_use_then_update(problem):
-    estimator = make("action_dependent", tabular(1), baseline=baselines.moving_average(0.9, 2.0))
+    estimator = make("action_dependent", tabular_critic(1), baseline=baselines.moving_average(0.9, 2.0))
 
     @jax.jit
     def run(params, batch):
@@ -195,8 +194,8 @@ def test_use_then_update(problem):
         ),
         (lambda: make("uncorrected", time_weights="sometimes"), "time_weights.*sometimes"),
         (lambda: make("uncorrected", baseline=VALUES._replace(needs=Needs("vanilla"))), "needs.scores='vanilla'"),
-        (lambda: tabular(0), "num_steps.*0"),
-        (lambda: tabular(1, decay=1.5), "decay.*1.5"),
+        (lambda: tabular_critic(0), "num_steps.*0"),
+        (lambda: tabular_critic(1, decay=1.5), "decay.*1.5"),
     ],
 )
 def test_bad_arguments_are_named(call, message):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from policies import TABULAR
 
 from pgjax import baselines, environments, estimators, evaluation, exact, rollouts, training
 from pgjax.distributions import categorical
@@ -100,11 +101,6 @@ def blind_walk():
         yield Walk("position")
 
 
-@pytest.fixture
-def float64(x64, strict):
-    """For exact tests."""
-
-
 INPUT = lambda obs: obs[1]
 
 
@@ -152,8 +148,6 @@ def test_an_input_that_actions_move_is_the_misuse(float64, blind_walk):
 
 
 # A policy that sees no input, played on a problem whose transitions are drawn at random.
-LOGITS = lambda params, obs: obs @ params
-TABLE = Policy(init=lambda key, obs: jnp.zeros((3, 2)), apply=LOGITS, distribution=categorical)
 
 
 def test_a_greedy_episode_from_the_same_start():
@@ -172,14 +166,16 @@ def test_a_greedy_episode_from_the_same_start():
     environment = exact.to_environment(mdp)
     params = jnp.asarray([[0.5, 0.0], [0.2, -0.3], [0.0, 0.0]])
     number = 400_000
-    estimator = estimators.make_estimator(TABLE, returns=estimators.total_return(), baseline=baselines.greedy_rollout())
-    plain = estimators.make_estimator(TABLE, returns=estimators.total_return())
+    estimator = estimators.make_estimator(
+        TABULAR, returns=estimators.total_return(), baseline=baselines.greedy_rollout()
+    )
+    plain = estimators.make_estimator(TABULAR, returns=estimators.total_return())
 
     @jax.jit
     def measure(key):
         keys = jax.random.split(key, number)
-        batch = rollouts.episodes(environment, TABLE, params, keys, chunk=2)
-        batch = evaluation.with_greedy_returns(environment, TABLE, params, keys, batch)
+        batch = rollouts.episodes(environment, TABULAR, params, keys, chunk=2)
+        batch = evaluation.with_greedy_returns(environment, TABULAR, params, keys, batch)
         own = jnp.broadcast_to(batch.rewards.sum(axis=0), batch.rewards.shape)
         each = estimator.episode_gradients(params, (), batch)
         itself = estimator.episode_gradients(params, (), batch._replace(greedy_returns=own))
@@ -187,7 +183,7 @@ def test_a_greedy_episode_from_the_same_start():
         return summary(each), summary(itself), summary(plain.episode_gradients(params, (), batch))
 
     (mean, spread, variance), itself, (_, _, without) = measure(jax.random.key(1))
-    truth = exact.exact_gradient(TABLE.apply, params, mdp)
+    truth = exact.exact_gradient(TABULAR.apply, params, mdp)
     z = (mean - truth)[:2] / (spread[:2] / np.sqrt(number))
     assert np.abs(z).max() < 4.5
     assert variance < 0.6 * without
@@ -197,7 +193,7 @@ def test_a_greedy_episode_from_the_same_start():
 
 def test_greedy_rollouts_in_training():
     corridor = environments.make("corridor", horizon=8)
-    policy = TABLE._replace(init=lambda key, obs: jnp.asarray([[0.3, 0.0]]))
+    policy = TABULAR._replace(init=lambda key, obs: jnp.asarray([[0.3, 0.0]]))
     greedy = estimators.make_estimator(policy, returns=estimators.total_return(), baseline=baselines.greedy_rollout())
     trainer = training.make_trainer(corridor, policy, greedy, optax.sgd(0.1), num_episodes=4)
     state = jax.jit(trainer.init)(jax.random.key(0))

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from policies import TABULAR, tabular
 
 from pgjax import baselines, environments, estimators, exact, training
 from pgjax.distributions import categorical
 from pgjax.types import Policy
 
-APPLY = lambda params, obs: obs @ params
-POLICY = Policy(init=lambda key, obs: jnp.zeros((obs.shape[0], 2)), apply=APPLY, distribution=categorical)
 BANDIT = Policy(init=lambda key, obs: jnp.zeros(3), apply=lambda params, obs: params, distribution=categorical)
 
 
@@ -33,18 +32,18 @@ class Problem:
         self.params = np.array([[np.log(3.0), 0.0], [0.0, np.log(7.0)], [0.0, 0.0]])
         self.enumeration = exact.enumerate_trajectories(self.mdp)
         self.batch = self.enumeration.trajectories
-        probabilities = jax.jit(lambda theta: exact.trajectory_probabilities(APPLY, theta, self.enumeration))
+        probabilities = jax.jit(lambda theta: exact.trajectory_probabilities(tabular, theta, self.enumeration))
         self.probabilities = probabilities(self.params)
         counts = np.asarray(self.probabilities) * 2 * 8**horizon
         np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
         indices = np.repeat(np.arange(counts.size), counts.round().astype(int))
         self.fair = jax.jit(exact.select_episodes)(self.batch, indices)
         self.objective, self.gradient = jax.jit(
-            jax.value_and_grad(lambda theta: exact.objective(APPLY, theta, self.mdp))
+            jax.value_and_grad(lambda theta: exact.objective(tabular, theta, self.mdp))
         )(self.params)
 
     def moments(self, rule, baseline, state=None):
-        estimator = estimators.make_estimator(POLICY, returns=rule(), baseline=baseline)
+        estimator = estimators.make_estimator(TABULAR, returns=rule(), baseline=baseline)
         state = estimator.init(jax.random.key(0), self.batch) if state is None else state
 
         @jax.jit
@@ -58,7 +57,7 @@ class Problem:
 
         @jax.jit
         def variance(numbers):
-            estimator = estimators.make_estimator(POLICY, returns=rule(), baseline=baseline_of(numbers))
+            estimator = estimators.make_estimator(TABULAR, returns=rule(), baseline=baseline_of(numbers))
             each = estimator.episode_gradients(self.params, (), self.batch)
             return exact.moments_of(each, self.probabilities).total_variance
 
@@ -66,7 +65,7 @@ class Problem:
 
     def learned(self, rule, baseline):
         """The state after one look at the exact distribution."""
-        estimator = estimators.make_estimator(POLICY, returns=rule(), baseline=baseline)
+        estimator = estimators.make_estimator(TABULAR, returns=rule(), baseline=baseline)
         state = estimator.init(jax.random.key(0), self.fair)
         return jax.tree.map(np.asarray, jax.jit(estimator.gradient)(self.params, state, self.fair)[1])
 
@@ -81,11 +80,6 @@ def problem():
 def one_step():
     with jax.enable_x64(True):
         yield Problem(1)
-
-
-@pytest.fixture
-def float64(x64, strict):
-    """For exact tests."""
 
 
 STATE = lambda obs: jnp.argmax(obs)
@@ -178,7 +172,7 @@ def test_with_one_step_the_table_minimises_the_variance_itself(float64, one_step
 def test_refreshing_before_use_leaves_nothing(float64, problem):
     """The wrong twin updates first: at decay 0 and one episode b = G_1, and the estimate is 0 whatever the truth is."""
     estimator = estimators.make_estimator(
-        POLICY, returns=estimators.total_return(), baseline=baselines.optimal_constant(0.0)
+        TABULAR, returns=estimators.total_return(), baseline=baselines.optimal_constant(0.0)
     )
     start = estimator.init(jax.random.key(0), problem.batch)
 
@@ -193,7 +187,7 @@ def test_refreshing_before_use_leaves_nothing(float64, problem):
 
 def test_running_averages_and_zero_denominators(float64, problem):
     baseline = baselines.optimal_state(STATE, 3, 0.75)
-    estimator = estimators.make_estimator(POLICY, baseline=baseline)
+    estimator = estimators.make_estimator(TABULAR, baseline=baseline)
     state = estimator.init(jax.random.key(0), problem.fair)
     assert (baseline.predict(state, problem.fair) == 0).all()
     learn = jax.jit(lambda state, batch: estimator.gradient(problem.params, state, batch)[1])
@@ -280,7 +274,7 @@ def test_two_baselines_of_equal_variance(float64):
 def test_it_trains():
     """In the loop of training: the state keeps its shape and type, and b becomes a number of the corridor's size."""
     corridor = environments.make("corridor", horizon=8)
-    policy = POLICY._replace(init=lambda key, obs: jnp.zeros((1, 2)))
+    policy = TABULAR._replace(init=lambda key, obs: jnp.zeros((1, 2)))
     estimator = estimators.make_estimator(
         policy, returns=estimators.total_return(), baseline=baselines.optimal_constant(0.5, "natural")
     )

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
+from closeness import close, far
 from jax.flatten_util import ravel_pytree
 from jax.test_util import check_grads
 
@@ -34,14 +35,6 @@ FAMILIES = {
     "bernoulli": bernoulli,
 }
 MASK = np.array([False, True, True, False, True, False])
-
-
-def close(got, wanted, tolerance=1e-12):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=tolerance), got, wanted)
-
-
-def far(got, wanted, tolerance):
-    assert np.max(np.abs(np.asarray(got) - np.asarray(wanted))) > tolerance
 
 
 def parameters_of(name, seed=0):

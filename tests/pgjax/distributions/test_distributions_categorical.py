@@ -7,16 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
+from closeness import close
 
 from pgjax.distributions import categorical, categorical_quantile, masked_logits
 
 pytestmark = pytest.mark.usefixtures("strict", "x64")
 
 LOGITS = np.random.default_rng(0).normal(size=6)
-
-
-def close(got, wanted, tolerance=1e-12):
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance)
 
 
 def masks(size):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import close
 from jax.flatten_util import ravel_pytree
 
 from pgjax import distributions
@@ -66,10 +67,6 @@ FAMILIES = {
 @pytest.fixture(params=FAMILIES)
 def family(request):
     return FAMILIES[request.param]
-
-
-def close(got, wanted, tolerance=1e-12):
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance)
 
 
 def test_probability_score_entropy_and_divergence(family):

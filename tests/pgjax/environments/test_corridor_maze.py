@@ -26,13 +26,9 @@ from pgjax.environments.maze import (
     shortest_path_lengths,
 )
 
+pytestmark = pytest.mark.usefixtures("exact_arithmetic")
+
 objective = jax.jit(exact.objective, static_argnums=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def exact_arithmetic():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
 
 
 def blind(params, obs):

@@ -18,11 +18,6 @@ AGENTS = Policy(init=lambda key, obs: jnp.zeros((3, 2)), apply=lambda params, ob
 COMPONENTS = estimators.each_component(bernoulli)
 
 
-@pytest.fixture
-def float64(x64, strict):
-    """For exact tests."""
-
-
 def one_step(obs, actions, rewards):
     end = jnp.ones((1, len(rewards)), bool)
     return Trajectory(

@@ -13,10 +13,7 @@ from pgjax import baselines, estimators, exact
 from pgjax.distributions import categorical
 from pgjax.types import Policy, Trajectory
 
-
-@pytest.fixture(autouse=True)
-def float64(x64, strict):
-    """Every test here: float64, no silent promotion."""
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def one_step_episodes(rewards):

@@ -6,25 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from enumerated import APPLY, POLICY, Problem, close
+from closeness import close
+from enumerated import Problem
+from policies import TABULAR, tabular
 
 from pgjax import baselines, estimators, exact, losses
 from pgjax.estimators.importance import log_ratios, weighted_reward_to_go
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 DISCOUNT = 0.6
 B_OF_STATE = np.array([2.0, -1.0, 5.0])
 VALUES = baselines.state_values(lambda obs: obs @ jnp.asarray(B_OF_STATE))
-record = jax.jit(partial(estimators.record_behaviour, POLICY))
+record = jax.jit(partial(estimators.record_behaviour, TABULAR))
 OLD = np.array([[0.4, -0.3], [-0.6, 0.2], [0.0, 0.0]])
 
 
 def make(**options):
-    return estimators.importance_weighted(POLICY, **options)
-
-
-@pytest.fixture(autouse=True)
-def float64(x64, strict):
-    """Every test here."""
+    return estimators.importance_weighted(TABULAR, **options)
 
 
 class OffPolicy(Problem):
@@ -34,7 +33,7 @@ class OffPolicy(Problem):
         super().__init__()
         self.old_probabilities, self.old_table, self.old_visits = self.facts_at(jnp.asarray(OLD))
         self.recorded = self.record(jnp.asarray(OLD))
-        self.log_ratios = np.asarray(jax.jit(partial(log_ratios, POLICY))(self.params, self.recorded))
+        self.log_ratios = np.asarray(jax.jit(partial(log_ratios, TABULAR))(self.params, self.recorded))
 
     def record(self, params):
         return record(params, self.batch)
@@ -51,7 +50,7 @@ def problem():
 
 @pytest.fixture(scope="module")
 def found(problem):
-    surrogate = lambda objective: estimators.make_estimator(POLICY, baseline=VALUES, objective=objective)
+    surrogate = lambda objective: estimators.make_estimator(TABULAR, baseline=VALUES, objective=objective)
     with jax.enable_x64(True):
         yield problem.each(
             {
@@ -102,7 +101,7 @@ def test_one_ratio_is_not_enough(problem, found, name):
 
 def test_at_the_policy_that_acted_all_are_the_score_function(problem):
     recorded = problem.record(problem.params)
-    plain = lambda **options: estimators.make_estimator(POLICY, baseline=VALUES, **options)
+    plain = lambda **options: estimators.make_estimator(TABULAR, baseline=VALUES, **options)
     found = problem.each(
         {
             "score": plain(),
@@ -144,7 +143,7 @@ def test_the_weighted_return_estimates_the_value(problem):
     to_go = lambda rewards, ratios: weighted_reward_to_go(rewards, ratios, DISCOUNT)
     got = np.asarray(jax.vmap(to_go, 1, 1)(problem.batch.rewards, jnp.asarray(ratios)))
     first = problem.old_mean(got[0])
-    close(first, exact.objective(APPLY, problem.params, problem.mdp, DISCOUNT))
+    close(first, exact.objective(tabular, problem.params, problem.mdp, DISCOUNT))
     by_hand = sum(DISCOUNT**k * ratios[: k + 1].prod(axis=0) * np.asarray(problem.batch.rewards[k]) for k in range(3))
     close(got[0], by_hand)
 

@@ -4,17 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from enumerated import APPLY, POLICY, Problem, close
+from closeness import close
+from enumerated import Problem
+from policies import TABULAR, tabular
 
 from pgjax import baselines, estimators, exact
 from pgjax.types import Policy
 
-PLAIN = estimators.make_estimator(POLICY, baseline=baselines.constant(0.4))
+pytestmark = pytest.mark.usefixtures("float64")
 
-
-@pytest.fixture(autouse=True)
-def float64(x64, strict):
-    """Every test here."""
+PLAIN = estimators.make_estimator(TABULAR, baseline=baselines.constant(0.4))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def of_episode(problem):
 
 def test_products_are_those_of_the_batch_and_of_the_episode(problem):
     vector = jax.random.normal(jax.random.key(2), (3, 2))
-    product = lambda trajectory: estimators.fisher_vector_product(POLICY, problem.params, trajectory, vector)
+    product = lambda trajectory: estimators.fisher_vector_product(TABULAR, problem.params, trajectory, vector)
     got = jax.jit(product)(problem.batch)
     close(got.ravel(), of_batch(problem) @ vector.ravel())
     mean = exact.estimator_moments(product, problem.enumeration, problem.probabilities, 1).mean
@@ -59,7 +58,7 @@ def solved():
 
     @jax.jit
     def run(params, batch, damping):
-        natural = estimators.natural(PLAIN, POLICY, damping=damping, rows_per_piece=64)
+        natural = estimators.natural(PLAIN, TABULAR, damping=damping, rows_per_piece=64)
         each = natural.episode_gradients(params, (), batch)
         return *natural.gradient(params, (), batch), each, PLAIN.episode_gradients(params, (), batch)
 
@@ -78,7 +77,7 @@ def test_conjugate_gradients_are_the_dense_solution(problem, solved, damping):
 
 
 def test_too_few_iterations_are_seen_in_the_residual(problem):
-    one = estimators.natural(PLAIN, POLICY, iterations=1)
+    one = estimators.natural(PLAIN, TABULAR, iterations=1)
     _, _, metrics = jax.jit(one.gradient)(problem.params, (), problem.batch)
     assert metrics["natural_residual"] > 1e-2
 
@@ -86,7 +85,7 @@ def test_too_few_iterations_are_seen_in_the_residual(problem):
 @pytest.mark.parametrize("damping", [0.0, 0.1])
 def test_with_the_exact_information_it_is_unbiased(problem, damping):
     exactly = jnp.asarray(of_episode(problem))
-    natural = estimators.natural(PLAIN, POLICY, damping=damping, fisher=lambda params: exactly)
+    natural = estimators.natural(PLAIN, TABULAR, damping=damping, fisher=lambda params: exactly)
     each = problem.each({"natural": natural}, checked=())["natural"]
     wanted = np.linalg.pinv(of_episode(problem) + damping * np.eye(6), hermitian=True) @ problem.gradient.ravel()
     close(problem.mean(each).ravel(), wanted)
@@ -109,12 +108,12 @@ def test_on_a_bandit_it_is_the_advantage():
     mdp, alpha = bandit(), 0.8
     params = jnp.asarray([[0.0, 1.0, 2.0]])
     enumeration = exact.enumerate_trajectories(mdp)
-    table = np.asarray(exact.policy_probabilities(APPLY, params, mdp))[0]
+    table = np.asarray(exact.policy_probabilities(tabular, params, mdp))[0]
     fisher = lambda params: jnp.asarray(information(table[None], np.ones(1)))
-    vanilla = estimators.make_estimator(POLICY)
-    natural = estimators.natural(vanilla, POLICY, fisher=fisher)
-    closed = estimators.natural(vanilla, POLICY, solve=estimators.softmax_inverse_fisher)
-    probabilities = exact.trajectory_probabilities(APPLY, params, enumeration)
+    vanilla = estimators.make_estimator(TABULAR)
+    natural = estimators.natural(vanilla, TABULAR, fisher=fisher)
+    closed = estimators.natural(vanilla, TABULAR, solve=estimators.softmax_inverse_fisher)
+    probabilities = exact.trajectory_probabilities(tabular, params, enumeration)
 
     @jax.jit
     def means(params, batch):
@@ -155,8 +154,8 @@ def test_the_change_of_the_policy_does_not_depend_on_the_parameters(problem, sol
     to_theta = lambda phi: (mixing @ phi["phi"]).reshape(3, 2)
     mixed = Policy(
         init=lambda key, obs: {"phi": jnp.zeros(6)},
-        apply=lambda phi, obs: APPLY(to_theta(phi), obs),
-        distribution=POLICY.distribution,
+        apply=lambda phi, obs: tabular(to_theta(phi), obs),
+        distribution=TABULAR.distribution,
     )
     phi = {"phi": jnp.linalg.solve(mixing, problem.params.ravel())}
 
@@ -187,4 +186,4 @@ def test_the_change_of_the_policy_does_not_depend_on_the_parameters(problem, sol
 )
 def test_bad_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        estimators.natural(PLAIN, POLICY, **options)
+        estimators.natural(PLAIN, TABULAR, **options)

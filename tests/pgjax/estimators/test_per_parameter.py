@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from closeness import close
 
 from pgjax import baselines, environments, estimators, exact, training
 from pgjax.distributions import categorical
@@ -59,15 +60,6 @@ class Problem:
 def problem():
     with jax.enable_x64(True):
         yield Problem()
-
-
-@pytest.fixture
-def float64(x64, strict):
-    """For exact tests."""
-
-
-def close(got, wanted, **tolerance):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **{"atol": 1e-10, "rtol": 0} | tolerance), got, wanted)
 
 
 def test_every_coordinate_has_its_least_variance(float64, problem):

@@ -7,13 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from policies import TABULAR, tabular
 
 from pgjax import baselines, environments, estimators, exact, losses, rollouts, training
-from pgjax.distributions import categorical
-from pgjax.types import Policy
 
-APPLY = lambda params, obs: obs @ params
-POLICY = Policy(init=lambda key, obs: jnp.zeros((obs.shape[0], 2)), apply=APPLY, distribution=categorical)
 OBJECTIVES = {
     "score function": estimators.score_function,
     "importance": losses.importance_weighted_objective,
@@ -39,7 +36,7 @@ class Problem:
         self.new = self.old + 0.6 * rng.normal(size=(3, 2))
         self.enumeration = exact.enumerate_trajectories(self.mdp)
         self.batch = self.enumeration.trajectories
-        self.recorded = jax.jit(estimators.record_behaviour, static_argnums=0)(POLICY, self.old, self.batch)
+        self.recorded = jax.jit(estimators.record_behaviour, static_argnums=0)(TABULAR, self.old, self.batch)
         self.alive, obs, actions, rewards = (
             np.asarray(getattr(self.batch, name)) for name in ("alive", "obs", "actions", "rewards")
         )
@@ -68,18 +65,13 @@ class Problem:
 
 
 def make(name):
-    return estimators.make_estimator(POLICY, objective=OBJECTIVES[name], baseline=baselines.constant(0.3))
+    return estimators.make_estimator(TABULAR, objective=OBJECTIVES[name], baseline=baselines.constant(0.3))
 
 
 @pytest.fixture(scope="module")
 def problem():
     with jax.enable_x64(True):
         yield Problem()
-
-
-@pytest.fixture
-def float64(x64, strict):
-    """For exact tests."""
 
 
 def test_without_a_record_every_surrogate_is_the_score_function(float64, problem):
@@ -113,7 +105,7 @@ def test_with_a_record_of_another_policy(float64, problem):
 def test_one_ratio_corrects_the_choice_and_not_the_visit(float64, problem):
     """Episodes of θ_old: with one step E = ∇ρ(θ); with two it is off by what the visits would have needed."""
     got = problem.mean(problem.each(problem.new, problem.recorded)["importance"])
-    gradient = jax.jit(lambda mdp: exact.exact_gradient(APPLY, problem.new, mdp))
+    gradient = jax.jit(lambda mdp: exact.exact_gradient(tabular, problem.new, mdp))
     truth = gradient(problem.mdp)
     # With the ratios of the whole episode the expectation is exact: the difference is the predicted bias.
     total = np.where(problem.alive, problem.ratios, 1.0).prod(axis=0)
@@ -137,14 +129,14 @@ def test_one_ratio_corrects_the_choice_and_not_the_visit(float64, problem):
 def test_the_record_is_the_log_probability_of_what_was_done(float64, problem):
     wanted = np.where(problem.alive, problem.old_log_probs, 0.0)
     np.testing.assert_allclose(problem.recorded.behaviour_log_probs, wanted, atol=1e-12)
-    in_pieces = jax.jit(lambda theta: estimators.record_behaviour(POLICY, theta, problem.batch, rows_per_piece=7))
+    in_pieces = jax.jit(lambda theta: estimators.record_behaviour(TABULAR, theta, problem.batch, rows_per_piece=7))
     np.testing.assert_allclose(in_pieces(problem.old).behaviour_log_probs, wanted, atol=1e-12)
 
 
 def test_three_epochs_are_three_steps_on_one_batch():
     """θ_old, the weights and the baseline's old state stay; the optimiser's state goes on; b learns once."""
     corridor = environments.make("corridor", horizon=8)
-    policy = POLICY
+    policy = TABULAR
     baseline = baselines.moving_average(0.9, -3.0)
     estimator = estimators.make_estimator(policy, objective=OBJECTIVES["clipped"], baseline=baseline)
     optimizer = optax.adam(0.3)
@@ -181,7 +173,7 @@ def test_three_epochs_are_three_steps_on_one_batch():
 def test_refusals():
     corridor = environments.make("corridor", horizon=8)
     make_trainer = lambda **kwargs: training.make_trainer(
-        corridor, POLICY, estimators.make_estimator(POLICY), optax.sgd(0.1), num_episodes=4, **kwargs
+        corridor, TABULAR, estimators.make_estimator(TABULAR), optax.sgd(0.1), num_episodes=4, **kwargs
     )
     with pytest.raises(ValueError, match="epochs must be 1 with microbatches=2"):
         make_trainer(epochs=2, microbatches=2)

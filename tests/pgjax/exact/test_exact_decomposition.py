@@ -4,48 +4,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracle import exact_gradient, policy_probabilities, score_table, trajectory_probabilities
+from policies import tabular
 
 from pgjax import exact
+
+pytestmark = pytest.mark.usefixtures("exact_arithmetic")
 
 HORIZON, STATES, DISCOUNT = 3, 4, 0.8
 BASELINE = np.random.default_rng(5).standard_normal((HORIZON, STATES))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def exact_arithmetic():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
-def tabular(params, obs):
-    return obs @ params
-
-
 @pytest.fixture(scope="module")
-def problem():
-    mdp = exact.random_mdp(jax.random.key(0), STATES, 2, 2, HORIZON)
-    return mdp, jnp.asarray(np.random.default_rng(1).standard_normal((STATES, 2)))
-
-
-@pytest.fixture(scope="module")
-def visits(problem):
+def visits(small_problem):
     """Every visit of every trajectory, [T, N]: its weight, its score, G_t, the state and the action."""
-    mdp, params = problem
+    mdp, params = small_problem
     enumeration = exact.enumerate_trajectories(mdp)
     batch, states = enumeration.trajectories, np.asarray(enumeration.states)
-    probabilities = np.asarray(exact.trajectory_probabilities(tabular, params, enumeration))
+    probabilities = np.asarray(trajectory_probabilities(tabular, params, enumeration))
     actions, alive, rewards = (np.asarray(x) for x in (batch.actions, batch.alive, batch.rewards))
     g = np.zeros_like(rewards)
     following = np.zeros_like(rewards[0])
     for t in reversed(range(HORIZON)):
         g[t] = following = rewards[t] + DISCOUNT * following
-    scores = np.asarray(exact.score_table(tabular, params, mdp))[states, actions]
+    scores = np.asarray(score_table(tabular, params, mdp))[states, actions]
     return np.where(alive, probabilities[None], 0.0), scores, g, states, actions
 
 
 @pytest.fixture(scope="module")
-def decompose(problem):
-    mdp, params = problem
+def decompose(small_problem):
+    mdp, params = small_problem
     program = jax.jit(
         lambda baseline, **options: exact.variance_decomposition(
             tabular, params, mdp, baseline=baseline, discount=DISCOUNT, **options
@@ -80,7 +68,7 @@ def test_parts_sum_to_the_enumerated_variance(visits, decompose, time_weights):
         assert np.min(np.linalg.eigvalsh(matrix)) > -1e-14 and np.trace(matrix) > 1e-3, name
 
 
-def test_each_part_is_the_variance_it_names(problem, visits, decompose):
+def test_each_part_is_the_variance_it_names(small_problem, visits, decompose):
     """Σ_τ from the spread of G_t given (t, s, a), Σ_a and Σ_s from the means given (t, s, a) and given (t, s)."""
     weights, scores, g, states, actions = visits
     values = scores * (g - BASELINE[np.arange(HORIZON)[:, None], states])[..., None]
@@ -105,13 +93,13 @@ def test_traces_are_those_of_the_matrices(decompose):
         np.testing.assert_allclose(trace, np.trace(matrix), rtol=1e-12)
 
 
-def test_a_state_baseline_changes_the_part_of_the_action_alone(problem, decompose):
+def test_a_state_baseline_changes_the_part_of_the_action_alone(small_problem, decompose):
     with_one, without = decompose(), decompose(0.0)
     np.testing.assert_allclose(with_one.state, without.state, atol=1e-14)
     np.testing.assert_allclose(with_one.trajectory, without.trajectory, atol=1e-14)
     assert abs(np.trace(with_one.action) / np.trace(without.action) - 1) > 0.1
-    mdp, params = problem
-    q = exact.action_values(mdp, exact.policy_probabilities(tabular, params, mdp), DISCOUNT)
+    mdp, params = small_problem
+    q = exact.action_values(mdp, policy_probabilities(tabular, params, mdp), DISCOUNT)
     dependent = decompose(0.5 * q)  # twin: one of the action, uncorrected, moves the state's part
     np.testing.assert_allclose(dependent.state, without.state / 4, atol=1e-14)
 
@@ -127,20 +115,20 @@ def test_better_estimates_leave_parts_out(decompose):
     np.testing.assert_allclose(summed.total, usual.state, atol=1e-14)
 
 
-def test_mean_is_the_gradient_over_the_expected_length(problem, decompose):
-    mdp, params = problem
-    d = exact.visitation(mdp, exact.policy_probabilities(tabular, params, mdp))
+def test_mean_is_the_gradient_over_the_expected_length(small_problem, decompose):
+    mdp, params = small_problem
+    d = exact.visitation(mdp, policy_probabilities(tabular, params, mdp))
     length = np.sum(DISCOUNT ** np.arange(HORIZON) * np.sum(d, axis=1))
-    gradient = np.ravel(exact.exact_gradient(tabular, params, mdp, DISCOUNT))
+    gradient = np.ravel(exact_gradient(tabular, params, mdp, DISCOUNT))
     np.testing.assert_allclose(decompose(time_weights="discount").mean, gradient / length, atol=1e-14)
     assert np.max(np.abs(decompose().mean - gradient / length)) > 1e-3  # twin: no γᵗ
 
 
-def test_variance_of_the_return(problem, visits):
+def test_variance_of_the_return(small_problem, visits):
     """Var(G_t | s, a) of a first step from E[G²] − Q²; twin: the spread of what follows is not forgotten."""
-    mdp, params = problem
+    mdp, params = small_problem
     weights, _, g, states, actions = visits
-    policy = exact.policy_probabilities(tabular, params, mdp)
+    policy = policy_probabilities(tabular, params, mdp)
     found = np.asarray(exact.return_variances(mdp, policy, DISCOUNT))
     here = (states[0] == 2) & (actions[0] == 1)
     chances = weights[0][here] / weights[0][here].sum()
@@ -150,8 +138,8 @@ def test_variance_of_the_return(problem, visits):
     assert np.all(found[:, -1] == 0) and np.all(found[:, :-1] > 0)
 
 
-def test_unknown_conventions_are_refused(problem):
-    mdp, params = problem
+def test_unknown_conventions_are_refused(small_problem):
+    mdp, params = small_problem
     with pytest.raises(ValueError, match="estimate must be one of 'return', 'action_value', 'all_action'"):
         exact.variance_decomposition(tabular, params, mdp, estimate="advantage")
     with pytest.raises(ValueError, match=r"discount must be in \[0, 1\]"):

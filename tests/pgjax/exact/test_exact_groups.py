@@ -6,9 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from enumerated import APPLY, POLICY, close
+from closeness import close
+from oracle import exact_gradient, random_mdp, trajectory_probabilities
+from policies import TABULAR, tabular
 
 from pgjax import baselines, estimators, exact
+
+pytestmark = pytest.mark.usefixtures("exact_arithmetic")
 
 TOTAL = estimators.total_return()
 ESTIMATORS = {
@@ -17,21 +21,15 @@ ESTIMATORS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def exact_arithmetic():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
 class Problem:
     """Two starts and two steps: each trajectory's probability, start, G_1 and score in NumPy."""
 
     def __init__(self):
-        self.mdp = exact.random_mdp(jax.random.key(5), 3, 2, 1, 2)
+        self.mdp = random_mdp(5, 3, 2, 1, 2)
         self.params = jax.random.normal(jax.random.key(1), (3, 2))
         self.enumeration = exact.enumerate_trajectories(self.mdp)
-        self.probabilities = exact.trajectory_probabilities(APPLY, self.params, self.enumeration)
-        self.gradient = np.asarray(exact.exact_gradient(APPLY, self.params, self.mdp))
+        self.probabilities = trajectory_probabilities(tabular, self.params, self.enumeration)
+        self.gradient = np.asarray(exact_gradient(tabular, self.params, self.mdp))
         batch = jax.device_get(self.enumeration.trajectories)
         self.starts = np.asarray(self.enumeration.states)[0]
         self.initial = np.asarray(self.mdp.initial)[self.starts]
@@ -81,7 +79,7 @@ def grpo(a, b):
 @pytest.fixture(scope="module")
 def found(problem):
     """(name, B, k) → moments; both estimators in one compilation."""
-    made = {name: estimators.make_estimator(POLICY, returns=TOTAL, **how) for name, how in ESTIMATORS.items()}
+    made = {name: estimators.make_estimator(TABULAR, returns=TOTAL, **how) for name, how in ESTIMATORS.items()}
     function = lambda batch: {name: one.gradient(problem.params, (), batch)[0] for name, one in made.items()}
     moments = {}
     for size, k in ((2, 1), (2, 2), (4, 2)):
@@ -139,9 +137,9 @@ def test_groups_that_do_not_share_their_start_are_caught_by_the_predicted_amount
 
 def test_an_unequal_number_of_trajectories_from_each_start():
     """Every group is drawn once, with its probability: indicators of all pairs come out as p_i p_j / d_0."""
-    mdp = exact.random_mdp(jax.random.key(0), 3, 2, 2, 2)
+    mdp = random_mdp(0, 3, 2, 2, 2)
     enumeration = exact.enumerate_trajectories(mdp)
-    chances = np.asarray(exact.trajectory_probabilities(APPLY, jnp.zeros((3, 2)), enumeration))
+    chances = np.asarray(trajectory_probabilities(tabular, jnp.zeros((3, 2)), enumeration))
     starts = np.asarray(enumeration.states)[0]
     count = chances.size
     assert len(set(np.unique(starts, return_counts=True)[1])) == 2
@@ -215,14 +213,14 @@ def test_moments_can_be_differentiated(problem):
 
     def streamed(params, fixed):
         function = lambda batch: features_at(fixed, batch)
-        chances = exact.trajectory_probabilities(APPLY, params, problem.enumeration)
+        chances = trajectory_probabilities(tabular, params, problem.enumeration)
         return exact.estimator_moments(function, problem.enumeration, chances, 2, batch_size=10).total_variance
 
     def whole(params):
         pairs = exact.groups(problem.p.size, 2)
         select = lambda pair: exact.select_episodes(problem.enumeration.trajectories, pair)
         each = jax.vmap(lambda pair: features_at(params, select(pair)))(pairs)
-        chances = exact.trajectory_probabilities(APPLY, params, problem.enumeration)
+        chances = trajectory_probabilities(tabular, params, problem.enumeration)
         return exact.moments_of(each, jnp.prod(chances[pairs], axis=1)).total_variance
 
     wanted = jax.grad(whole)(problem.params)

@@ -6,38 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from joint_moments import (
+    DISCOUNT,
+    HORIZON,
+    STATES,
+    by_dynamic_programming,
+    by_estimators,
+    by_formula,
+)
+from oracle import random_mdp
+from policies import draw_params, perceptron, tabular
 
-from pgjax import baselines, estimators, exact
-from pgjax.distributions import categorical
+from pgjax import exact
 from pgjax.exact.moments import step_sums
-from pgjax.types import Policy
 
-HORIZON, STATES, DISCOUNT, LAMBDA = 3, 4, 0.8, 0.6
-# What a perceptron is asked for, to compile less: the programs know a policy by its table of scores alone.
-FEW = ("total, discounted", "lambda")
-VALUES = np.array([0.7, -1.2, 0.4, 2.0])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def exact_arithmetic():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
-def tabular(params, obs):
-    return obs @ params
-
-
-def perceptron(params, obs):
-    return jnp.tanh(obs @ params["in"] + params["bias"]) @ params["out"]
-
-
-def draw_params(apply, seed):
-    draw = np.random.default_rng(seed).standard_normal
-    if apply is tabular:
-        return jnp.asarray(draw((STATES, 2)))
-    shapes = {"in": (STATES, 3), "bias": (3,), "out": (3, 2)}
-    return {name: jnp.asarray(draw(shape)) for name, shape in shapes.items()}
+pytestmark = pytest.mark.usefixtures("exact_arithmetic")
 
 
 def stack(trees):
@@ -64,7 +47,7 @@ def padded(enumeration, size):
 @pytest.fixture(scope="module")
 def mdps():
     """Ten random MDPs of one shape; in the last five, states 0 and 1 look alike."""
-    drawn = [exact.random_mdp(jax.random.key(seed), STATES, 2, 2, HORIZON) for seed in range(10)]
+    drawn = [random_mdp(seed, STATES, 2, 2, HORIZON) for seed in range(10)]
     alike = jnp.eye(STATES)[jnp.array([0, 0, 2, 3])]
     return drawn[:5] + [dataclasses.replace(mdp, observations=alike) for mdp in drawn[5:]]
 
@@ -85,135 +68,6 @@ def ends(mdps, enumerations):
     return jnp.asarray(np.argmax(np.stack(rows), axis=-1), jnp.int32)
 
 
-def tables(apply, params, mdp):
-    """Values of a state's observation [S], of time and state [T + 1, S], and of the action too [T, S, A]."""
-    seen = mdp.observations @ jnp.asarray(VALUES)
-    q = exact.action_values(mdp, exact.policy_probabilities(apply, params, mdp), DISCOUNT)
-    timed = jnp.linspace(-1.0, 1.0, (HORIZON + 1) * STATES).reshape(HORIZON + 1, STATES)
-    return seen, timed, q + 0.5 * jnp.cos(jnp.arange(q.size, dtype=q.dtype)).reshape(q.shape)
-
-
-def by_dynamic_programming(apply, params, mdp):
-    """All members by name; those that differ in numbers alone are one vmapped program, which compiles once."""
-    seen, timed, acted = tables(apply, params, mdp)
-    wide = lambda b: step_sums.per_step("baseline", b, mdp)
-    weighted = {"discount": DISCOUNT, "time_weights": "discount", "covariance": True}
-
-    def vmapped(names, family, *stacked):
-        moments = jax.vmap(family)(*stacked)
-        return {name: jax.tree.map(lambda x: x[i], moments) for i, name in enumerate(names)}
-
-    bootstrapped = exact.lambda_return_moments(apply, params, mdp, seen, lambda_=LAMBDA, discount=DISCOUNT)
-    if apply is perceptron:
-        total = exact.total_return_moments(apply, params, mdp, baseline=0.9, discount=DISCOUNT)
-        return {"total, discounted": total, "lambda": bootstrapped}
-
-    number = jax.tree.map(lambda x: jnp.full_like(x, 0.9), params)
-    per_parameter = jax.tree.map(lambda x: jnp.sin(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), params)
-    found = vmapped(
-        ("total", "total, discounted", "total, b per parameter"),
-        lambda b, discount: exact.total_return_moments(
-            apply, params, mdp, baseline=b, discount=discount, covariance=True
-        ),
-        jax.tree.map(lambda *x: jnp.stack(x), number, number, per_parameter),
-        jnp.array([1.0, DISCOUNT, 1.0]),
-    )
-    found |= vmapped(
-        ("to go", "to go, constant", "to go, b(s)"),
-        lambda b, discount: exact.reward_to_go_moments(apply, params, mdp, baseline=b, discount=discount),
-        jnp.stack([wide(None), wide(1.3), wide(seen)]),
-        jnp.array([1.0, DISCOUNT, DISCOUNT]),
-    )
-    found |= vmapped(
-        ("to go, b(s), weighted", "to go, b(s, t)", "to go, b(s, a) uncorrected"),
-        lambda b: exact.reward_to_go_moments(apply, params, mdp, baseline=b, **weighted),
-        jnp.stack([wide(seen), wide(timed[:-1]), acted]),
-    )
-    found["to go, b(s, a) corrected"] = exact.reward_to_go_moments(
-        apply, params, mdp, baseline=acted, correction="expected", **weighted
-    )
-    found["exact Q"] = exact.action_value_moments(apply, params, mdp, baseline=seen, **weighted)
-    found["all actions"] = exact.all_action_moments(apply, params, mdp, **weighted)
-    found["lambda"] = bootstrapped
-    found["lambda, b apart, weighted"] = exact.lambda_return_moments(
-        apply, params, mdp, timed, lambda_=LAMBDA, baseline=seen, **weighted
-    )
-    return found
-
-
-def by_estimators(apply, params, enumeration):
-    """Moments of the estimators that train, one episode each, over every trajectory."""
-    policy = Policy(init=None, apply=apply, distribution=categorical)
-    seen = baselines.state_values(lambda obs: obs @ jnp.asarray(VALUES))
-    to_go, weighted = estimators.reward_to_go(DISCOUNT), {"time_weights": "discount"}
-    make = lambda **kwargs: estimators.make_estimator(policy, **kwargs)
-    declared = {
-        "total": make(returns=estimators.total_return(), baseline=baselines.constant(0.9)),
-        "total, discounted": make(returns=estimators.total_return(DISCOUNT), baseline=baselines.constant(0.9)),
-        "to go": make(returns=estimators.reward_to_go(), baseline=baselines.none()),
-        "to go, constant": make(returns=to_go, baseline=baselines.constant(1.3)),
-        "to go, b(s)": make(returns=to_go, baseline=seen),
-        "to go, b(s), weighted": make(returns=to_go, baseline=seen, **weighted),
-        "lambda": make(returns=estimators.lambda_return(LAMBDA, DISCOUNT), baseline=seen),
-    }
-    declared = {name: one for name, one in declared.items() if apply is tabular or name in FEW}
-    estimate = lambda trajectory: {
-        name: estimator.gradient(params, (), trajectory)[0] for name, estimator in declared.items()
-    }
-    probabilities = exact.trajectory_probabilities(apply, params, enumeration)
-    joint = exact.estimator_moments(estimate, enumeration, probabilities, num_episodes=1)
-    return {name: (joint.mean[name], joint.variance[name]) for name in declared}
-
-
-def returns_to_go(rewards, discount):
-    rows, total = [], jnp.zeros_like(rewards[0])
-    for reward in rewards[::-1]:
-        total = reward + discount * total
-        rows.append(total)
-    return jnp.stack(rows[::-1])
-
-
-def by_formula(apply, params, given):
-    """Moments, covariance included, of the members that no estimator declares, from their definitions."""
-    enumeration, ends = given
-    mdp, batch, states = enumeration.mdp, enumeration.trajectories, enumeration.states
-    probabilities = exact.trajectory_probabilities(apply, params, enumeration)
-    seen, timed, acted = tables(apply, params, mdp)
-    policy, scores = exact.policy_probabilities(apply, params, mdp), exact.score_table(apply, params, mdp)
-    psi = jnp.where(batch.alive[..., None], scores[states, batch.actions], 0.0)
-    when = jnp.arange(HORIZON)[:, None]
-    expected = lambda table: jnp.einsum("sa,sap,tsa->tsp", policy, scores, table)[when, states]
-    expected_alive = lambda table: jnp.where(batch.alive[..., None], expected(table), 0.0)
-    factors = (DISCOUNT ** jnp.arange(HORIZON, dtype=float))[:, None, None]
-    g = returns_to_go(batch.rewards, DISCOUNT)
-    q = exact.action_values(mdp, policy, DISCOUNT)
-    taken = lambda table: table[when, states, batch.actions]
-    # λ-returns from their definition as a sum of TD errors over the rows that are alive.
-    final = jnp.argmax(batch.terminated | batch.truncated, axis=0)
-    following = jnp.where(when == final[None], ends[None], jnp.roll(states, -1, axis=0))
-    bootstrap = jnp.where(batch.terminated, 0.0, timed[when + 1, following])
-    td = jnp.where(batch.alive, batch.rewards + DISCOUNT * bootstrap - timed[when, states], 0.0)
-    lambda_weights = returns_to_go(td, DISCOUNT * LAMBDA) + timed[when, states] - seen[states]
-
-    per_parameter = jnp.concatenate([jnp.sin(jnp.arange(x.size, dtype=x.dtype)) for x in jax.tree.leaves(params)])
-    weigh = lambda weights, offset=0.0: jnp.sum(factors * (psi * weights[..., None] + offset), axis=0)
-    estimates = {
-        "total, b per parameter": (jnp.sum(batch.rewards, 0)[:, None] - per_parameter[None]) * jnp.sum(psi, axis=0),
-        "to go, b(s, t)": weigh(g - timed[when, states]),
-        "to go, b(s, a) uncorrected": weigh(g - taken(acted)),
-        "to go, b(s, a) corrected": weigh(g - taken(acted), expected_alive(acted)),
-        "exact Q": weigh(taken(q) - seen[states]),
-        "all actions": weigh(jnp.zeros_like(g), expected_alive(q)),
-        "lambda, b apart, weighted": weigh(lambda_weights),
-    }
-    estimates = {name: x for name, x in estimates.items() if apply is tabular or name in FEW}
-    means = {name: probabilities @ x for name, x in estimates.items()}
-    return {
-        name: (means[name], jnp.einsum("n,ni,nj->ij", probabilities, x - means[name][None], x - means[name][None]))
-        for name, x in estimates.items()
-    }
-
-
 def flattened(tree):
     return np.concatenate([np.asarray(x).reshape(x.shape[0], -1) for x in jax.tree.leaves(tree)], axis=1)
 
@@ -225,6 +79,7 @@ def assert_relative(found, expected, what):
 
 
 TABLE = pytest.param(tabular, id="softmax table")
+
 PERCEPTRON = pytest.param(perceptron, id="perceptron", marks=pytest.mark.slow)
 
 
@@ -288,7 +143,7 @@ def test_a_terminal_state_adds_nothing(mdps):
 
 def test_problems_too_long_to_enumerate():
     """20 states, 4 actions, 50 steps: more than 10⁴⁰ trajectories."""
-    mdp = exact.random_mdp(jax.random.key(1), 20, 4, 2, horizon=50)
+    mdp = random_mdp(1, 20, 4, 2, 50)
     params = jnp.asarray(np.random.default_rng(0).standard_normal((20, 4)))
     total, to_go = jax.jit(
         lambda theta: (

@@ -6,20 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracle import random_mdp
+from policies import tabular
 
 from pgjax import exact
 
+pytestmark = pytest.mark.usefixtures("exact_arithmetic")
+
 STATES, DISCOUNT = 4, 0.8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def exact_arithmetic():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
-def tabular(params, obs):
-    return obs @ params
 
 
 def one_chance(params, obs):
@@ -29,7 +23,7 @@ def one_chance(params, obs):
 
 @pytest.fixture(scope="module")
 def problem():
-    mdp = exact.random_mdp(jax.random.key(0), STATES, 2, 2, horizon=1)
+    mdp = random_mdp(0, STATES, 2, 2, 1)
     return mdp, jnp.asarray(np.random.default_rng(1).standard_normal((STATES, 2)))
 
 
@@ -108,7 +102,7 @@ def test_the_two_gradients_agree(problem, discount):
         for gradient in (exact.stationary_gradient, exact.stationary_policy_gradient_theorem)
     )
     for seed in range(5):
-        mdp = exact.random_mdp(jax.random.key(seed), STATES, 2, 2, horizon=1)
+        mdp = random_mdp(seed, STATES, 2, 2, 1)
         params = jnp.asarray(np.random.default_rng(seed).standard_normal((STATES, 2)))
         found = theorem(tabular, params, mdp, discount)
         np.testing.assert_allclose(found, differentiated(tabular, params, mdp, discount), rtol=1e-12, atol=1e-12)

@@ -4,12 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from enumerated import APPLY, close
+from closeness import close
+from oracle import enumerated_gradient, exact_gradient, random_mdp, score_table, trajectory_probabilities
+from policies import tabular
 
 from pgjax import baselines, estimators, exact
 from pgjax.distributions import categorical
 from pgjax.environments.corridor import corridor_mdp
 from pgjax.types import Memory, Policy
+
+pytestmark = pytest.mark.usefixtures("exact_arithmetic")
 
 WIDTH = 2
 
@@ -27,12 +31,6 @@ MEMORY = Memory(start=lambda params, obs: jnp.zeros(WIDTH, obs.dtype), step=cell
 GRU = Policy(init=None, apply=None, distribution=categorical, memory=MEMORY)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def exact_arithmetic():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
-        yield
-
-
 @pytest.fixture(scope="module")
 def problem(exact_arithmetic):
     enumeration = exact.enumerate_trajectories(corridor_mdp(horizon=4))
@@ -43,11 +41,11 @@ def problem(exact_arithmetic):
 
 def test_probabilities_sum_to_one_and_need_the_memory(problem):
     enumeration, params = problem
-    chances = exact.trajectory_probabilities(GRU, params, enumeration)
+    chances = trajectory_probabilities(GRU, params, enumeration)
     close(chances.sum(), 1.0, atol=1e-14)
     # Twin: every observation is the same, so that without memory time could not change the odds of an action.
     forgetful = Memory(start=MEMORY.start, step=lambda params, carry, obs: (carry, cell(params, carry, obs)[1]))
-    others = exact.trajectory_probabilities(GRU._replace(memory=forgetful), params, enumeration)
+    others = trajectory_probabilities(GRU._replace(memory=forgetful), params, enumeration)
     close(others.sum(), 1.0, atol=1e-14)
     assert np.abs(chances - others).max() > 1e-2
 
@@ -55,7 +53,7 @@ def test_probabilities_sum_to_one_and_need_the_memory(problem):
 def test_the_gradient_by_enumeration_is_that_of_finite_differences(problem):
     enumeration, params = problem
     objective = jax.jit(lambda params: exact.enumerated_objective(GRU, params, enumeration, 0.9))
-    gradient = exact.enumerated_gradient(GRU, params, enumeration, 0.9)
+    gradient = enumerated_gradient(GRU, params, enumeration, 0.9)
     for name, position in (("keep", (1, 0)), ("reset", (2, 1)), ("new", (0, 1)), ("out", (1, 1))):
         nudged = lambda h: {**params, name: params[name].at[position].add(h)}
         numeric = (objective(nudged(1e-5)) - objective(nudged(-1e-5))) / 2e-5
@@ -64,16 +62,16 @@ def test_the_gradient_by_enumeration_is_that_of_finite_differences(problem):
 
 
 def test_a_memory_that_repeats_apply_has_its_probabilities():
-    mdp = exact.random_mdp(jax.random.key(0), 3, 2, 2, 3)
+    mdp = random_mdp(0, 3, 2, 2, 3)
     enumeration, params = exact.enumerate_trajectories(mdp), jax.random.normal(jax.random.key(1), (3, 2))
-    memory = Memory(start=lambda params, obs: (), step=lambda params, carry, obs: (carry, APPLY(params, obs)))
+    memory = Memory(start=lambda params, obs: (), step=lambda params, carry, obs: (carry, tabular(params, obs)))
     alone = Policy(init=None, apply=None, distribution=categorical, memory=memory)
-    both = alone._replace(apply=APPLY)
-    wanted = exact.trajectory_probabilities(APPLY, params, enumeration)
+    both = alone._replace(apply=tabular)
+    wanted = trajectory_probabilities(tabular, params, enumeration)
     for policy in (alone, both):
-        close(exact.trajectory_probabilities(policy, params, enumeration), wanted, atol=1e-15)
-    close(exact.enumerated_gradient(alone, params, enumeration), exact.exact_gradient(both, params, mdp), atol=1e-13)
-    close(exact.score_table(both, params, mdp), exact.score_table(APPLY, params, mdp), atol=1e-15)
+        close(trajectory_probabilities(policy, params, enumeration), wanted, atol=1e-15)
+    close(enumerated_gradient(alone, params, enumeration), exact_gradient(both, params, mdp), atol=1e-13)
+    close(score_table(both, params, mdp), score_table(tabular, params, mdp), atol=1e-15)
 
 
 def test_dynamic_programs_refuse_a_policy_that_must_remember(problem):
@@ -86,8 +84,8 @@ def test_dynamic_programs_refuse_a_policy_that_must_remember(problem):
 
 def test_three_estimators_are_unbiased_with_memory(problem):
     enumeration, params = problem
-    chances = exact.trajectory_probabilities(GRU, params, enumeration)
-    truth = exact.enumerated_gradient(GRU, params, enumeration)
+    chances = trajectory_probabilities(GRU, params, enumeration)
+    truth = enumerated_gradient(GRU, params, enumeration)
     make = lambda **options: estimators.make_estimator(GRU, **options)
     declared = {
         "total return": make(returns=estimators.total_return()),

@@ -4,33 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracle import fisher_matrix
+from policies import tabular
 
 from pgjax import exact
+
+pytestmark = pytest.mark.usefixtures("exact_arithmetic")
 
 HORIZON, STATES, DISCOUNT = 3, 4, 0.8
 
 
-@pytest.fixture(scope="module", autouse=True)
-def exact_arithmetic():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
-def tabular(params, obs):
-    return obs @ params
-
-
 @pytest.fixture(scope="module")
-def problem():
-    mdp = exact.random_mdp(jax.random.key(0), STATES, 2, 2, HORIZON)
-    return mdp, jnp.asarray(np.random.default_rng(1).standard_normal((STATES, 2)))
-
-
-@pytest.fixture(scope="module")
-def natural(problem):
+def natural(small_problem):
     """F⁺ at the weights γᵗ, and at none."""
-    mdp, params = problem
-    inverse = lambda discount: exact.pseudo_inverse(exact.fisher_matrix(tabular, params, mdp, discount=discount))
+    mdp, params = small_problem
+    inverse = lambda discount: exact.pseudo_inverse(fisher_matrix(tabular, params, mdp, discount=discount))
     return {"discount": inverse(DISCOUNT), "none": inverse(1.0)}
 
 
@@ -77,7 +65,7 @@ def test_random_rewards_move_the_spread_not_the_baseline():
     noisy = exact.make_bandit([[0.0, 2.0], [0.7, 0.7], [-1.0, 1.0]], np.full((3, 2), 0.5))
     best = exact.optimal_constant_baseline(apply, params, noisy)
     np.testing.assert_allclose(best, exact.optimal_constant_baseline(apply, params, mdp), rtol=1e-13)
-    spread = lambda problem: exact.total_return_moments(apply, params, problem, baseline=best).total_variance
+    spread = lambda mdp: exact.total_return_moments(apply, params, mdp, baseline=best).total_variance
     assert spread(noisy) > 2 * spread(mdp)
 
 
@@ -90,8 +78,8 @@ def test_impossible_bandits_are_refused(rewards, chances):
 
 
 @pytest.mark.parametrize("norm", ["vanilla", "natural"])
-def test_total_return_baselines_minimise_the_exact_variance(problem, natural, norm):
-    mdp, params = problem
+def test_total_return_baselines_minimise_the_exact_variance(small_problem, natural, norm):
+    mdp, params = small_problem
     metric = natural["discount"] if norm == "natural" else jnp.eye(params.size)
     joint = exact.return_score_moments(tabular, params, mdp, discount=DISCOUNT, full=True)
 
@@ -119,8 +107,8 @@ def test_total_return_baselines_minimise_the_exact_variance(problem, natural, no
     assert variances(value).sum() > 1.001 * least  # twin: the expected return instead
 
 
-def test_one_number_per_parameter_beats_one_number(problem):
-    mdp, params = problem
+def test_one_number_per_parameter_beats_one_number(small_problem):
+    mdp, params = small_problem
     spread = lambda b: exact.total_return_moments(tabular, params, mdp, baseline=b).total_variance
     each = exact.optimal_parameter_baseline(tabular, params, mdp)
     best = exact.optimal_constant_baseline(tabular, params, mdp)
@@ -128,9 +116,9 @@ def test_one_number_per_parameter_beats_one_number(problem):
 
 
 @pytest.fixture(scope="module")
-def quadratic(problem):
+def quadratic(small_problem):
     """tr Var(M g) of the reward-to-go with baseline b `[T, S]`, and its derivative in b."""
-    mdp, params = problem
+    mdp, params = small_problem
 
     def spread(b, metric, time_weights):
         moments = exact.reward_to_go_moments(
@@ -143,9 +131,9 @@ def quadratic(problem):
 
 @pytest.mark.parametrize("time_weights", ["none", "discount"])
 @pytest.mark.parametrize("norm", ["vanilla", "natural"])
-def test_step_baselines_minimise_the_exact_variance(problem, natural, quadratic, time_weights, norm):
+def test_step_baselines_minimise_the_exact_variance(small_problem, natural, quadratic, time_weights, norm):
     """tr Var is a quadratic in b `[T, S]`: its gradient at b* vanishes, along whatever b may depend on."""
-    mdp, params = problem
+    mdp, params = small_problem
     metric = natural[time_weights] if norm == "natural" else jnp.eye(params.size)
     options = {"discount": DISCOUNT, "time_weights": time_weights}
 
@@ -171,9 +159,9 @@ def test_step_baselines_minimise_the_exact_variance(problem, natural, quadratic,
     assert np.max(np.abs(slope(wide(alone)))) > 1e-3 * scale
 
 
-def test_the_two_rules_agree_on_the_last_step_of_a_memoryless_episode(problem):
+def test_the_two_rules_agree_on_the_last_step_of_a_memoryless_episode(small_problem):
     """With γ = 0 there is nothing but R_{t+1}, and each step does stand alone."""
-    mdp, params = problem
+    mdp, params = small_problem
     whole = exact.optimal_step_baseline(tabular, params, mdp, discount=0.0)
     alone = exact.one_step_baseline(tabular, params, mdp, discount=0.0)
     # E[ψ_t · ψ_i R_{i+1} | s] is not 0 for i > t: the state at i moves with A_t.
@@ -184,8 +172,8 @@ def test_the_two_rules_agree_on_the_last_step_of_a_memoryless_episode(problem):
     np.testing.assert_array_equal(weighted[1:], 0.0)
 
 
-def test_unknown_conventions_are_refused(problem):
-    mdp, params = problem
+def test_unknown_conventions_are_refused(small_problem):
+    mdp, params = small_problem
     with pytest.raises(ValueError, match="norm must be one of 'vanilla', 'natural', got 'l2'"):
         exact.optimal_constant_baseline(tabular, params, mdp, norm="l2")
     with pytest.raises(ValueError, match="depends_on must be one of"):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import close
 from jax.test_util import check_grads
 
 from pgjax import imitation
@@ -22,10 +23,6 @@ def log_softmax(logits):
 LOG_F, LOG_EXPERT = log_softmax(LOGITS), log_softmax(EXPERT_LOGITS)
 F, EXPERT = np.exp(LOG_F), np.exp(LOG_EXPERT)
 ENTROPY = -(EXPERT * LOG_EXPERT).sum(axis=-1)
-
-
-def close(got, wanted, tolerance=1e-12):
-    np.testing.assert_allclose(np.asarray(got), np.asarray(wanted), rtol=0, atol=tolerance)
 
 
 def of_logits(name, expert=LOG_EXPERT):

@@ -6,13 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from enumerated import APPLY, POLICY, Problem, close
+from policies import TABULAR
 
-from pgjax import baselines, environments, estimators, exact, rewards, training
-from pgjax.distributions import categorical
-from pgjax.estimators.natural import softmax_inverse_fisher
+from pgjax import baselines, environments, estimators, rewards, training
 from pgjax.saving import checkpoints
-from pgjax.types import Policy, Trajectory
+from pgjax.types import Trajectory
 
 KEY = jax.random.key(0)
 
@@ -34,82 +32,6 @@ def batch_of(values, log_probs=None):
     )
 
 
-class TestKLPenalty:
-    """On a random MDP, all its trajectories enumerated."""
-
-    @pytest.fixture(autouse=True)
-    def float64(self, x64):
-        pass
-
-    def test_the_expected_gradient_is_that_of_the_penalised_objective(self):
-        problem, coef = Problem(), 0.7
-        reference = 0.5 * jax.random.normal(jax.random.key(9), problem.params.shape)
-
-        def divergence(params):
-            of = lambda params: exact.trajectory_probabilities(APPLY, params, problem.enumeration)
-            p = of(params)
-            return jnp.sum(p * (jnp.log(p) - jnp.log(of(reference))))
-
-        stage = rewards.kl_penalty(POLICY, coef, reference)
-
-        @jax.jit
-        def expected(params, kl_coef):
-            state = stage.init(KEY, params)._replace(kl_coef=kl_coef)
-            batch = estimators.record_behaviour(POLICY, params, problem.batch)
-            batch, metrics = stage.relabel(params, state, batch)
-            found = {}
-            for name, rule in (("total", estimators.total_return()), ("to go", estimators.reward_to_go())):
-                summands = estimators.make_estimator(POLICY, returns=rule).episode_gradients(params, (), batch)
-                found[name] = jnp.tensordot(problem.probabilities, summands, 1)
-            return found, metrics["kl"]
-
-        of_kl = np.asarray(jax.jit(jax.grad(divergence))(problem.params))
-        assert np.abs(of_kl).max() > 0.1
-        found, kl = expected(problem.params, jnp.asarray(coef))
-        # The other sign is a wrong twin, off by exactly what is predicted.
-        twin, _ = expected(problem.params, jnp.asarray(-coef))
-        for name in ("total", "to go"):
-            close(found[name], problem.gradient - coef * of_kl)
-            close(twin[name] - (problem.gradient - coef * of_kl), 2 * coef * of_kl)
-        ratio = jnp.log(exact.trajectory_probabilities(APPLY, problem.params, problem.enumeration)) - jnp.log(
-            exact.trajectory_probabilities(APPLY, reference, problem.enumeration)
-        )
-        close(kl, jnp.mean(ratio))
-
-    def test_a_larger_coefficient_keeps_the_optimum_of_a_bandit_nearer_to_the_reference(self):
-        """π* ∝ π_ref exp(r/β), found by natural gradients of the expected estimate, one program for every β."""
-        arms = jnp.asarray([1.0, 0.5, 0.0, 0.9])
-        enumeration = exact.enumerate_trajectories(exact.make_bandit(arms))
-        policy = Policy(init=lambda key, obs: jnp.zeros((1, 4)), apply=APPLY, distribution=categorical)
-        reference = jnp.log(jnp.asarray([[0.1, 0.2, 0.4, 0.3]]))
-        stage = rewards.kl_penalty(policy, 1.0, reference)
-        estimator = estimators.make_estimator(policy, returns=estimators.total_return())
-
-        @jax.jit
-        def optimum(kl_coef):
-            state = stage.init(KEY, reference)._replace(kl_coef=kl_coef)
-
-            def ascend(_, params):
-                batch = estimators.record_behaviour(policy, params, enumeration.trajectories)
-                batch, _ = stage.relabel(params, state, batch)
-                summands = estimator.episode_gradients(params, (), batch)
-                probabilities = exact.trajectory_probabilities(APPLY, params, enumeration)
-                step = softmax_inverse_fisher(params, jnp.tensordot(probabilities, summands, 1))
-                return params + 0.5 / kl_coef * step
-
-            return jax.nn.softmax(jax.lax.fori_loop(0, 80, ascend, reference))[0]
-
-        found, start = [], np.exp(np.asarray(reference[0]))
-        for kl_coef in (0.05, 0.3, 1.0):
-            best = np.asarray(optimum(jnp.asarray(kl_coef)))
-            wanted = start * np.exp(np.asarray(arms) / kl_coef)
-            close(best, wanted / wanted.sum())
-            found.append(np.sum(best * np.log(best / start)))
-            # A wrong twin: the optimum without the reference.
-            assert np.abs(best - np.asarray(jax.nn.softmax(arms / kl_coef))).max() > 0.02
-        assert found[0] > 2 * found[1] > 4 * found[2] > 0
-
-
 def spied(estimator, look):
     """The estimator, which adds the numbers `look(trajectory)` to its metrics."""
 
@@ -121,7 +43,6 @@ def spied(estimator, look):
 
 
 CORRIDOR = environments.make("corridor", horizon=6)
-TABLE = Policy(init=lambda key, obs: jnp.zeros((1, 2)), apply=APPLY, distribution=categorical)
 
 
 def preferences(estimator=None, kl_coef=0.1):
@@ -129,11 +50,11 @@ def preferences(estimator=None, kl_coef=0.1):
     model = rewards.reward_model(lambda phi, trajectory: phi * trajectory.actions, jnp.ones(()))
     return training.make_trainer(
         CORRIDOR,
-        TABLE,
-        estimators.make_estimator(TABLE) if estimator is None else estimator,
+        TABULAR,
+        estimators.make_estimator(TABULAR) if estimator is None else estimator,
         optax.adam(0.1),
         num_episodes=4,
-        rewards=rewards.in_turn(model, rewards.kl_penalty(TABLE, kl_coef)),
+        rewards=rewards.in_turn(model, rewards.kl_penalty(TABULAR, kl_coef)),
     )
 
 
@@ -197,11 +118,11 @@ def test_a_donated_state_gives_nothing_away_twice():
 def test_the_state_is_saved_with_the_rest_and_training_goes_on_bit_for_bit(tmp_path):
     trainer = training.make_trainer(
         CORRIDOR,
-        TABLE,
-        estimators.make_estimator(TABLE, baseline=baselines.moving_average()),
+        TABULAR,
+        estimators.make_estimator(TABULAR, baseline=baselines.moving_average()),
         optax.adam(0.1),
         num_episodes=4,
-        rewards=rewards.in_turn(rewards.kl_penalty(TABLE, 0.5), rewards.running_scale(0.5)),
+        rewards=rewards.in_turn(rewards.kl_penalty(TABULAR, 0.5), rewards.running_scale(0.5)),
     )
     update = jax.jit(trainer.update)
     state, _ = update(trainer.init(KEY))
@@ -275,7 +196,7 @@ def test_stages_follow_one_another():
     log_probs = jnp.log(jnp.asarray([[0.5, 0.25]]))
     batch = batch_of([[7.0, 9.0]], log_probs)._replace(actions=jnp.asarray([[0, 1]]))
     model = rewards.reward_model(lambda phi, trajectory: phi * trajectory.actions, jnp.asarray(10.0))
-    stage = rewards.in_turn(model, rewards.kl_penalty(TABLE, 2.0, jnp.zeros((1, 2))), rewards.running_scale())
+    stage = rewards.in_turn(model, rewards.kl_penalty(TABULAR, 2.0, jnp.zeros((1, 2))), rewards.running_scale())
     assert stage.needs_log_probs and not rewards.in_turn(model, rewards.as_paid()).needs_log_probs
     state = stage.init(KEY, jnp.ones((1, 2)))
     relabelled, metrics = stage.relabel((), state, batch)
@@ -288,18 +209,18 @@ def test_stages_follow_one_another():
     again, _ = stage.relabel((), moved, batch)
     np.testing.assert_allclose(again.rewards, wanted / np.sqrt(np.mean(wanted**2)), rtol=1e-6)
     # In the other order the penalty would be lost, since a model replaces what it finds.
-    other = rewards.in_turn(rewards.kl_penalty(TABLE, 2.0, jnp.zeros((1, 2))), model)
+    other = rewards.in_turn(rewards.kl_penalty(TABULAR, 2.0, jnp.zeros((1, 2))), model)
     lost, _ = other.relabel((), other.init(KEY, ()), batch)
     np.testing.assert_array_equal(lost.rewards, [[0.0, 10.0]])
 
 
 def test_the_greedy_episodes_are_paid_by_the_reward_model_too():
     look = lambda trajectory: {"greedy": trajectory.greedy_returns[0], "returns": jnp.sum(trajectory.rewards, axis=0)}
-    greedy = spied(estimators.make_estimator(TABLE, baseline=baselines.greedy_rollout()), look)
+    greedy = spied(estimators.make_estimator(TABULAR, baseline=baselines.greedy_rollout()), look)
     model = lambda sign: rewards.reward_model(lambda phi, trajectory: phi * trajectory.rewards, jnp.asarray(sign))
     found = {}
     for sign in (1.0, -1.0):
-        trainer = training.make_trainer(CORRIDOR, TABLE, greedy, optax.sgd(0.1), num_episodes=4, rewards=model(sign))
+        trainer = training.make_trainer(CORRIDOR, TABULAR, greedy, optax.sgd(0.1), num_episodes=4, rewards=model(sign))
         state = trainer.init(KEY)._replace(params=jnp.asarray([[0.0, 1.0]]))
         found[sign] = jax.jit(trainer.update)(state)[1]
     for name in ("greedy", "returns"):
@@ -312,7 +233,7 @@ def test_the_greedy_episodes_are_paid_by_the_reward_model_too():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: rewards.kl_penalty(TABLE, -0.1), "kl_coef must be .*got -0.1"),
+        (lambda: rewards.kl_penalty(TABULAR, -0.1), "kl_coef must be .*got -0.1"),
         (lambda: rewards.running_scale(1.5), "decay must be .*got 1.5"),
         (lambda: rewards.in_turn(), "in_turn needs at least one stage"),
     ],
@@ -323,6 +244,6 @@ def test_bad_stages_are_named(call, message):
 
 
 def test_a_penalty_without_recorded_log_probabilities_is_refused():
-    stage = rewards.kl_penalty(TABLE, 0.1)
+    stage = rewards.kl_penalty(TABULAR, 0.1)
     with pytest.raises(ValueError, match=r"kl_penalty needs trajectory\.behaviour_log_probs"):
         stage.relabel((), stage.init(KEY, jnp.zeros((1, 2))), batch_of([[1.0]]))

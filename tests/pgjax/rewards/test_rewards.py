@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
+from closeness import close
 
 from pgjax import returns, rewards
 from pgjax.distributions import categorical
@@ -36,10 +37,6 @@ def trajectory(values=REWARDS, alive=ALIVE):
 def episodes(array):
     """The live steps of each episode as lists."""
     return [np.asarray(array)[:length, b].tolist() for b, length in enumerate(LENGTHS)]
-
-
-def close(got, wanted, tolerance=1e-12):
-    np.testing.assert_allclose(np.asarray(got), np.asarray(wanted), rtol=0, atol=tolerance)
 
 
 TRANSFORMS = {

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from policies import TABULAR
 
 from pgjax import baselines, environments, estimators, networks, rollouts, training
-from pgjax.distributions import categorical
-from pgjax.types import Box, Discrete, Environment, Policy, Step
+from pgjax.types import Box, Discrete, Environment, Step
 
 
 @pytest.fixture(scope="module")
@@ -19,15 +19,11 @@ def corridor():
     return environments.make("corridor", horizon=16)
 
 
-LOGITS = lambda params, obs: obs @ params
-TABLE = Policy(init=lambda key, obs: jnp.zeros((1, 2)), apply=LOGITS, distribution=categorical)
-
-
 def sgd(learning_rate=0.05, **kwargs):
     return lambda corridor: training.make_trainer(
         corridor,
-        TABLE,
-        estimators.make_estimator(TABLE, baseline=baselines.moving_average()),
+        TABULAR,
+        estimators.make_estimator(TABULAR, baseline=baselines.moving_average()),
         optax.sgd(learning_rate),
         **kwargs,
     )
@@ -50,13 +46,13 @@ def test_reinforce_is_the_algorithm_as_written(corridor):
     """θ ← θ + η (G_1 − ρ̂) Σ_t ∇ ln f, then ρ̂ ← β ρ̂ + (1 − β) G_1, in plain Python."""
     eta, beta = 0.05, 0.8
     state, metrics = training.reinforce(
-        corridor, TABLE, jax.random.key(0), learning_rate=eta, decay=beta, max_iters=5, initial=-3.0
+        corridor, TABULAR, jax.random.key(0), learning_rate=eta, decay=beta, max_iters=5, initial=-3.0
     )
     _, _, _, run_key = jax.random.split(jax.random.key(0), 4)
     theta, rho = np.zeros((1, 2)), -3.0
     for iteration in range(5):
         keys = jax.random.split(jax.random.fold_in(run_key, iteration), 1)
-        episode = rollouts.episodes(corridor, TABLE, jnp.asarray(theta, jnp.float32), keys)
+        episode = rollouts.episodes(corridor, TABULAR, jnp.asarray(theta, jnp.float32), keys)
         alive = np.asarray(episode.alive)[:, 0]
         actions = np.asarray(episode.actions)[alive, 0]
         total = np.asarray(episode.rewards).sum()
@@ -72,7 +68,7 @@ def test_reinforce_is_the_algorithm_as_written(corridor):
 def test_learning_on_the_corridor():
     """From p(right) = 0.05, v = −82, to within one of the best value −11.66."""
     corridor = environments.make("corridor", horizon=200)
-    policy = TABLE._replace(init=lambda key, obs: jnp.asarray([[1.47, -1.47]]))
+    policy = TABULAR._replace(init=lambda key, obs: jnp.asarray([[1.47, -1.47]]))
     state, metrics = jax.jit(
         lambda key: training.reinforce(
             corridor, policy, key, learning_rate=2e-3, decay=0.9, max_iters=200, num_episodes=64, initial="first"
@@ -133,19 +129,19 @@ def test_an_update_compiles_once(corridor):
 
 def test_microbatches_add_up_to_the_batch(corridor):
     """Four parts of two episodes are the mean of four gradients of two, taken with the parts' own keys."""
-    estimator = estimators.make_estimator(TABLE)
-    parts = training.make_trainer(corridor, TABLE, estimator, optax.sgd(0.05), num_episodes=8, microbatches=4)
+    estimator = estimators.make_estimator(TABULAR)
+    parts = training.make_trainer(corridor, TABULAR, estimator, optax.sgd(0.05), num_episodes=8, microbatches=4)
     state, metrics = run(parts, 1)
     start = parts.init(jax.random.key(0))
     keys = jax.random.split(jax.random.fold_in(start.key, 0), 4)
-    batches = [rollouts.episodes(corridor, TABLE, start.params, jax.random.split(key, 2)) for key in keys]
+    batches = [rollouts.episodes(corridor, TABULAR, start.params, jax.random.split(key, 2)) for key in keys]
     gradients = [estimator.gradient(start.params, (), batch)[0] for batch in batches]
     np.testing.assert_allclose(state.params, start.params + 0.05 * sum(gradients) / 4, rtol=1e-5)
     assert metrics["num_steps"][0] == sum(batch.alive.sum() for batch in batches)
 
 
 def test_windows_continue_where_they_stopped(corridor):
-    policy = TABLE
+    policy = TABULAR
     baseline = baselines.value_function(lambda key, obs: jnp.zeros(1), lambda params, obs: obs @ params, optax.sgd(0.1))
     estimator = estimators.make_estimator(
         policy, returns=estimators.lambda_return(0.9, 0.9), baseline=baseline, over_time="mean"
@@ -183,7 +179,7 @@ def test_nan_rewards_stop_the_run_and_are_named():
 def flat(corridor, rates, num_updates=4, **options):
     """θ ← θ + η ∇̂ρ without a baseline; η = 0 stands still and ∞ leaves the numbers at once."""
     build = lambda rate: training.make_trainer(
-        corridor, TABLE, estimators.make_estimator(TABLE), optax.sgd(rate), num_episodes=2
+        corridor, TABULAR, estimators.make_estimator(TABULAR), optax.sgd(rate), num_episodes=2
     )
     keys = jax.random.split(jax.random.key(0), len(rates))
     return training.train(build, keys, jnp.asarray(rates), num_updates=num_updates, **options)

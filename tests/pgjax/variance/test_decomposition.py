@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracle import random_mdp
 
 from pgjax import exact
 from pgjax.distributions import categorical
@@ -35,7 +36,7 @@ def baseline(obs):
 @pytest.fixture(scope="module")
 def tabular():
     """A random MDP (S 4, A 2, K 2, T 4) whose episodes differ in length, as an environment and with its policy."""
-    mdp = exact.random_mdp(jax.random.key(3), 4, 2, 2, horizon=4)
+    mdp = random_mdp(3, 4, 2, 2, 4)
     return mdp, exact.to_environment(mdp), table_policy()
 
 
