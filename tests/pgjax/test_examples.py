@@ -10,9 +10,21 @@ import pytest
 import pgjax
 
 ROOMS = ("baselines", "distributions", "estimators", "imitation", "networks", "registry", "rewards", "training")
-RECORDS = (
-    "Baseline Critic Distribution Environment Estimator Expert Fitter Memory Policy ReturnRule Rewards Trainer Weighting"
-).split()
+RECORDS = [
+    "Baseline",
+    "Critic",
+    "Distribution",
+    "Environment",
+    "Estimator",
+    "Expert",
+    "Fitter",
+    "Memory",
+    "Policy",
+    "ReturnRule",
+    "Rewards",
+    "Trainer",
+    "Weighting",
+]
 MODULES = [module.name for module in pkgutil.walk_packages(pgjax.__path__, "pgjax.")]
 
 
