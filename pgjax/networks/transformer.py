@@ -3,8 +3,8 @@
 The observation is the buffer of all tokens so far, with the fields `tokens` `[L]` and `length` `[]`, and every action
 adds one token to it. So the observation is Markov: `apply` computes from X_t alone what `memory` computes with a cache
 of keys and values, and a cache can be made afresh from any X_t. No action follows a full buffer, so its last place is
-never read, and its logits are zero. Axes: T time, L places of the buffer without the last, O outputs, W width, H heads,
-D = W / H.
+never read, and its logits mean nothing. Axes: T time, L places of the buffer without the last, N those that are asked
+about, O outputs, W width, H heads, D = W / H.
 
 Source: Vaswani et al. (2017); the blocks are those of GPT-2 (Radford et al. 2019).
 """
@@ -23,38 +23,45 @@ from pgjax.networks.network import Network
 from pgjax.spaces import Box
 from pgjax.types import Memory, PyTree
 
+Cache = tuple[jax.Array, jax.Array]  # the keys and the values of one layer, `[H, L, D]` each
 
-def _attend(queries: jax.Array, cache: jax.Array, allowed: jax.Array) -> jax.Array:
-    """softmax(q kᵀ / √D) v of every head, `[N, W]`, for queries `[N, H, D]` at N places.
 
-    The cache `[L, 2, H, D]` holds keys and values; `allowed` bool `[N, L]` tells which places a query may look at.
+def _attend(queries: jax.Array, keys: jax.Array, values: jax.Array, allowed: jax.Array) -> jax.Array:
+    """softmax(q kᵀ / √D) v of every head, `[N, W]`, for queries `[H, N, D]` at N places.
+
+    Keys and values are `[H, L, D]`; `allowed` bool `[N, L]` tells which places a query may look at.
     """
-    keys, values = cache[:, 0], cache[:, 1]
-    scores = jnp.einsum("nhd,lhd->hnl", queries, keys) / math.sqrt(queries.shape[-1])
+    scores = jnp.einsum("hnd,hld->hnl", queries, keys) / math.sqrt(queries.shape[-1])
     weights = jax.nn.softmax(jnp.where(allowed, scores, -jnp.inf))
-    return jnp.einsum("hnl,lhd->nhd", weights, values).reshape(queries.shape[0], -1)
+    return jnp.einsum("hnl,hld->nhd", weights, values).reshape(queries.shape[1], -1)
 
 
-def _block(
-    layer: PyTree, heads: int, x: jax.Array, allowed: jax.Array, remember: Callable[[jax.Array], jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    """One pre-norm block at N places: x `[N, W]` → x `[N, W]` and the layer's cache `[L, 2, H, D]`.
+def _project(layer: PyTree, heads: int, x: jax.Array) -> tuple[jax.Array, Cache]:
+    """The queries `[H, N, D]` of N places, and their keys and values, from x `[N, W]`."""
+    parts = jnp.split(dense(layer["attention"], norm(layer["attention_norm"], x)), 3, axis=-1)
+    # Heads first, as the products of the attention want them: otherwise every step would lay out the cache anew.
+    queries, keys, values = (part.reshape(x.shape[0], heads, -1).swapaxes(0, 1) for part in parts)
+    return queries, (keys, values)
 
-    `remember` puts the keys and values of these N places, `[N, 2, H, D]`, where the cache holds them.
-    """
-    projected = dense(layer["attention"], norm(layer["attention_norm"], x)).reshape(x.shape[0], 3, heads, -1)
-    cache = remember(projected[:, 1:])
-    x = x + dense(layer["mixing"], _attend(projected[:, 0], cache, allowed))
+
+def _add(layer: PyTree, x: jax.Array, queries: jax.Array, cache: Cache, allowed: jax.Array) -> jax.Array:
+    """x + attention(norm(x)), then + MLP(norm(x)): x `[N, W]` at the places of the queries → x `[N, W]`."""
+    x = x + dense(layer["mixing"], _attend(queries, *cache, allowed))
     inner = jax.nn.gelu(dense(layer["up"], norm(layer["inner_norm"], x)))
-    return x + dense(layer["down"], inner), cache
+    return x + dense(layer["down"], inner)
 
 
 def _logits(params: PyTree, x: jax.Array) -> jax.Array:
     return dense(params["head"], norm(params["norm"], x))
 
 
-def _read(params: PyTree, heads: int, tokens: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """One causal pass over a buffer: the logits after every place, `[L, O]`, and the cache of every layer.
+def _newest(params: PyTree, length: jax.Array) -> jax.Array:
+    """The place of the newest token; inside also for rows of padding, which nobody uses: no buffer, or a full one."""
+    return jnp.clip(length - 1, 0, params["positions"].shape[0] - 1)
+
+
+def _read(params: PyTree, heads: int, tokens: jax.Array, asked: jax.Array) -> tuple[jax.Array, tuple[Cache, ...]]:
+    """One causal pass over a buffer: the logits after the asked places `[N]`, `[N, O]`, and the cache of every layer.
 
     What stands in a place that is not yet written reaches no place before it.
     """
@@ -62,39 +69,39 @@ def _read(params: PyTree, heads: int, tokens: jax.Array) -> tuple[jax.Array, tup
     if tokens.shape != (places + 1,):
         raise ValueError(f"obs.tokens must have shape ({places + 1},), one buffer (vmap for more), got {tokens.shape}")
     x = rows(params["tokens"], tokens[:-1]) + params["positions"]
-    causal = jnp.tril(jnp.ones((places, places), jnp.bool_))
-    caches = []
-    for layer in params["layers"]:
-        x, cache = _block(layer, heads, x, causal, lambda new: new)
+    at, caches = jnp.arange(places), []
+    for depth, layer in enumerate(params["layers"], 1):
+        queries, cache = _project(layer, heads, x)
         caches.append(cache)
+        if depth == len(params["layers"]):
+            # What the last block would add at the other places is used by nobody.
+            at, x, queries = asked, rows(x, asked), jax.vmap(rows, (0, None))(queries, asked)
+        x = _add(layer, x, queries, cache, jnp.arange(places) <= at[:, None])
     return _logits(params, x), tuple(caches)
 
 
-def _read_one(
-    params: PyTree, heads: int, carry: tuple[jax.Array, ...], obs: PyTree
-) -> tuple[tuple[jax.Array, ...], jax.Array]:
+def _read_one(params: PyTree, heads: int, carry: tuple[Cache, ...], obs: PyTree) -> tuple[tuple[Cache, ...], jax.Array]:
     """The newest token of a buffer, with what the cache holds of those before it: the new cache, and outputs `[O]`."""
-    places = params["positions"].shape[0]
-    # Inside also for rows of padding, whose outputs nobody uses: no buffer, or a full one.
-    position = jnp.clip(obs.length - 1, 0, places - 1)
-    at_position = lambda x: jax.lax.dynamic_slice_in_dim(x, position, 1)
-    allowed = jnp.arange(places)[None] <= position
-    x = rows(params["tokens"], at_position(obs.tokens)) + at_position(params["positions"])
+    place = _newest(params, obs.length)
+    at_place = lambda x: jax.lax.dynamic_slice_in_dim(x, place, 1)
+    write = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=1)
+    allowed = jnp.arange(params["positions"].shape[0])[None] <= place
+    x = rows(params["tokens"], at_place(obs.tokens)) + at_place(params["positions"])
     caches = []
     for layer, old in zip(params["layers"], carry):
-        write = lambda new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=0)
-        x, cache = _block(layer, heads, x, allowed, write)
-        caches.append(cache)
+        queries, new = _project(layer, heads, x)
+        caches.append(jax.tree.map(write, old, new))
+        x = _add(layer, x, queries, caches[-1], allowed)
     return tuple(caches), _logits(params, x)[0]
 
 
 def _make_memory(heads: int, apply: Callable[[PyTree, PyTree], jax.Array]) -> Memory:
-    """The cache of keys and values: a tuple over the layers of `[L, 2, H, D]`."""
+    """The cache of keys and values of every layer."""
 
-    def start(params: PyTree, obs: PyTree) -> tuple[jax.Array, ...]:
-        return _read(params, heads, obs.tokens)[1]
+    def start(params: PyTree, obs: PyTree) -> tuple[Cache, ...]:
+        return _read(params, heads, obs.tokens, _newest(params, obs.length)[None])[1]
 
-    def step(params: PyTree, carry: tuple[jax.Array, ...], obs: PyTree) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    def step(params: PyTree, carry: tuple[Cache, ...], obs: PyTree) -> tuple[tuple[Cache, ...], jax.Array]:
         return _read_one(params, heads, carry, obs)
 
     def unroll(params: PyTree, carry: PyTree | None, obs: PyTree, starts: jax.Array | None) -> jax.Array:
@@ -103,7 +110,7 @@ def _make_memory(heads: int, apply: Callable[[PyTree, PyTree], jax.Array]) -> Me
             return jax.vmap(apply, (None, 0))(params, obs)
         # Not the last row: a rollout that stops early leaves rows of padding without a token behind.
         longest = obs.tokens[jnp.argmax(obs.length)]
-        return rows(_read(params, heads, longest)[0], obs.length - 1)
+        return _read(params, heads, longest, _newest(params, obs.length))[0]
 
     return Memory(start=start, step=step, unroll=unroll)
 
@@ -166,10 +173,11 @@ def make_transformer(
     those at place `length` − 1 of X_t. θ starts in float32, and the outputs near zero; if θ has another float type,
     everything is computed in that.
 
-    The memory is the keys and values of every place, a tuple over the layers of `[L, 2, H, D]`. `start` reads the whole
-    buffer at once (so that it can begin at any X_t), `step` reads the newest token, and `unroll` reads all tokens of an
-    episode in one pass. Inside windows (`starts` given) `unroll` reads the buffer of every row, which costs T passes
-    instead of one. It never uses a carry, so that its outputs belong to θ and not to the θ that filled the cache.
+    The memory is the keys and values of every place, a tuple over the layers of two arrays `[H, L, D]`. `start` reads
+    the whole buffer at once (so that it can begin at any X_t), `step` reads the newest token, and `unroll` reads all
+    tokens of an episode in one pass, in whose last block only the places of its rows are computed. Inside windows
+    (`starts` given) `unroll` reads the buffer of every row, which costs T passes instead of one. It never uses a carry,
+    so that its outputs belong to θ and not to the θ that filled the cache.
 
     Args:
         space: the observations', with the fields `tokens`, integers `[L + 1]`, and `length`, the number of tokens that
@@ -192,6 +200,6 @@ def make_transformer(
         return _init(key, symbols, places, outputs, width, layers)
 
     def apply(params: PyTree, obs: PyTree) -> jax.Array:
-        return rows(_read(params, heads, obs.tokens)[0], obs.length - 1)
+        return _read(params, heads, obs.tokens, _newest(params, obs.length)[None])[0][0]
 
     return Network(init=init, apply=apply, memory=_make_memory(heads, apply))

@@ -88,7 +88,7 @@ def test_a_transformer_unrolls_as_it_steps_and_as_it_reads(dtype):
 
 def test_a_cache_of_older_parameters_does_not_enter_what_is_unrolled():
     policy = transformer()
-    params, stale = theta(policy, WINDOW), tuple(np.ones((5, 2, 2, 4), np.float32) for _ in range(2))
+    params, stale = theta(policy, WINDOW), [(np.ones((2, 5, 4), np.float32),) * 2] * 2
     logits = assert_memory_conforms(policy, params, WINDOW, STARTS, gradients=False)
     np.testing.assert_array_equal(jax.jit(policy.memory.unroll)(params, stale, WINDOW, STARTS), logits)
 
