@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policies import drawn
 
 from pgjax import distributions, networks, spaces
 from pgjax.networks import inputs
@@ -30,8 +31,8 @@ def made(observation_space, action_space, **options):
 def act(observation_space, action_space, **options):
     """A policy, parameters, its outputs at one observation and an action."""
     policy, obs, shapes = made(observation_space, action_space, **options)
-    draw = np.random.default_rng(1).standard_normal
-    params = jax.tree.map(lambda x: 0.5 * draw(x.shape).astype(x.dtype), shapes)
+    assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    params = drawn(policy.init, obs)
 
     @jax.jit
     def run(params, obs):
