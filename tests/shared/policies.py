@@ -1,5 +1,6 @@
-"""Policies of two actions and more over the states of small MDPs."""
+"""Policies of small MDPs, and parameters that are drawn without compiling a network's initialisation."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,6 +25,13 @@ def draw_params(apply, seed, num_states=4, num_actions=2):
         return jnp.asarray(draw((num_states, num_actions)))
     shapes = {"in": (num_states, 3), "bias": (3,), "out": (3, num_actions)}
     return {name: jnp.asarray(draw(shape)) for name, shape in shapes.items()}
+
+
+def drawn(init, sample, dtype="float32"):
+    """Parameters of `init(key, sample)` as they may be after training: no bias is zero, and the head is not small."""
+    draw = np.random.default_rng(1).standard_normal
+    like = jax.eval_shape(init, jax.random.key(0), sample)
+    return jax.tree.map(lambda x: jnp.asarray(0.5 * draw(x.shape), dtype), like)
 
 
 TABULAR = Policy(init=lambda key, obs: jnp.zeros((obs.shape[0], 2)), apply=tabular, distribution=categorical)

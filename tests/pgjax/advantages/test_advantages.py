@@ -140,7 +140,7 @@ def test_equal_returns_are_worth_exactly_nothing(size):
     mask, last = np.arange(6) < lengths, np.arange(6) == lengths - 1
 
     @jax.jit
-    def every_one(scores):
+    def every_one(scores, mask, last):
         rewards = jnp.where(last, scores[:, None], 0.0)
         to_go = functools.partial(advantages.reinforce_plus_plus, rewards, mask)
         halves = functools.partial(advantages.grpo, rewards, mask, group_ids=np.arange(size) % 2, num_groups=2)
@@ -149,8 +149,8 @@ def test_equal_returns_are_worth_exactly_nothing(size):
         return *of_scores, *of_rewards, to_go(), to_go(baseline="group_mean"), halves()
 
     for value in (1.1, -0.1, 1e-9, 1e19):
-        assert not any(np.any(x) for x in every_one(np.full(size, value, np.float32)))
-    assert all(np.any(x) for x in every_one(np.arange(size, dtype=np.float32)) if x.ndim == 1 or size > 2)
+        assert not any(np.any(x) for x in every_one(np.full(size, value, np.float32), mask, last))
+    assert all(np.any(x) for x in every_one(np.arange(size, dtype=np.float32), mask, last) if x.ndim == 1 or size > 2)
 
 
 def test_an_absolute_epsilon_would_make_something_of_nothing():

@@ -45,28 +45,44 @@ def plain(rule, rewards, mask, ids, which):
     return result
 
 
+# Groups as neighbours, filled up with empty rows to three episodes.
+ORDER = np.array([1, 3, 5, 4, 5, 5, 0, 2, 6])
+
+
+@pytest.fixture(scope="module")
+def masked():
+    """(rule, which return) → the advantages by numbers of groups, and by neighbours, in one compilation."""
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def every_rule(rewards, mask, ids):
+            by_ids = lambda rule, which: RULES[rule](rewards, mask, returns=which, group_ids=ids, num_groups=3)
+            alike = lambda rule, which: RULES[rule](rewards[ORDER], mask[ORDER], returns=which, group_size=3)
+            cases = itertools.product(RULES, ("total_return", "reward_to_go"))
+            return {f"{rule}, {which}": (by_ids(rule, which), alike(rule, which)) for rule, which in cases}
+
+        return jax.device_get(every_rule(DEAD, MASK, IDS.astype(np.uint8)))
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("which", ["total_return", "reward_to_go"])
-def test_masked_groups_are_the_loops(rule, which):
+def test_masked_groups_are_the_loops(masked, rule, which):
     """NaN outside the mask stays out; so do empty episodes, which may fill groups up."""
-    by_ids = lambda rewards, mask, ids: RULES[rule](rewards, mask, returns=which, group_ids=ids, num_groups=3)
-    got = run(by_ids, DEAD, MASK, IDS.astype(np.uint8))
+    got, alike = masked[f"{rule}, {which}"]
     close(got, plain(rule, REWARDS, MASK, IDS, which))
     assert (got[~MASK] == 0).all()
-    # The same groups as neighbours, filled up with empty rows to three episodes.
-    order = np.array([1, 3, 5, 4, 5, 5, 0, 2, 6])
-    alike = run(RULES[rule], DEAD[order], MASK[order], returns=which, group_size=3)
-    close(alike, got[order])
+    close(alike, got[ORDER])
 
 
 def test_statistics_of_groups_go_along_the_first_axis_only():
-    got = advantages.group_statistics(REWARDS[:6], MASK[:6], group_size=2, ddof=1)
+    statistics = functools.partial(advantages.group_statistics, group_size=2, ddof=1)
+    got = jax.device_get(jax.jit(statistics)(REWARDS[:6], MASK[:6]))
     for i, t in itertools.product(range(6), range(5)):
         group = [REWARDS[j, t] for j in (i - i % 2, i - i % 2 + 1) if MASK[j, t]]
         mean = np.mean(group) if group else 0.0
         spread = np.std(group, ddof=1) if len(group) > 1 else 0.0
         wanted = (mean, REWARDS[i, t] - mean if MASK[i, t] else 0.0, spread, len(group))
-        close([np.asarray(x)[i, t] for x in got], wanted)
+        close([x[i, t] for x in got], list(wanted))
 
 
 def openrlhf_with_group_mean(scores, penalties, mask, size):

@@ -18,18 +18,22 @@ TO_GO = np.array([[3.0, 10.0, 4.0], [2.0, 8.0, 0.0], [1.0, 5.0, 0.0]])
 
 
 def batch(returns=TO_GO):
-    obs = jnp.asarray(np.stack([np.arange(3.0)[:, None] + np.zeros((3, 3)), REWARDS], axis=-1), jnp.float32)
-    end = jnp.zeros((3, 3), bool)
+    obs = np.stack([np.arange(3.0)[:, None] + np.zeros((3, 3)), REWARDS], axis=-1).astype(np.float32)
+    end = np.zeros((3, 3), bool)
     return Trajectory(
         obs=obs,
-        actions=jnp.zeros((3, 3), jnp.int32),
-        rewards=jnp.asarray(REWARDS, jnp.float32),
-        alive=jnp.asarray(ALIVE),
+        actions=np.zeros((3, 3), np.int32),
+        rewards=REWARDS.astype(np.float32),
+        alive=ALIVE,
         terminated=end,
         truncated=end,
         final_obs=obs[-1],
-        returns=jnp.asarray(returns, jnp.float32),
+        returns=returns.astype(np.float32),
     )
+
+
+def compiled(baseline):
+    return baseline._replace(predict=jax.jit(baseline.predict), update=jax.jit(baseline.update))
 
 
 def init(baseline):
@@ -37,9 +41,9 @@ def init(baseline):
 
 
 def test_moving_average_from_zero():
-    baseline = baselines.moving_average(0.9)
+    baseline = compiled(baselines.moving_average(0.9))
     state = init(baseline)
-    assert (baseline.predict(state, batch()) == 0).all()
+    assert not np.any(baseline.predict(state, batch()))
     state, metrics = baseline.update(state, batch(), batch().returns)
     mean = (3.0 + 10.0 + 4.0) / 3
     np.testing.assert_allclose(baseline.predict(state, batch()), np.full((3, 3), 0.1 * mean), rtol=1e-6)
@@ -48,15 +52,15 @@ def test_moving_average_from_zero():
 
 @pytest.mark.parametrize(("initial", "after_one"), [("first", 1.0), ("debiased", 1.0), ("zero", 0.1)])
 def test_initial_values_of_the_moving_average(initial, after_one):
-    baseline = baselines.moving_average(0.9, initial)
+    baseline = compiled(baselines.moving_average(0.9, initial))
     state = init(baseline)
-    assert (baseline.predict(state, batch()) == 0).all()
+    assert not np.any(baseline.predict(state, batch()))
     state, _ = baseline.update(state, batch(), batch().returns)
     np.testing.assert_allclose(baseline.predict(state, batch()), after_one * 17.0 / 3, rtol=1e-5)
 
 
 def test_debiased_is_constant_on_constant_returns():
-    baseline = baselines.moving_average(0.9, "debiased")
+    baseline = compiled(baselines.moving_average(0.9, "debiased"))
     state = init(baseline)
     for _ in range(5):
         state, _ = baseline.update(state, batch(), jnp.full((3, 3), 7.0))
@@ -64,8 +68,8 @@ def test_debiased_is_constant_on_constant_returns():
 
 
 def test_leave_one_out_and_batch_mean():
-    loo = baselines.leave_one_out().predict((), batch())
-    mean = baselines.batch_mean().predict((), batch())
+    loo = compiled(baselines.leave_one_out()).predict((), batch())
+    mean = compiled(baselines.batch_mean()).predict((), batch())
     np.testing.assert_allclose(loo[0], [(10 + 4) / 2, (3 + 4) / 2, (3 + 10) / 2], rtol=1e-6)
     np.testing.assert_allclose(mean[0], np.full(3, 17 / 3), rtol=1e-6)
     # G − b_loo = B/(B − 1) (G − mean G), and the advantages sum to zero.
@@ -78,17 +82,17 @@ def test_over_live_episodes_only():
     np.testing.assert_allclose(loo[1, :2], [8.0, 2.0], rtol=1e-6)
     np.testing.assert_allclose(baselines.batch_mean("live").predict((), batch())[1, 0], 5.0, rtol=1e-6)
     # Counting the finished episode as zero, the other convention, halves it.
-    np.testing.assert_allclose(baselines.leave_one_out().predict((), batch())[1, :2], [4.0, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(compiled(baselines.leave_one_out()).predict((), batch())[1, :2], [4.0, 1.0], rtol=1e-6)
 
 
 def test_two_episodes_give_half_the_difference():
     two = jax.tree.map(lambda x: x[:, :2] if x.ndim > 1 else x, batch()._replace(final_obs=batch().obs[-1]))
-    loo = baselines.leave_one_out().predict((), two)
+    loo = compiled(baselines.leave_one_out()).predict((), two)
     np.testing.assert_allclose(two.returns[0, 0] - loo[0, 0], two.returns[0, 0] - two.returns[0, 1])
 
 
 def test_time_dependent_averages_the_living():
-    baseline = baselines.time_dependent(0.5)
+    baseline = compiled(baselines.time_dependent(0.5))
     state, _ = baseline.update(init(baseline), batch(), batch().returns)
     np.testing.assert_allclose(baseline.predict(state, batch())[:, 0], [17 / 3, 5.0, 3.0], rtol=1e-6)
     state, _ = baseline.update(state, batch(), jnp.zeros((3, 3)))
@@ -96,9 +100,8 @@ def test_time_dependent_averages_the_living():
 
 
 def fitted(optimizer, steps):
-    baseline = baselines.value_function(
-        lambda key, obs: jnp.zeros(3), lambda p, obs: jnp.append(obs, 1.0) @ p, optimizer, num_steps=steps
-    )
+    linear = lambda p, obs: jnp.append(obs, 1.0) @ p
+    baseline = compiled(baselines.value_function(lambda key, obs: jnp.zeros(3), linear, optimizer, num_steps=steps))
     state, metrics = baseline.update(init(baseline), batch(), batch().returns)
     return baseline, state, metrics
 
@@ -136,23 +139,25 @@ def test_the_unexplained_variance_is_that_of_the_values_which_weighed_the_batch(
     np.testing.assert_allclose(metrics["unexplained_variance"], wanted, rtol=1e-5)
 
 
+@jax.jit
+def learn(unit):
+    """Values after each of three batches in that unit, and the metrics of the last."""
+    baseline = baselines.value_function(
+        lambda key, obs: jnp.ones(3), lambda p, obs: jnp.append(obs, 1.0) @ p, optax.sgd(0.01, 0.9), num_steps=2
+    )
+    state, found = init(baseline), []
+    for factor in (1.0, 3.0, 2.0):
+        found.append(baseline.predict(state, batch()) / unit)
+        state, metrics = baseline.update(state, batch(), batch().returns * factor * unit)
+    return jnp.stack([*found, baseline.predict(state, batch()) / unit]), metrics
+
+
 @pytest.mark.parametrize("unit", [1e-25, 1e-9, 1e9, 1e19])
 def test_a_value_does_not_ask_for_the_unit_of_the_rewards(unit):
     """A factor on the returns is a factor on the values; a floor of 1e-3 under the scale, the wrong twin, is none.
 
     Squares of 1e19 overflow in float32, and those of 1e-25 vanish.
     """
-
-    @jax.jit
-    def learn(unit):
-        baseline = baselines.value_function(
-            lambda key, obs: jnp.ones(3), lambda p, obs: jnp.append(obs, 1.0) @ p, optax.sgd(0.01, 0.9), num_steps=2
-        )
-        state, found = init(baseline), []
-        for factor in (1.0, 3.0, 2.0):
-            found.append(baseline.predict(state, batch()) / unit)
-            state, metrics = baseline.update(state, batch(), batch().returns * factor * unit)
-        return jnp.stack([*found, baseline.predict(state, batch()) / unit]), metrics
 
     (values, metrics), (wanted, known) = learn(jnp.float32(unit)), learn(jnp.float32(1.0))
     assert (values[0] == 0).all() and jnp.max(jnp.abs(values)) > 1.0

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from memory_conformance import assert_memory_conforms
+from policies import drawn
 
 from pgjax import environments
 from pgjax.environments.reverse import TokenBuffer
@@ -36,10 +37,7 @@ def transformer():
 
 
 def theta(policy, obs, dtype="float32"):
-    """Parameters as they may be after training: no bias is zero, and the head is not small."""
-    like = jax.eval_shape(policy.init, jax.random.key(0), jax.tree.map(lambda x: x[0], obs))
-    draw = np.random.default_rng(1).standard_normal
-    return jax.tree.map(lambda x: jnp.asarray(0.5 * draw(x.shape), dtype), like)
+    return drawn(policy.init, jax.tree.map(lambda x: x[0], obs), dtype)
 
 
 def images():
@@ -192,7 +190,7 @@ def test_what_does_not_fit_is_refused(make, message):
 def test_an_observation_of_the_wrong_shape_is_named():
     policy = gru()
     with pytest.raises(ValueError, match=r"obs must have the shape \(2, 2\)"):
-        policy.memory.step(policy.init(jax.random.key(0), images()[0]), jnp.zeros(5), images())
+        policy.memory.step(theta(policy, images()), jnp.zeros(5), images())
     policy = transformer()
     with pytest.raises(ValueError, match=r"obs.tokens must have the shape \(6,\)"):
         policy.apply(theta(policy, WHOLE), WHOLE)

@@ -29,10 +29,10 @@ def sgd(learning_rate=0.05, **kwargs):
     )
 
 
-def run(trainer, num_updates, key=0):
-    return jax.jit(lambda key: jax.lax.scan(lambda s, _: trainer.update(s), trainer.init(key), length=num_updates))(
-        jax.random.key(key)
-    )
+def runs_of(trainer, num_updates):
+    """`seed → (state, metrics)` of a run, compiled once for all seeds."""
+    run = jax.jit(lambda key: jax.lax.scan(lambda s, _: trainer.update(s), trainer.init(key), length=num_updates))
+    return lambda seed: run(jax.random.key(seed))
 
 
 def same(a, b, **tolerance):
@@ -50,9 +50,14 @@ def test_reinforce_is_the_algorithm_as_written(corridor):
     )
     _, _, _, run_key = jax.random.split(jax.random.key(0), 4)
     theta, rho = np.zeros((1, 2)), -3.0
-    for iteration in range(5):
+
+    @jax.jit
+    def play(theta, iteration):
         keys = jax.random.split(jax.random.fold_in(run_key, iteration), 1)
-        episode = rollouts.episodes(corridor, TABULAR, jnp.asarray(theta, jnp.float32), keys)
+        return rollouts.episodes(corridor, TABULAR, theta, keys)
+
+    for iteration in range(5):
+        episode = play(theta.astype(np.float32), iteration)
         alive = np.asarray(episode.alive)[:, 0]
         actions = np.asarray(episode.actions)[alive, 0]
         total = np.asarray(episode.rewards).sum()
@@ -86,10 +91,14 @@ def test_runs_are_mapped_or_vmapped_over_seeds_and_hyperparameters(corridor):
     )
     assert mapped.metrics["mean_return"].shape == (3, 5)
     np.testing.assert_allclose(mapped.metrics["mean_return"], vmapped.metrics["mean_return"], rtol=1e-5)
+
+    @jax.jit
+    def alone(key, rate):
+        trainer = build(rate)
+        return jax.lax.scan(lambda state, _: trainer.update(state), trainer.init(key), length=5)[0]
+
     for s in range(3):
-        trainer = build(rates[s])
-        alone, _ = jax.lax.scan(lambda state, _: trainer.update(state), trainer.init(keys[s]), length=5)
-        same(jax.tree.map(lambda x, s=s: x[s], mapped.states), alone, rtol=1e-6)
+        same(jax.tree.map(lambda x, s=s: x[s], mapped.states), alone(keys[s], rates[s]), rtol=1e-6)
     with pytest.raises(AssertionError):
         same(mapped.states.params[0], mapped.states.params[2], rtol=1e-3)
 
@@ -131,13 +140,18 @@ def test_microbatches_add_up_to_the_batch(corridor):
     """Four parts of two episodes are the mean of four gradients of two, taken with the parts' own keys."""
     estimator = estimators.make_estimator(TABULAR)
     parts = training.make_trainer(corridor, TABULAR, estimator, optax.sgd(0.05), num_episodes=8, microbatches=4)
-    state, metrics = run(parts, 1)
+    state, metrics = runs_of(parts, 1)(0)
     start = parts.init(jax.random.key(0))
-    keys = jax.random.split(jax.random.fold_in(start.key, 0), 4)
-    batches = [rollouts.episodes(corridor, TABULAR, start.params, jax.random.split(key, 2)) for key in keys]
-    gradients = [estimator.gradient(start.params, (), batch)[0] for batch in batches]
+
+    @jax.jit
+    def of_part(number):
+        key = jax.random.split(jax.random.fold_in(start.key, 0), 4)[number]
+        batch = rollouts.episodes(corridor, TABULAR, start.params, jax.random.split(key, 2))
+        return estimator.gradient(start.params, (), batch)[0], batch.alive.sum()
+
+    gradients, num_steps = zip(*(jax.device_get(of_part(number)) for number in range(4)))
     np.testing.assert_allclose(state.params, start.params + 0.05 * sum(gradients) / 4, rtol=1e-5)
-    assert metrics["num_steps"][0] == sum(batch.alive.sum() for batch in batches)
+    assert metrics["num_steps"][0] == sum(num_steps)
 
 
 def test_windows_continue_where_they_stopped(corridor):
@@ -147,7 +161,7 @@ def test_windows_continue_where_they_stopped(corridor):
         policy, returns=estimators.lambda_return(0.9, 0.9), baseline=baseline, over_time="mean"
     )
     trainer = training.make_trainer(corridor, policy, estimator, optax.sgd(0.5), num_episodes=32, num_steps=8)
-    state, metrics = run(trainer, 200)
+    state, metrics = runs_of(trainer, 200)(0)
     assert state.lanes.clock[0] == 1600 and (metrics["num_steps"] == 256).all()
     assert np.nanmean(metrics["mean_return"][-50:]) > -13.0
     assert state.params[0, 1] > state.params[0, 0]
@@ -265,7 +279,8 @@ def test_seeds_differ_and_repeat(corridor):
     trainer = training.make_trainer(
         corridor, policy, estimators.make_estimator(policy), optax.adam(0.01), num_episodes=4
     )
-    first, again, other = (run(trainer, 2, key)[0].params for key in (0, 0, 1))
+    run = runs_of(trainer, 2)
+    first, again, other = (run(seed)[0].params for seed in (0, 0, 1))
     same(first, again, rtol=0)
     with pytest.raises(AssertionError):
         same(first, other, rtol=1e-3)

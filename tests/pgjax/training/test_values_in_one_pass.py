@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from policies import drawn
 from random_batches import random_batch
 
 from pgjax import baselines, environments, estimators, networks, training
@@ -47,7 +48,7 @@ def both_passes(dtype):
         fit = lambda state: baseline.update(state, batch, batch.rewards)[0]
         trained, found = fit(trained), {}
         for name, (policy, options) in FUSED_CASES.items():
-            params = with_dtype(policy.init(jax.random.key(1), batch.obs[0, 0]), dtype)
+            params = drawn(policy.init, batch.obs[0, 0], dtype)
             one = estimators.make_estimator(policy, baseline=baseline, **options)
             two = estimators.make_estimator(policy, baseline=baseline._replace(predict_and_update=None), **options)
             found[name] = one.gradient(params, trained, batch), two.gradient(params, trained, batch)

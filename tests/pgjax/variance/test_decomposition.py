@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracle import random_mdp
+from policies import TABULAR
 
 from pgjax import exact
 from pgjax.distributions import categorical
@@ -24,11 +25,6 @@ BASELINE = jnp.array([0.3, -1.0, 2.0, 5.0])
 STATES = 20_000
 
 
-def table_policy():
-    init = lambda key, obs: jnp.zeros((obs.shape[0], 2))
-    return Policy(init=init, apply=lambda params, obs: obs @ params, distribution=categorical)
-
-
 def baseline(obs):
     return obs @ BASELINE
 
@@ -37,7 +33,7 @@ def baseline(obs):
 def tabular():
     """A random MDP (S 4, A 2, K 2, T 4) whose episodes differ in length, as an environment and with its policy."""
     mdp = random_mdp(3, 4, 2, 2, 4)
-    return mdp, exact.to_environment(mdp), table_policy()
+    return mdp, exact.to_environment(mdp), TABULAR
 
 
 def exact_terms(mdp, subtracted):
