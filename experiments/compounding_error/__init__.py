@@ -195,10 +195,11 @@ def plot_chain(config: Config, chain: dict, recorder: runner.Recorder) -> None:
         axes.set(xscale="log", yscale="log", xlabel="T, steps of an episode", ylabel="regret (cost)")
         axes.set_title(kind, loc="left", fontsize=10)
         middle = (len(horizons) - 1) // 2
-        for name, known in (("ε T² / 2", config.error * horizons**2 / 2), ("ε T", config.error * horizons)):
+        known_costs = {"ε T² / 2": config.error * horizons**2 / 2, "ε T": config.error * horizons}
+        for (name, known), place in zip(known_costs.items(), ((8, -14), (2, 6)), strict=True):
             axes.plot(horizons, known, "--", color=plots.GREY, linewidth=1)
             style = plots.SMALL_TEXT | {"color": plots.GREY}
-            axes.annotate(name, (horizons[middle], known[middle]), (8, -12), **style)
+            axes.annotate(name, (horizons[middle], known[middle]), place, **style)
         curves = {name: chain[f"{name}, {kind}"][None] for name in ("cloning", "DAgger")}
         plots.learning_curves(axes, horizons, curves, colour_of=colour_of)
         axes.set_xticks(config.lengths, list(map(str, config.lengths)))

@@ -214,8 +214,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
 
     config, p, found = results["config"], results["p"], results["found"]
     figure, (left, right) = plots.figure(
-        "GRPO gives hard and easy prompts more weight, and makes right answers short and wrong ones long; RLOO does "
-        "neither",
+        "GRPO gives hard and easy prompts more weight, and pushes right answers to be short and wrong ones to be long; "
+        "RLOO does neither",
         "∇p is the exact gradient. Left: lines are closed forms, dots enumerate every group of G answers (GRPO's "
         "standard deviation has divisor G). Right: a prompt whose short and long answers have the same rewards, G = "
         f"{config.length_groups}; the bars are E[estimate] in the logit of stopping, where the exact gradient is 0.",
@@ -265,6 +265,6 @@ def _draw_pulls(axes, pulls: dict[str, tuple[float, float]]) -> None:
         axes.annotate(label, corner, (0, 4), **plots.SMALL_TEXT | place | {"color": colour, "fontweight": "bold"})
     axes.set_yticks(range(4), names)
     axes.set_ylim(3.5, -0.5)
-    axes.margins(x=0.3)
+    axes.margins(x=0.42)
     axes.axvline(0, color=plots.GREY, linewidth=1)
     axes.set_xlabel("pull towards short answers (below 0: towards long ones)")

@@ -216,7 +216,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     colour_of = plots.colours(NAMES)
     counts = np.arange(1, config.evaluations + 1)
     for i, (ax, logit) in enumerate(zip(axes, LOGITS, strict=True)):
-        ax.set(yscale="log", xlabel="k, evaluations of f for one estimate", ylabel="variance of the estimate of ∇E f")
+        ax.set(yscale="log", xlabel="k, evaluations of f", ylabel="variance of the estimate of ∇E f")
         ax.set_title(
             f"η = {logit:g}, P(x = 1) = {runner.format_number(1 / (1 + np.exp(-logit)), digits=3)}".replace("-", "−"),
             loc="left",

@@ -86,8 +86,8 @@ PAPER = papers.Paper(
     claim="The baseline of least variance weighs returns by the squared length of the score; it is not the value.",
     targets=_targets(),
     pitfalls=(
-        "The norm in b* is that of the score that multiplies the return: of the whole episode for G_1, of one step for "
-        "one step's ψ_t G_t. The sum over steps has a best b of its own, which neither gives.",
+        "The norm in b* is that of the score which multiplies the return: the score of the whole episode for G_1, and "
+        "the score of one step for ψ_t G_t of one step. The best b of the sum over steps is a third number.",
         "The optimal baseline that learns with `reward_to_go` is the best one of one step taken alone.",
     ),
 )

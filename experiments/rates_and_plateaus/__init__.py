@@ -246,7 +246,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     else:
         closing = f"is {runner.format_number(found[-1, 0].mean(), digits=2)} after {config.updates} updates"
     title = (
-        f"With b = ρ(θ) the natural gradient's gap {closing}; with b = 0 {100 * stuck.value:.0f} % of the runs end "
+        f"With b = ρ(θ) the natural gradient's gap {closing}; {100 * stuck.value:.0f} % of the runs with b = 0 end "
         f"with a gap above 0.01. Exact ascent waits {wait.value - 1:.0f} updates near a bad arm"
     )
     caption = (

@@ -1,4 +1,4 @@
-"""Step size: what exactly goes wrong when the step is too large: the noise, the step, or both?
+"""Step size: what exactly goes wrong when the step is too large? The noise, the step, or both?
 
 Claim    With a small step REINFORCE is slow. With a large one, single lucky episodes make the policy sure of something
          wrong, where hardly anything else is tried and the gradient is flat: the runs are stuck. A baseline allows
