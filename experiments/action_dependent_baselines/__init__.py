@@ -12,10 +12,10 @@ Shows    ln tr Σ of every source on the LQG point mass, a linear system with Ga
          the covariance of the transition, as in the closed forms; in "as released" it has the covariance of the whole
          state, as in the rollouts of the published code.
 Expect   Σ_a⁰ > Σ_τ > Σ_a^φ(s) > Σ_s up to t = 98; Σ_a⁰ is the action's part without a baseline, Σ_a^φ(s) the one with
-         V. At update 0 every gap is 5.9 nats or more, as the paper's "several". Later Σ_a^φ(s) is only 1.1 nats above
-         Σ_s, and the other gaps stay above 2.6. At the last step there is no future, so Σ_τ = Σ_s = 0 and the order
-         ends. Three cells of the reference table differ from the closed form in their last digit. Half a minute on two
-         CPU cores.
+         V. At update 0 every gap is 5.9 nats or more, which fits the reference's "several". Later Σ_a^φ(s) is only 1.1
+         nats above Σ_s, and the other gaps stay above 2.6. At the last step there is no future, so Σ_τ = Σ_s = 0 and
+         the order ends. Three cells of the reference table differ from the closed form in their last digit. Half a
+         minute on two CPU cores.
 Departs  Taken from the authors' code: the draw of μ (NumPy's generator, seed 3), the gradient of step t without the
          factor γᵗ, and the momentum, which is a moving average of gradients; ours is corrected for its start at 0. Our
          λ is 1 and 0, theirs .99 and 0: at t = 0, λ = .99 gives ln Σ_τ = 15.52 and λ = 1 gives 15.81. Σ_a with V, and

@@ -7,7 +7,7 @@ from experiments.harness.targets import Above, Digits, Target, Within
 
 UPDATES = (0, 150, 300, 600)
 TABLE_TIMES = (0, 50, 95)
-SEVERAL = 2.0  # nats; we read the paper's "several" as at least this
+SEVERAL = 2.0  # nats; we read the reference's "several" as at least this
 REFERENCE = {
     NO_BASELINE: ("24.6", "23.5", "19.4"),
     FUTURE: ("15.8", "13.5", "6.2"),
