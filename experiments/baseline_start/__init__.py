@@ -88,8 +88,8 @@ class Config:
             shown = " ".join(map(str, shifts))
             increasing = len(shifts) >= 2 and list(shifts) == sorted(set(shifts))
             one_sign = increasing and shifts[0] < -largest and largest < shifts[-1]
-            ends = f"the first below −{largest:.2f} and the last above {largest:.2f}"
-            runner.require(one_sign, option, shown, f"increasing, {ends}, so that all returns have one sign")
+            ends = f"first below −{largest:.2f}, last above {largest:.2f}"
+            runner.require(one_sign, option, shown, f"increasing, {ends}, so that all returns have one sign there")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
 
     def shifts(self, setting: str) -> tuple[float, ...]:

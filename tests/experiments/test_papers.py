@@ -313,7 +313,7 @@ def test_the_page_holds_every_figure_and_fetches_nothing(tmp_path, two_modules):
         assert sent == (directory / name / "run" / "found.png").read_bytes()
     commit = json.loads((directory / "environment.json").read_text())["commit"]
     assert str(commit or "not from a git checkout") in page
-    assert "in a quotation of it: 2. Remembered numbers: 2. Claims without a number: 2." in page
+    assert "from a quotation of it: 2. Remembered numbers: 2. Claims without a number: 2." in page
     assert "python -m experiments.<wbr>first --tiny</code>" in page
 
 
