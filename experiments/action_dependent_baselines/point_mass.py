@@ -1,4 +1,4 @@
-"""Tucker et al.'s point mass, solved, and sampled by rollouts whose noise and rewards can be exchanged.
+"""Tucker et al.'s point mass: closed forms, and rollouts whose noise and rewards can be exchanged.
 
 Axes: T time (the horizon), D state, N rollouts.
 """
@@ -27,13 +27,13 @@ RELEASED = "Σ_τ, as released"
 
 
 class RolloutParams(NamedTuple):
-    """What a rollout is made of; every leaf is traced, so one program serves all.
+    """The parameters of a rollout; every leaf is traced, so one program serves all rollouts.
 
     Attributes:
-        lqg: the problem's.
+        lqg: the parameters of the problem.
         noise_factors: L_t with L_t L_tᵀ the covariance of the noise between t and t + 1, `[T, D, D]`.
         values, action_values: V_t and Q_t, leading axis `[T]`.
-        of_reward, of_value, of_action_value: what the reward is made of, see `make_rollout_environment`.
+        of_reward, of_value, of_action_value: the weights of the reward's parts, see `make_rollout_environment`.
         last: the episode ends after this step.
     """
 
@@ -51,7 +51,7 @@ def make_rollout_environment(problem: LinearGaussian) -> Environment:
     """The problem with each step's noise as a parameter, and the reward c_1 R_{t+1} + c_2 V_{t+1}(X_{t+1}) + c_3 Q_t.
 
     (1, 0, 0) with the discount γ gives the return; (1, γ(1 − λ), 0) with γλ gives the λ-return
-    Σ_i (γλ)ⁱ [R + γ(1 − λ) V] with the exact V; (0, 0, 1) with the discount 0 gives Q_t in the place of the return.
+    Σ_i (γλ)ⁱ [R + γ(1 − λ) V] with the exact V; (0, 0, 1) with the discount 0 gives Q_t in place of the return.
     """
     base = make_lqg(problem)
     horizon = problem.horizon
@@ -73,14 +73,14 @@ def make_rollout_environment(problem: LinearGaussian) -> Environment:
 
 
 class Solved(NamedTuple):
-    """A policy of means μ `[T, 2]` in closed form, at every t; with a leading axis for several policies.
+    """The closed forms of a policy of means μ `[T, 2]`, at every t; with a leading axis for several policies.
 
     Attributes:
         means: μ.
         objective: ρ, a scalar.
         values, action_values: V_t and Q_t.
-        covariances: of X_t, `[T, D, D]`.
-        terms, bootstrapped: the variances of the one-step estimate with λ = 1, the return, and with λ = 0.
+        covariances: the covariances of X_t, `[T, D, D]`.
+        terms, bootstrapped: the variances of one step's estimate with λ = 1 (the return) and with λ = 0.
     """
 
     means: jax.Array
@@ -111,7 +111,7 @@ def solve(problem: LinearGaussian, means: jax.Array) -> Solved:
 def snapshots(
     updates: tuple[int, ...], problem: LinearGaussian, means: jax.Array, rate: jax.Array, momentum: jax.Array
 ) -> Solved:
-    """The closed forms after each of `updates`, leading axis `[U]`; plain ascent along E[ψ_t G_t], averaged."""
+    """Return the closed forms after each of `updates`, `[U]`; the ascent follows a moving average of E[ψ_t G_t]."""
     optimizer = optax.chain(optax.ema(momentum), optax.scale(rate))
     without_discount = problem.discount ** -jnp.arange(problem.horizon, dtype=means.dtype)[:, None]
 
@@ -128,7 +128,7 @@ def snapshots(
 
 
 def logarithms(solved: Solved) -> dict[str, np.ndarray]:
-    """ln tr Σ of every source, −∞ where it is 0; axes as the leading ones of `solved`."""
+    """Return ln tr Σ of every source, −∞ where Σ is 0; the axes are the leading ones of `solved`."""
     terms = solved.terms
     found = (terms.action, terms.trajectory, solved.bootstrapped.trajectory, terms.action_with_values, terms.state)
     with np.errstate(divide="ignore"):
@@ -136,12 +136,12 @@ def logarithms(solved: Solved) -> dict[str, np.ndarray]:
 
 
 def gaps(lines: dict[str, np.ndarray]) -> np.ndarray:
-    """Each source of the ladder over the next one, in nats, `[3, ..., T]`."""
+    """Return ln of each source of the ladder over the next one, in nats, `[3, ..., T]`."""
     return -np.diff(np.stack([lines[source] for source in LADDER]), axis=0)
 
 
 def least_gap(sampled: dict, update: int) -> Measured:
-    """The least of ln(Σ_a⁰ / Σ_τ) and ln(Σ_τ / Σ_a^φ(s)) over the sampled t."""
+    """Return the least of ln(Σ_a⁰ / Σ_τ) and ln(Σ_τ / Σ_a^φ(s)) over the sampled t."""
     ladder = ((NO_BASELINE, FUTURE), (FUTURE, WITH_VALUES))
     times = [t for u, t, source in sampled if (u, source) == (update, FUTURE)]
     pairs = [(sampled[update, t, above], sampled[update, t, below]) for t in times for above, below in ladder]
@@ -158,12 +158,12 @@ def released_mean_error(problem: LinearGaussian, solved: Solved, time: int) -> f
 def rollout_params(
     problem: LinearGaussian, solved: Solved, time: int, *, noise: str, kind: str
 ) -> tuple[RolloutParams, float]:
-    """The parameters and the discount of rollouts from X_t, t = `time`.
+    """Return the parameters and the discount of rollouts from X_t, t = `time`.
 
     Args:
         noise: `"transition"`, Σ_W at every step; or `"as released"`: after t the noise has the covariance of the state
-            that it leads to, Cov(X_{i+1}) in the place of Σ_W.
-        kind: `"return"`, `"bootstrap"` (λ = 0) or `"action value"` (Q_t in the place of the return).
+            that it leads to, Cov(X_{i+1}) in place of Σ_W.
+        kind: `"return"`, `"bootstrap"` (λ = 0) or `"action value"` (Q_t in place of the return).
     """
     covariances = np.array(np.broadcast_to(problem.noise_covariance, solved.covariances.shape))
     if noise == "as released":
@@ -199,7 +199,7 @@ def decompose(
     discount: jax.Array,
     value_weight: jax.Array,
 ) -> decomposition.VarianceDecomposition:
-    """The decomposition at step `time` by restarts, with the baseline `value_weight` · V_t(X_t)."""
+    """Return the decomposition at step `time` by restarts, with the baseline `value_weight` · V_t(X_t)."""
     baseline = lambda obs: value_weight * _at(env_params.values, time_step(obs, environment.horizon))(obs[:-1])
     options = {"discount": discount, "baseline": baseline, "time": time, "env_params": env_params}
     return decomposition.variance_decomposition(environment, policy, params, key, num_states, **options)
@@ -216,7 +216,7 @@ def return_errors(
     time: jax.Array,
     discount: jax.Array,
 ) -> jax.Array:
-    """G_t − Q_t(X_t, A_t) of independent rollouts, `[N]`: 0 on average where returns and Q belong together."""
+    """Return G_t − Q_t(X_t, A_t) of independent rollouts, `[N]`: 0 on average if Q is that of the rollouts."""
     keys = jax.random.split(key, num_rollouts)
     trajectory = rollouts.episodes(environment, policy, params, keys, env_params=env_params)
     found = estimators.reward_to_go(discount).compute(trajectory, None, None)[time]
@@ -224,7 +224,7 @@ def return_errors(
     return found - jax.vmap(_at(env_params.action_values, time))(jnp.concatenate([position, action], axis=1))
 
 
-# What is sampled: of which rollouts, with how much of V_t as baseline, and which sources are read off.
+# Noise, kind of return and weight of V_t as baseline → which sources are read off these rollouts.
 ROLLOUTS = {
     ("transition", "return", 0.0): {FUTURE: "trajectory", NO_BASELINE: "action"},
     ("transition", "bootstrap", 0.0): {BOOTSTRAPPED: "trajectory"},
@@ -234,7 +234,7 @@ ROLLOUTS = {
 
 
 class Sampler:
-    """Measures of one problem: what is compiled for it serves every policy, step and kind of rollout."""
+    """Samples one problem: its compiled programs serve every policy, step and kind of rollout."""
 
     def __init__(self, problem: LinearGaussian, seed: int):
         self.problem, self.key = problem, jax.random.key(seed)
@@ -248,7 +248,7 @@ class Sampler:
         return self.environment, self.policy, size, key, params, options, np.int32(time), np.float32(discount)
 
     def sources(self, num_states: int, solved: Solved, time: int, index: int) -> dict[str, tuple[float, float]]:
-        """source → (ln tr Σ, its standard error) at step `time`; `index` must differ from call to call."""
+        """Return source → (ln tr Σ, its standard error) at step `time`; `index` must differ from call to call."""
         found = {}
         for number, ((noise, kind, weight), read) in enumerate(ROLLOUTS.items()):
             index_of_kind = index * len(ROLLOUTS) + number
@@ -261,7 +261,7 @@ class Sampler:
         return found
 
     def errors(self, num_rollouts: int, solved: Solved, time: int, index: int, noise: str) -> np.ndarray:
-        """G_t − Q_t(X_t, A_t), `[N]`, of rollouts with that noise."""
+        """Return G_t − Q_t(X_t, A_t), `[N]`, of rollouts with this noise."""
         arguments = self._arguments(num_rollouts, solved, time, index, noise, "return")
         return np.asarray(return_errors(*arguments), np.float64)
 

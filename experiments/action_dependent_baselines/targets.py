@@ -7,7 +7,7 @@ from experiments.harness.targets import Above, Digits, Target, Within
 
 UPDATES = (0, 150, 300, 600)
 TABLE_TIMES = (0, 50, 95)
-SEVERAL = 2.0  # nats, the least that we read "several" as
+SEVERAL = 2.0  # nats; we read the reference's "several" as at least this
 REFERENCE = {
     NO_BASELINE: ("24.6", "23.5", "19.4"),
     FUTURE: ("15.8", "13.5", "6.2"),
@@ -16,20 +16,20 @@ REFERENCE = {
     STATE: ("−3.1", "−1.2", "−7.8"),
 }
 LAST_DIGIT = (
-    "Ours is the closed form, which our samples confirm; twelve of the fifteen cells agree in every digit. Nobody "
-    "recorded whether the reference was sampled, and how often. If it was, then −1.8 lies 7 standard errors off with "
-    "20 000 visited states, and within two with some 1700 or fewer."
+    "Ours is the closed form, which our samples confirm; twelve of the fifteen cells agree in every digit. It is not "
+    "recorded whether the reference was sampled, and how often. If it was sampled, −1.8 lies 7 standard errors off "
+    "with 20 000 visited states, and within two with 1700 or fewer."
 )
 STILL_ORDERED = (
     "The reference says several nats, and was made at update 0. Training lowers the gap between Σ_a^φ(s) and Σ_s to "
-    "1.1 … 1.2 nats, at t = 15 … 53. The order still holds there, by less than several nats; the other gaps stay above "
-    "2.6."
+    "1.1 … 1.2 nats, at t = 15 … 53. The order still holds there, by less than several nats; the other gaps stay "
+    "above 2.6."
 )
 NO_FUTURE = (
-    "At t = 99, the last step, nothing follows the action and nothing of the gradient depends on the state: Σ_τ = Σ_s "
-    "= 0. The order holds for t ≤ 98, where the released code's arrays end too."
+    "At t = 99, the last step, nothing follows the action and no part of the gradient depends on the state, so Σ_τ = "
+    "Σ_s = 0. The order holds for t ≤ 98, where the arrays of the released code end too."
 )
-NO_ERRORS = "Of the reference's own errors only the 0.1 of its 0.0 is recorded; the errors of its ln Σ_τ count as 0."
+NO_ERRORS = "The reference records an error, 0.1, only for its 0.0; the errors of its ln Σ_τ are counted as 0."
 
 
 def source_name(source: str, time: int) -> str:
@@ -37,7 +37,7 @@ def source_name(source: str, time: int) -> str:
 
 
 def closed_form_targets() -> list[Target]:
-    """The reference table and the order of the sources, with the noise of the transition."""
+    """Return the reference table and the order of the sources, with the noise of the transition."""
     own = {"provenance": "own", "variant": "corrected"}
     table = [
         Target(f"{source} {time}", source_name(source, time), Digits(), published=printed, why=LAST_DIGIT, **own)
@@ -61,10 +61,10 @@ def closed_form_targets() -> list[Target]:
 
 
 def released_targets() -> list[Target]:
-    """Of the released noise, at update 0.
+    """Return the targets of the released noise, at update 0.
 
-    What is known of the reference's own errors is that its 0.0 has one of .1, as from some 20 000 rollouts; as many
-    give its −13 one of .84 at t = 0 and of .71 at t = 50. Those of ln Σ_τ are not recorded, and counted as 0.
+    The reference states an error of .1 for its 0.0, as about 20 000 rollouts would give; as many rollouts give its −13
+    an error of .84 at t = 0 and of .71 at t = 50. The errors of its ln Σ_τ are not recorded, and count as 0.
     """
     own = lambda key, quantity, stderr, published, variant="as released": Target(
         key, quantity, Within(3.0, stderr), published, provenance="own", variant=variant, why=NO_ERRORS

@@ -1,23 +1,25 @@
 """Where should REINFORCE's moving average ρ̂ start, and why does the sign of the returns then matter?
 
-Claim    Use-then-update is unbiased wherever ρ̂ starts, at zero too: E ρ̂ = (1 − βⁿ) ρ(θ) is a lag, not a bias. But until
-         ρ̂ has caught up, positive returns push up whatever was tried and negative ones push it down: from zero the
-         policy commits itself, or it keeps looking, by a constant that nobody meant to matter.
+Claim    If the moving average ρ̂ is used before it is updated, the gradient is unbiased wherever ρ̂ starts, at zero
+         too: E ρ̂ = (1 − βⁿ) ρ(θ) is a lag, not a bias. But until ρ̂ has caught up, positive returns push up whatever
+         was tried, and negative returns push it down. From zero the policy therefore commits early or keeps looking,
+         depending on a constant in the rewards that should not matter.
 Source   Williams 1992 (REINFORCE with a moving average); Chung, Thomas, Machado & Le Roux 2021 (committal baselines).
 Command  python -m experiments.baseline_start
-Shows    (a) exact, by enumeration of every past: E ρ̂ and the gradient's bias for a start at zero, at the first return,
-         debiased as Adam is; the factor β of refreshing ρ̂ before its use; what a constant added to all rewards adds to
-         the weights. (b) three arms, a constant added to every reward: how many of many runs find the best arm, from
-         each start and from ρ(θ₀) itself, with plain steps from the uniform policy and with natural steps from Chung
-         et al.'s θ₀.
-Expect   (a) to every digit. (b) from first, debiased or ρ(θ₀) the constant is hardly seen. From zero natural steps find
-         the best arm in 98 % of the runs if returns are negative, in 57 % if they are positive, debiased in 81 %. Plain
-         steps lose runs with either sign, more with the positive one: there the noise does harm too. Half a minute
-         on two CPU cores.
+Shows    (a) Exactly, by enumeration of every past: E ρ̂ and the bias of the gradient, for ρ̂ that starts at zero, at
+         the first return, or debiased as in Adam; the factor β of updating ρ̂ before its use; what a constant added to
+         all rewards adds to the weights. (b) Three arms with a constant added to every reward: how many runs find the
+         best arm, from each start and from ρ(θ₀) itself, with plain steps from the uniform policy and with natural
+         steps from Chung et al.'s θ₀.
+Expect   (a) Every digit agrees. (b) With a start at the first return, debiased or at ρ(θ₀), the constant hardly
+         matters. From zero, natural steps find the best arm in 98 % of the runs if returns are negative and in 57 % if
+         they are positive; debiased they find it in 81 %. Plain steps lose runs with either sign, and more with the
+         positive one: there the noise does harm too. Half a minute on two CPU cores.
 Departs  No paper has this table. Rewards are those of Chung et al. minus their mean, plus the constant. π is cut as in
-         `baselines_and_convergence`. β = 0.9 in (a); in (b) 0.99, a lag of 100 updates. Steps, constants and lag are
-         large enough to be seen: with β = 0.9 natural steps from zero find the best arm in 82 % of the runs at −1 and
-         in 72 % at +1, against 75 % from elsewhere, and plain steps with constants of ±1 always do, from any start.
+         `baselines_and_convergence`. β is 0.9 in (a); in (b) it is 0.99, a lag of 100 updates. Steps, constants and lag
+         are chosen large enough for the effect to be seen. With β = 0.9 natural steps from zero find the best arm in 82
+         % of the runs at −1 and in 72 % at +1, against 75 % from the other starts; plain steps with constants of ±1
+         always find it, from any start.
 """
 
 import dataclasses
@@ -43,12 +45,12 @@ VARIANTS = (*facts.WORDS, KNOWN)
 NAMES = dict(zip(VARIANTS, ("zero", "first return", "debiased", KNOWN), strict=True))
 UPDATES, SURE = 1000, 0.9
 FULL = {"runs": 20000}
-EARLY = 10  # updates in which repetitions are counted
-LOOK = 30  # updates after which the entropy is shown
+EARLY = 10  # repetitions are counted in this many updates
+LOOK = 30  # the entropy is shown after this many updates
 
 
 class Setting(NamedTuple):
-    """Which steps are taken, of which length, and from where."""
+    """The kind of step, its length, and the θ at the start."""
 
     natural: bool
     step: float
@@ -63,20 +65,20 @@ SETTINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """The options of this experiment. The results page shows the default sizes."""
 
     runs: int = 2000
-    """How many runs each start has with each constant."""
+    """How many runs each start of ρ̂ has with each constant."""
     decay: float = 0.99
-    """The decay β in (b) of ρ̂ ← β ρ̂ + (1 − β) R."""
+    """The decay β of the moving average ρ̂ ← β ρ̂ + (1 − β) R in (b)."""
     plain_shifts: tuple[float, ...] = (-5.0, -2.5, 0.0, 2.5, 5.0)
-    """The constants that are added to every reward with plain steps."""
+    """The constants, in units of reward, that are added to every reward with plain steps."""
     natural_shifts: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)
-    """The constants that are added to every reward with natural steps."""
+    """The constants, in units of reward, that are added to every reward with natural steps."""
     full: bool = False
-    """Use 20 000 runs."""
+    """Use 20 000 runs for each start and constant."""
     seed: int = 0
-    """The seed of the runs."""
+    """The seed of every random number in this experiment."""
 
     def validate(self) -> None:
         runs, largest = papers.full_size(self, FULL).runs, max(map(abs, CENTRED))
@@ -86,8 +88,8 @@ class Config:
             shown = " ".join(map(str, shifts))
             increasing = len(shifts) >= 2 and list(shifts) == sorted(set(shifts))
             one_sign = increasing and shifts[0] < -largest and largest < shifts[-1]
-            ends = f"the first below −{largest:.2f} and the last above {largest:.2f}"
-            runner.require(one_sign, option, shown, f"increasing, {ends}: returns of one sign")
+            ends = f"first below −{largest:.2f}, last above {largest:.2f}"
+            runner.require(one_sign, option, shown, f"increasing, {ends}, so that all returns have one sign there")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
 
     def shifts(self, setting: str) -> tuple[float, ...]:
@@ -98,7 +100,7 @@ TINY = Config(runs=300, plain_shifts=(-5.0, 5.0), natural_shifts=(-1.0, 1.0))
 
 
 class Run(NamedTuple):
-    """θ, ρ̂'s state, the arm tried last, how many updates there were, and how often one repeated the arm before."""
+    """θ, the state of ρ̂, the arm tried last, the number of updates, and how many repeated the arm before."""
 
     theta: jax.Array
     average: Any
@@ -108,9 +110,9 @@ class Run(NamedTuple):
 
 
 def make_runs(bandit: arms.Bandit, config: Config):
-    """`(key, natural [], which start [], ρ(θ₀) [], θ₀, step, shift) → (π at the end, repetitions, kept)`.
+    """Return `(key, natural [], which start [], ρ(θ₀) [], θ₀, step, shift) → (π at the end, repetitions, kept)`.
 
-    One program for everything: starts are branches; zero and ρ(θ₀) are the start at a given number.
+    One program serves all settings: the starts are branches, and zero and ρ(θ₀) are starts at a given number.
     """
 
     @jax.jit
@@ -177,22 +179,22 @@ def learn(config: Config, bandit: arms.Bandit, recorder: runner.Recorder) -> dic
 
 
 def best(x: dict[str, np.ndarray]) -> papers.Measured:
-    """Runs of one entry of `learn` that find the best arm, in per cent."""
+    """Return the share of runs of one entry of `learn` that find the best arm, in per cent."""
     return papers.Measured.share(x["ends"][:, 0] > SURE, percent=True)
 
 
 def repetitions(x: dict[str, np.ndarray]) -> papers.Measured:
-    """Updates in its first `EARLY` that repeat the arm before, in per cent."""
+    """Return the share of the first `EARLY` updates that repeat the arm before, in per cent."""
     return papers.Measured.of(100.0 * x["repeats"])
 
 
 def entropy(x: dict[str, np.ndarray]) -> papers.Measured:
-    """After `LOOK` updates, in nats."""
+    """Return the entropy after `LOOK` updates, in nats."""
     return papers.Measured(*map(float, x["entropy"][LOOK]))
 
 
 def record(config: Config, found: dict, recorder: runner.Recorder) -> None:
-    """A row for each start with the least, no, and the greatest constant."""
+    """Record a row for each start with the least constant, with 0, and with the greatest."""
     for (name, variant, shift), x in found.items():
         if shift not in (config.shifts(name)[0], 0.0, config.shifts(name)[-1]):
             continue
@@ -208,7 +210,7 @@ def record(config: Config, found: dict, recorder: runner.Recorder) -> None:
 
 
 def claims(config: Config, found: dict) -> dict[str, papers.Measured]:
-    """(b) What the start does, as differences."""
+    """(b) Return what the start changes, as differences."""
 
     def ends(name: str, variant: str, sign: int) -> dict[str, np.ndarray]:
         return found[name, variant, config.shifts(name)[0 if sign < 0 else -1]]
@@ -241,7 +243,9 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     record(config, found, recorder)
     measured |= claims(config, found)
     papers.check(recorder, PAPER, measured)
-    recorder.note(f"(b): {config.runs} runs each; the same uniform numbers decide the arms for every constant.")
+    recorder.note(
+        f"(b) has {config.runs} runs for each start and constant; every constant uses the same random numbers."
+    )
     return {"config": config, "found": found, "measured": measured}
 
 
@@ -252,7 +256,7 @@ def headline(config: Config, found: dict) -> str:
     seen = " makes the sign of the returns matter" if change.value > 3 * change.stderr else ""
     return (
         f"A moving average that starts at zero{seen}: with natural steps {least.value:.0f} % of the runs find the "
-        f"best arm if all returns are negative, {most.value:.0f} % if positive"
+        f"best arm if all returns are negative, {most.value:.0f} % if all are positive"
     )
 
 
@@ -262,16 +266,16 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     config, found = results["config"], results["found"]
     worth = ", ".join(f"{reward:.2f}" for reward in CENTRED).replace("-", "−")
     caption = (
-        f"Lines: where the moving average starts, ρ(θ₀) being the true mean. Three arms, worth {worth} plus the "
-        f"constant; {UPDATES} updates of one episode each, β = {config.decay:g}; found: π(best arm) > {SURE}. "
-        f"{config.runs} runs a point, {plots.bands(config.runs)}."
+        f"Each line is a start of the moving average; ρ(θ₀) is the true mean. Three arms pay {worth} plus the "
+        f"constant; {UPDATES} updates of one episode each, β = {config.decay:g}. A run finds the best arm if π(best "
+        f"arm) > {SURE} at the end. {config.runs} runs for each point, {plots.bands(config.runs)}."
     )
     figure, axes = plots.figure(headline(config, found), caption, columns=3, width=13, height=4.6)
     hits, repeats = (lambda x: 100.0 * (x["ends"][:, 0] > SURE)), (lambda x: 100.0 * x["repeats"])
     panels = (
-        (axes[0], NATURAL, hits, "runs that find the best arm (%)", "natural steps, from a bad θ₀"),
+        (axes[0], NATURAL, hits, "runs that find the best arm (%)", "natural steps, from θ₀ = (0, 3, 5)"),
         (axes[1], PLAIN, hits, "runs that find the best arm (%)", "plain steps, from the uniform policy"),
-        (axes[2], PLAIN, repeats, "updates that repeat the last arm (%)", f"plain steps, first {EARLY} updates"),
+        (axes[2], PLAIN, repeats, "updates that repeat the arm before (%)", f"plain steps, first {EARLY} updates"),
     )
     line_ends = []
     for ax, name, of, label, heading in panels:

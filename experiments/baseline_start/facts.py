@@ -1,4 +1,4 @@
-"""What is exactly so of a moving average that weighs returns, by enumeration; and what `baseline_start` expects.
+"""Exact facts, by enumeration, about a moving average that weighs returns: the targets of `baseline_start`.
 
 Axes: n episodes of the past, A arms.
 """
@@ -17,15 +17,15 @@ from pgjax import baselines, estimators, exact
 from pgjax.types import Estimator, Trajectory
 
 DECAY = 0.9  # β of this part
-PAST = 4  # episodes; all 3⁴ pasts are enumerated
-PUSHES = 600  # updates over which the weights' excess is summed up; β⁶⁰⁰ is below rounding
+PAST = 4  # episodes; all 3⁴ pasts of this length are enumerated
+PUSHES = 600  # the weights' excess is summed over this many updates; β⁶⁰⁰ is below rounding
 THETA = ((0.4, -0.3, 0.1),)
 WORDS = ("zero", "first", "debiased")
 DISCOUNT = 0.5
 
 
 def in_both_orders(estimator: Estimator, params: jax.Array, state: Any, batch: Trajectory) -> dict[str, jax.Array]:
-    """ĝ where the state has not seen the batch that it weighs, "used", and in the wrong order, "refreshed"."""
+    """Return ĝ with the state before it sees the batch, "used", and in the wrong order, "refreshed"."""
     after = estimator.gradient(params, state, batch)[1]
     states = jax.tree.map(lambda *x: jnp.stack(x), state, after)
     found = jax.vmap(lambda state: estimator.gradient(params, state, batch)[0])(states)
@@ -33,7 +33,7 @@ def in_both_orders(estimator: Estimator, params: jax.Array, state: Any, batch: T
 
 
 def of_all_pasts(word: jax.Array, bandit: arms.Bandit, params: jax.Array) -> dict[str, jax.Array]:
-    """At fixed θ after n = 0 … `PAST` episodes: E b `[n]` and E[refreshed first] `[n, A]`; and the worst bias `[]`.
+    """Return E b `[n]`, E[refreshed] `[n, A]` and the worst bias `[]` at fixed θ, after n = 0 … `PAST` episodes.
 
     ρ̂ starts at `WORDS[word]`.
     """
@@ -67,9 +67,9 @@ def of_all_pasts(word: jax.Array, bandit: arms.Bandit, params: jax.Array) -> dic
 
 
 def pushes(start: jax.Array, bandit: arms.Bandit) -> jax.Array:
-    """What the weight R_n − b_n gains, `[N]`, when every reward is greater by 1, along one fixed row of episodes.
+    """Return how much each weight R_n − b_n grows, `[N]`, if every reward grows by 1, along fixed episodes.
 
-    ρ̂ starts at number `start` of `WORDS`, or, the number after them, at one that moves with the rewards as ρ(θ₀) does.
+    ρ̂ starts at `WORDS[start]`; the number after them means a start that moves with the rewards, as ρ(θ₀) does.
     """
 
     def weights(shift: jax.Array) -> jax.Array:
@@ -92,7 +92,7 @@ def pushes(start: jax.Array, bandit: arms.Bandit) -> jax.Array:
 
 
 def several_steps(episodes: exact.Enumeration, discount: jax.Array) -> dict[str, jax.Array]:
-    """E[estimate] of reward-to-go over all episodes of a walk, in either order of ρ̂'s use, and ∇ρ_γ, `[9, 2]`."""
+    """Return E[estimate] of reward-to-go over all episodes of a walk, in both orders, and ∇ρ_γ, `[9, 2]` each."""
     policy = one_step.table(2)
     params = jnp.asarray(np.sin(np.arange(18.0)).reshape(9, 2))
     probabilities = exact.trajectory_probabilities(policy.apply, params, episodes)
@@ -105,7 +105,7 @@ def several_steps(episodes: exact.Enumeration, discount: jax.Array) -> dict[str,
 
 
 def noise(bandit: arms.Bandit, shift: jax.Array) -> jax.Array:
-    """tr Var of the first update's gradient, b = 0, at uniform π, all rewards greater by `shift`."""
+    """Return tr Var of the first gradient, with b = 0 and uniform π, if all rewards grow by `shift`."""
     theta, shifted = jnp.zeros((1, len(arms.REWARDS))), arms.shift_rewards(bandit, shift)
     estimator = arms.reinforce(baselines.moving_average(DECAY))
     state = estimator.init(jax.random.key(0), shifted.episodes.trajectories)
@@ -114,24 +114,24 @@ def noise(bandit: arms.Bandit, shift: jax.Array) -> jax.Array:
 
 
 def noise_known(rewards: np.ndarray) -> float:
-    """The same in closed form, of A rewards of equal probability: (1 − 1/A) E R² − ‖∇ρ‖²."""
+    """Return the same in closed form for A rewards of equal probability: (1 − 1/A) E R² − ‖∇ρ‖²."""
     gradient = (rewards - rewards.mean()) / rewards.size
     return float((1 - 1 / rewards.size) * np.mean(rewards**2) - np.sum(gradient**2))
 
 
 def factor(estimate: np.ndarray, gradient: np.ndarray) -> float:
-    """The c of E[estimate] = c ∇ρ, and NaN where the two are not parallel."""
+    """Return c of E[estimate] = c ∇ρ, or NaN if the two are not parallel."""
     ratio = float(np.vdot(estimate, gradient) / np.vdot(gradient, gradient))
     return ratio if np.max(np.abs(estimate - ratio * gradient)) < 1e-12 else float("nan")
 
 
 def angle(a: np.ndarray, b: np.ndarray) -> float:
-    """Degrees."""
+    """Return the angle between two vectors in degrees."""
     return float(np.degrees(np.arccos(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))))
 
 
 def facts(bandit: arms.Bandit, shift: float) -> dict[str, papers.Measured]:
-    """Everything exact, in float64, as `papers.check` takes it; `shift` is added to the rewards, and taken off."""
+    """Compute all exact facts in float64 for `papers.check`; `shift` is added to the rewards, and subtracted."""
     params, measure = jnp.asarray(THETA), papers.Measured
     walk = exact.enumerate_trajectories(room.walk(room.HORIZON))
     found = jax.jit(

@@ -18,11 +18,16 @@ def _claim(key: str, quantity: str, variant: str, why: str = "", headline: str =
     return papers.Target(key, quantity, papers.Above(), provenance="own", variant=variant, why=why, headline=headline)
 
 
-_REFRESHED = "(a) c in E[ĝ] = c ∇ρ where ρ̂ is refreshed before its use"
+_REFRESHED = "(a) c in E[ĝ] = c ∇ρ if ρ̂ is updated before its use"
 _AVERAGE = (
     *(_exactly(f"mean {word}", f"(a) E b after {PAST} episodes at fixed θ", None, f"from {word}") for word in WORDS),
-    *(_exactly(f"bias {word}", "(a) max |E[ĝ | past] − ∇ρ|, use then update", 0.0, f"from {word}") for word in WORDS),
-    _reference("refreshed zero", _REFRESHED, ".9", DECAY, "from zero", headline="refreshed before use: c in c ∇ρ"),
+    *(
+        _exactly(f"bias {word}", "(a) max |E[ĝ | past] − ∇ρ|, ρ̂ used, then updated", 0.0, f"from {word}")
+        for word in WORDS
+    ),
+    _reference(
+        "refreshed zero", _REFRESHED, ".9", DECAY, "from zero", headline="ρ̂ updated before its use: c in E[ĝ] = c ∇ρ"
+    ),
     _reference("refreshed first", _REFRESHED, ".9", DECAY, "from first"),
     _exactly(
         "refreshed debiased",
@@ -50,7 +55,9 @@ _AVERAGE = (
 )
 _PUSHES = (
     *(
-        _exactly(f"pushes {name}", "(a) what 1 more reward adds to all weights together", value, f"from {start}")
+        _exactly(
+            f"pushes {name}", "(a) what adding 1 to every reward adds to all weights together", value, f"from {start}"
+        )
         for name, start, value in (
             ("zero", "zero: 1 / (1 − β)", 1 / (1 - DECAY)),
             ("first", "first", 1.0),
@@ -59,7 +66,12 @@ _PUSHES = (
         )
     ),
     *(
-        _exactly(f"later {name}", "(a) the most it adds to a weight after the first", 0.0, f"from {start}")
+        _exactly(
+            f"later {name}",
+            "(a) the most that adding 1 to every reward adds to a weight after the first",
+            0.0,
+            f"from {start}",
+        )
         for name, start in (("first", "first"), ("debiased", "debiased"), ("known", "ρ(θ₀)"))
     ),
     *(
@@ -81,7 +93,7 @@ _LEARNING = (
         "plain signs",
         f"{_BEST}: from zero, returns negative minus positive",
         PLAIN,
-        "The sign costs plain steps about 4 points, which takes 2000 runs to see.",
+        "The sign costs plain steps about 4 points; about 2000 runs are needed to see it.",
     ),
     _claim("repeats positive", "(b) early repetitions (points): zero minus debiased", f"{PLAIN}, returns positive"),
     _claim("repeats negative", "(b) early repetitions (points): debiased minus zero", f"{PLAIN}, returns negative"),
@@ -90,20 +102,22 @@ _LEARNING = (
         "(b) entropy after 30 updates (nats): zero minus debiased",
         f"{PLAIN}, returns negative",
         "Negative returns push down what was tried, so at first it is repeated less. But the pushes that a constant "
-        "adds have mean zero at every θ, whatever their sign: they are noise, which spreads θ and takes entropy away "
-        "either way. So plain steps lose runs from zero with both signs. The sign decides for natural steps, whose "
+        "adds have mean zero at every θ, whatever their sign: they are noise, which spreads θ and lowers the entropy "
+        "either way. So plain steps from zero lose runs with both signs. The sign decides for natural steps, whose "
         "pushes do not fade as an arm becomes certain.",
     ),
-    _exactly("known", "(b) most that the shift moves π at the end", 0.0, f"{PLAIN}, from ρ(θ₀)"),
+    _exactly("known", "(b) the greatest change of π at the end by the constant", 0.0, f"{PLAIN}, from ρ(θ₀)"),
 )
 
 PAPER = papers.Paper(
     citation="Williams 1992; Chung et al. 2021; the moving average of REINFORCE's textbook form",
-    claim="Where a moving-average baseline starts leaves the gradient unbiased and changes what is learned.",
+    claim="The start of a moving-average baseline leaves the gradient unbiased and changes what is learned.",
     targets=(*_AVERAGE, *_PUSHES, *_LEARNING),
     pitfalls=(
-        "A start at zero is no bias of the gradient: it is a lag, and its pushes add up to 1 / (1 − β) first rewards.",
-        "Refreshing ρ̂ before its use is a bias: the factor β, and with first or debiased a first update of nothing.",
-        "Adding a constant to all rewards changes no optimum, and from zero it changes which arm is found.",
+        "A start at zero is no bias of the gradient but a lag: its extra pushes add up to 1 / (1 − β) times the first "
+        "reward.",
+        "Updating ρ̂ before its use is a bias: the gradient has the factor β, and with a start at the first return or "
+        "debiased the first update is zero.",
+        "Adding a constant to all rewards changes no optimum. With a start at zero it changes which arm is found.",
     ),
 )

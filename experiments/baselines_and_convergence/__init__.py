@@ -1,21 +1,22 @@
 """Beyond variance: which of two baselines of equal variance lets a policy gradient find the best of three arms?
 
-Claim    The baseline decides whether learning converges, and its variance does not say how: b* − ½ and b* + ½ are
-         equally noisy, b* being the baseline of least variance. The lower one pushes up what was tried and commits to
-         a worse arm, the higher one pushes it down and keeps looking.
-Source   Chung, Thomas, Machado & Le Roux 2021 (ICML), the bandit of the main text; the authors' released script.
+Claim    The baseline decides whether learning converges, and its variance does not say so. Let b* be the baseline of
+         least variance: b* − ½ and b* + ½ are equally noisy. The lower one pushes up what was tried and commits to a
+         worse arm; the higher one pushes it down and keeps looking.
+Source   Chung, Thomas, Machado & Le Roux 2021 (ICML), the bandit of the main text, and the script that they released.
 Command  python -m experiments.baselines_and_convergence
-Shows    (a) exact: the best baselines at θ₀ = (0, 3, 5), tr Var of the gradient at five of them, the parabola that it
-         is in b; (b) where 1000 steps of natural REINFORCE, one episode each, end from there, over many runs: mean
-         ρ(θ), and how many are nearly certain of each arm; entropy and largest probability on the way. The figure is
-         the paper's: 25 runs on the simplex.
-Expect   b* + ½ finds the best arm in all runs or 99 % of them. b* − ½ does in 53 %, or in 83 % with the right b*. A
-         quarter of a minute on two CPU cores.
-Departs  Two columns where the paper has one. The released script's optimal baseline weighs the arms by
-         π_a ‖e_a − π‖² when it takes natural steps and by 1/π_a when it takes plain ones: each weighting belongs to
-         the other step, as its authors have it in their four rooms. "As released" keeps that, "corrected" does not;
-         V and 0 do not depend on it. As there, π is cut to [10⁻⁸, 1 − 10⁻⁸] where it is sampled and differentiated
-         (the gradient is taken at the table ln π so cut, and added to θ, which is not cut).
+Shows    (a) Exact facts: the best baselines at θ₀ = (0, 3, 5), tr Var of the gradient with five baselines, and that tr
+         Var is a parabola in b. (b) Where 1000 steps of natural REINFORCE, one episode each, end from θ₀ in many runs:
+         the mean ρ(θ), how many runs are nearly certain of each arm, and the entropy and the largest probability on the
+         way. The figure is like the paper's: 25 runs on the simplex.
+Expect   b* + ½ finds the best arm in 99 % or more of the runs. b* − ½ finds it in 53 %, or in 83 % with the corrected
+         b*. A quarter of a minute on two CPU cores.
+Departs  The table has two variants of b* where the paper has one. The optimal baseline of the released script weighs
+         the arms by π_a ‖e_a − π‖² when it takes natural steps and by 1/π_a when it takes plain ones. Each weighting
+         belongs to the other kind of step, as the same authors have it in their four rooms. The variant "as released"
+         keeps the script's weights and "corrected" exchanges them; V and 0 do not depend on them. As in the script, π
+         is cut to [10⁻⁸, 1 − 10⁻⁸] where it is sampled and differentiated: the gradient is taken at the logits ln π of
+         the cut π, and is added to θ, which is not cut.
 """
 
 import dataclasses
@@ -36,22 +37,22 @@ __all__ = ["PAPER", "TINY", "VARIANTS", "Config", "plot", "run"]
 
 STEP, UPDATES, SOLVED = 0.025, 1000, 0.9
 FULL = {"runs": 20000}
-LOOK = 200  # updates after which it is asked how far the policies have decided
+LOOK = 200  # after this many updates a row shows the entropy and the largest probability
 APPLY = arms.POLICY.apply
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """The options of this experiment. The results page shows the default sizes."""
 
     runs: int = 4000
-    """How many runs each baseline has; the default is the reference's number."""
+    """How many runs each baseline has. The default is the reference's number."""
     drawn: int = 25
-    """How many of these runs the figure draws on the simplex; the default is the paper's number."""
+    """How many of these runs the figure draws on the simplex. The default is the paper's number."""
     full: bool = False
-    """Use 20 000 runs; the paper itself draws as many as --drawn says."""
+    """Use 20 000 runs for each baseline. The paper itself draws 25."""
     seed: int = 0
-    """The seed of the runs."""
+    """The seed of every random number in this experiment."""
 
     def validate(self) -> None:
         runs = papers.full_size(self, FULL).runs
@@ -63,19 +64,19 @@ class Config:
 TINY = Config(runs=300, drawn=5)
 
 
-# b(θ) by name; which norm of the score is weighed is all that the two b* differ in.
+# b(θ) by name. The two b* differ only in the norm of the score that weighs the rewards.
 BASELINES: dict[str, Callable[[arms.Bandit, jax.Array], jax.Array]] = {
     "released": functools.partial(arms.least_variance, arms.reinforce),
     "corrected": functools.partial(arms.least_variance, arms.natural_reinforce),
     "value": lambda bandit, logits: bandit.value(logits),
     "zero": lambda bandit, logits: jnp.zeros((), logits.dtype),
 }
-GRID = np.linspace(-1.0, 2.0, 7)  # of b, where the parabola is looked at
-THETAS = (arms.START, ((0.0, 0.0, 0.0),), ((1.0, -0.5, 0.3),))  # θ₀, uniform, and some other
+GRID = np.linspace(-1.0, 2.0, 7)  # values of b at which the parabola is checked
+THETAS = (arms.START, ((0.0, 0.0, 0.0),), ((1.0, -0.5, 0.3),))  # θ₀, the uniform policy, and another one
 
 
 def total_variances(make: Callable, bandit: arms.Bandit, theta: jax.Array, values: jax.Array) -> jax.Array:
-    """tr Var of the estimator `make(b)` of one episode, for every b in `values [K]`, by enumeration."""
+    """Return tr Var of the estimator `make(b)` of one episode, for every b in `values [K]`, by enumeration."""
     probabilities = bandit.probabilities(theta)
 
     def one(b: jax.Array) -> jax.Array:
@@ -86,7 +87,7 @@ def total_variances(make: Callable, bandit: arms.Bandit, theta: jax.Array, value
 
 
 def look(bandit: arms.Bandit, theta: jax.Array) -> dict[str, jax.Array]:
-    """What is exactly so at θ: as the estimators have it, and, under "oracle …", as dynamic programs do."""
+    """Return exact facts at θ, by the estimators and, under "oracle …", by dynamic programs."""
     ours = {name: value(bandit, theta) for name, value in BASELINES.items()}
     best, best_natural = (
         exact.optimal_constant_baseline(APPLY, theta, bandit.mdp, norm=norm) for norm in ("vanilla", "natural")
@@ -109,7 +110,7 @@ def look(bandit: arms.Bandit, theta: jax.Array) -> dict[str, jax.Array]:
 
 
 def facts(bandit: arms.Bandit, recorder: runner.Recorder) -> tuple[dict[str, papers.Measured], dict]:
-    """(a) What is exactly so at θ₀, at uniform π, and of the parabola; and `look` at all `THETAS`."""
+    """(a) Return the exact facts at θ₀, at uniform π and about the parabola, and `look` at all `THETAS`."""
     found = jax.jit(lambda thetas: jax.lax.map(lambda theta: look(bandit, theta), thetas))(jnp.asarray(THETAS))
     start, uniform, _ = (jax.tree.map(lambda x, i=i: np.asarray(x)[i], found) for i in range(len(THETAS)))
     measured = {f"pi {arm}": papers.Measured(float(p)) for arm, p in enumerate(start["policy"])}
@@ -131,7 +132,7 @@ def facts(bandit: arms.Bandit, recorder: runner.Recorder) -> tuple[dict[str, pap
 
 
 def update(bandit: arms.Bandit, theta: jax.Array, uniform: jax.Array, kind: jax.Array, epsilon: jax.Array) -> jax.Array:
-    """θ + α F⁺ ∇̂ρ from one episode, with the baseline of number `kind` in `BASELINES`, shifted by ε."""
+    """Return θ + α F⁺ ∇̂ρ from one episode; the baseline is number `kind` of `BASELINES`, plus ε."""
     logits = arms.clipped(theta)
     b = jax.lax.switch(kind, [functools.partial(value, bandit) for value in BASELINES.values()], logits)
     estimator = arms.natural_reinforce(baselines.shifted(baselines.constant(b), epsilon))
@@ -139,7 +140,7 @@ def update(bandit: arms.Bandit, theta: jax.Array, uniform: jax.Array, kind: jax.
 
 
 def make_runs(bandit: arms.Bandit, config: Config):
-    """`(key, which b [], ε []) → (π at the end [S, A], kept)`, one program for every baseline."""
+    """Return `(key, which b [], ε []) → (π at the end [S, A], kept)`, one program for every baseline."""
 
     def played(thetas: jax.Array) -> jax.Array:
         return jax.nn.softmax(arms.clipped(thetas))[:, 0]
@@ -160,7 +161,7 @@ def make_runs(bandit: arms.Bandit, config: Config):
 
 
 def outcomes(policies: np.ndarray) -> dict[str, papers.Measured]:
-    """Of the policies at the end, `[S, A]`: the four numbers of the table."""
+    """Return the four numbers of the table for the policies at the end, `[S, A]`."""
     values = policies @ np.asarray(arms.REWARDS)
     hits = (values > SOLVED, policies[:, 1] > SOLVED, policies[:, 2] > SOLVED)
     shares = (papers.Measured.share(hit, percent=True) for hit in hits)
@@ -168,7 +169,7 @@ def outcomes(policies: np.ndarray) -> dict[str, papers.Measured]:
 
 
 def learn(config: Config, bandit: arms.Bandit, recorder: runner.Recorder) -> tuple[dict, dict]:
-    """(b) All baselines: what `papers.check` takes, and what is drawn."""
+    """(b) Learn with all baselines; return the numbers for `papers.check`, and what the figure draws."""
     run, kinds = make_runs(bandit, config), list(BASELINES)
     measured, pictures, curves = {}, {}, {}
     with recorder.progress(len(VARIANTS), "natural REINFORCE on three arms", "baselines") as progress:
@@ -191,7 +192,7 @@ def learn(config: Config, bandit: arms.Bandit, recorder: runner.Recorder) -> tup
 
 
 def orderings(measured: dict[str, papers.Measured]) -> dict[str, papers.Measured]:
-    """The claims: how much more often b* + ½ converges than b* − ½; b* sometimes does not, and b* + ½ more rarely."""
+    """Return how much more often b* + ½ converges than b* − ½, and how often b* and b* + ½ do not."""
     found = {}
     for weights in ("as released", "corrected"):
         low, high = (measured[f"b* {sign} 0.5, {weights}: solved"] for sign in "−+")
@@ -212,16 +213,16 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     measured |= learned
     measured |= orderings(measured)
     papers.check(recorder, PAPER, measured)
-    error = "their standard error is √(p (1 − p) / S) with p = (k + 1) / (S + 2)"
-    recorder.note(f"Fractions are of S = {config.runs} runs; {error}.")
+    error = "the standard error of k runs among them is √(p (1 − p) / S) with p = (k + 1) / (S + 2)"
+    recorder.note(f"Percentages are of S = {config.runs} runs; {error}.")
     return {"config": config, "facts": found, "measured": measured, "pictures": pictures}
 
 
-CORNERS = np.array([[1.0, 0.0], [0.5, 3**0.5 / 2], [0.0, 0.0]])  # of the arms worth 1, 0.7 and 0, as the paper has them
+CORNERS = np.array([[1.0, 0.0], [0.5, 3**0.5 / 2], [0.0, 0.0]])  # of the arms worth 1, 0.7 and 0, as in the paper
 
 
 def draw_simplex(axes, picture: dict, title: str) -> None:
-    """The triangle, and each drawn run's way through it from the common start."""
+    """Draw the triangle, and the path of each drawn run through it from the common start."""
     from experiments.harness import plots
 
     outline = CORNERS[[0, 1, 2, 0]]
@@ -243,13 +244,13 @@ def bare(axes) -> None:
 
 
 def draw_key(axes) -> None:
-    """What the corners and the colours mean."""
+    """Draw what the corners and the colours mean."""
     from experiments.harness import plots
 
     axes.plot(*CORNERS[[0, 1, 2, 0]].T, color=plots.GREY, linewidth=1)
     for corner, text, place in zip(CORNERS, ("1", "0.7", "0"), ((0, -11), (0, 4), (0, -11)), strict=True):
         axes.annotate(f"only arm {text}", corner, place, textcoords="offset points", ha="center", fontsize=8)
-    texts = ("start", f"end, ρ > {SOLVED}", f"end, ρ ≤ {SOLVED}")
+    texts = ("start", f"ρ > {SOLVED}", f"ρ ≤ {SOLVED}")
     for height, text, colour in zip((0.45, 0.29, 0.13), texts, (plots.INK, *plots.PALETTE[:2]), strict=True):
         axes.plot(0.3, height, "o" if text == "start" else "D", color=colour, markersize=6)
         axes.text(0.38, height, text, va="center", fontsize=8, color=plots.INK)
@@ -263,22 +264,23 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     share = lambda name: f"{pictures[name]['solved']:.0f} %"
     low, high = results["facts"]["natural variances"][0, 2:]
     title = (
-        f"Equally noisy baselines: b* + ½ finds the best arm in {share('b* + 0.5, corrected')} of the runs, "
-        f"b* − ½ in {share('b* − 0.5, corrected')} (“corrected”)"
+        f"Of two equally noisy baselines, b* + ½ finds the best arm in {share('b* + 0.5, corrected')} of the runs and "
+        f"b* − ½ in {share('b* − 0.5, corrected')} (lower row)"
     )
     caption = (
-        f"Ways of the policy through the simplex in {UPDATES} natural-gradient steps of {STEP}, one episode each; the "
-        f"first {config.drawn} runs. Percentages: runs that end at ρ > {SOLVED}, of all {config.runs}; standard errors "
-        f"are at most {50 / config.runs**0.5:.1f} points. The arms pay 1, 0.7 and 0; V and 0 are the same for both b*. "
-        f"“As released”, b* ± ½ are not equally noisy: at the start tr Var differs {low / high:.0f}-fold."
+        f"Each triangle shows the paths of the policy in the first {config.drawn} runs, and their ends as diamonds: "
+        f"{UPDATES} natural-gradient steps of {STEP}, one episode each. A percentage counts the runs that end at ρ > "
+        f"{SOLVED}, of all {config.runs}; its standard error is at most {50 / config.runs**0.5:.1f} points. The arms "
+        "pay 1, 0.7 and 0. V and 0 do not depend on b*. “As released”, b* ± ½ are not equally noisy: at the start tr "
+        f"Var of one is {low / high:.0f} times that of the other."
     )
     figure, grid = plots.figure(title, caption, rows=2, columns=5, width=13, height=5.6)
     for row, weights in enumerate(("as released", "corrected")):
         for column, sign in enumerate(("b* − 0.5", "b*", "b* + 0.5")):
             name = f"{sign}, {weights}"
-            draw_simplex(grid[row, column], pictures[name], f"{name}: {pictures[name]['solved']:.1f} %")
+            draw_simplex(grid[row, column], pictures[name], f"{name}: {pictures[name]['solved']:.1f}\u00a0%")
     for column, name in ((3, "V"), (4, "0")):
-        draw_simplex(grid[0, column], pictures[name], f"b = {name}: {pictures[name]['solved']:.1f} %")
+        draw_simplex(grid[0, column], pictures[name], f"b = {name}: {pictures[name]['solved']:.1f}\u00a0%")
     draw_key(grid[1, 3])
     grid[1, 4].set_axis_off()
     recorder.figure(figure, "simplex")

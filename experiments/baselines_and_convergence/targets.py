@@ -16,10 +16,10 @@ OUTCOMES = {
 
 
 class Variant(NamedTuple):
-    """b(θ) + ε, and what the reference found: the four outcomes as printed, and the spread of the first.
+    """A baseline b(θ) + ε, and what the reference found: the four outcomes as printed, and the spread of the first.
 
-    `deviation` is the standard deviation over runs of the final ρ(θ), measured here, because the reference does not
-    print it; its mean has that by √4000 as its standard error.
+    `deviation` is the standard deviation over runs of the final ρ(θ). It was measured here, because the reference does
+    not print it. The reference's mean over 4000 runs has the standard error deviation / √4000.
     """
 
     kind: str
@@ -42,7 +42,7 @@ HEADLINES = ("b* − 0.5, as released", "b* + 0.5, as released", "b* − 0.5, co
 
 
 def _reference() -> tuple[papers.Target, ...]:
-    """The table of outcomes."""
+    """Return the targets of the table of outcomes."""
     found = []
     for name, variant in VARIANTS.items():
         for (key, quantity), printed in zip(OUTCOMES.items(), variant.printed, strict=True):
@@ -78,8 +78,8 @@ _EXACT = (
     ),
     _digits("V0", "(a) V at θ₀", ".0888"),
     _digits("V", "(a) V at θ₀", ".08885"),
-    _digits("b* vanilla", "(a) b* at θ₀, of the gradient", ".63166"),
-    _digits("b* natural", "(a) b* at θ₀, of the natural gradient", ".97949"),
+    _digits("b* vanilla", "(a) b* at θ₀, for the plain gradient", ".63166"),
+    _digits("b* natural", "(a) b* at θ₀, for the natural gradient", ".97949"),
     *(
         _digits(key, "(a) tr Var of the gradient at θ₀", printed, variant=key.removeprefix("tr Var "))
         for key, printed in zip(AT_START, (".08875", ".06587", ".00127", ".05608", ".05608"), strict=True)
@@ -102,11 +102,11 @@ _CLAIMS = tuple(
         ),
         papers.Target(
             f"trapped, {weights}",
-            "(b) b* ends at the arm worth 0.7 with positive probability (%)",
+            "(b) runs with b* that end at the arm worth 0.7 (%)",
             papers.Above(),
             provenance="mem",
             variant=weights,
-            why="It happens in 2 to 5 % of the runs, which takes about a thousand of them to be sure of.",
+            why="It happens in 2 to 5 % of the runs; about a thousand runs are needed to see it with certainty.",
         ),
         papers.Target(
             f"rarer, {weights}",
@@ -114,23 +114,25 @@ _CLAIMS = tuple(
             papers.Above(),
             provenance="mem",
             variant=weights,
-            why="It is 2 to 5 points, which takes about a thousand runs to be sure of.",
+            why="The difference is 2 to 5 points; about a thousand runs are needed to see it with certainty.",
         ),
     )
 )
 
 PAPER = papers.Paper(
     citation="Chung, Thomas, Machado & Le Roux 2021, the three-armed bandit",
-    claim="Whether a policy gradient converges depends on the baseline, even at equal variance.",
+    claim="Whether a policy gradient converges depends on the baseline, even between baselines of equal variance.",
     targets=(*_EXACT, *_reference(), *_CLAIMS),
     pitfalls=(
-        "The released bandit script has the weights of its optimal baseline the wrong way round: with natural steps it "
-        "takes those that minimise the plain gradient's variance. Its b* + ½ and b* − ½ are then not equally noisy: at "
-        "θ₀ their tr Var differ by a factor of 25. With the right weights they are equal.",
-        "From memory the theory says that a noisier baseline converges almost surely. No finite run decides that, and "
-        "b* + ½ is not that baseline: with the right weights 66 of 2000 runs of seed 7 were nearly certain of the arm "
-        "worth 0.7 after 10 000 updates, as after 5000 (5 after 1000); with b* 136, with the released b* + ½ one. At "
-        "that corner b* is nearly the reward of the rarest arm, and where that is 0, b* + ½ < 0.7 pushes 0.7 up.",
-        "A panel of 25 runs has a standard error of up to 10 points: it is a picture, not a measurement.",
+        "The released bandit script exchanges the weights of its optimal baseline: with natural steps it takes the "
+        "weights that minimise the variance of the plain gradient. Its b* + ½ and b* − ½ are then not equally noisy: "
+        "at θ₀ their tr Var differ by a factor of 25. With the right weights they are equal.",
+        "As we remember the theory, a noisier baseline converges almost surely. No finite run decides that, and b* + "
+        "½ is not that baseline. With the right weights 66 of 2000 runs of seed 7 were nearly certain of the arm "
+        "worth 0.7 after 10 000 updates, as after 5000 (5 after 1000); with b* it was 136 runs, with the released b* "
+        "+ ½ one run. Near certainty of that arm, b* is nearly the reward of the rarest arm. Where that reward is 0, "
+        "b* + ½ is below 0.7 and pushes the arm worth 0.7 up.",
+        "A share of 25 runs has a standard error of up to 10 points: a panel of 25 runs is a picture, not a "
+        "measurement.",
     ),
 )

@@ -1,24 +1,26 @@
-"""Compounding error: why a small error of a copy costs T², when asking the expert mends it, and when nothing does.
+"""Compounding error: why a copy's small error costs T², when asking the expert mends it, and when nothing does.
 
-Claim    A copy that errs with probability ε on the expert's states may lose ε T² / 2, because its errors lead where the
-         expert never was. DAgger, which asks the expert where the learner goes, loses at most u ε T, u being the cost
-         of one error: linear in T only where the expert can recover.
+Claim    A copy that errs with probability ε on the expert's states may lose ε T² / 2, because its errors lead to states
+         where the expert never was. DAgger asks the expert in the states that the learner visits, and loses at most u ε
+         T, where u is the cost of one error. This is linear in T only if the expert can recover from the error.
 Source   Ross & Bagnell 2010 (T² ε); Ross, Gordon & Bagnell 2011 (DAgger, u T ε); Rajaraman et al. 2020 (S H² / N);
          Laskey et al. 2017 (DART).
 Command  python -m experiments.compounding_error
-Shows    (a) a chain on which one error lasts, or can be mended: exact regret against the horizon; (b) the reset cliff:
-         exact regret of copies of N episodes, over many data sets, against horizon and N, and of DAgger, DART and a
-         copy that shares one table over time (Foster et al. 2024); (c) a maze with slip: exact regret of cloning,
-         DAgger and DART against the number of episodes, and the errors on and off the expert's way; (d) the same
-         against the noise of the expert. Nothing is estimated but the mean over data sets: every regret is a dynamic
-         program, with a true zero.
-Expect   (a) slopes 2 and, for DAgger where errors can be mended, 1; (b) slopes near 2 in H and −1 in N, no help from
-         DAgger, which has no way back either and stays near 2, by far the most regret for DART, whose injected noise
-         throws the expert itself over the cliff, and nothing left with one table for all times; (c) all errors off
-         the expert's way, cloning and DAgger alike, because the floor's slips lead the expert there too, and DART
-         ahead, whose injected noise does so more often; (d) for the same reason cloning and DART copy a noisy expert
-         better, its likeliest answer being right; DAgger does not. A minute on two CPU cores.
-Departs  Tables in place of networks: the copy of a state is the frequency of the expert's actions there.
+Shows    (a) A chain on which one error lasts or can be mended: exact regret against the horizon. (b) The reset cliff:
+         exact regret of copies of N episodes, over many data sets, against the horizon and N; the copies are cloning,
+         DAgger, DART and cloning with one table shared over time (Foster et al. 2024). (c) A maze with slip: exact
+         regret of cloning, DAgger and DART against the number of episodes, and the errors on and off the expert's way.
+         (d) The same against the noise of the expert. Every regret comes from a dynamic program, whose zero is exact;
+         only means over data sets are estimated.
+Expect   (a) The slope in ln T is 2, and 1 for DAgger where errors can be mended. (b) The slopes are near 2 in H and
+         near −1 in N. DAgger does not help, because its learner cannot get back either. DART has by far the most
+         regret, because its injected noise throws the expert itself over the cliff. One table for all times leaves no
+         regret. (c) All errors are off the expert's way. Cloning and DAgger are alike, because the slips of the floor
+         lead the expert off its way too; DART is better, because its injected noise does so more often. (d) For the
+         same reason cloning and DART copy a noisy expert better, since its likeliest answer is right; DAgger does not.
+         One minute on two CPU cores.
+Departs  Tables stand in place of networks: the copy takes, in each state, the frequencies of the expert's actions
+         there.
 """
 
 import dataclasses
@@ -48,26 +50,26 @@ PARTS = ("chain", "cliff", "maze")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """The options of this experiment. The results page shows the default sizes."""
 
     parts: tuple[str, ...] = PARTS
-    """Which of chain, cliff and maze are run."""
+    """Which parts are run: chain is (a), cliff is (b), maze is (c) and (d)."""
     copies: tuple[str, ...] = ON_CLIFF
-    """Who copies on the cliff; those of them that can also copy in the maze."""
+    """Which algorithms copy the expert on the cliff; cloning, DAgger and DART also copy in the maze."""
     error: float = ERROR
     """The probability ε in (a) that the copy errs in a state that it has seen."""
     lengths: tuple[int, ...] = (10, 20, 50, 100, 200)
-    """The horizons of (a)."""
+    """The horizons T of (a), in steps."""
     data_sets: int = 200
-    """How many data sets (b) has; (c) and (d) have a quarter of them. One program runs all of them."""
+    """How many data sets (b) has; (c) and (d) have a quarter of them."""
     sizes: tuple[int, ...] = (50, 100, 200, 400)
-    """The numbers of demonstrations of (b); the curves against the horizon use the second."""
+    """The numbers N of demonstrations in (b). The curves against the horizon use the second one."""
     horizons: tuple[int, ...] = (8, 16, 32, 64)
-    """The horizons of (b)."""
+    """The horizons H of (b), in steps."""
     episodes: tuple[int, ...] = (2, 4, 8, 16, 32)
-    """The numbers of episodes of (c)."""
+    """The numbers of episodes in (c) that the expert labels."""
     slip: float = 0.1
-    """The probability that the maze's floor chooses the move."""
+    """The probability that the floor of the maze chooses the move."""
     noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4)
     """The probabilities in (d) that the expert acts and answers at random."""
     injected: float = INJECTED
@@ -140,7 +142,7 @@ def chain(config: Config, recorder: runner.Recorder) -> dict[str, np.ndarray]:
                 )
             if not (linear and config.error == ERROR):
                 recorder.row(
-                    quantity="(a) slope of ln regret in ln T, the first two",
+                    quantity="(a) slope of ln regret in ln T, between the first two horizons",
                     variant=f"{name}, {kind}",
                     ours=slope(config.lengths[:2], values[:2]),
                 )
@@ -156,10 +158,12 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
             with recorder.timed(names[part]):
                 found[part] = functions[part](config, recorder)
         papers.check(recorder, PAPER, measured(config, found), left_out=left_out(config.parts))
-    recorder.note("Every regret is exact; ± is the standard error over data sets. (b) has exact means over these, too.")
+    recorder.note(
+        "Every regret is exact; ± is the standard error over data sets. For cloning in (b) the exact mean is given."
+    )
     if "maze" in found:
-        recorder.note("(c), (d): a copy takes its likeliest answer, and acts at random where it has none.")
-        recorder.note("(d): a noisy expert shows more of the maze, and the likeliest of its answers is still right.")
+        recorder.note("In (c) and (d) a copy takes its likeliest action, and acts at random where it has seen none.")
+        recorder.note("In (d) a noisy expert shows more of the maze, and its likeliest answer is still right.")
     return {"config": config, **found}
 
 
@@ -180,18 +184,22 @@ def plot_chain(config: Config, chain: dict, recorder: runner.Recorder) -> None:
     loses, mended = (runner.format_number(float(chain[name][-1]), digits=3) for name in last)
     title = (
         f"At T = {config.lengths[-1]} a copy loses {loses}; asking the expert saves "
-        f"all but {mended} where errors can be mended, and nothing where they last"
+        f"all but {mended} where errors can be mended, and saves nothing where they last"
     )
     figure, (left, right) = plots.figure(
-        title, f"Exact regret, ε = {config.error}. Grey: ε T² / 2 and ε T.", columns=2, width=13, height=4.8
+        title, f"All regrets are exact, ε = {config.error}. Dashed: ε T² / 2 and ε T.", columns=2, width=13, height=4.8
     )
     colour_of = plots.colours(maze.ALGORITHMS)
     horizons = np.array(config.lengths)
     for axes, kind in ((left, "an error lasts"), (right, "errors can be mended")):
         axes.set(xscale="log", yscale="log", xlabel="T, steps of an episode", ylabel="regret (cost)")
         axes.set_title(kind, loc="left", fontsize=10)
-        for reference in (config.error * horizons**2 / 2, config.error * horizons):
-            axes.plot(horizons, reference, "--", color=plots.GREY, linewidth=1)
+        middle = (len(horizons) - 1) // 2
+        known_costs = {"ε T² / 2": config.error * horizons**2 / 2, "ε T": config.error * horizons}
+        for (name, known), place in zip(known_costs.items(), ((8, -14), (2, 6)), strict=True):
+            axes.plot(horizons, known, "--", color=plots.GREY, linewidth=1)
+            style = plots.SMALL_TEXT | {"color": plots.GREY}
+            axes.annotate(name, (horizons[middle], known[middle]), place, **style)
         curves = {name: chain[f"{name}, {kind}"][None] for name in ("cloning", "DAgger")}
         plots.learning_curves(axes, horizons, curves, colour_of=colour_of)
         axes.set_xticks(config.lengths, list(map(str, config.lengths)))

@@ -19,7 +19,7 @@ ROUNDS = 4
 
 
 def regrets(config: Any, name: str, setting: Setting, key: jax.Array) -> np.ndarray:
-    """Exact regrets `[D]` of the copies that `name` learns, one program for all data sets."""
+    """Return exact regrets `[D]` of the copies that algorithm `name` learns, one program for all data sets."""
     size, horizon = setting
     mdp = exact.reset_cliff(size, horizon)
     expert = exact.first_action(mdp)
@@ -34,11 +34,11 @@ def regrets(config: Any, name: str, setting: Setting, key: jax.Array) -> np.ndar
 
     of_data = jax.jit(jax.vmap(lambda key: exact.regret(mdp, expert, copy(key))))
     found = np.asarray(of_data(jax.random.split(key, config.data_sets)))
-    return np.where(np.abs(found) < 1e-12 * horizon, 0.0, found)  # what is left of rounding
+    return np.where(np.abs(found) < 1e-12 * horizon, 0.0, found)  # removes rounding errors
 
 
 def measure(config: Any, recorder: runner.Recorder) -> dict:
-    """(b) "H" and "N" → (axis, name → regrets `[D, N]`, exact mean of cloning `[N]`); "fixed": (N, H)."""
+    """(b) Return "H" and "N" → (axis, name → regrets `[D, N]`, exact mean of cloning `[N]`); "fixed" → (N, H)."""
     middle, fixed = config.sizes[1], config.horizons[len(config.horizons) // 2]
     settings = {"H": [(middle, horizon) for horizon in config.horizons], "N": [(size, fixed) for size in config.sizes]}
     found: dict[tuple[str, Setting], np.ndarray] = {}
@@ -58,7 +58,7 @@ def measure(config: Any, recorder: runner.Recorder) -> dict:
     known = {name: np.array([float(exact.reset_cliff_regret(*each)) for each in settings[name]]) for name in settings}
     axes = {"H": config.horizons, "N": config.sizes}
     for name, x in axes.items():
-        if (x[0], x[-1]) != RANGES[name]:  # that slope is a target's
+        if (x[0], x[-1]) != RANGES[name]:  # a target has the other slope
             quantity = f"(b) slope of ln regret in ln {name}, from {name} = {x[0]} to {x[-1]}"
             ours = range_slope(x, curves[name]["cloning"].mean(axis=0))
             recorder.row(quantity=quantity, variant="cloning", ours=ours, exact=range_slope(x, known[name]))
@@ -66,7 +66,7 @@ def measure(config: Any, recorder: runner.Recorder) -> dict:
 
 
 def _record(name: str, setting: Setting, values: np.ndarray, recorder: runner.Recorder) -> None:
-    """A row of what no target shows."""
+    """Record a regret that no target shows."""
     if name == "cloning" and setting in CLIFF:
         return
     mean, stderr = map(float, diagnostics.mean_and_stderr(values))
@@ -95,9 +95,11 @@ def plot(config: Any, cliff: dict, recorder: runner.Recorder) -> None:
         ahead = cliff["H"][1]["DAgger"][:, -1].mean() < cliff["H"][1]["cloning"][:, -1].mean()
         title += "; asking the expert helps" if ahead else "; asking the expert does not help"
     lossy = {name: values for name, values in cliff["H"][1].items() if values.mean() > 0}
-    caption = f"{config.data_sets} data sets, {plots.bands(config.data_sets)}. Dashed: cloning, exact, over data too."
+    caption = (
+        f"Means over {config.data_sets} data sets, {plots.bands(config.data_sets)}. Dashed: the exact mean of cloning."
+    )
     if ONE_TABLE in cliff["H"][1] and ONE_TABLE not in lossy:
-        caption += " With one table for all times no copy lost anything; that line is not drawn."
+        caption += " With one table for all times no copy has any regret, so its line is not drawn."
     figure, both = plots.figure(title, caption, columns=2, width=13, height=4.6)
     middle, fixed = cliff["fixed"]
     labels = {"H": f"H, steps (N = {middle})", "N": f"N, demonstrations (H = {fixed})"}

@@ -1,4 +1,4 @@
-"""The maze part of `compounding_error`: cloning, DAgger and DART on a floor that slips; every regret exact."""
+"""The maze of `compounding_error`: cloning, DAgger and DART on a floor that slips; every regret is exact."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,12 +20,12 @@ STEPS_OFF = "share of the copy's steps off the expert's way"
 
 
 def random_at_times(policy: jax.Array, probability: ArrayLike) -> jax.Array:
-    """(1 − p) π(a|s) + p / A, `[S, A]`: with probability p an action at random, the right one among them."""
+    """Return (1 − p) π(a|s) + p / A, `[S, A]`: with probability p the action is drawn from all A actions."""
     return (1.0 - probability) * policy + probability / policy.shape[-1]
 
 
 def labellers(config: Any, mdp: TabularMDP) -> dict[str, Callable]:
-    """name → `(key, expert, n) → π [S, A]`: the copy after n episodes of an expert that acts and answers as told."""
+    """Return name → `(key, expert, n) → π [S, A]`, the copy of `expert` after n episodes."""
     first = config.episodes[0]
 
     def cloning(key, expert, n):
@@ -38,7 +38,7 @@ def labellers(config: Any, mdp: TabularMDP) -> dict[str, Callable]:
     def dagger(key, expert, n):
         def one_round(counts, row):
             key, is_first = row
-            # The copy acts as it is judged: by its likeliest answer.
+            # The copy acts by its likeliest action, as it does when it is judged.
             acting = jnp.where(is_first, expert, best(exact.cloned_probabilities(counts, pooled=True)))
             return counts + exact.label_counts(key, mdp, acting, expert, first), None
 
@@ -51,18 +51,18 @@ def labellers(config: Any, mdp: TabularMDP) -> dict[str, Callable]:
 
 
 def best(policy: jax.Array) -> jax.Array:
-    """The likeliest action of each state: a copy that is sure of itself, uniform where nothing was seen."""
+    """Return the policy of the likeliest action of each state; it is uniform where nothing was seen."""
     top = policy == jnp.max(policy, axis=-1, keepdims=True)
     return top / jnp.sum(top, axis=-1, keepdims=True)
 
 
 def measure(config: Any, recorder: runner.Recorder) -> dict:
-    """(c) and (d): exact regret on a maze with slip, against the number of episodes and the noise of the labels."""
+    """(c), (d) Return exact regrets in a maze with slip, by number of episodes and by noise of the expert."""
     mdp = maze_mdp(slip=config.slip)
     expert = exact.optimal_probabilities(mdp)
     number = max(2, config.data_sets // 4)
     keys = jax.random.split(jax.random.key(config.seed + 1), number)
-    # With slip the expert comes everywhere at times; its states are those on its way when nothing slips.
+    # With slip the expert visits every state at times; its way is where it goes when nothing slips.
     way = exact.expert_support(maze_mdp(slip=0.0), expert)
     methods = {name: method for name, method in labellers(config, mdp).items() if name in config.copies}
 
@@ -102,7 +102,7 @@ def measure(config: Any, recorder: runner.Recorder) -> dict:
 
 
 def shares(found: exact.ImitationErrors) -> dict[str, np.ndarray]:
-    """Where the copies err and where they go, `[data sets]` each."""
+    """Return where the copies err and where they go, `[data sets]` each."""
     return {
         ON_THE_WAY: found.known_fraction * found.known_error,
         OFF_THE_WAY: (1.0 - found.known_fraction) * found.unknown_error,
@@ -119,7 +119,7 @@ def _record(config, against_size, against_noise, errors, recorder: runner.Record
                 recorder.row(quantity=quantity, variant=name, ours=float(mean), stderr=float(stderr))
         for i, noise in enumerate(config.noise):
             mean, stderr = diagnostics.mean_and_stderr(against_noise[name][:, i])
-            quantity = f"(d) regret in the maze, {noise:g} of the expert random"
+            quantity = f"(d) regret in the maze, the expert random with probability {noise:g}"
             recorder.row(quantity=quantity, variant=name, ours=float(mean), stderr=float(stderr))
 
 
@@ -130,14 +130,14 @@ def plot(config: Any, maze: dict, recorder: runner.Recorder) -> None:
     last = {name: values[:, -1].mean() for name, values in maze["size"].items()}
     on_the_way = max(shares(each)[ON_THE_WAY].max() for found in maze["errors"].values() for each in found)
     title = (
-        f"A maze with slip, {config.episodes[-1]} episodes: "
+        f"In a maze with slip, after {config.episodes[-1]} episodes, "
         + ", ".join(f"{name} loses {runner.format_number(value, digits=3)} steps" for name, value in last.items())
         + ("; every error is off the expert's way" if on_the_way < 1e-12 else "")
     )
     data_sets = len(maze["size"]["cloning"])
     caption = (
-        f"Exact, mean over {data_sets} data sets, {plots.bands(data_sets, 'data sets')}. The expert's way: "
-        f"where it goes when nothing slips. Noise: with {config.episodes[-1]} episodes."
+        f"All regrets are exact; means over {data_sets} data sets, {plots.bands(data_sets, 'data sets')}. The expert's "
+        f"way is where it goes when nothing slips. Lower right: with {config.episodes[-1]} episodes."
     )
     figure, axes = plots.figure(title, caption, rows=2, columns=2, width=13, height=8)
     panels = {"regret (steps)": maze["size"]}
@@ -145,11 +145,15 @@ def plot(config: Any, maze: dict, recorder: runner.Recorder) -> None:
         columns = lambda found, label=label: np.stack([shares(each)[label] for each in found], axis=1)
         panels[label] = {name: columns(found) for name, found in maze["errors"].items()}
     for ax, (label, curves) in zip(axes.flat, panels.items()):
-        ax.set(xscale="log", xlabel="episodes labelled by the expert", ylabel=label)
-        plots.learning_curves(ax, np.array(config.episodes), curves, colour_of=colour_of)
+        ax.set(xscale="log", xlabel="episodes labelled by the expert")
+        ax.set_ylabel(label.replace(" of the copy, off", " of the copy,\noff").replace("steps off", "steps\noff"))
+        ends = plots.learning_curves(ax, np.array(config.episodes), curves, colour_of=colour_of, named=False)
         ax.set_ylim(bottom=0)
+        plots.label_ends(ax, ends)
         ax.set_xticks(config.episodes, list(map(str, config.episodes)))
         ax.minorticks_off()
     axes[1, 1].set(xlabel="probability that the expert acts and answers at random", ylabel="regret (steps)")
     plots.learning_curves(axes[1, 1], np.array(config.noise), maze["noise"], colour_of=colour_of)
+    for name, values in maze["noise"].items():  # a line through one noise alone would not be seen
+        axes[1, 1].plot(config.noise, values.mean(axis=0), "o", color=colour_of[name], label=f"_{name}, mean")
     recorder.figure(figure, "maze")

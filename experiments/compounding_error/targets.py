@@ -1,4 +1,4 @@
-"""Targets of `compounding_error` from the papers on imitation, and how our numbers are read off its curves."""
+"""Targets of `compounding_error` from papers on imitation, and how our numbers follow from its curves."""
 
 import itertools
 from collections.abc import Collection
@@ -14,9 +14,9 @@ ONE_TABLE = "cloning, one table for all times"
 ON_CLIFF = (*ALGORITHMS, ONE_TABLE)
 
 ERROR, INJECTED = 0.005, 0.2
-# Computed in NumPy: the chain at ε = ERROR, and the cliff over 200 data sets ± the standard error where it was kept.
+# Computed in NumPy: the chain at ε = ERROR, and the cliff over 200 data sets with its standard error, where recorded.
 CHAIN = {10: ".271", 20: "1.018", 50: "5.884", 100: "21.55", 200: "74.02"}
-# From the first to the last setting: what the slopes of the cliff are of.
+# The first and the last setting, between which the slopes of the cliff are taken.
 RANGES = {"H": (8, 64), "N": (50, 400)}
 MENDED = {10: ".05", 20: ".1", 50: ".25", 100: ".5", 200: "1"}
 CLIFF = {
@@ -28,10 +28,10 @@ CLIFF = {
     (200, 32): ("2.70", None),
     (400, 32): ("1.39", None),
 }
-ROUNDING = "Σ (1 − (1 − ε)^t) = 1.01749, which rounds to 1.017; the reference has 1.018."
+ROUNDING = "The exact value is Σ (1 − (1 − ε)^t) = 1.01749, which rounds to 1.017; the reference has 1.018."
 PAPER = papers.Paper(
     citation="Ross & Bagnell 2010; Ross, Gordon & Bagnell 2011 (DAgger); Rajaraman et al. 2020; Foster et al. 2024",
-    claim="A copy's errors cost T² ε; asking the expert costs u T ε, which helps only where an error can be mended.",
+    claim="The errors of a copy cost T² ε; asking the expert costs u T ε and helps only where an error can be mended.",
     targets=(
         *(
             papers.Target(
@@ -59,14 +59,14 @@ PAPER = papers.Paper(
         ),
         papers.Target(
             "bound",
-            "(a) T² ε − regret ≥ 0, the least over T",
+            "(a) the least of T² ε − regret over T, at least 0",
             papers.Above(-1e-12),  # equal at T = 1
             provenance="card",
             variant="cloning, an error lasts",
         ),
         papers.Target(
             "chain slope",
-            "(a) slope in ln T of the closed form's ln, ε → 0, T → ∞",
+            "(a) slope of ln regret in ln T, closed form, ε → 0, T → ∞",
             papers.Near(0.01),
             published="2",
             provenance="card",
@@ -111,7 +111,7 @@ PAPER = papers.Paper(
         ),
         papers.Target(
             key="limit H",
-            quantity="(b) slope in ln H of the closed form's ln, N ≫ H → ∞",
+            quantity="(b) slope of ln regret in ln H, closed form, N ≫ H → ∞",
             rule=papers.Near(0.01),
             published="2",
             provenance="text",
@@ -119,7 +119,7 @@ PAPER = papers.Paper(
         ),
         papers.Target(
             key="limit N",
-            quantity="(b) slope in ln N of the closed form's ln, N → ∞",
+            quantity="(b) slope of ln regret in ln N, closed form, N → ∞",
             rule=papers.Near(0.01),
             published="−1",
             provenance="text",
@@ -135,7 +135,7 @@ PAPER = papers.Paper(
         *(
             papers.Target(
                 key=key,
-                quantity="(b) regret on the cliff less cloning's, longest H",
+                quantity="(b) regret on the cliff minus that of cloning, longest H",
                 rule=papers.Above(),
                 provenance=provenance,
                 variant=name,
@@ -144,38 +144,39 @@ PAPER = papers.Paper(
         ),
         papers.Target(
             key="one table",
-            quantity="(b) share of data sets that cost anything, longest H",
+            quantity="(b) share of data sets whose copy has any regret, longest H",
             rule=papers.Within(3),
             variant=ONE_TABLE,
         ),
     ),
     pitfalls=(
-        "“DAgger removes the T²” needs u, the cost of one error, to be small: on the cliff u = T, and the lower bound "
-        "S H² / N holds for learners that may ask the expert too.",
-        "The T² belongs to tables that share nothing over time: with one table for all times a copy loses nothing on "
-        "the cliff once each good state was seen at any time. For N = 100, H = 8 one data set in 700 lacks one.",
+        "“DAgger removes the T²” holds only if u, the cost of one error, is small. On the cliff u = T, and the lower "
+        "bound S H² / N holds for learners that may ask the expert, too.",
+        "The T² belongs to tables that share nothing over time. With one table for all times a copy has no regret on "
+        "the cliff once it has seen each good state at any time. For N = 100 and H = 8 one data set in 700 lacks a "
+        "good state.",
     ),
 )
 
 
 def left_out(parts: Collection[str]) -> list[str]:
-    """Keys of the targets of those parts that were not asked for; a target's quantity begins with its part's letter."""
+    """Return the keys of the targets of parts that are not run; a quantity begins with the letter of its part."""
     letters = {"(a)": "chain", "(b)": "cliff"}
     return [target.key for target in PAPER.targets if letters[target.quantity.partition(" ")[0]] not in parts]
 
 
 def slope(x, y) -> float:
-    """Of ln y against ln x, between the last two points."""
+    """Return the slope of ln y against ln x between the last two points."""
     return float(np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2]))
 
 
 def range_slope(x, y) -> float:
-    """Of ln y against ln x, from the first point to the last."""
+    """Return the slope of ln y against ln x from the first point to the last."""
     return slope((x[0], x[-1]), (y[0], y[-1]))
 
 
 def missing(size: int, horizon: int) -> float:
-    """The probability that N demonstrations of H steps lack a good state of the cliff, by inclusion and exclusion."""
+    """Return P(N demonstrations of H steps lack a good state of the cliff), by inclusion and exclusion."""
     rho = np.asarray(exact.reset_cliff(size, horizon).initial)
     rho = rho[rho > 0]
     subsets = itertools.chain.from_iterable(itertools.combinations(rho, k) for k in range(1, len(rho) + 1))
@@ -183,7 +184,7 @@ def missing(size: int, horizon: int) -> float:
 
 
 def measured(config: Any, found: dict) -> dict[str, papers.Measured]:
-    """Ours for each of the paper's targets that this configuration reaches."""
+    """Return our number for each of the paper's targets that this configuration reaches."""
     ours = {}
     if "chain" in found and config.error == ERROR:
         lasting, mended = (found["chain"][name] for name in ("cloning, an error lasts", "DAgger, errors can be mended"))
@@ -229,7 +230,7 @@ def _measured_on_cliff(cliff: dict, injected: float) -> dict[str, papers.Measure
 
 
 def _slope_of_ends(x, curves: np.ndarray, predicted: np.ndarray | None = None) -> papers.Measured:
-    """Of the ln of the mean over data sets `[D, N]`, between the first and the last setting."""
+    """Return the slope of ln mean over data sets, from the first to the last setting; `curves` are `[D, N]`."""
     mean, stderr = map(np.asarray, diagnostics.mean_and_stderr(curves))
     error = float(np.hypot(stderr[0] / mean[0], stderr[-1] / mean[-1]) / np.log(x[-1] / x[0]))
     return papers.Measured(range_slope(x, mean), error, None if predicted is None else range_slope(x, predicted))

@@ -1,21 +1,25 @@
 """Four rooms: does a baseline that is too low commit the policy to a bad exit, even with the true action values?
 
-Claim    The baseline decides by more than the variance where learning goes: ε below the best baseline makes a policy
-         commit early, ε above it keeps it exploring. Both have the same variance. Clear for the natural gradient, weak
-         for the vanilla one.
-Source   Chung, Thomas, Machado & Le Roux 2021 (ICML), the four-rooms experiment; settings from the authors' code.
+Claim    The baseline decides where learning goes, and not only through its variance. With a baseline ε below the best
+         one the policy commits early; with a baseline ε above it the policy keeps exploring. Both have the same
+         variance. The effect is clear for the natural gradient and weak for the vanilla one.
+Source   Chung, Thomas, Machado & Le Roux 2021 (ICML), the four-rooms experiment; its settings come from the authors'
+         code.
 Command  python -m experiments.four_rooms
 Shows    The exact value of the policy, and the entropies of its actions and of the cells it visits, as it learns from
-         one episode at a time: Σ_t γᵗ (Q(X_t, A_t) − b*(X_t) − ε) ∇ ln f, Q and b* exact; F_s⁺ in front if natural.
-         Also: the geometry as it was released, which has no rooms, and action values that know of the horizon.
-Expect   After 600 episodes of natural steps the policy is worth 0.2 with ε = −0.5, most runs having lost every exit,
-         0.55 with +0.5 and 0.8 with 0; vanilla steps hardly tell −0.5 from +0.5. Action values of the time left learn
-         more slowly: the last steps before the cut count for nothing in them. Under a minute on two CPU cores. After
-         3000 episodes 0.1, 0.7 and 0.8: with ε = 0 single runs have fallen back, with +0.5 none.
-Departs  Published are curves alone: the numbers are an independent reference. Action values and baseline are solved
-         for, not iterated. The published code moves θ within an episode, from its last step to its first, and bounds
-         probabilities by 1e-6; here all steps of an episode are weighed at one θ, and a gradient sees no logit more
-         than 300 below the largest of its cell, where nothing is drawn and 1/π² would overflow.
+         one episode at a time with Σ_t γᵗ (Q(X_t, A_t) − b*(X_t) − ε) ∇ ln f, multiplied by F_s⁺ in the natural
+         variant. Q and b* are exact. Two more variants: the geometry of the released code, which has no rooms, and
+         action values that know the time left until the horizon.
+Expect   After 600 episodes of natural steps the policy is worth 0.2 with ε = −0.5, where most runs have lost every
+         exit, 0.55 with +0.5, and 0.8 with 0. Vanilla steps hardly distinguish −0.5 from +0.5. With action values of
+         the time left learning is slower, because these count nothing after the cut. Under a minute on two CPU cores.
+         After 3000 episodes the values are 0.1, 0.7 and 0.8; single runs with ε = 0 have fallen back, and none with
+         +0.5.
+Departs  The paper publishes only curves; the numbers here come from an independent reference. Action values and
+         baseline are solved for, not iterated. The published code moves θ within an episode, from its last step to its
+         first, and bounds probabilities by 1e-6. Here all steps of an episode are weighed at one θ, and the gradient
+         sees no logit more than 300 below the largest of its cell; such an action is never drawn, and 1/π² would
+         overflow.
 """
 
 import dataclasses
@@ -35,7 +39,7 @@ from pgjax.environments import four_rooms as rooms
 
 __all__ = ["PAPER", "TINY", "VARIANTS", "Config", "plot", "run"]
 
-# Geometry, gradient and action values of the curves; the first two are the paper's.
+# The geometry, gradient and action values of the curves; the first two variants are the paper's.
 VARIANTS = (
     ("described", "natural", "endless"),
     ("described", "vanilla", "endless"),
@@ -47,28 +51,28 @@ LOST = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; but for `runs` the defaults are the reference's."""
+    """The options of this experiment; all defaults except `runs` are the reference's."""
 
     runs: int = 40
-    """How many runs each curve averages; the reference has 20, which leave the last ordering to chance."""
+    """How many runs each curve averages. The reference has 20, which are too few to decide the last ordering."""
     episodes: int = 600
     """How many episodes a run has, with one update after each."""
     every: int = 25
-    """How many episodes lie between two looks at the policy."""
+    """How many episodes lie between two measurements of the policy."""
     epsilons: tuple[float, ...] = (-0.5, 0.0, 0.5)
-    """The constants ε that are added to the best baseline."""
+    """The constants ε, in units of reward, that are added to the best baseline."""
     natural_step: float = 0.1
     """The step size of the natural gradient."""
     vanilla_step: float = 0.5
     """The step size of the vanilla gradient."""
     horizon: int = 100
-    """How many steps an episode may take before it is cut."""
+    """After how many steps an episode is cut."""
     time_left: bool = True
-    """Learn also with the action values of the time that is left."""
+    """Whether a variant with the action values of the time left is run, too."""
     seed: int = 0
     """The seed of all episodes."""
     full: bool = False
-    """Use the paper's size, 50 runs of 3000 episodes with seven ε, which takes ten minutes."""
+    """Use the paper's size, 50 runs of 3000 episodes with seven values of ε, which takes ten minutes."""
 
     def validate(self):
         require = runner.require
@@ -93,7 +97,7 @@ Curves = dict[Variant, dict[float, training.Course]]
 
 
 def geometry_facts(horizon: int) -> dict[str, Measured]:
-    """The value of the best way to each exit alone, its length, and how far the mid-lines are open."""
+    """Return the value and the length of the best way to each exit, and how far the mid-lines are open."""
     lengths, measured = {}, {}
     for geometry in rooms.GEOMETRIES:
         mdp = rooms.four_rooms_mdp(geometry, horizon)
@@ -117,8 +121,8 @@ def geometry_facts(horizon: int) -> dict[str, Measured]:
 
 
 def before_learning(curves: Curves) -> Measured:
-    """The uniform policy's value as the curves begin, solved for, beside that of episodes of 3000 steps."""
-    mdp = training.numbered("described", 3000)  # whose rest is worth less than 1e-13
+    """Return the uniform policy's value, solved for, beside that of episodes of 3000 steps."""
+    mdp = training.numbered("described", 3000)  # what comes later is worth less than 1e-13
     start = jnp.zeros((mdp.num_states, mdp.num_actions))
     cut = exact.objective(training.POLICY.apply, start, mdp, training.DISCOUNT)
     course = next(iter(curves["described", "natural", "endless"].values()))
@@ -126,7 +130,7 @@ def before_learning(curves: Curves) -> Measured:
 
 
 def learn(config: Config, recorder: runner.Recorder) -> Curves:
-    """All curves, each a `Course` of NumPy arrays `[runs, N]`."""
+    """Learn all curves; return each as a `Course` of NumPy arrays `[runs, N]`."""
     steps = {"natural": config.natural_step, "vanilla": config.vanilla_step}
     variants = [variant for variant in VARIANTS if config.time_left or variant[2] != "time left"]
     train = {
@@ -147,11 +151,11 @@ def learn(config: Config, recorder: runner.Recorder) -> Curves:
 
 
 def compare(config: Config, curves: Curves) -> dict[str, Measured]:
-    """Ours for every target about learning that the options leave comparable."""
+    """Return our number for every target about learning that the options leave comparable."""
     natural, vanilla = (curves["described", method, "endless"] for method in ("natural", "vanilla"))
     measured = {}
     if any(getattr(config, name) != getattr(Config, name) for name in ("natural_step", "vanilla_step", "horizon")):
-        return measured  # the reference answers another question
+        return measured  # the reference has other settings
     for (method, epsilon), numbers in REFERENCE.items():
         course = curves["described", method, "endless"].get(epsilon)
         for episode in numbers if course is not None else ():
@@ -168,7 +172,7 @@ def compare(config: Config, curves: Curves) -> dict[str, Measured]:
 
 
 def record(config: Config, curves: Curves, compared: dict[str, Measured], recorder: runner.Recorder) -> None:
-    """Rows of what no target asks for, all means as metrics, and every run in `curves.npz`."""
+    """Record rows that no target asks for, all means as metrics, and every run in `curves.npz`."""
     looks = np.arange(0, config.episodes + 1, config.every)
     raw = {"episodes": looks}
     for (geometry, method, values), of_epsilon in curves.items():
@@ -206,13 +210,13 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     papers.check(recorder, PAPER, facts | compared)
     record(config, curves, compared, recorder)
     recorder.note(
-        "The value is E[Σ γᵗ R] without a horizon, exact for every policy; ± is the standard error over runs."
+        "The value is E[Σ γᵗ R] without a horizon. It is exact for every policy; ± is the standard error over runs."
     )
     return {"config": config, "curves": curves}
 
 
-PANELS = {  # of `Course`: what the axis says, and where it ends
-    "objective": ("value of the policy", 1.0),
+PANELS = {  # field of `Course` → label and end of the axis
+    "objective": ("value of the policy (reward)", 1.1),
     "action_entropy": ("entropy of actions (nats)", 1.5),
     "state_entropy": ("entropy of cells visited (nats)", math.log(rooms.SIZE**2)),
 }
@@ -231,8 +235,9 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         f"{value:.2f} at ε = {epsilon}" for epsilon, value in ends
     )
     caption = (
-        f"{config.runs} runs, {plots.bands(config.runs)}. One update after each episode, its baseline ε above the best "
-        "one of each cell; all that is drawn is exact. Dashed: the best ways to the three exits."
+        f"Means over {config.runs} runs, {plots.bands(config.runs)}; every value and entropy is exact. One update "
+        "follows each episode; its baseline is ε above the best baseline of each cell. Dashed, from the top: the "
+        "values of the best ways to the best, the second and the worst exit."
     )
     figure, grid = plots.figure(title, caption, rows=3, columns=2, width=11, height=9.5)
     for axes_of_row, (field, (label, top)) in zip(grid, PANELS.items(), strict=True):

@@ -1,6 +1,6 @@
-"""The actor-critic of four rooms: true action values, the state-wise best baseline plus ε, one update an episode.
+"""The actor-critic of four rooms: true action values, and in each state the best baseline plus ε.
 
-Axes: T time, S states, A actions, H rows of action values: one where they do not depend on the time, otherwise T.
+Axes: T time, S states, A actions, H rows of action values: one if they do not depend on the time, otherwise T.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from pgjax.exact import TabularMDP
 from pgjax.types import Estimator, Policy
 
 DISCOUNT = 0.99
-# How far below the largest of its state a logit may be where a gradient is taken: 1/π² stays within float64.
+# Where a gradient is taken, no logit is further than this below the largest of its state, so 1/π² fits float64.
 DEPTH = 300.0
 
 POLICY = Policy(
@@ -27,13 +27,13 @@ POLICY = Policy(
 
 
 class Course(NamedTuple):
-    """What is known exactly of the policies of one run, `[N]` each, one for each time that it was looked at.
+    """Exact numbers of the policies of one run, `[N]` each, one for each time that the run was measured.
 
     Attributes:
-        objective: E[Σ_t γᵗ R_{t+1}] without a horizon, what the endless action values belong to.
-        cut_objective: the same of episodes cut at the horizon.
-        action_entropy: of the policy, averaged over the steps of an episode, nats.
-        state_entropy: of the share of an episode's steps that each cell gets, nats.
+        objective: E[Σ_t γᵗ R_{t+1}] without a horizon, to which the endless action values belong.
+        cut_objective: the same for episodes cut at the horizon.
+        action_entropy: the entropy of the policy, averaged over the steps of an episode, in nats.
+        state_entropy: the entropy of the shares of an episode's steps in each cell, in nats.
     """
 
     objective: jax.Array
@@ -43,13 +43,13 @@ class Course(NamedTuple):
 
 
 def numbered(geometry: str, horizon: int) -> TabularMDP:
-    """Four rooms whose observation is the cell's number, int32 `[]`: a table is then looked up, not multiplied."""
+    """Return four rooms whose observation is the number of the cell, int32 `[]`, with which a table is indexed."""
     mdp = four_rooms_mdp(geometry, horizon)
     return dataclasses.replace(mdp, observations=jnp.arange(mdp.num_states, dtype=jnp.int32))
 
 
 def true_values(params: jax.Array, mdp: TabularMDP, values: str) -> jax.Array:
-    """Q(s, a) `[H, S, A]` of the policy: `"endless"`, H = 1, or `"time left"` until the horizon, H = T."""
+    """Return Q(s, a) `[H, S, A]` of the policy: `"endless"`, H = 1, or `"time left"` until the horizon, H = T."""
     probabilities = exact.policy_probabilities(POLICY.apply, params, mdp)
     if values == "endless":
         return exact.stationary_action_values(mdp, probabilities, DISCOUNT)[None]
@@ -78,7 +78,7 @@ def best_baseline(params: jax.Array, q: jax.Array, mdp: TabularMDP, natural: jax
 def weighting(
     params: jax.Array, epsilon: ArrayLike, natural: jax.Array, mdp: TabularMDP, values: str
 ) -> estimators.Weighting:
-    """γᵗ (Q(X_t, A_t) − b*(X_t) − ε); Q and b* are those of `params`."""
+    """The weights γᵗ (Q(X_t, A_t) − b*(X_t) − ε), with Q and b* of `params`."""
     q = true_values(params, mdp, values)
     b = best_baseline(params, q, mdp, natural)
     times = lambda trajectory: jnp.minimum(jnp.arange(trajectory.alive.shape[0]), q.shape[0] - 1)[:, None]
@@ -108,7 +108,7 @@ def actor_critic(params: jax.Array, epsilon: ArrayLike, natural: jax.Array, mdp:
 
 @jax.jit
 def look(params: jax.Array, mdp: TabularMDP) -> Course:
-    """What is known of policies θ `[runs, N, S, A]`, without sampling; leaves `[runs, N]`."""
+    """Return exact numbers of policies θ `[runs, N, S, A]`, leaves `[runs, N]`."""
     entropy = POLICY.distribution.entropy
 
     def one(params: jax.Array) -> Course:
@@ -126,10 +126,10 @@ def look(params: jax.Array, mdp: TabularMDP) -> Course:
 
 
 def make_training(horizon: int, runs: int, episodes: int, every: int, values: str):
-    """`train(key, curve, ε, step size, natural, mdp) → θ [runs, N, S, A]`, N = episodes / every + 1, the first 0.
+    """Return `train(key, curve, ε, step size, natural, mdp) → θ [runs, N, S, A]`, N = episodes / every + 1.
 
-    One episode, one step along the estimate, `episodes` times. `curve` numbers what is drawn with the same key. One
-    program for all ε, both gradients and both geometries.
+    θ is 0 at first. Each of `episodes` updates plays one episode and takes one step along the estimate. `curve` numbers
+    the curves that share a key. One program serves all ε, both gradients and both geometries.
     """
     environment = exact.to_environment(numbered("described", horizon))
 

@@ -1,20 +1,22 @@
-"""RLOO, GRPO, Dr. GRPO: what does a group of answers estimate? Each mean exactly, on prompts that can be enumerated.
+"""RLOO, GRPO, Dr. GRPO: what does a group of answers estimate? Every mean exactly, on prompts that can be enumerated.
 
-Claim    RLOO is unbiased. GRPO divides by the group's standard deviation and by the length of the answer: the first
-         reweighs prompts, the second prefers short right and long wrong answers. Dr. GRPO drops both, and is (G − 1)/G
-         of the gradient.
+Claim    RLOO is unbiased. GRPO divides by the standard deviation of the group and by the length of the answer. The
+         first division changes the weights of prompts; the second prefers short right answers and long wrong ones. Dr.
+         GRPO drops both, and its mean is (G − 1)/G of the gradient.
 Source   Ahmadian et al. 2024 (RLOO); Shao et al. 2024 (DeepSeekMath, GRPO); Liu et al. 2025 (Dr. GRPO).
 Command  python -m experiments.group_baselines
 Shows    A prompt whose answer is right with probability p = σ(θ): E[estimate] / ∇p over all groups of G answers,
-         against p, with both standard deviations, and how near GRPO comes, at G = 128, to ∇ 2 arcsin √p, which it
-         climbs with many answers; a sample through the environment; and a prompt with short and long answers of the
-         same rewards, whose exact gradient leaves the lengths alone: the pull towards short answers that 1/|o| adds.
-Expect   E[GRPO] / ∇p: exactly 1 for G = 2 (divisor G), 1.616 to 1.710 for G = 4, up to 2.473 for G = 8 and, with 128
-         answers, 0.978 of its limit 4.588 at p = 0.05: hard and easy prompts weigh more. RLOO 1; Dr. GRPO (G − 1)/G.
-         Ten seconds on two CPU cores.
-Departs  Estimators only: no clipping (one step, on-policy), no KL. The paper's formula does not say which standard
-         deviation; public trainers take torch's, of divisor G − 1, and add 1e−4 to it, which is left out here. No
-         language model is trained, so there is no `--full`: the win rates of the first paper are quoted as context.
+         against p, with both definitions of the standard deviation. How near GRPO comes, at G = 128, to ∇ 2 arcsin √p,
+         which is its limit for many answers. A sample through the environment. A prompt with short and long answers of
+         the same rewards, whose exact gradient does not depend on the length: the pull towards short answers that the
+         division by the length |o| adds.
+Expect   E[GRPO] / ∇p with divisor G is exactly 1 for G = 2, 1.616 to 1.710 for G = 4, and up to 2.473 for G = 8. With
+         128 answers it is 0.978 of its limit 4.588 at p = 0.05. So hard and easy prompts weigh more. RLOO gives 1, and
+         Dr. GRPO gives (G − 1)/G. Ten seconds on two CPU cores.
+Departs  Only the estimators are studied: one on-policy step, without clipping and without a KL. The formula of the
+         paper does not say which standard deviation it means; public trainers take torch's, with divisor G − 1, and add
+         1e−4 to it, which is left out here. No language model is trained, so there is no `--full`; the win rates of the
+         first paper are quoted as context.
 """
 
 import dataclasses
@@ -60,11 +62,11 @@ def _targets() -> tuple[Target, ...]:
         for p in PROBABILITIES:
             quantity = f"{RATIO}, G = {size}, p = {p}"
             targets.append(Target(f"released {size} {p}", quantity, Digits(), variant=AS_RELEASED))
-    quantity = "the same at p and 1 − p: greatest difference, G = 8"
+    quantity = f"greatest difference of {RATIO} between p and 1 − p, G = 8"
     targets.append(Target("mirror", quantity, Digits(), variant=AS_PUBLISHED, exact=0.0))
-    targets.append(Target("rloo", f"{RATIO}, farthest off", Digits(), variant=RLOO, exact=1.0))
+    targets.append(Target("rloo", f"{RATIO}, farthest from 1", Digits(), variant=RLOO, exact=1.0))
     for size in GROUPS:
-        quantity = f"{RATIO}, G = {size}, farthest off"
+        quantity = f"{RATIO}, G = {size}, farthest from (G − 1)/G"
         targets.append(Target(f"dr {size}", quantity, Digits(), variant=DR_GRPO, exact=(size - 1) / size))
     for which, words in PULL.items():
         quantity = f"pull of {words} towards {'short' if which == 'right' else 'long'}"
@@ -79,26 +81,27 @@ def _targets() -> tuple[Target, ...]:
 
 PAPER = papers.Paper(
     citation="Ahmadian et al. 2024; Shao et al. 2024; Liu et al. 2025: the estimators",
-    claim="RLOO is unbiased; GRPO reweighs prompts by its standard deviation, and lengths; Dr. GRPO does neither.",
+    claim="RLOO is unbiased; GRPO changes the weights of prompts and prefers lengths; Dr. GRPO does neither.",
     targets=_targets(),
     pitfalls=(
-        "Which standard deviation: with divisor G − 1, torch's default and that of public trainers, every mean of GRPO "
-        "is √((G − 1)/G) of that with divisor G.",
-        "Groups whose answers agree give nothing; their standard deviation is 0, and rounding must not make it 1e−9.",
-        "Context, not reproduced here (language models; quoted alike in three places), win rates of Ahmadian et al. "
-        "2024, table 1, TL;DR / HH Pythia / HH Llama: RLOO k = 4 77.9/43.7/64.1, RAFT k = 4 73.2/42.1/63.3, RLOO k = 2 "
-        "74.2/47.6/62.2, RAFT k = 2 72.1/37.7/58.4, REINFORCE with baseline 70.7/37.9/55.3, vanilla policy gradient "
-        "70.4/36.4/52.3, PPO 67.6/29.2/32.0, DPO 66.6/39.0/61.9.",
+        "Which standard deviation is taken matters: with divisor G − 1, torch's default and that of public trainers, "
+        "every mean of GRPO is √((G − 1)/G) of that with divisor G.",
+        "Groups whose answers have equal rewards give no gradient. Their standard deviation is 0, and rounding must "
+        "not make it 1e−9.",
+        "For context, and not reproduced here because they need language models: the win rates of Ahmadian et al. "
+        "2024, table 1 (quoted alike in three places), for TL;DR / HH Pythia / HH Llama. RLOO k = 4 77.9/43.7/64.1, "
+        "RAFT k = 4 73.2/42.1/63.3, RLOO k = 2 74.2/47.6/62.2, RAFT k = 2 72.1/37.7/58.4, REINFORCE with baseline "
+        "70.7/37.9/55.3, vanilla policy gradient 70.4/36.4/52.3, PPO 67.6/29.2/32.0, DPO 66.6/39.0/61.9.",
     ),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows. Nothing but the sample depends on the sizes."""
+    """The options of this experiment. The results page shows the default sizes; only the sample depends on them."""
 
     points: int = 25
-    """How many probabilities of a right answer are enumerated, between 0.02 and 0.98."""
+    """How many probabilities of a right answer, between 0.02 and 0.98, the enumeration has."""
     sampled_groups: int = 20_000
     """How many groups of 8 answers are sampled at p = 0.2."""
     length_groups: int = 4
@@ -108,7 +111,7 @@ class Config:
     right: float = 0.2
     """The probability of a right answer on that prompt."""
     seed: int = 0
-    """The seed of the sample."""
+    """The seed of the sampled groups; everything else is exact."""
 
     def validate(self) -> None:
         runner.require(5 <= self.points <= 201, "--points", self.points, "from 5 to 201")
@@ -127,7 +130,7 @@ def farthest(values: np.ndarray, known: float) -> float:
 
 
 def measure(grid: np.ndarray, found: dict, limit: np.ndarray, config: Config, lengths: dict) -> dict[str, Measured]:
-    """Ours by enumeration of the estimator; exact by the binomial sums and by differentiating what is climbed."""
+    """Return our numbers by enumeration, beside exact ones by binomial sums and by differentiating the limit."""
     own, measured = slice(0, len(PROBABILITIES)), {}
     for i, p in enumerate(PROBABILITIES):
         slope = p * (1 - p)
@@ -158,7 +161,7 @@ def measure(grid: np.ndarray, found: dict, limit: np.ndarray, config: Config, le
 
 
 def record(config: Config, found: dict, lengths: dict, recorder: runner.Recorder) -> None:
-    """Rows that no paper prints: the sample, and what 1/|o| makes of the gradient."""
+    """Record what no paper prints: the sample, and what 1/|o| does to the gradient."""
     index = PROBABILITIES.index(0.2)
     for name, values in prompts.sampled_ratios(0.2, 8, config.sampled_groups, config.seed).items():
         mean, stderr, known = *map(float, diagnostics.mean_and_stderr(values)), float(found[8][name][index])
@@ -211,10 +214,11 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
 
     config, p, found = results["config"], results["p"], results["found"]
     figure, (left, right) = plots.figure(
-        "GRPO counts hard and easy prompts more, and pulls right answers short and wrong ones long; RLOO does neither",
-        "Left: lines exact, dots by enumeration of every group (GRPO's standard deviation: divisor G). Right: a prompt "
-        f"whose short and long answers have the same rewards, G = {config.length_groups}: E[estimate] in the logit of "
-        "stopping; ∇ρ is 0 there.",
+        "GRPO gives hard and easy prompts more weight, and pushes right answers to be short and wrong ones to be long; "
+        "RLOO does neither",
+        "∇p is the exact gradient. Left: lines are closed forms, dots enumerate every group of G answers (GRPO's "
+        "standard deviation has divisor G). Right: a prompt whose short and long answers have the same rewards, G = "
+        f"{config.length_groups}; the bars are E[estimate] in the logit of stopping, where the exact gradient is 0.",
         columns=2,
         width=13,
         height=5,
@@ -238,15 +242,29 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     left.set_yticks([0.875, 1, 1.5, 2, 3, 5], ["0.875", "1", "1.5", "2", "3", "5"])
     left.minorticks_off()
     plots.label_ends(left, ends)
-    names = (RLOO, DR_GRPO, RLOO_PER_TOKEN, GRPO)
-    for shift, which, label in ((-0.2, 0, "right answers"), (0.2, 1, "wrong answers")):
-        heights = [results["pulls"][name][which] for name in names]
-        bars = right.bar(np.arange(4) + shift, heights, 0.38, color=plots.PALETTE[2 if which == 0 else 1], label=label)
-        numbers = [f"{0 if abs(height) < 1e-9 else height:.3f}" for height in heights]
-        right.bar_label(bars, numbers, fontsize=8, padding=2)
-    right.margins(y=0.1)
-    right.set_xticks(range(4), names)
-    right.set_ylabel("pull towards short answers (down: long)")
-    right.axhline(0, color=plots.GREY, linewidth=1)
-    right.legend(frameon=False, loc="upper left")
+    _draw_pulls(right, results["pulls"])
     recorder.figure(figure, "group_baselines")
+
+
+def _draw_pulls(axes, pulls: dict[str, tuple[float, float]]) -> None:
+    """Draw a row for each estimator: the pull of right answers to one side, of wrong answers to the other."""
+    from experiments.harness import plots
+
+    names = (RLOO, DR_GRPO, RLOO_PER_TOKEN, GRPO)
+    for which, (label, side) in enumerate((("right answers", 1), ("wrong answers", -1))):
+        colour = plots.PALETTE[2 if side > 0 else 1]
+        lengths = [pulls[name][which] for name in names]
+        axes.barh(np.arange(4), lengths, 0.6, color=colour, label=label)
+        for row, length in enumerate(lengths):
+            zero = abs(length) < 1e-9
+            text = "0" if zero else f"{length:.3f}".replace("-", "−")
+            style = plots.SMALL_TEXT | {"va": "center", "ha": "left" if side > 0 else "right"}
+            axes.annotate(text, (0 if zero else length, row), (4 * side, 0), **style)
+        place = {"xycoords": "axes fraction", "ha": "right" if side > 0 else "left"}
+        corner = (0.99 if side > 0 else 0.01, 1)
+        axes.annotate(label, corner, (0, 4), **plots.SMALL_TEXT | place | {"color": colour, "fontweight": "bold"})
+    axes.set_yticks(range(4), names)
+    axes.set_ylim(3.5, -0.5)
+    axes.margins(x=0.42)
+    axes.axvline(0, color=plots.GREY, linewidth=1)
+    axes.set_xlabel("pull towards short answers (below 0: towards long ones)")

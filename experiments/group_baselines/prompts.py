@@ -1,4 +1,4 @@
-"""Two prompts small enough to enumerate, for `group_baselines`: a token that is right or wrong, a choice of length.
+"""Two prompts that can be enumerated, for `group_baselines`: one right or wrong token, and a choice of length.
 
 Axes: P probabilities of a right answer, G answers of a group.
 """
@@ -27,7 +27,7 @@ TOKENS = Policy(init=lambda key, obs: jnp.zeros((8, 2)), apply=lambda table, obs
 
 
 def named_estimators(policy: Policy, group_size: int) -> dict[str, Estimator]:
-    """name → the estimator as its paper writes it; the reward is that of the whole answer."""
+    """Return name → the estimator as its paper writes it; the reward is that of the whole answer."""
     make = lambda **how: estimators.make_estimator(policy, returns=estimators.total_return(), **how)
     return {
         GRPO: make(standardise="group_population", group_size=group_size, over_time="episode_mean"),
@@ -39,7 +39,7 @@ def named_estimators(policy: Policy, group_size: int) -> dict[str, Estimator]:
 
 
 def one_token() -> exact.Enumeration:
-    """A wrong answer, reward 0, and a right one, reward 1, of probability p = σ(θ)."""
+    """Return a wrong answer with reward 0, and a right one with reward 1 and probability p = σ(θ)."""
     return exact.enumerate_trajectories(exact.make_bandit([0.0, 1.0], name="right or wrong"))
 
 
@@ -48,7 +48,7 @@ def logit(p) -> np.ndarray:
 
 
 def ratios(every: exact.Enumeration, p: np.ndarray, group_size: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """name → E[estimate] / ∇p, `[P]`, over all groups of G answers."""
+    """Return name → E[estimate] / ∇p, `[P]`, over all groups of G answers."""
     chosen = {name: named_estimators(ONE_TOKEN, group_size)[name] for name in names}
 
     def at(theta: jax.Array) -> dict[str, jax.Array]:
@@ -62,7 +62,7 @@ def ratios(every: exact.Enumeration, p: np.ndarray, group_size: int, names: tupl
 
 
 def arcsine_ratio(every: exact.Enumeration, p: np.ndarray) -> np.ndarray:
-    """∇ 2 arcsin √p / ∇p `[P]`, by differentiating the objective that GRPO climbs with many answers."""
+    """Return ∇ 2 arcsin √p / ∇p `[P]`, by differentiating the objective that GRPO climbs with many answers."""
 
     def at(theta: jax.Array) -> jax.Array:
         of = lambda theta: 2 * jnp.arcsin(jnp.sqrt(exact.objective(ONE_TOKEN.apply, theta, every.mdp)))
@@ -74,7 +74,7 @@ def arcsine_ratio(every: exact.Enumeration, p: np.ndarray) -> np.ndarray:
 def mean_spread(p, group_size: int) -> np.ndarray:
     """E √(m (G − m)) / G, m ~ Binomial(G, p): the mean of a group's standard deviation with divisor G.
 
-    The mean of GRPO's estimate is this and not p (1 − p), for the m right answers weigh √((G − m) / m) each.
+    GRPO's estimate has this mean and not p (1 − p), because each of the m right answers has weight √((G − m) / m).
     """
     m = np.arange(group_size + 1)
     ways = np.array([math.comb(group_size, int(n)) for n in m], float)
@@ -83,7 +83,7 @@ def mean_spread(p, group_size: int) -> np.ndarray:
 
 
 def sampled_ratios(p: float, group_size: int, num_groups: int, seed: int) -> dict[str, np.ndarray]:
-    """name → the estimates of `num_groups` sampled groups / ∇p, `[groups]`, through the environment."""
+    """Sample groups through the environment; return name → estimate / ∇p of each, `[num_groups]`."""
     every = one_token()
     environment = exact.to_environment(every.mdp)
     made = named_estimators(ONE_TOKEN, group_size)
@@ -107,7 +107,7 @@ SHORT, LONG = 2, 4
 def choice_of_length() -> TabularMDP:
     """The first token is right (1) or wrong (0); the second ends the answer (0) or goes on (1) for two more.
 
-    Reward 1 for a right answer of either length, so that the objective does not care how long answers are.
+    A right answer of either length has reward 1, so the objective does not depend on the lengths of answers.
     """
     end = 7
     successors = np.array([[WRONG, RIGHT], [end, 3], [end, 5], [4, 4], [end, end], [6, 6], [end, end], [end, end]])
@@ -125,12 +125,12 @@ def choice_of_length() -> TabularMDP:
 
 
 def length_gradients(p: float, long: float, group_size: int) -> dict[str, np.ndarray]:
-    """name → E[estimate] `[8, 2]`; "exact": ∇ρ; "per token": ∇E[(R − b)/|o|] at b = ρ held fixed.
+    """Return name → E[estimate] `[8, 2]`; "exact" → ∇ρ; "per token" → ∇E[(R − b)/|o|] with b = ρ held fixed.
 
     Args:
-        p: P(right).
-        long: P(go on), of right and of wrong answers alike.
-        group_size: G.
+        p: P(right), the probability of a right answer.
+        long: P(go on), the same for right and for wrong answers.
+        group_size: G, the number of answers in a group.
     """
     mdp = choice_of_length()
     every = exact.enumerate_trajectories(mdp)
@@ -158,13 +158,15 @@ def length_gradients(p: float, long: float, group_size: int) -> dict[str, np.nda
 
 
 def pulls(found: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """name → how strongly right and wrong answers are pushed to be short, the gradient in the logit of stopping."""
+    """Return name → the gradient in the logit of stopping, of right and of wrong answers: above 0 is shorter."""
     return {name: (float(table[RIGHT, STOP]), float(table[WRONG, STOP])) for name, table in found.items()}
 
 
 def pull_in_closed_form(factor: float, long: float) -> float:
-    """factor · P(stop) P(go on) (1/|short| − 1/|long|): the right answers' pull; that of the wrong ones is minus it.
+    """factor · P(stop) P(go on) (1/|short| − 1/|long|), the pull of right answers; that of wrong ones is minus it.
 
-    factor: the mean weight of right answers, Σ_right A / G: p (1 − p) with RLOO, `mean_spread` with GRPO.
+    Args:
+        factor: the mean weight of right answers, Σ_right A / G: p (1 − p) with RLOO, `mean_spread` with GRPO.
+        long: P(go on).
     """
     return factor * long * (1 - long) * (1 / SHORT - 1 / LONG)

@@ -8,6 +8,7 @@ would not fit beside them move into a legend.
 import contextlib
 import contextvars
 import math
+import re
 import textwrap
 import weakref
 from collections.abc import Iterator, Mapping
@@ -94,9 +95,11 @@ def put_into_legend(axes: Any, entries: Mapping[str, Any]) -> None:
     _legends.setdefault(axes.figure, {}).setdefault(axes, {}).update(entries)
 
 
-def names_fit(names: Any) -> bool:
+def names_fit(names: Any, axes: Any) -> bool:
     """Whether names beside their lines leave enough of the panel."""
-    return max(map(len, names)) * LEAST_POINTS * POINTS_PER_LETTER / 72 <= 0.28 * min(paper_width(), 4.0)
+    place = axes.get_subplotspec()
+    share = paper_width() / (1 if place is None else place.get_gridspec().ncols)
+    return max(map(len, names)) * LARGEST_POINTS * POINTS_PER_LETTER / 72 <= 0.28 * min(share, 4.0)
 
 
 def finish(figure: Any) -> None:
@@ -170,4 +173,5 @@ def _legend_below(axes: Any, handles: list, names: list[str], **style: Any) -> N
 def _break(text: Any, points: float) -> None:
     letters = int(points / (text.get_fontsize() * POINTS_PER_LETTER))
     if len(text.get_text()) > letters > 8:
-        text.set_text(textwrap.fill(" ".join(text.get_text().split()), letters))
+        # Only at spaces: a space that does not break keeps a number and its unit together.
+        text.set_text(textwrap.fill(" ".join(re.split("[ \n]+", text.get_text())), letters))

@@ -158,7 +158,7 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None
     """Writes each name beside its point, moved up or down until no two overlap."""
     if not ends:
         return
-    if paper_layout.paper_width() is not None and not paper_layout.names_fit(ends):
+    if paper_layout.paper_width() is not None and not paper_layout.names_fit(ends, axes):
         alike = {name: Line2D([], [], color=colour, linewidth=1.4) for name, (_, _, colour) in ends.items()}
         return paper_layout.put_into_legend(axes, alike)
     axes.figure.draw_without_rendering()

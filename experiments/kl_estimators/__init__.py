@@ -1,20 +1,23 @@
-"""Which estimate of a KL divergence? Schulman's three: bias and spread, exactly, and what their gradients do.
+"""Which estimate of a KL divergence? The bias and spread of Schulman's three, exactly, and what their gradients do.
 
-Claim    From x ~ q and r = p(x)/q(x), KL(q ‖ p) is estimated by k1 = −ln r (unbiased, noisy), k2 = (ln r)²/2 (of little
-         bias and noise) and k3 = (r − 1) − ln r, a control variate: unbiased, never negative, and of k2's noise.
+Claim    From x ~ q and r = p(x)/q(x), KL(q ‖ p) is estimated by k1 = −ln r, which is unbiased and noisy; by k2 = (ln
+         r)²/2, which has little bias and little noise; and by k3 = (r − 1) − ln r, which is unbiased, never negative,
+         and as quiet as k2. k3 is k1 with a control variate.
 Source   Schulman 2020 (Approximating KL divergence, a blog post).
 Command  python -m experiments.kl_estimators
-Shows    The post's table for q = N(0, 1), p = N(μ, 1), μ = 0.1 and 1: bias and standard deviation, divided by the KL,
-         by Gauss–Hermite quadrature of the library's k1, k2, k3; beside it a closed form and a sample. Then what
-         happens when they are used, by enumeration of four actions: E∇k as a loss, with the samples held fixed, and
-         −β k as a reward of the score function, against ∇KL(π ‖ ref) by differentiating the divergence itself.
-Expect   The published table, digit for digit. As a loss k1 has the gradient 0, k2 the right one, and k3 that of the
-         other divergence, KL(ref ‖ π). As a reward k1 is right, and k2 and k3 are wrong. k3's advantage is that of
-         small divergences: beyond μ ≈ 1.12, a KL of 0.63, its spread is greater than k1's. Six seconds on two CPU
-         cores.
-Departs  The post drew its numbers (ten million draws, as remembered: `--full`); here they are integrals, and the sample
-         is the check. The facts about gradients are not in the post. Public code goes wrong there: k1 as a loss does
-         nothing, and the loss of GRPO uses k3, whose gradient is not that of the KL which the papers write.
+Shows    The post's table for q = N(0, 1) and p = N(μ, 1), μ = 0.1 and 1: bias and standard deviation of k1, k2 and k3,
+         divided by the KL, by Gauss–Hermite quadrature. Beside each number stand a closed form and a sample. Then what
+         happens when the estimates are used, by enumeration of four actions: E∇k as a loss, with the samples held
+         fixed, and −β k as a reward of the score function. Both are compared with ∇KL(π ‖ ref), which comes from
+         differentiating the divergence.
+Expect   The published table, digit for digit. As a loss, k1 has the gradient 0, k2 has the right gradient, and k3 has
+         the gradient of the other divergence, KL(ref ‖ π). As a reward, k1 is right, and k2 and k3 are wrong. The
+         advantage of k3 holds for small divergences: beyond μ ≈ 1.12, a KL of 0.63 nats, it is noisier than k1. Six
+         seconds on two CPU cores.
+Departs  The post sampled its numbers (ten million draws, as we remember; `--full` does the same). Here they are
+         integrals, and the sample is a check. The facts about gradients are not in the post. Public code goes wrong
+         there: k1 as a loss does nothing, and the loss of GRPO uses k3, whose gradient is not that of the KL which the
+         papers write.
 """
 
 import dataclasses
@@ -68,27 +71,27 @@ def _targets() -> tuple[Target, ...]:
 
 PAPER = papers.Paper(
     citation="Schulman 2020, Approximating KL divergence",
-    claim="k3 is unbiased as k1 is and has the low variance of k2.",
+    claim="k3 is unbiased like k1 and has the low variance of k2.",
     targets=_targets(),
     pitfalls=(
         "k1 as a loss does nothing: E∇k1 = E∇ ln π = 0. It belongs in the reward.",
-        "GRPO's loss uses k3, whose value is that of KL(π ‖ ref) and whose gradient is that of KL(ref ‖ π).",
+        "GRPO's loss uses k3. Its mean value is KL(π ‖ ref), and its mean gradient is that of KL(ref ‖ π).",
     ),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """The options of this experiment. The results page shows the default sizes."""
 
     draws: int = 1_000_000
-    """How many samples check the integrals."""
+    """How many samples are drawn to check the integrals."""
     nodes: int = 64
-    """How many nodes the quadrature has."""
+    """How many nodes the Gauss–Hermite quadrature has."""
     full: bool = False
-    """Use the post's number of samples, which is ten million as far as we remember."""
+    """Use ten million samples, which is the post's number as far as we remember."""
     seed: int = 0
-    """The seed of the samples."""
+    """The seed of the samples; the integrals and gradients do not depend on it."""
 
     def validate(self) -> None:
         runner.require(self.draws >= 1000, "--draws", self.draws, "at least 1000")
@@ -101,12 +104,12 @@ TINY = Config(draws=20_000)
 
 
 def away(found: dict[str, np.ndarray], name: str, target: str = "forward") -> float:
-    """How far a gradient is from another, by default ∇KL(π ‖ ref), relative to the length of ∇KL(π ‖ ref)."""
+    """Return the distance of a gradient from another, by default ∇KL(π ‖ ref), over the length of ∇KL(π ‖ ref)."""
     return float(np.linalg.norm(found[name] - found[target]) / np.linalg.norm(found["forward"]))
 
 
 def distances(found: dict[str, np.ndarray]) -> dict[str, float]:
-    """How far each use is from ∇KL(π ‖ ref)."""
+    """Return the relative distance from ∇KL(π ‖ ref) of every estimate in every use."""
     return {f"{name} {use}": away(found, f"{name} {use}") for use in ("loss", "reward") for name in ESTIMATORS}
 
 
@@ -128,7 +131,7 @@ def measure(table: np.ndarray, found: dict[str, np.ndarray]) -> dict[str, Measur
 
 
 def record(config: Config, table: np.ndarray, known: np.ndarray, found: dict, recorder: runner.Recorder) -> None:
-    """What is not in the post: the sample, and k2 and k3 as rewards."""
+    """Record what is not in the post: the sample, and k2 and k3 as rewards."""
     values, errors = by_sampling(MEANS, config.draws, config.seed)
     for m, mean in enumerate(MEANS):
         for i, name in enumerate(ESTIMATORS):
@@ -142,7 +145,7 @@ def record(config: Config, table: np.ndarray, known: np.ndarray, found: dict, re
                     exact=true,
                     verdict=verdicts.against_exact(ours, stderr, true, z=4.5, tiny=verdicts.is_tiny(recorder)),
                 )
-    # ∇E k = E[k ∇ ln π] + E∇k, and E k3 is the KL: as a reward k3 leaves out the gradient that it has as a loss.
+    # ∇E k = E[k ∇ ln π] + E∇k, and E k3 is the KL, so k3 as a reward lacks the gradient that it has as a loss.
     predicted = {"k3": np.linalg.norm(found["backward"]) / np.linalg.norm(found["forward"])}
     for name in ("k2", "k3"):
         quantity = DISTANCE.format(f"score function with −β {name}, / −β", "∇KL(π ‖ ref)")
@@ -164,7 +167,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
             record(config, table, in_closed_form(np.array(MEANS)), found, recorder)
     for i, name in enumerate(ESTIMATORS):
         recorder.metrics({"estimator": name, "mean": grid, "bias": curves[0, i], "standard_deviation": curves[1, i]})
-    # From μ = 0.5 on the ratio of the two spreads grows with μ.
+    # From μ = 0.5 on, the ratio of the two standard deviations grows with μ.
     far = grid > 0.5
     crossing = np.interp(0.0, np.log(curves[1, 2] / curves[1, 0])[far], np.log(grid[far]))
     recorder.row(quantity="μ beyond which k3 has a greater standard deviation than k1", ours=float(np.exp(crossing)))
@@ -176,16 +179,18 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
 
     grid, curves, far = results["grid"], results["curves"], results["distances"]
     figure, (left, middle, right) = plots.figure(
-        "k3 has no bias, as k1, and k2's small spread where the divergence is small; but as a loss only k2 is right",
-        "Lines: exact, by quadrature, q = N(0, 1), p = N(μ, 1). Rings: the published table (0.002 is 0.0025, rounded). "
-        "Right: exact, four actions; the mean of the gradient when k is a loss, and when −β k is a reward.",
+        "k3 is unbiased like k1 and, for small divergences, as quiet as k2; but as a loss only k2 has the right "
+        "gradient",
+        "Lines: exact, by quadrature, for q = N(0, 1), p = N(μ, 1). Rings: the published table (its 0.002 is 0.0025, "
+        "rounded). Right: exact, for four actions; the distance of the mean gradient from ∇KL(π ‖ ref), over the "
+        "length of ∇KL(π ‖ ref), when k is a loss and when −β k is a reward.",
         columns=3,
         width=13,
         height=4.6,
     )
     colour_of = plots.colours(ESTIMATORS)
     for ax, word, values in ((left, WORDS[1], curves[1]), (middle, WORDS[0], curves[0])):
-        ax.set(xscale="log", yscale="log", xlabel="μ;  KL = μ²/2 nats", ylabel=f"{word} / KL")
+        ax.set(xscale="log", yscale="log", xlabel="μ (the KL is μ²/2 nats)", ylabel=f"{word} / KL")
         ends = {}
         for i, name in enumerate(ESTIMATORS):
             if word == "bias" and name != "k2":
@@ -207,6 +212,6 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         bars = right.bar(np.arange(3) + shift, heights, width, color=face, edgecolor=edge, hatch=hatch)
         right.bar_label(bars, [f"{use}\n{0 if height < 1e-9 else height:.2g}" for height in heights], fontsize=8)
     right.set_xticks(range(3), list(ESTIMATORS))
-    right.set_ylabel("|error| of the gradient / |∇KL(π ‖ ref)|")
+    right.set_ylabel("relative error of the gradient")
     right.margins(y=0.15)
     recorder.figure(figure, "kl_estimators")

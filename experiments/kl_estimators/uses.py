@@ -1,4 +1,4 @@
-"""k1, k2 and k3 of `kl_estimators`: moments for two normal distributions, and gradients for four actions.
+"""The estimates k1, k2 and k3: moments for two normal distributions, and gradients for four actions.
 
 Axes: 3 estimators, M means, N samples, A actions.
 """
@@ -23,7 +23,7 @@ def gaussian(mean: jax.Array) -> GaussianParameters:
 
 
 def estimates(x: jax.Array, mean: jax.Array) -> jax.Array:
-    """k1, k2, k3 `[3, N]` at x `[N]` ~ q = N(0, 1), for p = N(mean, 1)."""
+    """Return k1, k2, k3 `[3, N]` at x `[N]` ~ q = N(0, 1), for p = N(mean, 1)."""
     log_prob = jax.vmap(diagonal_gaussian.log_prob, (None, 0))
     log_q, log_p = log_prob(gaussian(0.0 * mean), x[:, None]), log_prob(gaussian(mean), x[:, None])
     return jnp.stack([estimate(log_q, log_p) for estimate in ESTIMATORS.values()])
@@ -34,7 +34,7 @@ def divergence(mean: jax.Array) -> jax.Array:
 
 
 def by_quadrature(means: np.ndarray, num_nodes: int) -> np.ndarray:
-    """(bias, standard deviation) / KL, `[2, 3, M]`: Gauss–Hermite, exact for these but for k3's exponential."""
+    """Return (bias, standard deviation) / KL, `[2, 3, M]`, by quadrature, exact except for the exponential of k3."""
     x, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
     weights = jnp.asarray(weights / weights.sum())
 
@@ -46,7 +46,7 @@ def by_quadrature(means: np.ndarray, num_nodes: int) -> np.ndarray:
 
 
 def in_closed_form(means: np.ndarray) -> np.ndarray:
-    """The same, `[2, 3, M]`: ln r is normal, and r log-normal with E_q r = 1, E_q r² = exp μ²."""
+    """Return the same in closed form, `[2, 3, M]`: r is log-normal with E_q r = 1 and E_q r² = exp μ²."""
     means = np.asarray(means)
     zero, square = np.zeros_like(means), means**2
     spreads = [2 / means, np.sqrt(2 + square), 2 * np.sqrt(np.expm1(square) - square) / square]
@@ -54,7 +54,7 @@ def in_closed_form(means: np.ndarray) -> np.ndarray:
 
 
 def by_sampling(means: tuple[float, ...], num_draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(bias, standard deviation) / KL and their standard errors, `[2, 3, M]` each."""
+    """Return sampled (bias, standard deviation) / KL and their standard errors, `[2, 3, M]` each."""
 
     @jax.jit
     def at(key: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -68,7 +68,7 @@ def by_sampling(means: tuple[float, ...], num_draws: int, seed: int) -> tuple[np
 
 
 def mean_and_deviation(values: jax.Array) -> tuple[jax.Array, ...]:
-    """Mean and standard deviation of `values [N]`, each followed by its standard error."""
+    """Return the mean and the standard deviation of `values [N]`, each followed by its standard error."""
     found = diagnostics.gradient_statistics(values[:, None])
     deviation = jnp.sqrt(found.variance.value)
     return found.mean[0], found.mean_stderr[0], deviation, found.variance.stderr / (2 * deviation)
@@ -89,7 +89,7 @@ def as_a_loss(estimate: Callable, logits: jax.Array, reference: jax.Array) -> ja
 
 
 def as_rewards(logits: jax.Array, reference: jax.Array) -> dict[str, jax.Array]:
-    """name → the mean `[A]` of the score function's estimate when −β k is all the reward, divided by −β."""
+    """Return name → the mean `[A]` of the score-function estimate whose only reward is −β k, divided by −β."""
     every = exact.enumerate_trajectories(exact.make_bandit(np.zeros(len(LOGITS)), name="four actions"))
     estimator = estimators.make_estimator(POLICY, returns=estimators.total_return())
 
@@ -110,7 +110,7 @@ def as_rewards(logits: jax.Array, reference: jax.Array) -> dict[str, jax.Array]:
 
 
 def gradients() -> dict[str, np.ndarray]:
-    """E∇k of each use, and the gradients of both divergences, `[A]`."""
+    """Return E∇k of each use, and the gradients of both divergences, `[A]` each."""
     logits, reference = jnp.asarray(LOGITS), jnp.asarray(REFERENCE_LOGITS)
 
     @jax.jit

@@ -1,21 +1,24 @@
 """What do k samples buy? Leave-one-out on three coin flips: every variance exact, and the published gradient −0.0450.
 
-Claim    k samples are a baseline for each other, for free: REINFORCE with the mean of the other k − 1 losses as its
-         baseline is unbiased and of far less variance than the mean of k samples without one.
+Claim    k samples give each other a baseline at no cost. REINFORCE whose baseline for each sample is the mean of the
+         other k − 1 losses is unbiased, and has far less variance than the mean of k samples without a baseline.
 Source   Kool, van Hoof & Welling 2019 (Buy 4 REINFORCE samples, get a baseline for free!); Kool, van Hoof & Welling
-         2020 (sampling without replacement), whose toy this is; first in Liu, Regier, Tripuraneni, Jordan & McAuliffe
-         2018.
+         2020 (sampling without replacement), whose toy problem this is; the idea is first in Liu, Regier, Tripuraneni,
+         Jordan & McAuliffe 2018.
 Command  python -m experiments.leave_one_out
-Shows    Three bits with one logit η and the loss f(x) = Σ_i (x_i − p_i)², p = (0.6, 0.51, 0.48): a bandit of eight
-         arms, its reward the loss, so that ρ(η) = E f and all printed gradients are ∇E f, to be descended. Mean and
-         variance of the estimates by enumeration of every group of k, and of 1000 draws as in the paper, with
-         standard errors; beside them two constant baselines that nobody has: E f, and the best one, b*.
-Expect   Leave-one-out: the mean is ∇E f for every k; at η = 0 and k = 2 a thirtieth of the variance without a
-         baseline. With the sample itself in its mean the gradient is (k − 1)/k of the true one, exactly. At η = −4 two
-         samples are nearly as good as E f known exactly (7 % more variance). Twelve seconds on two CPU cores.
-Departs  Sampling without replacement is left out: its importance weights are not in the library. A group is enumerated
-         as a multiset, since its estimate does not depend on the order; the closed form of a U-statistic (Hoeffding
-         1948) confirms each variance. In the plots of the code of 2020 leave-one-out goes by another name, VIMCO.
+Shows    Three bits share one logit η and have the loss f(x) = Σ_i (x_i − p_i)², p = (0.6, 0.51, 0.48). This is a bandit
+         of eight arms whose reward is the loss, so ρ(η) = E f, and all printed gradients are ∇E f, which is to be
+         descended. The mean and the variance of each estimate, by enumeration of every group of k samples, and from
+         1000 draws as in the paper, with standard errors. Beside them stand two constant baselines that are unknown in
+         practice: E f and the best constant, b*.
+Expect   With leave-one-out the mean is ∇E f for every k, and at η = 0 and k = 2 the variance is a thirtieth of that
+         without a baseline. If the mean contains the sample itself, the expected gradient is exactly (k − 1)/k of the
+         true one. At η = −4 leave-one-out with two samples has only 7 % more variance than the exact E f as baseline.
+         Twelve seconds on two CPU cores.
+Departs  Sampling without replacement is left out, because its importance weights are not in the library. A group is
+         enumerated as a multiset, since its estimate does not depend on the order. The closed form of a U-statistic
+         (Hoeffding 1948) confirms each variance. The plots of the code of 2020 call leave-one-out by another name,
+         VIMCO.
 """
 
 import dataclasses
@@ -60,8 +63,8 @@ REFERENCE = {
     },
 }
 SLIPS = {
-    "3.8103e−4": "The exact value is 3.81024697e−4, also in 40 digits; the reference's last digit was rounded twice.",
-    "5.353e−4": "The exact value is 5.35353086e−4, also in 40 digits; the reference was cut off, not rounded.",
+    "3.8103e−4": "The exact value is 3.81024697e−4, also with 40 digits; the reference was rounded twice.",
+    "5.353e−4": "The exact value is 5.35353086e−4, also with 40 digits; the reference was cut off, not rounded.",
 }
 GROUP_MEAN = ("0.5000", "0.6667", "0.7500")
 
@@ -85,10 +88,10 @@ def _targets() -> tuple[Target, ...]:
         add("mean", "Var of the estimate, k = 1", known["mean"], "b = E f")
         add("best", "Var of the estimate, k = 1", known["best"], "b = b*")
         add("b", "b*", known["b"])
-        quantity = "E[estimate] / ∇E f, the k that is farthest off"
+        quantity = "E[estimate] / ∇E f, at the k where it is farthest from 1"
         targets.append(Target(f"unbiased {logit:g}", quantity + at, Digits(), variant="leave-one-out", exact=1.0))
         for k, published in zip(GROUPS, GROUP_MEAN, strict=True):
-            add(f"group {k}", f"E[estimate] / ∇E f, k = {k}", published, "sample itself in the mean (biased)")
+            add(f"group {k}", f"E[estimate] / ∇E f, k = {k}", published, "mean with the sample itself (biased)")
     quantity = "Var without a baseline / Var with leave-one-out, k = 2, η = 0"
     targets.append(Target("times", quantity, Digits(), "30", "own"))
     return tuple(targets)
@@ -96,25 +99,25 @@ def _targets() -> tuple[Target, ...]:
 
 PAPER = papers.Paper(
     citation="Kool, van Hoof & Welling 2019 and 2020, Bernoulli toy",
-    claim="The mean of the other samples' losses is a baseline for free: no bias, and a small part of the variance.",
+    claim="The mean loss of the other samples is a baseline at no cost: no bias, and a small part of the variance.",
     targets=_targets(),
     pitfalls=(
-        "The plots of the code of 2020 show leave-one-out under the name VIMCO (built-in bl).",
-        "If the mean contains the sample itself, every expected gradient is (k − 1)/k of the true one, whatever η.",
+        "The plots of the code of 2020 call leave-one-out by the name VIMCO (built-in bl).",
+        "If the mean contains the sample itself, every expected gradient is (k − 1)/k of the true one, whatever η is.",
     ),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows, and the paper's sizes."""
+    """The options of this experiment. The results page shows the default sizes, which are the paper's."""
 
     evaluations: int = 8
-    """The greatest number k of evaluations of f for one estimate."""
+    """The greatest number k of evaluations of f for one estimate, which is the largest group."""
     draws: int = 1000
-    """How many estimates are drawn for each k; the default is the paper's number."""
+    """How many estimates are drawn for each k. The default is the paper's number."""
     seed: int = 0
-    """The seed of the draws."""
+    """The seed of the draws; everything else is exact."""
 
     def validate(self) -> None:
         runner.require(4 <= self.evaluations <= 12, "--evaluations", self.evaluations, "from 4 to 12")
@@ -126,7 +129,7 @@ TINY = Config(evaluations=4, draws=200)
 
 
 def measure(found: dict, parts: np.ndarray, known: dict[str, np.ndarray]) -> dict[str, Measured]:
-    """Ours by enumeration of the estimator, beside what dynamic programs and closed forms give."""
+    """Return our numbers by enumeration of the estimator, beside those of dynamic programs and closed forms."""
     measured = {}
     for i, logit in enumerate(LOGITS):
         at, true = f" {logit:g}", {name: float(values[i]) for name, values in known.items()}
@@ -156,7 +159,7 @@ NAMES = {"none": "no baseline", "leave_one_out": "leave-one-out", "mean": "b = E
 
 
 def record_draws(draws: dict, curves: dict, gradient: np.ndarray, recorder: runner.Recorder) -> None:
-    """Rows of the smallest and the greatest k; every k goes to the metrics."""
+    """Add rows for the smallest and the greatest k, and write every k to the metrics."""
     for k, found in draws.items():
         for name, drawn in found.items():
             for i, logit in enumerate(LOGITS):
@@ -202,9 +205,10 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     config, curves, draws = results["config"], results["curves"], results["draws"]
     times = curves["none"][0, 1] / curves["leave_one_out"][0, 1]
     figure, axes = plots.figure(
-        f"Two samples, each the other's baseline, have {times:.0f} times less variance than two without, and no bias",
-        f"Lines: exact, by enumeration of every group. Dots: {config.draws} draws each; bars: 95 % intervals. b = E f "
-        "and b = b* are constants that nobody knows beforehand.",
+        f"Two samples that are each other's baseline have {times:.0f} times less variance than two without a baseline "
+        "at η = 0, and no bias",
+        f"Lines: exact variances, by enumeration of every group of k samples. Dots: variances of {config.draws} drawn "
+        "estimates, with 95 % intervals. b = E f and b = b* are constants that are unknown in practice.",
         columns=2,
         width=12,
         height=4.8,
@@ -214,7 +218,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     for i, (ax, logit) in enumerate(zip(axes, LOGITS, strict=True)):
         ax.set(yscale="log", xlabel="k, evaluations of f", ylabel="variance of the estimate of ∇E f")
         ax.set_title(
-            f"η = {logit:g}, P(x = 1) = {runner.format_number(1 / (1 + np.exp(-logit)), digits=3)}",
+            f"η = {logit:g}, P(x = 1) = {runner.format_number(1 / (1 + np.exp(-logit)), digits=3)}".replace("-", "−"),
             loc="left",
             fontsize=10,
         )

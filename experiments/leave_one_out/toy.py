@@ -19,7 +19,7 @@ LOSSES = ((OUTCOMES - np.array(CENTRES)) ** 2).sum(axis=1)
 
 
 def apply(logit: jax.Array, obs: jax.Array) -> jax.Array:
-    """Logits of the eight outcomes: three independent bits of logit η are x with probability ∝ exp(η Σ_i x_i)."""
+    """Return the logits of the eight outcomes x: three independent bits of logit η have P(x) ∝ exp(η Σ_i x_i)."""
     return logit * obs[0] * jnp.asarray(OUTCOMES.sum(axis=1))
 
 
@@ -27,14 +27,14 @@ POLICY = Policy(init=lambda key, obs: jnp.zeros(()), apply=apply, distribution=c
 
 
 def problem() -> exact.Enumeration:
-    """All eight outcomes; the reward is the loss f(x), so that ρ(η) = E f."""
+    """Return all eight outcomes; the reward is the loss f(x), so that ρ(η) = E f."""
     return exact.enumerate_trajectories(exact.make_bandit(LOSSES, name="three bits"))
 
 
 def truth(every: exact.Enumeration) -> dict[str, np.ndarray]:
-    """By dynamic programming, arrays `[η]`: ∇E f, E f, b*, and tr Var with one sample at five constant baselines.
+    """Return ∇E f, E f, b*, and tr Var of one sample with constant baselines, by dynamic programming, arrays `[η]`.
 
-    `vertex` is where the parabola through the variances at b = 0, ½ and 1 is least.
+    `vertex` is the b at which the parabola through the variances at b = 0, ½ and 1 is least.
     """
 
     def at(logit: jax.Array) -> dict[str, jax.Array]:
@@ -58,13 +58,13 @@ def truth(every: exact.Enumeration) -> dict[str, np.ndarray]:
 
 
 def summands(logit: jax.Array, named: dict[str, Baseline], batch: Trajectory) -> dict[str, jax.Array]:
-    """What each episode of a batch gives to the estimate with each baseline, leaves `[B]`."""
+    """Return what each episode of a batch adds to the estimate with each baseline, leaves `[B]`."""
     make = lambda baseline: estimators.make_estimator(POLICY, returns=estimators.total_return(), baseline=baseline)
     return {name: make(baseline).episode_gradients(logit, (), batch) for name, baseline in named.items()}
 
 
 def of_groups(k: int, *, own: bool = False) -> dict[str, Baseline]:
-    """The baselines that need nothing but the k samples, b also with the sample itself in it if `own`."""
+    """Return the baselines that need only the k samples; `own` adds the mean that contains the sample itself."""
     named = {"none": baselines.none()}
     if k > 1:
         named["leave_one_out"] = baselines.leave_one_out(group_size=k)
@@ -74,7 +74,7 @@ def of_groups(k: int, *, own: bool = False) -> dict[str, Baseline]:
 
 
 def enumerated(every: exact.Enumeration, k: int, known: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """Exact mean and variance of each estimate with k samples, arrays `[η]`, over every group."""
+    """Return the exact mean and variance of each estimate with k samples, arrays `[η]`, over every group."""
 
     def at(logit: jax.Array, loss: jax.Array, best: jax.Array) -> exact.Moments:
         named = of_groups(k, own=1 < k <= 4)
@@ -89,7 +89,7 @@ def enumerated(every: exact.Enumeration, k: int, known: dict[str, np.ndarray]) -
 
 
 def kernel_parts(every: exact.Enumeration) -> np.ndarray:
-    """(ζ₁, ζ₂) `[2, η]` of leave-one-out as a U-statistic with the kernel h(x, y), the estimate with k = 2.
+    """Return (ζ₁, ζ₂) `[2, η]` of leave-one-out as a U-statistic; its kernel h(x, y) is the estimate with k = 2.
 
     ζ₁ = Var E[h(x, y) | x], ζ₂ = Var h(x, y).
     """
@@ -116,7 +116,7 @@ def u_statistic_variance(parts: np.ndarray, k: int) -> np.ndarray:
 def sampled(
     every: exact.Enumeration, sizes: range, num_draws: int, seed: int
 ) -> dict[int, dict[str, diagnostics.GradientStatistics]]:
-    """k → baseline → mean and variance of `num_draws` sampled estimates with k samples, leaves `[η, ...]`."""
+    """Sample `num_draws` estimates; return k → baseline → their mean and variance, leaves `[η, ...]`."""
 
     def at(logit: jax.Array, key: jax.Array) -> diagnostics.GradientStatistics:
         log_probabilities = jnp.log(exact.trajectory_probabilities(apply, logit, every))

@@ -1,22 +1,25 @@
-"""Weaver & Tao 2001, Greensmith et al. 2004, Peters & Schaal 2008: which baseline makes the gradient quietest?
+"""Weaver & Tao 2001, Greensmith et al. 2004, Peters & Schaal 2008: which baseline makes the gradient least noisy?
 
-Claim    A return that multiplies a long score counts for more: the constant of least variance is b* = E[‖S‖² G] /
-         E[‖S‖²], with one number per parameter b*_i = E[S_i² G] / E[S_i²]. Neither the average reward nor the true
-         value function is best, but b* tends to the average reward as the horizon grows or the discount tends to 1.
+Claim    A return that multiplies a long score counts for more. The constant baseline of least variance is therefore b*
+         = E[‖S‖² G] / E[‖S‖²], and with one number per parameter b*_i = E[S_i² G] / E[S_i²], where S is the score.
+         Neither the average reward nor the true value function is the best baseline, but b* tends to the average reward
+         as the horizon grows or the discount tends to 1.
 Source   Weaver & Tao 2001 (The optimal reward baseline for gradient-based reinforcement learning); Greensmith, Bartlett
          & Baxter 2004 (Variance reduction techniques for gradient estimates in reinforcement learning); Peters & Schaal
          2008 (Reinforcement learning of motor skills with policy gradients).
 Command  python -m experiments.optimal_baselines
 Shows    Exact variances as functions of the baseline, on a three-state problem, the three-armed bandit of Chung et al.
-         2021, and random problems. In the trajectory sense, (G_1 − b) S with S = Σ_t ψ_t, for b a constant and one
-         number per parameter; in the step sense, Σ_t ψ_t (G_t − b), for b a constant, of the time, of the state and of
-         both; and of one step taken alone. Each formula is compared with the lowest point of the parabola through
-         exact variances. Then the baselines of pgjax that learn b* from samples.
-Expect   Formula and lowest point agree to rounding. Var(b*_i) ≤ Var(b*) ≤ Var(E G) always; Var(E G) ≤ Var(0) not: on
-         one random problem of six E G is worse than no baseline. b* per step tends to the average reward, at a
-         distance that falls as 1/T. A quarter of a minute on two CPU cores.
-Departs  The three-state problem is written from memory, in the style of Baxter, Bartlett & Weaver 2001, and episodic;
-         what it gives is exact for what `_baseline_problems.three_states` says, and not a published number.
+         2021, and random problems, for three estimates. In the trajectory sense, (G_1 − b) S with S = Σ_t ψ_t, b is a
+         constant or one number per parameter. In the step sense, Σ_t ψ_t (G_t − b), b is a constant or depends on the
+         time, on the state or on both. The third estimate is one step taken alone. Each formula is compared with the
+         lowest point of the parabola through exact variances. Then follow the baselines of pgjax that learn b* from
+         samples.
+Expect   Formula and lowest point agree to rounding. Var(b*_i) ≤ Var(b*) ≤ Var(E G) always holds. Var(E G) ≤ Var(0) does
+         not: on one random problem in six, E G is worse than no baseline. b* per step tends to the average reward; the
+         distance falls as 1/T. A quarter of a minute on two CPU cores.
+Departs  The three-state problem is written from memory, in the style of Baxter, Bartlett & Weaver 2001, and is
+         episodic. Its numbers are exact for the problem that `problems.three_states` describes; they are not published
+         numbers.
 """
 
 import dataclasses
@@ -38,7 +41,7 @@ def _targets() -> tuple[papers.Target, ...]:
     above = lambda key, quantity, variant, source, bound=0.0, **rest: papers.Target(
         key, quantity, papers.Above(bound), variant=variant, provenance=source, **rest
     )
-    # First order, 1/T and 1 − γ; the next is 1/16 of it at T = 16 and 1/5 at γ = .8, times a number of order 1.
+    # The distance is of first order in 1/T and 1 − γ; the next order is 1/16 of it at T = 16 and 1/5 at γ = .8.
     nearer = lambda key, quantity, ratio, delta: papers.Target(
         key, quantity, papers.Near(delta), published=ratio, provenance="own", variant=THREE
     )
@@ -69,8 +72,8 @@ def _targets() -> tuple[papers.Target, ...]:
         above("critic, random", "Var(b = V_t(s)) / Var(b*_t(s)), step sense, least", RANDOM, "text", 1.0),
         above("worse", "Var(b = E G) / Var(0), greatest", RANDOM, None, 1.0),
         above("worse critic", "Var(b = V_t(s)) / Var(0), step sense, greatest", RANDOM, None, 1.0),
-        nearer("horizon", "times nearer to the average reward is b* / T at T = 1024 than at 16", "64", 6.4),
-        nearer("discount", "times nearer is b* per reward at γ = .99 than at .8", "20", 2.0),
+        nearer("horizon", "distance of b* / T from the average reward, at T = 16 over at 1024", "64", 6.4),
+        nearer("discount", "distance of b* per reward from the average, at γ = .8 over at .99", "20", 2.0),
         *(
             papers.Target(f"learned {name}", f"{name}, learned", papers.Within(4.5), variant=THREE)
             for name in ("b*", "b*_i, worst", "b*(s), worst")
@@ -80,30 +83,30 @@ def _targets() -> tuple[papers.Target, ...]:
 
 PAPER = papers.Paper(
     citation="Weaver & Tao 2001; Greensmith, Bartlett & Baxter 2004; Peters & Schaal 2008",
-    claim="The baseline of least variance weighs returns by the squared length of the score, and is not the value.",
+    claim="The baseline of least variance weighs returns by the squared length of the score; it is not the value.",
     targets=_targets(),
     pitfalls=(
-        "The norm in b* is that of the score that multiplies the return: of the whole episode for G_1, of one step for "
-        "one step's ψ_t G_t. The sum over steps has a best b of its own, which neither gives.",
-        "The baseline that `reward_to_go` learns is that of one step taken alone.",
+        "The norm in b* is that of the score which multiplies the return: the score of the whole episode for G_1, and "
+        "the score of one step for ψ_t G_t of one step. The best b of the sum over steps is a third number.",
+        "The optimal baseline that learns with `reward_to_go` is the best one of one step taken alone.",
     ),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """The options of this experiment. The results page shows the default sizes."""
 
     problems: int = 200
-    """How many random problems the order of the variances is looked at on."""
+    """On how many random problems the order of the variances is checked."""
     lengths: tuple[int, ...] = (4, 16, 64, 256, 1024)
-    """The horizons T at which b* / T is looked at, in increasing order; 16 must be among them, and 1024 the last."""
+    """The horizons T, in steps, at which b* / T is computed: increasing, with 16 among them and 1024 at the end."""
     runs: int = 16
-    """How many independent runs the baselines that learn have."""
+    """How many independent runs learn the baselines from samples."""
     batch: int = 256
-    """How many episodes each of their updates has."""
+    """How many episodes each update of these runs has."""
     updates: int = 40
-    """How many updates each run has; the policy is fixed."""
+    """How many updates each of these runs has; the policy stays fixed."""
     seed: int = 0
     """The seed of the random problems and of the samples."""
 
@@ -123,7 +126,7 @@ TINY = Config(problems=64, lengths=(16, 1024), runs=8, batch=64, updates=10)
 
 
 def measure_exactly(config: Config, recorder: runner.Recorder) -> dict:
-    """Everything that is not sampled, as NumPy arrays; the random problems have a leading axis."""
+    """Compute everything that is not sampled, as NumPy arrays; the random problems have a leading axis."""
     with recorder.timed("horizons and discounts"):
         limits = problems.towards_the_average(config.lengths)
     with recorder.timed("formulas and lowest variances"):
@@ -162,7 +165,7 @@ def exact_measurements(config: Config, found: dict) -> dict[str, papers.Measured
 
 
 def sampled_measurements(config: Config, found: dict) -> dict[str, papers.Measured]:
-    """What was learned against the formulas, the worst entry of each."""
+    """Return the learned baselines beside the formulas, the worst entry of each."""
     three, case = found[THREE], problems.three_states(HORIZON)
     key, sizes = jax.random.key(config.seed + 1), {"runs": config.runs, "updates": config.updates}
     learned = problems.learn(key, case, batch=config.batch, **sizes)
@@ -181,11 +184,11 @@ def sampled_measurements(config: Config, found: dict) -> dict[str, papers.Measur
 
 
 def record(config: Config, found: dict, recorder: runner.Recorder) -> None:
-    """Rows for what no target asks: how often the baseline is worse than nothing, and where it is worst."""
+    """Record how often the value is worse than no baseline, and the problem on which it is worst."""
     many = found[RANDOM]["variances"]
     for value, nothing in (("E G", "0"), ("V_t(s)", "step 0")):
         mean, stderr = diagnostics.mean_and_stderr((many[value] > many[nothing]).astype(float))
-        quantity = f"share with Var({value}) > Var(0)"
+        quantity = f"share of problems with Var({value}) > Var(0)"
         recorder.row(quantity=quantity, variant=RANDOM, ours=float(mean), stderr=float(stderr))
     worst = int(np.argmax(many["E G"] / many["0"]))
     one_of_many = jax.tree.map(lambda x: x[worst], found[RANDOM])
@@ -216,7 +219,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
 
 
 def _plot_bandit(plots, axes, arms: dict) -> None:
-    """The parabola of the exact variance, and on it no baseline, E G and b*."""
+    """Draw the parabola of the exact variance, and on it no baseline, E G and b*."""
     mean, best = (float(arms["baselines"][name][0, 0]) for name in ("E G", "b*"))
     variances = arms["variances"]
     curvature = (variances["0"] - variances["b*"]) / best**2
@@ -225,17 +228,19 @@ def _plot_bandit(plots, axes, arms: dict) -> None:
     for name, at, key, place in (
         ("no baseline", 0.0, "0", (8, 4)),
         (f"E G = {mean:.3f}", mean, "E G", (8, 4)),
-        (f"b* = {best:.3f}", best, "b*", (-44, 36)),
+        (f"b* = {best:.3f}", best, "b*", (0, 12)),
     ):
+        below = name.startswith("b*")
         axes.plot(at, variances[key], "o", color=plots.INK, zorder=3)
-        axes.annotate(
-            f"{name}: {runner.format_number(variances[key], digits=3)}", (at, variances[key]), place, **plots.SMALL_TEXT
-        )
-    axes.set(xlabel="b (reward)", ylabel="tr Var of the gradient's estimate", ylim=(-0.002, None))
+        number = runner.format_number(variances[key], digits=3)
+        text = f"{name}:\n{number}" if below else f"{name}: {number}"
+        style = plots.SMALL_TEXT | {"ha": "center" if below else "left"}
+        axes.annotate(text, (at, variances[key]), place, **style)
+    axes.set(xlabel="b (reward)", ylabel="tr Var of the gradient estimate", ylim=(-0.002, None))
 
 
 def _plot_random(plots, axes, many: dict) -> None:
-    """The variances of the random problems over those without a baseline, each curve sorted by itself."""
+    """Draw the variances of the random problems over those without a baseline, each curve sorted by itself."""
     keys = {"b = E G": "E G", "b*, one number": "b*", "b*, one per parameter": "b*_i"}
     ends = {}
     for (name, key), colour in zip(keys.items(), plots.colours(keys).values(), strict=True):
@@ -259,11 +264,12 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     share = 100 * np.mean(many["E G"] > many["0"])
     where = f"{share:.2g} % of the random problems" if share else "none of the random problems"
     figure, panels = plots.figure(
-        f"E G is not the quietest baseline: it leaves {left_by('E G')} of a bandit's variance, b* {left_by('b*')}; "
-        f"on {where} it is worse than nothing",
-        "All exact. Left: the three-armed bandit of Chung et al. at θ = (0, 3, 5). Middle: "
+        f"The mean return E G is not the best baseline: on a bandit it leaves {left_by('E G')} of the variance, b* "
+        f"leaves {left_by('b*')}; on {where} E G is worse than no baseline",
+        "Everything is exact. Left: the three-armed bandit of Chung et al. at θ = (0, 3, 5). Middle: "
         f"{config.problems} random problems (5 states, 2 actions, T = 6), each curve sorted by itself"
-        f"{'; shaded: E G is worse than nothing' * bool(share)}. Right: three states.",
+        f"{'; shaded: E G is worse than no baseline' * bool(share)}. Right: the three-state problem, in which b* is "
+        "divided by the number of rewards, or by their discounted number.",
         columns=3,
         width=15,
         height=4.8,
@@ -280,7 +286,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         "discount γ": ([1 / (1 - gamma) for gamma in problems.DISCOUNTS], limits["reward"]),
     }
     right.set(xscale="log", xlabel="T, or 1 / (1 − γ) (steps)", ylabel="b* per reward / average reward")
-    for (name, (x, y)), colour in zip(lines.items(), plots.PALETTE):
+    # Not the colours of the middle panel: on a paper its names stand in one legend for all panels.
+    for (name, (x, y)), colour in zip(lines.items(), plots.PALETTE[3:]):
         right.plot(x, y / limits["average"], "o-", color=colour, label=name)
     plots.reference_line(right, 1.0, "average reward")
     right.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""Problems on which baselines are compared: exact variances, their lowest points, and what is learned of them."""
+"""Problems on which baselines are compared: exact variances, their lowest points, and learned baselines."""
 
 from typing import NamedTuple
 
@@ -67,26 +67,26 @@ def three_arms() -> Case:
 
 
 def random_case(key: jax.Array) -> Case:
-    """A random MDP and a table of normal logits; traceable."""
+    """Draw a random MDP and a table of normal logits; traceable."""
     problem_key, params_key = jax.random.split(key)
     mdp = exact.random_mdp(problem_key, **RANDOM_SHAPE)
     return Case(params=jax.random.normal(params_key, (mdp.num_actions, mdp.num_states)), mdp=mdp)
 
 
 def average_reward(case: Case) -> jax.Array:
-    """E R of the last step, the long-run average once the chain has mixed."""
+    """Return E R of the last step, which is the long-run average reward once the chain has mixed."""
     probabilities = exact.policy_probabilities(logits, case.params, case.mdp)
     return jnp.sum(exact.visitation(case.mdp, probabilities)[-1] * exact.state_values(case.mdp, probabilities)[-2])
 
 
 def _total_variances(case: Case, baselines: jax.Array) -> jax.Array:
-    """tr Var of (G_1 − b) Σ_t ψ_t for each b `[N, A, F]`, one number per parameter, `[N]`."""
+    """Return tr Var of (G_1 − b) Σ_t ψ_t for each b `[N, A, F]`, one number per parameter, `[N]`."""
     variance = lambda b: exact.total_return_moments(logits, case.params, case.mdp, baseline=b).total_variance
     return jax.lax.map(variance, baselines)
 
 
 def _to_go_variances(case: Case, baselines: jax.Array, discount: jax.Array | float = 1.0) -> jax.Array:
-    """tr Var of Σ_t ψ_t (G_t − b_t(S_t)) for each b `[N, T, S]`, `[N]`."""
+    """Return tr Var of Σ_t ψ_t (G_t − b_t(S_t)) for each b `[N, T, S]`, `[N]`."""
     of = logits, case.params, case.mdp
     variance = lambda b: exact.reward_to_go_moments(*of, baseline=b, discount=discount).total_variance
     return jax.lax.map(variance, baselines)
@@ -99,14 +99,14 @@ def _one_step_variances(case: Case, baselines: jax.Array) -> jax.Array:
 
 
 def _around(directions: jax.Array) -> jax.Array:
-    """−d and d of every direction, and 0, `[2N + 1, ...]`."""
+    """Return −d and d of every direction d, and 0, `[2N + 1, ...]`."""
     return jnp.concatenate([-directions, directions, jnp.zeros_like(directions[:1])])
 
 
 def lowest(found: jax.Array) -> jax.Array:
-    """Where each parabola x ↦ variance(x d) is lowest, `[N]`, from the variances at `_around(d)`.
+    """Return where each parabola x ↦ variance(x d) is lowest, `[N]`, from the variances at `_around(d)`.
 
-    0 where the variance does not depend on x.
+    The result is 0 where the variance does not depend on x.
     """
     (below, above), middle = jnp.split(found[:-1], 2), found[-1]
     curvature = below - 2.0 * middle + above
@@ -115,7 +115,7 @@ def lowest(found: jax.Array) -> jax.Array:
 
 
 def _total_baselines(case: Case) -> dict[str, jax.Array]:
-    """0, E G, b* and b*_i, each as one number per parameter, `[A, F]`."""
+    """Return 0, E G, b* and b*_i, each as one number per parameter, `[A, F]`."""
     of = logits, case.params, case.mdp
     constants = {"0": 0.0, "E G": exact.objective(*of), "b*": exact.optimal_constant_baseline(*of)}
     each = {name: jnp.full_like(case.params, b) for name, b in constants.items()}
@@ -123,31 +123,31 @@ def _total_baselines(case: Case) -> dict[str, jax.Array]:
 
 
 def _to_go_baselines(case: Case) -> dict[str, jax.Array]:
-    """0, the value and the best of the functions of time and state, `[T, S]`."""
+    """Return 0, the value, and the best function of time and state, `[T, S]` each."""
     of = logits, case.params, case.mdp
     values = exact.state_values(case.mdp, exact.policy_probabilities(*of))[:-1]
     return {"step 0": jnp.zeros_like(values), "V_t(s)": values, "b*_t(s)": exact.optimal_step_baseline(*of)}
 
 
 def total_comparison(case: Case) -> dict[str, dict[str, jax.Array]]:
-    """`"baselines"` and the exact `"variances"` with them, in the trajectory sense."""
+    """Return `"baselines"` and the exact `"variances"` with them, in the trajectory sense."""
     b = _total_baselines(case)
     found = _total_variances(case, jnp.stack(list(b.values())))
     return {"baselines": b, "variances": dict(zip(b, found, strict=True))}
 
 
 def comparison(case: Case) -> dict[str, dict[str, jax.Array]]:
-    """As `total_comparison`, and in the step sense too."""
+    """Return what `total_comparison` returns, and the same in the step sense."""
     total, b = total_comparison(case), _to_go_baselines(case)
     found = dict(zip(b, _to_go_variances(case, jnp.stack(list(b.values()))), strict=True))
     return {"baselines": total["baselines"] | b, "variances": total["variances"] | found}
 
 
 def examine(case: Case, average: jax.Array) -> dict:
-    """As `comparison`, with b = T · average reward besides; `"pairs"`, and what is learned or earned at best.
+    """Return what `comparison` returns, with b = T · average reward too; `"pairs"`; and the best average reward.
 
-    `"pairs"` holds name → (the formula's b, where the exact variances are lowest), for every sense and dependence. A b
-    that depends on several things is lowest in each alone: no two of its entries meet in the variance.
+    `"pairs"` holds name → (b by the formula, b at the lowest exact variance), for every sense and dependence. The
+    entries of a b that depends on several things are minimised one by one: no two of them meet in the variance.
     """
     of = logits, case.params, case.mdp
     steps, states, size = case.mdp.horizon, case.mdp.num_states, case.params.size
@@ -180,7 +180,7 @@ def examine(case: Case, average: jax.Array) -> dict:
         total["b*_i"],
         *(exact.optimal_step_baseline(*of, depends_on=word) for word in words),
         to_go["b*_t(s)"],
-        # Where no episode comes, b makes no difference.
+        # Where no episode comes, b makes no difference, and 0 stands for it.
         jnp.where(visits > 0, alone, 0.0),
     ]
     found = jnp.concatenate([of_total[len(whole) :], of_steps[len(around) :]])
@@ -194,9 +194,9 @@ def examine(case: Case, average: jax.Array) -> dict:
 
 
 def towards_the_average(lengths: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """b* per step against the horizon, b* per reward against the discount, and the average reward, exactly.
+    """Return b* per step for each horizon, b* per reward for each discount, and the average reward, exactly.
 
-    Per reward: b is subtracted from every reward, as Weaver & Tao do, and so Σ_{i<T−t} γⁱ b from G_t.
+    "Per reward" means that b is subtracted from every reward, as Weaver & Tao do, that is Σ_{i<T−t} γⁱ b from G_t.
     """
     long = three_states(lengths[-1])
 
@@ -214,7 +214,7 @@ def towards_the_average(lengths: tuple[int, ...]) -> dict[str, np.ndarray]:
 
 
 def learn(key: jax.Array, case: Case, *, runs: int, updates: int, batch: int) -> dict[str, np.ndarray]:
-    """What pgjax's baselines learn at a fixed policy, after so many updates from a batch of episodes, `[runs, ...]`."""
+    """Learn pgjax's baselines at a fixed policy in `updates` batches of episodes; return them, `[runs, ...]`."""
     environment = exact.to_environment(case.mdp)
     policy = Policy(init=lambda key, obs: jnp.zeros((2, 2)), apply=logits, distribution=categorical)
     params = jnp.asarray(case.params, jnp.float32)

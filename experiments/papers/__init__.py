@@ -1,19 +1,21 @@
 """All papers, reproduced: every published number beside ours, as one table and one page.
 
-Claim    pgjax's own estimators and its oracle reproduce each paper's numbers. Where ours differs, the page says why.
-         What a paper draws but does not print is compared with a reference: a number that was computed independently
-         of this code and never published. References are marked, stand behind the published numbers, and are grey.
+Claim    pgjax's estimators and its exact gradients reproduce the numbers of each paper. Where ours differs, the page
+         says why. What a paper draws but does not print is compared with a reference: a number that was computed
+         independently of this code and was never published. References are marked, stand behind the published numbers,
+         and are grey.
 Command  python -m experiments.papers
          python -m experiments.papers --only four_rooms kl_estimators
          python -m experiments.papers --tiny
-Shows    Two tables: paper | claim | verdicts | command | seconds, with a line for each paper, and module | number or
-         claim | published | ours | verdict, with a line for each of the best-known numbers. `report.html` has every
-         number and every figure in one file, which opens from disk, without a network, on a phone as well. The last two
-         modules, step_size and baseline_start, are warnings of the textbooks rather than papers.
-Expect   About four minutes on two CPU cores, each of which runs one module at a time. --tiny takes one or two minutes
-         and claims nothing: it judges only what has an exact value and is not sampled. --full enlarges the modules that
-         have a larger size, which takes hours. An interrupted run goes on with --resume and its directory.
-Departs  Each module's own header says what it departs from: `python -m experiments.NAME --help`.
+Shows    Two tables. The first has a line for each paper: paper | claim | verdicts | command | seconds. The second has a
+         line for each of the best-known numbers: module | number or claim | published | ours | verdict. `report.html`
+         has every number and every figure in one file, which opens from disk without a network, on a phone as well. The
+         last two modules, step_size and baseline_start, are warnings of textbooks rather than papers.
+Expect   About four minutes on two CPU cores, each of which runs one module at a time. `--tiny` takes one or two minutes
+         and claims nothing: it judges only numbers that have an exact value and are not sampled. `--full` enlarges the
+         modules that have a larger size, which takes hours. `--resume` with the directory of an interrupted run
+         continues it.
+Departs  The header of each module says what it departs from: `python -m experiments.NAME --help`.
 """
 
 import contextlib
@@ -32,7 +34,7 @@ import jax
 from experiments.harness import reports, runner, verdicts
 from experiments.papers import page, processes
 
-# In the order of the page: module → what differs from its default, where it has more than its paper asks for.
+# Module → the options that differ from its default, in the order of the page.
 MODULES: dict[str, dict[str, Any]] = {
     "short_corridor": {},
     "baselines_and_convergence": {},
@@ -53,16 +55,16 @@ RUN = "run"  # the name of each module's run inside this one's directory
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """The options of this experiment. The results page shows the default sizes."""
 
     only: tuple[str, ...] = ()
-    """The modules to run, by name; all of them if none is named."""
+    """The names of the modules to run. All modules run if none is named."""
     full: bool = False
-    """Run the modules that have a larger size at that size, which takes hours; their own --help says which it is."""
+    """Run the modules that have a larger size at that size, which takes hours. The --help of each module names it."""
     resume: pathlib.Path | None = None
-    """The directory of an earlier run, whose options and whose finished modules are taken over."""
+    """The directory of an earlier run. Its options and its finished modules are used again."""
     tiny: bool = False
-    """Run each module at the size of its tests: in a minute or two it shows that all works, and it claims nothing."""
+    """Run each module at the size of its tests. In a minute or two this shows that all works, and claims nothing."""
 
     def validate(self) -> None:
         unknown = [name for name in self.only if name not in MODULES]
@@ -82,26 +84,28 @@ class Config:
 
 
 def config_of(module: Any, name: str, config: Config) -> Any:
-    """The module's configuration at its default size, at the size of its tests, or at its paper's own."""
+    """Return the module's configuration at its default size, at the size of its tests, or at its paper's size."""
     lacking = [part for part in ("PAPER", "Config", "TINY", "run") if not hasattr(module, part)]
     if lacking:
-        raise RuntimeError(f"experiments.{name} has no {', '.join(lacking)}, see experiments/harness/targets.py")
+        raise RuntimeError(
+            f"experiments.{name} has no {', '.join(lacking)}; experiments/harness/targets.py shows a whole module"
+        )
     chosen = dataclasses.replace(module.TINY if config.tiny else module.Config(), **MODULES[name])
     return dataclasses.replace(chosen, full=True) if config.full and hasattr(chosen, "full") else chosen
 
 
 def reproduce(config: Config, recorder: runner.Recorder) -> dict[str, pathlib.Path | None]:
-    """Module → the directory of its run inside this one's, or None where it failed; in the order of the page.
+    """Run the modules; return module → the directory of its run, or None if it failed, in the order of the page.
 
     On CPUs as many modules run at once as there are devices, each in a process with one device, because most of their
-    programs are too small for two. An accelerator is given to one process, so there the modules run one after another
-    in this one. What a module prints goes to NAME/output.txt either way.
+    programs are too small for two. An accelerator belongs to one process, so there the modules run one after another
+    in this process. What a module prints goes to NAME/output.txt in both cases.
     """
     taken, left = {}, {}
     for name in config.chosen:
         options = config_of(importlib.import_module(f"experiments.{name}"), name, config)
         if config.resume is not None and finished(config.resume / name / RUN, options):
-            recorder.say(f"{name}: taken over from {config.resume}")
+            recorder.say(f"{name}: its finished run is used from {config.resume}")
             taken[name] = shutil.copytree(config.resume / name / RUN, recorder.path(f"{name}/{RUN}"))
         else:
             left[name] = options
@@ -112,7 +116,7 @@ def reproduce(config: Config, recorder: runner.Recorder) -> dict[str, pathlib.Pa
 
 
 def in_this_process(left: dict[str, Any], recorder: runner.Recorder, tiny: bool) -> dict[str, pathlib.Path | None]:
-    """Runs the modules with their options one after another."""
+    """Run the modules with their options one after another in this process."""
     ran = dict.fromkeys(left)
     for index, (name, options) in enumerate(left.items()):
         recorder.say(f"[{index + 1} of {len(left)}] {name}")
@@ -130,7 +134,7 @@ def in_this_process(left: dict[str, Any], recorder: runner.Recorder, tiny: bool)
 def in_processes(
     left: dict[str, Any], recorder: runner.Recorder, tiny: bool, at_once: int
 ) -> dict[str, pathlib.Path | None]:
-    """Runs the modules' own commands, `at_once` at a time."""
+    """Run the modules' commands in processes of their own, `at_once` at a time."""
     ran = dict.fromkeys(left)
     cache = [] if jax.config.jax_enable_compilation_cache else ["--no-cache"]
     place = ["--output-dir", recorder.directory.resolve(), "--run-name", RUN, "--devices", "1", *cache]
@@ -151,14 +155,14 @@ def in_processes(
 
 
 def finished(directory: pathlib.Path, options: Any) -> bool:
-    """Whether a module's run with these options came to its end there."""
+    """Return whether a module's run with these options is complete in `directory`."""
     if not (directory / "summary.json").is_file():
         return False
     return json.loads((directory / "config.json").read_text(encoding="utf-8")) == reports.plain(options)
 
 
 def resumed(config: Config) -> Config:
-    """`config` with the options of the run that it goes on with, unless others were given."""
+    """Return `config` with the options of the run that it continues, unless other options were given."""
     if config.resume is None or dataclasses.replace(config, resume=None) != Config():
         return config
     saved = json.loads((config.resume / "config.json").read_text(encoding="utf-8"))
@@ -179,15 +183,15 @@ def run(config: Config, recorder: runner.Recorder) -> list[page.Found]:
     environment = json.loads(recorder.path("environment.json").read_text(encoding="utf-8"))
     report = recorder.path("report.html")
     report.write_text(page.write(found, failed, environment, tiny=config.tiny), encoding="utf-8")
-    recorder.note(f"Open {report.name} in a browser: it has every number and every figure in one file.")
+    recorder.note(f"{report.name} has every number and every figure in one file; open it in a browser.")
     if failed:
         raise RuntimeError(f"{', '.join(failed)} failed, as shown above; the other papers are in {report.name}")
     return found
 
 
 def show(config: Config, found: list[page.Found], recorder: runner.Recorder) -> None:
-    """Adds the tables, and a note for everything red; a tiny run has one line for each paper."""
-    title = "Paper by paper; report.html has every number and every figure"
+    """Add the tables, and a note for every red verdict; a tiny run has one line for each paper."""
+    title = "All papers; report.html has every number and every figure"
     if config.tiny:
         lines = [[each.name, verdicts.tally(each.verdicts), f"{each.summary['seconds']:.0f}"] for each in found]
         headers = ("module", "verdicts", "seconds")
@@ -201,4 +205,4 @@ def show(config: Config, found: list[page.Found], recorder: runner.Recorder) -> 
         recorder.note(f"{name}: {entry['text']}")
     if len(entries) > len(red):
         count = reports.format_count(len(entries) - len(red), "numbers")
-        recorder.note(f"{count} that nobody published came out otherwise than expected; the page says which and why.")
+        recorder.note(f"{count} that were never published are not as expected; the page says which and why.")

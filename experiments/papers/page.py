@@ -20,12 +20,12 @@ class Found:
     """One module's finished run, as read from its directory.
 
     Attributes:
-        name: of the module.
+        name: the name of the module.
         paper: citation, claim, headline, verdicts and contradictions, as `targets.check` wrote them.
-        summary: of the run: rows, notes, tables, seconds.
+        summary: the rows, notes, tables and seconds of the run.
         figures: title → PNG.
         environment: versions, device, commit and date of this module's run.
-        command: what repeats it, with the options that differ from the default.
+        command: the command that repeats the run, with the options that differ from the default.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Found:
 
     @property
     def verdicts(self) -> list[str]:
-        """Of every target that the run was asked for."""
+        """The verdict of every target that the run was asked for."""
         return list(self.paper["verdicts"].values())
 
 
 def load(directory: pathlib.Path) -> Found:
-    """A module's run from its directory."""
+    """Read a module's run from its directory."""
     from PIL import Image
 
     read = lambda name: json.loads((directory / name).read_text(encoding="utf-8"))
@@ -62,10 +62,10 @@ def load(directory: pathlib.Path) -> Found:
 
 
 def arguments(name: str, config: Mapping[str, Any], *, tiny: bool = False) -> list[str]:
-    """What Python is given to run a module with this configuration: `-m experiments.NAME`, and what is not default.
+    """Return Python's arguments that run a module with this configuration: `-m experiments.NAME` and the options.
 
     Args:
-        tiny: whether the run is a tiny one; then `--tiny` is given, and what differs from the module's tiny size.
+        tiny: whether the run is a tiny one; then `--tiny` and the options that differ from the tiny size are given.
     """
     module = importlib.import_module(f"experiments.{name}")
     default = reports.plain(module.TINY if tiny else module.Config())
@@ -79,7 +79,7 @@ def arguments(name: str, config: Mapping[str, Any], *, tiny: bool = False) -> li
 
 
 def standings(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
-    """Headers and cells of paper | claim | verdicts | command | seconds, a line for each paper."""
+    """Return headers and cells of paper | claim | verdicts | command | seconds, a line for each paper."""
     lines = [
         [
             each.paper["citation"],
@@ -94,7 +94,7 @@ def standings(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
 
 
 def headlines(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
-    """Headers and cells of module | number or claim | published | ours | verdict, a line for each best-known number."""
+    """Return headers and cells of module | number or claim | published | ours | verdict, the best-known numbers."""
     lines = [
         [each.name, *(line[key] for key in ("quantity", "published", "ours", "verdict"))]
         for each in found
@@ -104,7 +104,7 @@ def headlines(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
 
 
 def write(found: Sequence[Found], failed: Sequence[str], environment: Mapping[str, Any], tiny: bool = False) -> str:
-    """The page. Nothing in it is fetched: no script, no font, no picture from elsewhere."""
+    """Return the page as HTML; it fetches no script, no font and no picture."""
     body = [
         "<header>",
         "<h1>Policy gradient papers, reproduced</h1>",
@@ -138,14 +138,14 @@ def _standing(found: Sequence[Found], failed: Sequence[str]) -> str:
 
 
 def _sources(found: Sequence[Found]) -> str:
-    """How many of the numbers are published ones."""
+    """Say how many of the numbers are published."""
     rows = [row for each in found for row in each.summary["rows"] if row["verdict"] and row["provenance"]]
     count = lambda *sources: sum(row["paper"] is not None and row["provenance"] in sources for row in rows)
     claims = sum(row["paper"] is None and row["provenance"] != "own" for row in rows)
     return (
-        f"Numbers that stand in a publication, in its code or in a quotation of it: {count(*verdicts.PUBLISHED)}. "
-        f"Remembered numbers: {count('mem')}. Claims that name no number: {claims}. References, which were computed "
-        f"independently of this code for what a publication only draws: {count('own')}. Mathematics demands the others."
+        f"Numbers from a publication, from its code or from a quotation of it: {count(*verdicts.PUBLISHED)}. "
+        f"Remembered numbers: {count('mem')}. Claims without a number: {claims}. References, which were computed "
+        f"independently of this code for what a publication only draws: {count('own')}. The others are mathematics."
     )
 
 
@@ -181,7 +181,7 @@ def _headlines(found: Sequence[Found]) -> str:
 
 
 def _contradictions(found: Sequence[Found]) -> str:
-    """What is red, with its reason, and below it in grey what was never published and comes out otherwise."""
+    """List what is red, with its reason, and below it in grey what was never published and is not as expected."""
     items = {True: [], False: []}
     for each in found:
         for entry in each.paper["contradictions"]:
@@ -189,8 +189,8 @@ def _contradictions(found: Sequence[Found]) -> str:
             red = verdicts.colour_of(entry["verdict"]) == "bad"
             items[red].append(f"<li>{link} ({_source(entry)}): {_text(entry['text'])}</li>")
     parts = {
-        "differs": ("What a publication says otherwise, and where our number is wrong", items[True]),
-        "unexpected": ("What was never published and comes out otherwise", items[False]),
+        "differs": ("Where a publication differs from ours, and where our number is wrong", items[True]),
+        "unexpected": ("What was never published and is not as expected", items[False]),
     }
     return "\n".join(
         f'<section id="{name}"><h2>{title}</h2><ul>{"".join(lines)}</ul></section>'
@@ -204,12 +204,12 @@ def _source(entry: Mapping[str, Any]) -> str:
 
 
 def _command(each: Found) -> str:
-    """The command, which may be broken where a name is."""
+    """Return the command, which may break at dots and underscores."""
     return "<code>" + _text(each.command).replace(".", ".<wbr>").replace("_", "_<wbr>") + "</code>"
 
 
 def _elsewhere(each: Found, environment: Mapping[str, Any]) -> str:
-    """Where a module was run that an earlier run finished, if that is not what the page says of all."""
+    """Say where an earlier run made this module's numbers, if that differs from what the page says of all."""
     # A module's own process has one of the devices, so their number says nothing.
     place = lambda e: [e[key] for key in ("commit", "uncommitted_changes", "device_kind", "threads", "versions")]
     if place(each.environment) == place(environment):
@@ -217,7 +217,7 @@ def _elsewhere(each: Found, environment: Mapping[str, Any]) -> str:
     changed = "with uncommitted changes" * bool(each.environment["uncommitted_changes"])
     machine = reports.format_machine(each.environment)
     facts = [f"commit {each.environment['commit']}", changed, machine, each.environment["date"]]
-    return f" Taken over: {', '.join(filter(None, facts))}."
+    return f" From an earlier run: {', '.join(filter(None, facts))}."
 
 
 def _paper(each: Found, environment: Mapping[str, Any]) -> str:
@@ -252,7 +252,7 @@ def _paper(each: Found, environment: Mapping[str, Any]) -> str:
 
 
 def _plain_table(headers: Sequence[str], lines: Sequence[Sequence[str]], sources: Sequence[str | None] = ()) -> str:
-    """Cells as they are, verdicts in their colours; a line whose source is a reference of our own is grey."""
+    """Return a table with verdicts in their colours; a line whose source is a reference is grey."""
 
     def cell(text: str, name: str) -> str:
         text = text.strip()
@@ -284,8 +284,8 @@ def _badge(each: Found) -> str:
 def _legend() -> str:
     marks = " ".join(f"“{name}”: {meaning}" for name, meaning in reports.PROVENANCE.items())
     return (
-        "± is a standard error; that of a published number is the error that it is judged with. A number is marked "
-        "(code), (quoted), (unverified) or (reference) by its source; a number without a mark was read in the "
+        "± is one standard error; for a published number it is the error by which it is judged. A mark, (code), "
+        "(quoted), (unverified) or (reference), names the source of a number; a number without a mark was read in the "
         f"publication. The sources are these. {marks}"
     )
 

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.05
-PATIENCE_SECONDS = 30.0  # of one that is asked to end; a chunk of a compiled program has to come to its end first
+PATIENCE_SECONDS = 30.0  # how long a process may take to end: a chunk of a compiled program ends first
 
 
 def run(
     commands: Mapping[str, Sequence[str]], outputs: Mapping[str, pathlib.Path], at_once: int
 ) -> Iterator[tuple[str, int]]:
-    """Starts the commands in their order, and yields each one's name and exit code when it ends.
+    """Start the commands in their order, and yield the name and the exit code of each command when it ends.
 
-    What a command prints goes to its file. If the iteration is left early, those that run are ended.
+    What a command prints goes to its file. If the iteration stops early, the running commands are ended.
     """
     waiting, running = list(commands), {}
     try:
@@ -34,7 +34,7 @@ def run(
 
 
 def end(processes: Sequence[subprocess.Popen]) -> None:
-    """Asks the processes to end, and ends those that do not."""
+    """Ask the processes to end, and kill those that do not."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + PATIENCE_SECONDS

@@ -1,4 +1,4 @@
-"""The frame and the style of the page of all papers; nothing in it is fetched."""
+"""The frame and the style of the page of all papers; the page fetches nothing."""
 
 PAGE = """<!doctype html>
 <html lang="en">

@@ -1,20 +1,22 @@
-"""Rates and plateaus: what a value baseline does for the natural gradient, and how long softmax stands still.
+"""Rates and plateaus: what a value baseline does for the natural gradient, and how long softmax ascent stands still.
 
-Claim    The on-policy natural gradient of single pulls has unbounded variance with or without v as baseline; without it
-         runs get stuck on a bad arm, with it the gap closes as 1/t. The exact gradient, which has no noise, waits on
-         plateaus instead: near a bad arm it is as short as the best one is rare.
+Claim    The on-policy natural gradient of single pulls has unbounded variance, with v as baseline or without it.
+         Without the baseline runs get stuck on a bad arm; with it the gap to the best arm closes as 1/t. The exact
+         gradient has no noise, but it waits on plateaus: near a bad arm its length is proportional to the probability
+         of the best arm.
 Source   Mei et al. 2022 (The role of baselines in policy gradient optimization), figure 2(c); Mei et al. 2020 (On the
          global convergence rates of softmax policy gradient; Escaping the gravitational pull of softmax).
 Command  python -m experiments.rates_and_plateaus
-Shows    Left: 20 arms, θ ← θ + η F⁺ ĝ, the exact gap 0.97 − ρ(θ) of every run with b = ρ(θ) and with b = 0. Right:
-         exact softmax ascent on three arms (1, 0.9, 0.1) from three starts. Only the mean over runs is estimated.
-Expect   Gap with baseline falling much faster than 1/t at first, while arms die out one by one, and somewhat faster
-         than 1/t from about t = 3·10⁴ on, where the slope is fitted (−1.15 ± 0.10); without baseline
-         most runs stuck on a lesser arm for good. Plateaus of 4569 updates from π(a*) = 0.01 and of more than
-         50 000 from 0.001. 25 s on two CPU cores.
-Departs  The 18 lesser arms of figure 2(c) are in an appendix that was not seen: here uniform(0, 1), NumPy's seed 0.
-         100 runs in place of 20, with which the slope's standard error is about 0.2.
-         Logits more than 600 below the greatest are held there: such an arm, of probability 10⁻²⁶¹, is never pulled.
+Shows    Left: 20 arms, θ ← θ + η F⁺ ĝ, and the exact gap 0.97 − ρ(θ) of every run with b = ρ(θ) and with b = 0. Right:
+         exact softmax ascent on the three arms (1, 0.9, 0.1) from three starts. Only the mean over runs is estimated.
+Expect   With the baseline the gap falls much faster than 1/t at first, while arms die out one by one, and somewhat
+         faster than 1/t from about t = 3·10⁴ on, where the slope is fitted (−1.15 ± 0.10). Without the baseline most
+         runs stay on a lesser arm for good. The plateaus last 4569 updates from π(a*) = 0.01, and more than 50 000 from
+         0.001. 25 s on two CPU cores.
+Departs  The 18 lesser arms of figure 2(c) are in an appendix that we have not seen; here they are uniform(0, 1) with
+         NumPy's seed 0. There are 100 runs in place of 20, with which the standard error of the slope would be about
+         0.2. A logit more than 600 below the greatest is held there: such an arm has probability 10⁻²⁶¹ and is never
+         pulled.
 """
 
 import dataclasses
@@ -37,14 +39,14 @@ PAPER = known.PAPER
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """The options of this experiment. The results page shows the default sizes."""
 
     runs: int = 100
-    """How many runs the stochastic natural gradient has; the paper has 20."""
+    """How many runs the stochastic natural gradient has. The paper has 20."""
     updates: int = 100_000
-    """How many updates each run has; the tail is fitted from 3·10⁴ on."""
+    """How many updates each run has. The slope is fitted from update 3·10⁴ on."""
     step_size: float = known.STEP_SIZE
-    """The step size η of the natural gradient; the references and the times of the slopes are for 0.05."""
+    """The step size η of the natural gradient. The references and the times of the slopes are for 0.05."""
     seed: int = 0
     """The seed of the pulls; the arms do not depend on it."""
 
@@ -59,12 +61,12 @@ TINY = Config(runs=40, updates=3000)
 
 
 def arms() -> np.ndarray:
-    """Mean rewards `[20]`: 0.97, 0.95 and 18 that happen to be below 0.94."""
+    """Return the mean rewards `[20]`: 0.97, 0.95, and 18 random ones, which are all below 0.94."""
     return np.concatenate([[known.BEST, known.SECOND], np.random.default_rng(0).uniform(size=known.ARMS - 2)])
 
 
 def natural_estimator(baseline: jax.Array) -> Estimator:
-    """F⁺ ĝ of a single pull with weights R − b, in closed form: b is a number, traced or not."""
+    """Return F⁺ ĝ of a single pull with weight R − b, in closed form; b is a number, traced or not."""
     policy = one_step.table(known.ARMS)
     vanilla = estimators.make_estimator(
         policy, returns=estimators.total_return(), baseline=baselines.constant(baseline)
@@ -73,7 +75,7 @@ def natural_estimator(baseline: jax.Array) -> Estimator:
 
 
 def gaps(config: Config, recorder: runner.Recorder) -> tuple[np.ndarray, np.ndarray]:
-    """Times t `[N]`, θ_1 being the start, and 0.97 − ρ(θ_{t+1}) `[N, V, runs]` of the variants in their order."""
+    """Return times t `[N]`, with θ_1 as the start, and 0.97 − ρ(θ_{t+1}) `[N, V, runs]` of the V variants."""
     rewards = jnp.asarray(arms())
     policy, mdp = one_step.table(known.ARMS), exact.make_bandit(rewards)
     objective = lambda params: exact.objective(policy.apply, params, mdp)
@@ -110,7 +112,7 @@ def gaps(config: Config, recorder: runner.Recorder) -> tuple[np.ndarray, np.ndar
 
 
 def log_slope(times: np.ndarray, gap: np.ndarray, first: float, last: float) -> papers.Measured:
-    """Least-squares slope of ln mean gap in ln t between two times, by runs `[N, runs]`; jackknife error."""
+    """Return the least-squares slope of ln mean gap `[N, runs]` in ln t between two times; jackknife error."""
     seen = (times >= first) & (times <= last)
     fit = lambda part: float(np.polyfit(np.log(times[seen]), np.log(part.mean(axis=1)), 1)[0])
     left_out = [fit(np.delete(gap[seen], i, axis=1)) for i in range(gap.shape[1])]
@@ -118,7 +120,7 @@ def log_slope(times: np.ndarray, gap: np.ndarray, first: float, last: float) -> 
 
 
 def moments(with_baseline: jax.Array, rare: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Largest |E − F⁺ ∇ρ| and tr Var of the estimate, by enumeration; the last arm has probability `rare`."""
+    """Return the largest |E − F⁺ ∇ρ| and tr Var of the estimate, exactly; the last arm has probability `rare`."""
     rewards = jnp.asarray(arms())
     probabilities = jnp.full(known.ARMS, (1.0 - rare) / (known.ARMS - 1)).at[-1].set(rare)
     policy, mdp = one_step.table(known.ARMS), exact.make_bandit(rewards)
@@ -132,7 +134,7 @@ def moments(with_baseline: jax.Array, rare: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def plateaus() -> np.ndarray:
-    """ρ(θ) of exact softmax ascent before and after every update, `[1 + known.PLATEAU_UPDATES, starts]`."""
+    """Return ρ(θ) of exact softmax ascent before and after every update, `[1 + known.PLATEAU_UPDATES, starts]`."""
     policy, mdp = one_step.table(3), exact.make_bandit(jnp.asarray(known.PLATEAU_ARMS))
 
     def update(params, _):
@@ -146,12 +148,12 @@ def plateaus() -> np.ndarray:
 
 
 def updates_to_leave(climbs: np.ndarray) -> np.ndarray:
-    """After how many updates the gap is first below 0.05, `[starts]`; 0 if it never is."""
+    """Return after how many updates the gap is first below 0.05, `[starts]`; 0 if it never is."""
     return (max(known.PLATEAU_ARMS) - climbs < 0.05).argmax(axis=0)
 
 
 def plateau_gradient(rare: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """‖∇ρ‖ `[N]` at π = (rare, 1 − rare − rare², rare²), by differentiating the oracle, and by √(Σ π² (r − ρ)²)."""
+    """‖∇ρ‖ `[N]` at π = (rare, 1 − rare − rare², rare²), by differentiating ρ exactly, and by √(Σ π² (r − ρ)²)."""
     policy, rewards = one_step.table(3), np.asarray(known.PLATEAU_ARMS)
     mdp = exact.make_bandit(rewards)
     probabilities = np.stack([rare, 1.0 - rare - rare**2, rare**2], axis=1)
@@ -161,7 +163,7 @@ def plateau_gradient(rare: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure_gaps(config: Config, times: np.ndarray, found: np.ndarray) -> dict[str, papers.Measured]:
-    """What the curves say, where they are long enough and of the step size that the targets are for."""
+    """Return the targets' numbers from the curves, where these are long enough and have the targets' step size."""
     with_, without = found[:, 0], found[:, 1]
     at = lambda gap, t: gap[np.searchsorted(times, t)]
     measured = {
@@ -184,7 +186,7 @@ def measure_gaps(config: Config, times: np.ndarray, found: np.ndarray) -> dict[s
 
 
 def early_gaps(config: Config, times: np.ndarray, found: np.ndarray, recorder: runner.Recorder) -> None:
-    """Rows without a verdict: the reference's gaps at times when the arms matter more than the baseline."""
+    """Add rows without a verdict: gaps at early times, when the arms matter more than the baseline."""
     for t, printed in known.TOO_EARLY.items():
         reference = {"paper": papers.number(printed), "printed": printed, "provenance": "own"}
         for i, variant in enumerate(known.VARIANTS):
@@ -195,10 +197,10 @@ def early_gaps(config: Config, times: np.ndarray, found: np.ndarray, recorder: r
 
 
 def measure_exact(climbs: np.ndarray) -> dict[str, papers.Measured]:
-    """What enumeration and exact ascent say: nothing here is sampled."""
+    """Return the numbers of enumeration and of exact ascent, which are not sampled."""
     below = updates_to_leave(climbs) + 1  # the first t with θ_t below, θ₁ being the start
     uniform, middle, last = range(len(known.STARTS))
-    # The first for the mean; from the others on the dying arm outweighs all others in the variance.
+    # The first is for the mean; from the others on, the dying arm outweighs all others in the variance.
     rares = np.array([1e-3, 1e-8, 1e-10])
     flags = jnp.array([True, False])[:, None]
     bias, variance = jax.jit(jnp.vectorize(moments))(flags, jnp.asarray(rares))
@@ -226,7 +228,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     papers.check(recorder, PAPER, measured)
     early_gaps(config, times, found, recorder)
     recorder.note(
-        f"± is the standard error over {config.runs} runs; each run's gap is exact, as are numbers without ±."
+        f"± is the standard error over {config.runs} runs. The gap of each run is exact, and so are numbers without ±."
     )
     np.savez_compressed(recorder.path("curves.npz"), times=times, gaps=found, climbs=climbs)
     return {"config": config, "times": times, "gaps": found, "climbs": climbs, "measured": measured}
@@ -238,17 +240,19 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     config, times, found, climbs, measured = results.values()
     slope, stuck, wait = (measured.get(key) for key in ("slope", "stuck", "plateau"))
     if slope:
-        closing = f"falls as t to the {runner.format_number(slope.value, slope.stderr)} in the end".replace("-", "−")
+        closing = f"falls as t to the power {runner.format_number(slope.value, slope.stderr)} in the end".replace(
+            "-", "−"
+        )
     else:
         closing = f"is {runner.format_number(found[-1, 0].mean(), digits=2)} after {config.updates} updates"
     title = (
         f"With b = ρ(θ) the natural gradient's gap {closing}; {100 * stuck.value:.0f} % of the runs with b = 0 end "
-        f"above 0.01. Exact ascent waits {wait.value - 1:.0f} updates near a bad arm"
+        f"with a gap above 0.01. Exact ascent waits {wait.value - 1:.0f} updates near a bad arm"
     )
     caption = (
-        f"Left: 20 arms, η = {config.step_size}, mean over {config.runs} runs, {plots.bands(config.runs)}, one pull an "
-        f"update{'; the slope is fitted from the dotted line on' if slope else ''}. Right: arms (1, 0.9, 0.1), "
-        f"η = {known.PLATEAU_STEP}, no noise."
+        f"Left: 20 arms, one pull in each update, η = {config.step_size}; mean over {config.runs} runs, "
+        f"{plots.bands(config.runs)}{'; the slope is fitted from the dotted line on' if slope else ''}. Right: arms "
+        f"that pay 1, 0.9 and 0.1, η = {known.PLATEAU_STEP}, no noise; dots: the gap falls below 0.05."
     )
     figure, (left, right) = plots.figure(title, caption, columns=2, width=13, height=5)
     left.set(xscale="log", yscale="log", xlabel="t, updates", ylabel="gap 0.97 − ρ(θ), mean over runs")
@@ -261,10 +265,10 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     if slope:
         left.axvline(known.TAIL, color=plots.GREY, linestyle=":", linewidth=1.2)
     plots.learning_curves(left, times, {name: found[:, i].T for i, name in enumerate(known.VARIANTS)})
-    right.set(xscale="log", xlabel="t, θ₁ being the start", ylabel="ρ(θ)")
+    right.set(xscale="log", xlabel="t (θ₁ is the start)", ylabel="ρ(θ)")
     right.set(xlim=(1, known.PLATEAU_UPDATES), ylim=(0.6, 1.02))
-    right.set_title("exact gradient, 3 arms: starts π(1), π(0.9), π(0.1)", loc="left", fontsize=10)
-    plots.reference_line(right, 0.9, "the second best arm")
+    right.set_title("exact gradient, 3 arms; names: π at the start", loc="left", fontsize=10)
+    plots.reference_line(right, 0.9, "second-best arm")
     steps = np.unique(np.geomspace(1, len(climbs), 600).round().astype(int))
     colours = plots.colours([*known.VARIANTS, *known.STARTS])
     ends = {}

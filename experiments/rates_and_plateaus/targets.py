@@ -14,8 +14,8 @@ STARTS = {
     "(0.001, 0.9, 0.099)": (0.001, 0.9, 0.099),
 }
 TAIL, BEFORE = 30_000, (1_000, 10_000)
-# The references are of this η, 20 runs and other arms. With each, the standard deviation of ln gap between drawings of
-# the lesser arms: 40 drawings of 20 runs in NumPy, arms of 0.95 and more drawn again.
+# The references are for this η, 20 runs and other arms. Beside each stands the standard deviation of ln gap between
+# drawings of the lesser arms: 40 drawings of 20 runs in NumPy, where arms of 0.95 and more were drawn again.
 STEP_SIZE, GROUP = 0.05, 20
 REFERENCES = {
     1_000: (".0087", 0.20),
@@ -25,22 +25,23 @@ REFERENCES = {
     60_000: ("1e-5", 0.25),
 }
 STUCK_MEAN, STUCK_WORST = (".0859", 0.26), (".43", 0.17)
-# Here ln gap differs by 0.13 and 0.11 between drawings, and by 0.06 and 0.24 between b = 0 and b = ρ(θ).
+# At these times ln gap differs by 0.13 and 0.11 between drawings, and by 0.06 and 0.24 between b = 0 and b = ρ(θ).
 TOO_EARLY = {10: ".412", 100: ".175"}
 
 
 @dataclasses.dataclass(frozen=True)
 class OtherArms:
-    """Equal within 3 standard errors of ln ours − ln published, where each is of one drawing of the arms.
+    """Ours and the published gap are equal within 3 standard errors of the difference of their logarithms.
 
-    Two drawings differ by √2 times the `spread` of ln gap between them; a gap of 0 is never equal.
+    Each gap belongs to one drawing of the arms. Two drawings differ by √2 times the `spread` of ln gap; a gap of 0 is
+    never equal.
     """
 
     spread: float
 
     @property
     def factor(self) -> float:
-        """By which ours may differ if it has no error of its own."""
+        """The factor by which ours may differ if it has no standard error."""
         return math.exp(3 * 2**0.5 * self.spread)
 
     def holds(self, ours: papers.Measured, expected: float, printed: str) -> bool:
@@ -65,7 +66,7 @@ def _own(key: str, quantity: str, printed: str, rule: papers.Rule, **more) -> pa
 
 PAPER = papers.Paper(
     citation="Mei et al. 2022, figure 2(c); Mei et al. 2020 (plateaus)",
-    claim="With a value baseline the stochastic natural gradient converges as 1/t; without one it gets stuck.",
+    claim="With a value baseline the stochastic natural gradient converges as 1/t; without a baseline it gets stuck.",
     targets=(
         papers.Target(
             "slope",
@@ -77,7 +78,8 @@ PAPER = papers.Paper(
             headline="slope of the tail",
             why=(
                 "1/t is a bound. 480 runs of 3·10⁵ updates have the slope −1.14 ± 0.04 there, and t times the gap "
-                "falls from 0.61 to 0.42, about as 1/ln² t does; 100 runs of 10⁵ are within two errors of both."
+                "falls from 0.61 to 0.42, about as 1/ln² t does. 100 runs of 10⁵ updates are within two standard "
+                "errors of both."
             ),
         ),
         papers.Target(
@@ -85,24 +87,28 @@ PAPER = papers.Paper(
         ),
         papers.Target("order", "gap without − with baseline, t = 3000", papers.Above(), provenance="text"),
         papers.Target(
-            "stuck", "runs stuck (gap above 0.01 at the end)", papers.Above(), provenance="text", variant=WITHOUT
+            "stuck",
+            "share of runs that are stuck (gap above 0.01 at the end)",
+            papers.Above(),
+            provenance="text",
+            variant=WITHOUT,
         ),
         papers.Target(
             "none stuck",
-            "runs not stuck (gap below 0.01 at the end)",
+            "share of runs that are not stuck (gap below 0.01 at the end)",
             papers.Above(0.9),
             provenance="text",
             variant=WITH,
             why=(
-                "A run that is still on its way counts as stuck: with another η a few thousand updates can be "
-                "too few. All of 40 runs support a share of 0.93, all of 100 one of 0.97."
+                "A run that is still on its way counts as stuck: with another η a few thousand updates can be too "
+                "few. If no run of 40 is stuck, this supports a share of 0.93; of 100 runs, a share of 0.97."
             ),
         ),
         papers.Target(
-            "unbiased", "E of the estimate − F⁺ ∇ρ, largest entry", papers.Near(1e-10), exact=0.0, exact_tolerance=1e-10
+            "unbiased", "largest entry of |E[estimate] − F⁺ ∇ρ|", papers.Near(1e-10), exact=0.0, exact_tolerance=1e-10
         ),
-        _power("variance with", "slope of ln tr Var in ln π(a), a dying arm", -1.0, WITH),
-        _power("variance without", "slope of ln tr Var in ln π(a), a dying arm", -1.0, WITHOUT),
+        _power("variance with", "slope of ln tr Var in ln π(a) of a dying arm a", -1.0, WITH),
+        _power("variance without", "slope of ln tr Var in ln π(a) of a dying arm a", -1.0, WITHOUT),
         *(_gap(f"gap {t}", f"gap, t = {t}", printed, spread, WITH) for t, (printed, spread) in REFERENCES.items()),
         _gap("stuck mean", "gap, t = 3000", *STUCK_MEAN, WITHOUT),
         _gap("stuck worst", f"gap of the worst of {GROUP} runs, t = 3000", *STUCK_WORST, WITHOUT),
@@ -113,7 +119,7 @@ PAPER = papers.Paper(
             "4570",
             papers.Digits(),
             variant="from (0.01, 0.98, 0.01)",
-            headline="plateau from π(a*) = 0.01, first t with gap < 0.05, θ₁ being the start",
+            headline="plateau from π(a*) = 0.01: first t with gap < 0.05 (θ₁ is the start)",
         ),
         _own(
             "no plateau",
@@ -127,10 +133,11 @@ PAPER = papers.Paper(
         papers.Target("length", "‖∇ρ‖ / π(a*) on the plateau, π(a*) = 1e-6", papers.Digits(), exact_tolerance=1e-9),
     ),
     pitfalls=(
-        "Fitting the slope from the first updates on gives a number below −1: until about t = 3·10⁴ arms are still "
-        "dying out, each in a jump of length η (r − ρ) / π(a).",
-        "The baseline does not help by less variance: tr Var grows as 1/π(a) with it as without.",
-        "The reference drew its 18 lesser arms with a seed that is not known: its gaps are judged by how much ln gap "
-        "varies between drawings. At t = 10 and 100 that is more than the baseline changes, so these have no verdict.",
+        "If the slope is fitted from the first updates on, it comes out below −1: until about t = 3·10⁴ arms are "
+        "still dying out, each in a jump of length η (r − ρ) / π(a).",
+        "The baseline does not help by lowering the variance: tr Var grows as 1/π(a) with it and without it.",
+        "The reference drew its 18 lesser arms with an unknown seed. Its gaps are therefore judged by how much ln gap "
+        "varies between drawings. At t = 10 and 100 this is more than the baseline changes, so these times have no "
+        "verdict.",
     ),
 )

@@ -1,21 +1,25 @@
 """How much faster does REINFORCE learn with a baseline? Sutton & Barto's short corridor, figures 13.1 and 13.2.
 
-Claim    A baseline can make REINFORCE learn much faster; with a good step size it comes near v* = −(6 + 4√2) = −11.66.
+Claim    A baseline can make REINFORCE learn much faster. With a good step size the return comes near the best value, v*
+         = −(6 + 4√2) = −11.66.
 Source   Sutton & Barto 2018, example 13.1, sections 13.3 and 13.4, figures 13.1 and 13.2; Williams 1992.
 Command  python -m experiments.short_corridor
-Shows    v(p) by linear solves; the learning curves of both figures, 100 runs of 1000 episodes each: as published (the
-         boxed algorithm, no clipping, runs whose p leaves (.001, .999) stopped and counted), with p clipped to
-         [.05, .95], as a widely copied program has it, and corrected (one update per episode, whose baseline has not
-         seen it); the share of runs that diverge, from more and shorter runs; the mean update at fixed θ, against its
-         exact value.
-Expect   With the baseline within 1 of v* after 100 episodes, without it after 400 to 1000 or more. Among the runs that
-         survive larger steps are faster, but at 2⁻¹² some 4 % go over the edge in the first episodes, nine in ten of
-         these stay there, at any cap, and make its mean over all runs the worst; updated once per episode none of them
-         does. The box's update is 17 % too short at p = .3 with α_w = 2⁻⁶: its baseline has seen returns that the
-         action helped to make. A minute on two CPU cores; `--full` some ten.
-Departs  θ₀ = (−1.47, 1.47) for (right, left) is a choice, p = .0502: the box says 0 for example, where nothing is left
-         to learn. The exponents of the steps and the 100 runs are second-hand. Episodes are cut at `--cap` steps. The
-         reference's −171 over all runs of 2⁻¹² comes without the number of runs: 4 of 100 over the edge make it.
+Shows    The value v(p) of the policy that goes right with probability p, by linear solves. The learning curves of both
+         figures, 100 runs of 1000 episodes each, in four variants: "as published" is the boxed algorithm of the book,
+         without clipping, and a run whose p leaves (.001, .999) is stopped and counted; "p clipped" keeps p in [.05,
+         .95]; "as released" is a widely copied program, which clips too, has decimal step sizes and pays 0 for the last
+         step; "corrected" makes one update per episode, with a baseline that has not seen the episode. The share of the
+         runs that diverge, from more and shorter runs. The mean update at fixed θ, beside its exact value.
+Expect   With the baseline the return is within 1 of v* after 100 episodes; without it this takes 400 to 1000 episodes
+         or more. Among the runs that survive, larger steps are faster. But at 2⁻¹² about 4 % of the runs diverge in the
+         first episodes. Nine in ten of these never come back, whatever the cap, and they make the mean over all runs
+         the worst. With one update per episode no run diverges. The mean update of the boxed algorithm is 17 % too
+         short at p = .3 with α_w = 2⁻⁶, because its baseline has seen returns that the action helped to make. One
+         minute on two CPU cores; `--full` takes about ten.
+Departs  The start θ₀ = (−1.47, 1.47) for (right, left), that is p = .0502, is our choice; the book's box gives θ₀ = 0
+         as an example, where nothing is left to learn. The exponents of the steps and the number of 100 runs are
+         second-hand. Episodes are cut at `--cap` steps. The reference gives −171 for the mean over all runs at 2⁻¹²
+         without the number of runs; 4 stuck runs of 100 would make this mean.
 """
 
 import dataclasses
@@ -36,17 +40,20 @@ PAPER = papers.Paper(
     claim="A baseline makes REINFORCE learn much faster on the short corridor.",
     targets=targets.all_targets(),
     pitfalls=(
-        "θ₀ = 0, as the box says for example, is p = ½ and v = −12.0: a flat curve. The figures begin near −80.",
-        "A widely copied program pays 0 for the last step: its curves end at −10.66, above its own line at −11.6.",
-        "The same program clips p to [.05, .95] and takes the clipped policy's score, which is the gradient of no "
-        "policy that is played. Clipping hides the runs that diverge, and with them the reason to prefer 2⁻¹³ to 2⁻¹².",
-        "Its step sizes are decimal: 2·10⁻⁴, 2·10⁻⁵ and 2·10⁻³, and with the baseline 2·10⁻³ and 2·10⁻². It updates w "
-        "before it forms the weight, which shrinks every update by the factor 1 − α_w.",
-        "The box updates θ and w at every step of the finished episode. By step t, w has absorbed returns that A_t "
-        "helped to make, which multiplies this step of the expected update by (1 − α_w)ᵗ. And ∇ ln f is taken at a θ "
-        "that has moved away from the policy that acted, so that the steps to the left of a long episode push it on "
-        "and on. The runs at 2⁻¹² diverge for this reason: with one update per episode none of 1000 did in 100 "
-        "episodes.",
+        "The box of the book gives θ₀ = 0 as an example. There p = ½ and v = −12.0, so the curve is flat. The curves "
+        "of the figures begin near −80.",
+        "A widely copied program pays 0 for the last step. Its curves therefore end at −10.66, above the line at "
+        "−11.6 that it draws.",
+        "The same program clips p to [.05, .95] and takes the score of the clipped policy. This is not the gradient "
+        "of the policy that acts. Clipping hides the runs that diverge, and with them the reason to prefer 2⁻¹³ to "
+        "2⁻¹².",
+        "The step sizes of this program are decimal: 2·10⁻⁴, 2·10⁻⁵ and 2·10⁻³ without the baseline; 2·10⁻³ for θ and "
+        "2·10⁻² for w with it. It updates w before it forms the weight, which multiplies every update by 1 − α_w.",
+        "The boxed algorithm updates θ and w at every step of the finished episode. By step t, w has absorbed returns "
+        "that A_t helped to make, which multiplies this step of the expected update by (1 − α_w)ᵗ. It also takes ∇ ln "
+        "f at a θ that has moved away from the policy that acted, so the steps to the left of a long episode push θ "
+        "further and further. This is why runs diverge at 2⁻¹²: with one update per episode none of 1000 runs "
+        "diverged in 100 episodes.",
     ),
 )
 
@@ -55,7 +62,7 @@ START, HALF = 1 / (1 + float(np.exp(2.94))), 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """α_θ, α_w (0: no baseline) and P(right) at the start."""
+    """The step sizes α_θ and α_w (0 stands for no baseline), and P(right) at the start."""
 
     step: float
     baseline_step: float = 0.0
@@ -64,7 +71,7 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """How θ is updated and by which steps, whether p is clipped (then no run is stopped), and R of the last step."""
+    """How θ is updated, the step sizes, whether p is clipped (then no run is stopped), the reward of the last step."""
 
     methods: dict[str, Method]
     update: str = training.PER_STEP
@@ -74,7 +81,7 @@ class Variant:
 
 POWERS = {name: Method(step) for name, step in zip(targets.STEPS, (2.0**-12, 2.0**-13, 2.0**-14), strict=True)}
 POWERS |= {BASELINE: Method(2.0**-9, 2.0**-6), FROM_HALF: Method(2.0**-13, start=HALF)}
-# Updating w before it is used multiplies G − w by 1 − α_w, and is written so.
+# Updating w before it is used multiplies G − w by 1 − α_w, so the step size α_θ is multiplied by 1 − α_w here.
 DECIMAL = {"2·10⁻⁴": Method(2e-4), "2·10⁻⁵": Method(2e-5), "2·10⁻³": Method(2e-3)}
 DECIMAL |= {BASELINE: Method(2e-3 * (1 - 2e-2), 2e-2), "2·10⁻⁴ from p = ½": Method(2e-4, start=HALF)}
 VARIANTS = {
@@ -87,28 +94,28 @@ VARIANTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """The options of this experiment. The results page shows the default sizes."""
 
     runs: int = 100
-    """How many runs each curve averages; the figures average 100, as far as we remember."""
+    """How many runs each curve averages. The book's figures average 100, as far as we remember."""
     episodes: int = 1000
-    """How many episodes each run has."""
+    """How many episodes each run plays."""
     cap: int = 1000
-    """How many steps an episode may take before it is cut."""
+    """After how many steps an episode is cut."""
     p_min: float = 0.05
-    """The clipped variant keeps p in [p_min, 1 − p_min]; the reference has 0.05."""
+    """The clipped variants keep p = P(right) in [p_min, 1 − p_min]. The reference uses 0.05."""
     decay: float = 0.9
-    """The decay per episode of the moving average that is the corrected variant's baseline."""
+    """The decay β per episode of the moving average of returns, which is the baseline of the corrected variant."""
     short_runs: int = 500
-    """How many runs of 100 episodes the shares of diverged runs are counted in."""
+    """How many runs of 100 episodes are played to count the share of diverged runs."""
     long_cap: int = 4000
-    """How many steps an episode may take when a diverged run plays on."""
+    """After how many steps an episode is cut when a diverged run plays on."""
     samples: int = 40_000
-    """How many episodes are sampled at each fixed policy."""
+    """How many episodes are sampled at each fixed policy to measure the mean update."""
     seed: int = 0
     """The seed of every random number in this experiment."""
     full: bool = False
-    """Use 1000 runs for each curve and each share, which takes some ten minutes; the book has the default's 100."""
+    """Use 1000 runs for each curve and each share, which takes about ten minutes. The book has 100."""
 
     def validate(self) -> None:
         papers.full_size(self, FULL)
@@ -127,7 +134,7 @@ STOP = 0.999
 
 
 def settings_of(variant: Variant, config: Config, runs: int) -> tuple[training.Settings, np.ndarray]:
-    """Leaves `[L]` and θ₀ `[L, 2]` of all methods, `runs` runs each, one method after another."""
+    """Return the settings, leaves `[L]`, and θ₀ `[L, 2]` of `runs` runs of each method, one method after another."""
     methods = variant.methods.values()
     each = lambda values: np.repeat(np.array(list(values), np.float32), runs)
     per_episode = variant.update == training.PER_EPISODE
@@ -145,7 +152,7 @@ def settings_of(variant: Variant, config: Config, runs: int) -> tuple[training.S
 
 
 def train(key: jax.Array, variant: Variant, config: Config, runs: int, episodes: int, advance) -> measure.Curves:
-    """All runs of a variant; `advance(n)` is told of every n episodes done."""
+    """Train all runs of a variant; `advance(n)` is called after every n episodes."""
     settings, params = settings_of(variant, config, runs)
     state, rows, block = training.start(params), [], 10
     for episode in range(episodes):
@@ -165,7 +172,7 @@ def train(key: jax.Array, variant: Variant, config: Config, runs: int, episodes:
 
 
 def asked(measured: dict[str, papers.Measured], config: Config) -> dict[str, papers.Measured]:
-    """Without what is measured on another problem than the reference's, because an option was changed."""
+    """Leave out the numbers that a changed option makes incomparable with the reference."""
     changed = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default]
     left_out = targets.left_out(changed)
     return {key: ours for key, ours in measured.items() if key not in left_out}
@@ -211,9 +218,9 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     x = np.arange(config.episodes).reshape(-1, block).mean(axis=1) + 1
     figure, both = plots.figure(
         measure.title(curves),
-        f"Means over those of {curves.number} runs that did not diverge, each point over {block} episode"
-        f"{'s' * (block > 1)}, with {plots.bands(curves.number)}. "
-        "A run diverges when p leaves (.001, .999). Left as figure 13.1, right as figure 13.2.",
+        f"Each line is the mean over those of {curves.number} runs that did not diverge; each point averages {block} "
+        f"episode{'s' * (block > 1)}. Shaded: {plots.bands(curves.number)}. A run diverges when p = P(right) leaves "
+        "(.001, .999). Left: figure 13.1 of the book. Right: figure 13.2.",
         columns=2,
         width=13,
         height=4.8,

@@ -1,4 +1,4 @@
-"""The runs on the short corridor that diverge: how many, when, and what becomes of them if they are not stopped."""
+"""The runs on the short corridor that diverge: how many, when, and what they earn if they are not stopped."""
 
 import math
 from typing import NamedTuple
@@ -20,16 +20,16 @@ FAST, SLOW = targets.STEPS[:2]
 
 
 class Ended(NamedTuple):
-    """What the stopped runs of a method come to, `[S]`: v(p) with episodes cut, and whether they went over the edge."""
+    """Where the stopped runs of a method end, `[S]`: v(p) with episodes cut, and whether p left (10⁻⁵, 1 − 10⁻⁵)."""
 
     value: np.ndarray
     gone: np.ndarray
 
 
 def played_on(key: jax.Array, shares: Curves, cap: int, episodes: int) -> dict[str, Ended]:
-    """method → what its stopped runs come to, for the two larger steps; episodes are cut after `cap` steps.
+    """Return method → where its stopped runs end, for the two larger steps; episodes are cut after `cap` steps.
 
-    They play on until p has left (10⁻⁵, 1 − 10⁻⁵), where an episode hardly ever ends before the cap and the next
+    A run plays on until p has left (10⁻⁵, 1 − 10⁻⁵), where an episode hardly ever ends before the cap and the next
     updates lead further out, or for as many `episodes` as a run has.
     """
     stopped = {method: shares.rows(method)[shares.stopped[method] > 0] for method in (FAST, SLOW)}
@@ -53,19 +53,19 @@ def played_on(key: jax.Array, shares: Curves, cap: int, episodes: int) -> dict[s
 
 
 def over_all_runs(survivors: Measured, share: Measured, diverged: Measured) -> Measured:
-    """(1 − q) S + q D: q the share of diverged runs, S and D the means of the surviving and of the diverged runs."""
+    """(1 − q) S + q D, where q is the share of diverged runs, and S and D are the means of the others and of these."""
     q, lost = share.value, diverged.value - survivors.value
     error = math.hypot((1 - q) * survivors.stderr, q * diverged.stderr, lost * share.stderr)
     return Measured(survivors.value + q * lost, error)
 
 
 def everybody(found: Curves, shares: Curves, ends: dict[str, Ended], cap: int) -> dict[str, Measured]:
-    """method → the mean return of its last 100 episodes over all runs; empty if the runs were not so long."""
+    """Return method → the mean return of the last 100 episodes over all runs; empty if the runs are too short."""
     means = {}
     for method, ended in ends.items():
         survivors = found.window(method, WINDOWS[-1])
         if survivors is not None:
-            # None diverged of some: how many would have is uncertain, and what they would have come to is the cap.
+            # If no run diverged, the share of diverged runs is still uncertain, and a diverged run would return −cap.
             lost = mean(ended.value) if len(ended.value) else Measured(-float(cap))
             means[method] = over_all_runs(mean(survivors), Measured.share(shares.stopped[method] > 0), lost)
     return means
@@ -74,12 +74,12 @@ def everybody(found: Curves, shares: Curves, ends: dict[str, Ended], cap: int) -
 def divergence(found: Curves, shares: Curves, ends: dict[str, Ended], cap: int) -> dict[str, Measured]:
     """Shares of diverged runs, when they diverge, and the means over all runs, diverged ones included.
 
-    What is asked of longer runs than these is left out; what is asked of diverged runs is NaN if there are none.
+    Numbers that need longer runs than these are left out. Numbers about diverged runs are NaN if no run diverged.
 
     Args:
-        found: the published variant's curves.
-        shares: of more and shorter runs, from which the shares are.
-        ends: method → what the diverged runs of `shares` come to, `played_on` with this `cap`.
+        found: the curves of the published variant.
+        shares: the curves of more and shorter runs, in which diverged runs are counted.
+        ends: method → where the diverged runs of `shares` end, from `played_on` with this `cap`.
     """
     measured = {}
     if shares.total_reward[FAST].shape[1] >= WINDOWS[1][1]:
@@ -96,7 +96,7 @@ def divergence(found: Curves, shares: Curves, ends: dict[str, Ended], cap: int) 
 
 
 def record(found: Curves, shares: Curves, ends: dict[str, Ended], cap: int, recorder: runner.Recorder) -> None:
-    """The mean over all runs at our own shares, and the share of the stopped runs that would have come back."""
+    """Record the mean over all runs at our share of diverged runs, and the share of stopped runs that come back."""
     for method, ours in everybody(found, shares, ends, cap).items():
         quantity, name = f"return, all runs, cap {cap}, at our share of diverged runs", f"{PUBLISHED}, {method}"
         add_row(recorder, quantity, name, ours)

@@ -22,15 +22,15 @@ corridor = functools.cache(make_corridor)
 
 
 class Settings(NamedTuple):
-    """What tells one run from another, leaves `[L]`: only numbers, so that all runs are one program.
+    """The numbers in which runs differ, leaves `[L]`, so that one program serves all runs.
 
     Attributes:
-        step: α_θ.
-        keep: 1 − α_w of w ← w + α_w (G − w); 1 for no baseline, w = 0.
-        limit: the policy acts by logits no further apart than this; ∞ for no clipping.
+        step: the step size α_θ.
+        keep: 1 − α_w in w ← w + α_w (G − w); 1 means no baseline, w = 0.
+        limit: the greatest distance between the logits by which the policy acts; ∞ means no clipping.
         stop: a run is stopped once its logits are further apart than this.
-        last_reward: R of the step onto the goal.
-        moves: whether ∇ ln f of a row is taken at the θ that has moved, as in the box, or at that of the start.
+        last_reward: the reward of the step onto the goal.
+        moves: whether ∇ ln f of a row is taken at the moved θ, as in the boxed algorithm, or at the θ that acted.
     """
 
     step: jax.Array
@@ -42,7 +42,7 @@ class Settings(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """Where the runs stand: θ `[L, 2]`, the estimators' states (w), and bool `[L]` whether a run was stopped."""
+    """The state of the runs: θ `[L, 2]`, the estimators' states (w), and whether a run was stopped, bool `[L]`."""
 
     params: jax.Array
     state: PyTree
@@ -50,7 +50,7 @@ class Runs(NamedTuple):
 
 
 class Played(NamedTuple):
-    """One episode of every run, `[L]`: G_1, NaN once stopped; ln p/(1 − p) that acted; whether the cap cut it."""
+    """One episode of every run, `[L]`: G_1 (NaN once stopped), ln p/(1 − p) of the acting policy, if it was cut."""
 
     total_reward: jax.Array
     log_odds: jax.Array
@@ -58,19 +58,19 @@ class Played(NamedTuple):
 
 
 def log_odds(probability: float) -> float:
-    """ln p/(1 − p), ∞ for p = 1."""
+    """Return ln p/(1 − p), which is ∞ for p = 1."""
     return float(np.log(probability) - np.log1p(-probability)) if probability < 1 else np.inf
 
 
 def logits_at(probability: float) -> np.ndarray:
-    """The middle one of the logits `[2]` with P(right) = p."""
+    """Return the logits `[2]` with P(right) = p whose sum is 0."""
     return log_odds(probability) / 2 * np.where(np.arange(2) == RIGHT, 1.0, -1.0)
 
 
 def clipped_policy(limit: jax.typing.ArrayLike) -> Policy:
-    """softmax(θ), or where θ's entries are further apart than `limit` the softmax of two logits that far apart.
+    """softmax(θ); where the entries of θ are further apart than `limit`, the softmax of two logits that far apart.
 
-    The score is that of the clipped probabilities, e_a − π, also where the clip binds: the gradient of no policy there.
+    The score is e_a − π with the clipped probabilities π, also where the clip binds. There it is no gradient of ln π.
     """
 
     def apply(params: jax.Array, obs: jax.Array) -> jax.Array:
@@ -83,7 +83,7 @@ def clipped_policy(limit: jax.typing.ArrayLike) -> Policy:
 
 
 def make_estimator(update: str, keep: jax.typing.ArrayLike, limit: jax.typing.ArrayLike) -> Estimator:
-    """Of one row that pays G_t (`"per_step"`), or of a whole episode with rewards to go (`"per_episode"`)."""
+    """Return the estimator of one row that pays G_t (`"per_step"`), or of an episode with rewards to go."""
     rule = estimators.total_return() if update == PER_STEP else estimators.reward_to_go()
     return estimators.make_estimator(clipped_policy(limit), returns=rule, baseline=baselines.moving_average(keep))
 
@@ -91,15 +91,15 @@ def make_estimator(update: str, keep: jax.typing.ArrayLike, limit: jax.typing.Ar
 def in_episode(
     estimator: Estimator, params: jax.Array, state: PyTree, trajectory: Trajectory, settings: Settings
 ) -> tuple[jax.Array, PyTree]:
-    """(θ + α Σ_t ∇̂_t, w): every row t of one finished episode as an episode of its own, whose only reward is G_t.
+    """Return (θ + α Σ_t ∇̂_t, w), where each row t of a finished episode is an episode whose only reward is G_t.
 
     *Use, then update* by row is the boxed algorithm: δ = G_t − w; w ← w + α_w δ; θ ← θ + α δ ∇ ln f. The baseline of a
     row has seen G_0 … G_{t−1}, which A_t helps to make.
 
     Args:
-        estimator: of one row.
+        estimator: the estimator of one row.
         trajectory: one episode, `[T, 1, ...]`.
-        settings: of one run.
+        settings: the settings of one run.
     """
     rows = trajectory._replace(rewards=estimators.reward_to_go().compute(trajectory, None, None), final_obs=None)
     length = jnp.sum(trajectory.alive)
@@ -118,7 +118,7 @@ def in_episode(
 
 
 def start(params: jax.Array) -> Runs:
-    """Runs that have seen nothing, w = 0; θ `[L, 2]`."""
+    """Return runs before their first episode, with w = 0 and θ = `params`, `[L, 2]`."""
     environment, policy = corridor(1), clipped_policy(np.inf)
     sample = jax.eval_shape(lambda key: rollouts.episodes(environment, policy, params[0], key[None]), jax.random.key(0))
     one = make_estimator(PER_STEP, 1.0, np.inf).init(jax.random.key(0), sample)
@@ -131,12 +131,12 @@ def start(params: jax.Array) -> Runs:
 def play(
     key: jax.Array, settings: Settings, runs: Runs, episode: jax.Array, *, environment: Environment, update: str
 ) -> tuple[Runs, Played]:
-    """One more episode of all runs; `episode` is the number of those before, which its keys are made from."""
+    """Play one more episode of all runs; `episode` counts those before and makes the keys."""
 
     def one_run(key: jax.Array, settings: Settings, runs: Runs):
         estimator = make_estimator(update, settings.keep, settings.limit)
         paid = environment.params.rewards.at[BEFORE_THE_GOAL, RIGHT].set(settings.last_reward)
-        # A stopped run plays short episodes that nobody looks at, because all wait for the longest.
+        # A stopped run plays short episodes, which are ignored, because all runs wait for the longest episode.
         acting = jnp.where(runs.stopped, 0.0, runs.params)
         trajectory = rollouts.episodes(
             environment,
@@ -166,9 +166,9 @@ def play(
 
 
 def expected_update(params: jax.Array, baseline_step: jax.typing.ArrayLike) -> jax.Array:
-    """E Σ_t (G_t − w_t) ∇ ln f(A_t) of the box at fixed θ, exactly, `[2]`, for any w_0; ∇ρ(θ) at α_w = 0.
+    """E Σ_t (G_t − w_t) ∇ ln f(A_t) of the boxed algorithm at fixed θ, exactly, `[2]`, for any w_0; ∇ρ(θ) at α_w = 0.
 
-    In w_t = (1 − α_w)ᵗ w_0 + α_w Σ_{k<t} (1 − α_w)^{t−1−k} G_k every G_k is G_t and what was paid before A_t, so that
+    In w_t = (1 − α_w)ᵗ w_0 + α_w Σ_{k<t} (1 − α_w)^{t−1−k} G_k every G_k is G_t plus what was paid before A_t, so that
     E[w_t ∇ ln f] = (1 − (1 − α_w)ᵗ) E[G_t ∇ ln f]: step t of the gradient is multiplied by (1 − α_w)ᵗ. Hence
 
         Σ_s d(s) Σ_a ∇π(a|s) Q(s, a),    d(s) = Σ_t (1 − α_w)ᵗ P(S_t = s),    Q undiscounted.
@@ -180,6 +180,6 @@ def expected_update(params: jax.Array, baseline_step: jax.typing.ArrayLike) -> j
 
 
 def capped_value(params: jax.Array, horizon: int) -> jax.Array:
-    """v(p) of θ `[L, 2]` if episodes are cut after `horizon` steps, `[L]`."""
+    """Return v(p) `[L]` of θ `[L, 2]` when episodes are cut after `horizon` steps."""
     mdp, apply = corridor_mdp(horizon), clipped_policy(np.inf).apply
     return jax.vmap(lambda theta: exact.objective(apply, theta, mdp))(params)

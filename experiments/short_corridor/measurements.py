@@ -1,4 +1,4 @@
-"""What is read off the runs on the short corridor, and what linear solves know beforehand."""
+"""The numbers that the runs on the short corridor give, and those that linear solves give."""
 
 import dataclasses
 import itertools
@@ -23,13 +23,13 @@ class Curves:
     """The runs of one variant.
 
     Attributes:
-        methods: their names.
-        number: runs of each.
+        methods: the names of the methods.
+        number: how many runs each method has.
         total_reward: method → G_1 `[S, E]`, NaN once the run was stopped.
-        stopped: method → the episode after which a run was stopped, 0 where it was not, `[S]`.
+        stopped: method → the episode after which a run was stopped, `[S]`; 0 where it was not.
         value: method → v(p) of the policy that acted, without a cap, `[S, E]`.
         cut: the share of all episodes that the cap cut.
-        runs, settings: where all of them ended, leaves `[methods · S, ...]`, and what they had been given.
+        runs, settings: the final state of all runs, leaves `[methods · S, ...]`, and their settings.
     """
 
     methods: list[str]
@@ -42,25 +42,25 @@ class Curves:
     settings: training.Settings
 
     def survivors(self, method: str) -> np.ndarray:
-        """G_1 of the runs that were never stopped, `[≤ S, E]`."""
+        """Return G_1 of the runs that were never stopped, `[≤ S, E]`."""
         return self.total_reward[method][self.stopped[method] == 0]
 
     def window(self, method: str, window: tuple[int, int]) -> np.ndarray | None:
-        """The mean over a window of episodes of each run that was never stopped; None if no run was so long."""
+        """Return each unstopped run's mean over a window of episodes; None if the runs are too short."""
         rewards = self.survivors(method)
         if rewards.shape[1] < window[1]:
             return None
         return rewards[:, window[0] - 1 : window[1]].mean(axis=1)
 
     def rows(self, method: str) -> np.ndarray:
-        """The numbers of a method's runs in `runs` and `settings`."""
+        """Return the indices of a method's runs in `runs` and `settings`."""
         return self.methods.index(method) * self.number + np.arange(self.number)
 
 
 def curves(
     methods: list[str], played: list[training.Played], runs: training.Runs, settings: training.Settings
 ) -> Curves:
-    """Sorted by method, from one record per episode of runs that stand one method after another."""
+    """Sort the records of all episodes by method; the runs stand one method after another."""
     rewards, odds, cut = (np.stack([np.asarray(x) for x in column]) for column in zip(*played))
     split = lambda x: dict(zip(methods, np.moveaxis(x.reshape(len(x), len(methods), -1), 0, -1), strict=True))
     rewards = split(rewards)
@@ -79,13 +79,13 @@ def curves(
 
 
 def closed_state_values(p: float) -> tuple[float, float, float]:
-    """v of states 0, 1 and 2: v_0 = (2p − 4)/(p (1 − p)), v_1 = v_0 + 1/p, v_2 = (1 − p) v_1 − 1."""
+    """Return v of states 0, 1 and 2: v_0 = (2p − 4)/(p (1 − p)), v_1 = v_0 + 1/p, v_2 = (1 − p) v_1 − 1."""
     first = float(corridor_value(p))
     return first, first + 1 / p, (1 - p) * (first + 1 / p) - 1
 
 
 class Solved(NamedTuple):
-    """At K policies: v `[K, S]`, the slope of v(0) in ln p/(1 − p), v(0) unpaid at the last step, the box's update."""
+    """For K policies: v `[K, S]`, dv(0)/d ln p/(1 − p), v(0) if the last step pays 0, the mean update, `[K]` each."""
 
     states: jax.Array
     slope: jax.Array
@@ -95,7 +95,7 @@ class Solved(NamedTuple):
 
 @jax.jit
 def solve(log_odds: jax.Array, baseline_steps: jax.Array) -> Solved:
-    """By linear solves; ln p/(1 − p) and α_w, `[K]`."""
+    """Solve K policies linearly, given ln p/(1 − p) and α_w, `[K]` each."""
     apply, mdp = training.clipped_policy(np.inf).apply, corridor_mdp()
     unpaid = dataclasses.replace(mdp, rewards=mdp.rewards.at[training.BEFORE_THE_GOAL, RIGHT].set(0.0))
 
@@ -112,7 +112,7 @@ def solve(log_odds: jax.Array, baseline_steps: jax.Array) -> Solved:
 
 
 def solved() -> tuple[dict[str, Measured], dict[str, float]]:
-    """Values and gradients by linear solves, against the closed forms, and the box's mean updates; in float64."""
+    """Return values and gradients by linear solves beside closed forms, and the exact mean updates; in float64."""
     places = np.array([0.05, 0.3, 0.5, 0.95])
     values = np.asarray(corridor_value(places))
     settings = targets.IN_EPISODE.values()
@@ -140,13 +140,13 @@ def solved() -> tuple[dict[str, Measured], dict[str, float]]:
 
 
 def in_episode(key: jax.Array, known: dict[str, float], samples: int, number: int, cap: int) -> dict[str, Measured]:
-    """The box's mean update at fixed θ from `samples` episodes of each setting, `number` runs at a time.
+    """Sample the boxed algorithm's mean update at fixed θ, beside the exact one.
 
-    Beside the `known` one of each.
+    Each setting has `samples` episodes, played `number` at a time; `known` holds the exact updates.
     """
     places = targets.IN_EPISODE
     several = number // len(places)
-    # Runs that are left over repeat the last setting, and are not looked at.
+    # Runs that are left over repeat the last setting, and are ignored.
     each = lambda values: np.pad(np.repeat(np.array(values, np.float32), several), (0, number % len(places)), "edge")
     probabilities, baseline_steps = (each(column) for column in zip(*places.values()))
     unlimited = np.full(number, np.inf, np.float32)
@@ -170,14 +170,14 @@ def in_episode(key: jax.Array, known: dict[str, float], samples: int, number: in
 
 
 def mean(values: np.ndarray) -> Measured:
-    """Of `[S]` runs: NaN, which no claim is true of, if there is none, and without an error if there is one."""
+    """Return the mean over `[S]` runs: NaN, for which no claim holds, if S = 0; without an error if S = 1."""
     if len(values) > 1:
         return Measured.of(values)
     return Measured(float(values[0]) if len(values) else math.nan)
 
 
 def learning(found: dict[str, Curves]) -> dict[str, Measured]:
-    """Windows of the curves, of the runs that were not stopped, and the orderings of the figures."""
+    """Return the means over windows of the curves of unstopped runs, and the orderings of the figures."""
 
     def window(variant: str, method: str, episodes: tuple[int, int]) -> Measured | None:
         values = found[variant].window(method, episodes)
@@ -202,12 +202,12 @@ def learning(found: dict[str, Curves]) -> dict[str, Measured]:
 
 
 def add_row(recorder: runner.Recorder, quantity: str, variant: str, ours: Measured) -> None:
-    """A row of a number that there is nothing to judge by."""
+    """Add a row that has no verdict, because there is nothing to compare it with."""
     recorder.row(quantity=quantity, variant=variant, ours=ours.value, stderr=ours.stderr)
 
 
 def record(found: dict[str, Curves], recorder: runner.Recorder) -> None:
-    """Two windows of the variants that there is no reference for, and the shares of episodes that the cap cut."""
+    """Record two windows of the variants without a reference, and the shares of episodes that the cap cut."""
     for variant, curves in found.items():
         for method in targets.DIVERGED if variant == CORRECTED else curves.methods[:-1] if variant == RELEASED else ():
             name = f"{variant}, {method}"
@@ -221,9 +221,9 @@ def record(found: dict[str, Curves], recorder: runner.Recorder) -> None:
 
 
 def title(curves: Curves) -> str:
-    """The finding: when each method comes within 1 of v*, by what it shows at episodes 91–100."""
+    """The finding: the mean returns of both methods at episodes 91–100."""
     values = {method: curves.window(method, WINDOWS[1]) for method in (BASELINE, "2⁻¹³")}
     if any(value is None or not len(value) for value in values.values()):
         return "REINFORCE on the short corridor"
     found = [f"{value.mean():.1f}".replace("-", "−") for value in values.values()]
-    return f"After 100 episodes REINFORCE earns {found[0]} with a baseline and {found[1]} without; the best is −11.7"
+    return f"After 100 episodes REINFORCE earns {found[0]} with a baseline and {found[1]} without it; the best is −11.7"

@@ -43,12 +43,12 @@ def window_name(window: tuple[int, int]) -> str:
 
 
 def exact_targets() -> Iterator[papers.Target]:
-    """Of the corridor itself, by linear solves."""
+    """Yield the targets about the corridor itself, which linear solves answer."""
     digits = papers.Digits()
     own = lambda key, quantity, published, **more: papers.Target(
         key, quantity, digits, published=published, provenance="own", **more
     )
-    cut = "The text cuts −11.657 after one decimal; rounded it is −11.7."
+    cut = "The text cuts −11.657 off after one decimal; rounded it would be −11.7."
     yield papers.Target("v* text", "v*", digits, "−11.6", "text", exact=BEST_VALUE, headline="v*", why=cut)
     yield own("v*", "v*", "−11.65685", exact=BEST_VALUE)
     yield papers.Target("p* text", "p*, best P(right)", digits, "0.59", "text", exact=BEST_PROBABILITY)
@@ -61,15 +61,16 @@ def exact_targets() -> Iterator[papers.Target]:
         yield own(f"state {state}", f"v of state {state} at p*", published)
     for p, published in ((0.3, "8.476"), (0.5, "2.000")):
         yield own(f"slope {p}", f"dv/d ln p/(1 − p) at p = {p}", published)
-    yield papers.Target("start", "p at θ₀ = (−1.47, 1.47)", digits, "0.0502", "code")
-    yield own("released best", "v*, the last step unpaid", "−10.657", variant=RELEASED, exact=BEST_VALUE + 1)
-    paid = "The released last step pays 0, so that its curves end 1 above the line at −11.6 that is drawn beside them."
-    yield papers.Target("line", "v*, as its dashed line has it", digits, "−11.6", "code", RELEASED, why=paid)
+    yield papers.Target("start", "p = P(right) at θ₀ = (−1.47, 1.47)", digits, "0.0502", "code")
+    yield own("released best", "v* if the last step pays 0", "−10.657", variant=RELEASED, exact=BEST_VALUE + 1)
+    paid = "The released program pays 0 for the last step, so its curves end 1 above the line at −11.6 that it draws."
+    shown = "v* as the dashed line of the released figure shows it"
+    yield papers.Target("line", shown, digits, "−11.6", "code", RELEASED, why=paid)
 
 
 def in_episode_targets() -> Iterator[papers.Target]:
-    """Of the mean update at fixed θ, with the baseline of the box."""
-    # No error is given for 3.10: it is taken to be as uncertain as ours.
+    """Yield the targets about the mean update of the boxed algorithm at fixed θ."""
+    # The reference gives no error of 3.10; it is taken to be as uncertain as our number.
     published = (("6.98", 0.09), ("3.10", None), ("8.45", 0.10), ("1.71", 0.06))
     for name, (number, stderr) in zip(IN_EPISODE, published, strict=True):
         rule = papers.Within(3, published_stderr=stderr)
@@ -77,7 +78,7 @@ def in_episode_targets() -> Iterator[papers.Target]:
 
 
 def ordering_targets() -> Iterator[papers.Target]:
-    """What the figures are there to show."""
+    """Yield the orderings that the figures of the book show."""
     above = papers.Above()
     quantity = "return with − without baseline, episodes 91–100"
     short = "return, with − without baseline"
@@ -87,32 +88,32 @@ def ordering_targets() -> Iterator[papers.Target]:
     for faster, slower in itertools.pairwise(STEPS):
         quantity = f"return at {faster} − at {slower}, episodes 91–100"
         yield papers.Target(f"{faster} first", quantity, above, provenance="own", variant=PUBLISHED)
-    quantity = "best step, our reading: 2⁻¹³ − 2⁻¹², stopped runs played on"
+    quantity = "return at 2⁻¹³ − at 2⁻¹², all runs, stopped runs played on (our reading of “best step”)"
     yield papers.Target("best step", quantity, above, provenance="text", variant=PUBLISHED)
     quantity = "return at 2⁻¹² − at 2⁻¹³, all runs, episodes 91–100"
     yield papers.Target("reversed", quantity, above, provenance="own", variant=CLIPPED)
 
 
 def divergence_targets() -> Iterator[papers.Target]:
-    """How many runs leave (.001, .999), and when."""
+    """Yield the targets about how many runs leave (.001, .999), and when."""
     for method, published in DIVERGED.items():
         rule = papers.Within(3, published_stderr=papers.share_error(200 * float(published), 200))
         yield papers.Target(f"diverged {method}", f"share diverged, {method}", rule, published, "own", PUBLISHED)
     quantity = "share diverged by episode 100, 2⁻¹² − 2⁻¹³"
     yield papers.Target("diverged more", quantity, papers.Above(), provenance="own", variant=PUBLISHED)
-    quantity = "100 − the last episode after which a run of 2⁻¹² diverged"
+    quantity = "100 − the last episode at which a run with step 2⁻¹² diverged"
     yield papers.Target("early", quantity, papers.Above(), provenance="own", variant=PUBLISHED)
     # At p = 1 − 10⁻⁵, where a run counts as over the edge, v is −3960: 2 % of the episodes end, on average half-way.
-    quantity = "v of the runs of 2⁻¹² that are stuck, cap 4000"
+    quantity = "v of the stuck runs at 2⁻¹², episodes cut at 4000 steps"
     yield papers.Target("stuck", quantity, papers.Near(40.0), "−4000", "own", PUBLISHED)
-    quantity = "return at 2⁻¹², all runs, if 4 of 100 are stuck, cap 4000"
-    why = "How many runs the reference had, and how many of them diverged, is not known; 4 of 100 is what fits."
+    quantity = "return at 2⁻¹² over all runs, if 4 of 100 are stuck, episodes cut at 4000 steps"
+    why = "The reference does not say how many runs it had and how many of them diverged; 4 of 100 fits its number."
     rule = papers.Within(3, published_stderr=0.96 / 10)
     yield papers.Target("all runs", quantity, rule, "−171", "own", PUBLISHED, why=why)
 
 
 def curve_targets() -> Iterator[papers.Target]:
-    """Of the two reference tables, of the start at p = ½, and of the update once per episode."""
+    """Yield the targets of the two reference tables, of the start at p = ½, and of one update per episode."""
     for variant, methods in CURVES.items():
         for method, (numbers, spreads) in methods.items():
             for window, number, spread in zip(WINDOWS, numbers, spreads, strict=True):
@@ -124,12 +125,12 @@ def curve_targets() -> Iterator[papers.Target]:
         key, name = f"{variant}, {method}, {window}", f"{variant}, {method}"
         yield papers.Target(key, window_name(window), rule, number, "own", name)
     rule = papers.Within(3, published_stderr=1.19 * math.sqrt(2) / 10)
-    quantity = "return per step − per episode, baseline, episodes 901–1000"
+    quantity = "return with updates per step − per episode, with baseline, episodes 901–1000"
     yield papers.Target("alike", quantity, rule, "0.1", "own", f"{PUBLISHED}, {CORRECTED}")
 
 
 def left_out(changed: Collection[str]) -> set[str]:
-    """Keys of the targets that are about another problem once the options of these names are changed."""
+    """Keys of the targets that cannot be compared once the options of these names are changed."""
     concerned = {
         "cap": lambda target: True,
         "p_min": lambda target: CLIPPED in target.variant,

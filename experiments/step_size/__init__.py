@@ -1,17 +1,20 @@
-"""Step size: what exactly goes wrong when the step is too large, the noise, the step, or both?
+"""Step size: what exactly goes wrong when the step is too large? The noise, the step, or both?
 
-Claim    With a small step REINFORCE is slow; with a large one single lucky episodes make the policy sure of something
-         wrong, where hardly anything else is tried and the gradient is flat: runs are stuck. A baseline allows larger
-         steps. The exact gradient with the same step does not get stuck, until the step outgrows the curvature.
+Claim    With a small step REINFORCE is slow. With a large one, single lucky episodes make the policy sure of something
+         wrong, where hardly anything else is tried and the gradient is flat: the runs are stuck. A baseline allows
+         larger steps. The exact gradient with the same step does not get stuck, until the step is too large for the
+         curvature.
 Source   Williams 1992 (REINFORCE); Chung et al. 2021 (over-commitment); Mei et al. 2020 (flat gradients of softmax).
 Command  python -m experiments.step_size
-Shows    Final return, entropy and share of stuck runs against the step size, plain ascent, one episode an update: three
-         arms (1, 0.7, 0) and the short corridor of at most 20 steps, without baseline, with the moving average ρ̂ and
-         with ρ(θ) itself; and the exact gradient. Returns and entropies of final policies are the oracle's.
-Expect   In the bandit half the runs stuck at the largest step without baseline and with ρ̂, a third with ρ(θ), none with
-         the exact gradient at any step. In the corridor runs get stuck at steps several times below 2/λ, from which on
-         exact ascent oversteps, λ the curvature at the best. A quarter of a minute on two CPU cores.
-Departs  The moving average is the lecture's, β = 0.9, started at the first return.
+Shows    Final return, entropy and share of stuck runs against the step size, for plain ascent with one episode in each
+         update, on three arms (1, 0.7, 0) and on the short corridor of at most 20 steps: without a baseline, with the
+         moving average ρ̂, with ρ(θ) itself, and for the exact gradient. The returns and entropies of final policies
+         are exact.
+Expect   In the bandit, at the largest step half the runs are stuck without a baseline and with ρ̂, a third with ρ(θ),
+         and none with the exact gradient at any step. In the corridor runs get stuck at steps several times below 2/λ,
+         where λ is the curvature at the best policy; above 2/λ exact ascent oversteps. A quarter of a minute on two CPU
+         cores.
+Departs  The moving average has β = 0.9 and starts at the first return, as in the lecture.
 """
 
 import dataclasses
@@ -36,14 +39,14 @@ TABLE = one_step.table(2)  # as many columns as θ has
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """The options of this experiment. The results page shows the default sizes."""
 
     runs: int = 200
-    """How many runs the bandit has for every step size and baseline; the corridor has a quarter of them."""
+    """How many runs the bandit has for every step size and baseline. The corridor has a quarter of them."""
     updates: int = 1000
-    """How many updates of one episode each run of the bandit has; the corridor has half as many."""
+    """How many updates of one episode each run of the bandit has. The corridor has half as many."""
     problems: tuple[str, ...] = (BANDIT, CORRIDOR)
-    """Which problems are run."""
+    """Which problems are run: bandit, or bandit and corridor."""
     seed: int = 0
     """The seed of the episodes, which all step sizes and baselines share."""
 
@@ -60,7 +63,7 @@ TINY = Config(runs=40, updates=100, problems=(BANDIT,))
 
 
 class Final(NamedTuple):
-    """Of final policies: ρ(θ), entropy in nats, ‖∇ρ‖ and whether stuck, `[...]` each."""
+    """Exact numbers of final policies: ρ(θ), entropy in nats, ‖∇ρ‖, and whether the run is stuck, `[...]` each."""
 
     returns: np.ndarray
     entropy: np.ndarray
@@ -71,7 +74,7 @@ class Final(NamedTuple):
 def estimator_at(variant: jax.Array, update: jax.Array, value: jax.Array) -> Estimator:
     """REINFORCE with the baseline VARIANTS[variant] in update 0, 1, …; everything may be traced.
 
-    ρ̂ with β = 1 stays at its 0, with β = 0 it becomes the first return.
+    ρ̂ stays at its start, 0, with β = 1, and becomes the first return with β = 0.
     """
     average = variant == VARIANTS.index(AVERAGE)
     decay = jnp.where(average, jnp.where(update == 0, 0.0, DECAY), 1.0)
@@ -81,7 +84,7 @@ def estimator_at(variant: jax.Array, update: jax.Array, value: jax.Array) -> Est
 
 
 def reinforce(problem: Problem, config: Config, runs: int, updates: int) -> np.ndarray:
-    """Final θ `[V, N, runs, 1, A]` for V variants and N step sizes, all with the same episodes' luck."""
+    """Return final θ `[V, N, runs, 1, A]` for V variants and N step sizes, all with the same random numbers."""
     environment = exact.to_environment(problem.mdp)
     mdp = environment.params
     keys = jax.random.split(jax.random.key(config.seed), runs)
@@ -111,7 +114,7 @@ def reinforce(problem: Problem, config: Config, runs: int, updates: int) -> np.n
 
 
 def ascend(problem: Problem, updates: int) -> np.ndarray:
-    """Final θ `[N, 1, A]` of the exact gradient with each step size."""
+    """Return final θ `[N, 1, A]` of exact gradient ascent with each step size."""
     step_sizes = jnp.asarray([2.0**power for power in problem.powers])
     start = jnp.asarray(problem.start)[None]
 
@@ -123,7 +126,7 @@ def ascend(problem: Problem, updates: int) -> np.ndarray:
 
 
 def examine(problem: Problem, *groups: np.ndarray) -> list[Final]:
-    """The oracle on groups of policies `[..., 1, A]`; the best is the greatest ρ(θ) of the first group."""
+    """Evaluate groups of policies `[..., 1, A]` exactly; the best ρ(θ) is the greatest of the first group."""
     objective = lambda theta: exact.objective(TABLE.apply, theta, problem.mdp)
     length = lambda theta: jnp.linalg.norm(exact.exact_gradient(TABLE.apply, theta, problem.mdp))
     entropy = lambda theta: TABLE.distribution.entropy(TABLE.apply(theta, problem.mdp.observations[0]))
@@ -139,13 +142,13 @@ def examine(problem: Problem, *groups: np.ndarray) -> list[Final]:
 
 
 def curvature(problem: Problem, params: np.ndarray) -> float:
-    """λ, the greatest curvature −∇²ρ at θ `[1, A]`: ascent with a step above 2/λ leaves a maximum."""
+    """Return λ, the greatest curvature −∇²ρ at θ `[1, A]`: ascent with a step above 2/λ leaves a maximum."""
     gradient = lambda theta: exact.exact_gradient(TABLE.apply, theta[None], problem.mdp)[0]
     return float(-jnp.linalg.eigvalsh(jax.jit(jax.jacfwd(gradient))(jnp.asarray(params[0])))[0])
 
 
 class Outcome(NamedTuple):
-    """Of one problem: exact ascent `[N]`, REINFORCE `[V, N, runs]`, and 2/λ at the best."""
+    """The results of one problem: exact ascent `[N]`, REINFORCE `[V, N, runs]`, and 2/λ at the best policy."""
 
     ascent: Final
     trained: Final
@@ -158,7 +161,7 @@ def train(name: str, config: Config, runs: int, updates: int) -> Outcome:
         problem = known.problems()[name]
         climbed = ascend(problem, updates)
         ascent, final = examine(problem, climbed, trained)
-        # A maximum at infinity has no curvature, and no step is too large for it.
+        # The bandit's maximum lies at infinity, where the curvature is 0 and no step is too large.
         limit = 2.0 / curvature(problem, climbed[ascent.returns.argmax()]) if name == CORRIDOR else np.inf
     return Outcome(ascent=ascent, trained=final, limit=limit)
 
@@ -173,15 +176,15 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
             progress.advance(1, name)
     measured = measure_bandit(found[BANDIT])
     recorder.note(
-        f"{config.runs} runs in the bandit, a quarter of them in the corridor. Stuck: entropy below {known.SURE} "
-        "nats and ρ(θ) more than a tenth of its range below the best."
+        f"The bandit has {config.runs} runs, the corridor a quarter of them. A run is stuck if its entropy is below "
+        f"{known.SURE} nats and its ρ(θ) is more than a tenth of its range below the best."
     )
     if CORRIDOR in found:
         of_corridor = measure_corridor(found[CORRIDOR])
-        # Before exact ascent has settled nothing can be said of the step from which on it does not.
+        # With few updates exact ascent has not settled at any step, so its largest settling step is unknown.
         settled = config.updates >= Config.updates
         measured |= of_corridor if settled else {"corridor stuck": of_corridor["corridor stuck"]}
-        recorder.note(f"2/λ = {found[CORRIDOR].limit:.4f} in the corridor.")
+        recorder.note(f"In the corridor 2/λ is {found[CORRIDOR].limit:.4f}; λ is the curvature of ρ at its maximum.")
     papers.check(recorder, PAPER, measured, left_out=known.left_out(config.problems))
     record(found, recorder)
     return {"sizes": sizes, "found": found}
@@ -212,7 +215,7 @@ def measure_corridor(found: Outcome) -> dict[str, papers.Measured]:
     stuck = found.trained.stuck[VARIANTS.index(AVERAGE)]
     settled = (found.ascent.gradient < 1e-6) & (found.ascent.returns > found.ascent.returns.max() - 1e-6)
     some = stuck.any(axis=1)
-    # NaN, which no rule accepts, where every step has a stuck run or is beyond 2/λ.
+    # NaN, which no rule accepts, if every step has a stuck run or is beyond 2/λ.
     free = max(step_sizes[: np.argmax(some) if some.any() else None], default=np.nan)
     below = float(max(step_sizes[step_sizes <= found.limit], default=np.nan))
     return {
@@ -223,7 +226,7 @@ def measure_corridor(found: Outcome) -> dict[str, papers.Measured]:
 
 
 def record(found: dict[str, Outcome], recorder: runner.Recorder) -> None:
-    """A row for the best step of each variant; every step size in `metrics.jsonl`."""
+    """Record the best step of each variant as a row, and every step size in `metrics.jsonl`."""
     for name, outcome in found.items():
         problem = known.problems()[name]
         variants = {variant: Final(*(x[i] for x in outcome.trained)) for i, variant in enumerate(VARIANTS)}
@@ -251,18 +254,20 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     plain, value = 100 * bandit.trained.stuck[[0, -1], -1].mean(axis=1)
     corridor = ""
     if CORRIDOR in found and measure_corridor(found[CORRIDOR])["noise first"].value > 1:
-        corridor = " In the corridor noise gets them stuck far below 2/λ, where the exact gradient oversteps"
+        corridor = ". In the corridor runs get stuck far below 2/λ, where the exact gradient oversteps"
     title = (
         f"With a large step {plain:.0f} % of REINFORCE's runs get stuck on a lesser arm, {value:.0f} % with b = ρ(θ), "
-        f"{100 * bandit.ascent.stuck.mean():.0f} % with the exact gradient." + corridor
+        f"{100 * bandit.ascent.stuck.mean():.0f} % with the exact gradient" + corridor
     )
     which = "; ".join(f"{name}: {sizes[name][0]} runs of {sizes[name][1]} updates" for name in found)
-    curvature_of = " λ: the curvature of ρ at its maximum." * (CORRIDOR in found)
+    curvature_of = " λ is the curvature of ρ at its maximum." * (CORRIDOR in found)
     caption = (
-        f"Plain ascent, one episode an update; {which}; means and 95 % t bands; ρ(θ) and entropy are exact. "
-        f"Stuck: entropy below {known.SURE} nats and ρ(θ) more than a tenth of its range below the best.{curvature_of}"
+        f"Plain ascent, one episode in each update; {which}. Means and 95 % t bands; ρ(θ) and entropy are exact. "
+        f"Dashed: the exact gradient. A run is stuck if its entropy is below {known.SURE} nats and its ρ(θ) is more "
+        f"than a tenth of its range below the best.{curvature_of}"
     )
-    figure, grid = plots.figure(title, caption, rows=len(found), columns=3, width=13, height=7.5)
+    height = 3.5 * len(found) + 0.5
+    figure, grid = plots.figure(title, caption, rows=len(found), columns=3, width=13, height=height)
     colour_of = plots.colours(VARIANTS)
     labels = {"returns": "final ρ(θ)", "entropy": "final entropy (nats)", "stuck": "runs stuck (%)"}
     for row, (name, outcome) in zip(np.atleast_2d(grid), found.items(), strict=True):

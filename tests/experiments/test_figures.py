@@ -143,3 +143,21 @@ def test_the_footer_of_a_tiny_run_is_in_the_picture(tmp_path):
     made, _ = plots.figure("A finding", "A caption")
     figures.save(made, tmp_path / "f.png", footer=verdicts.TINY_NOTICE)
     assert made.get_supxlabel() == f"A caption\n{verdicts.TINY_NOTICE}"
+
+
+def test_names_move_into_a_legend_where_panels_stand_side_by_side():
+    with paper_layout.for_paper("single"):
+        alone = plots.figure("A finding", rows=2)[1][0]
+        beside = plots.figure("A finding", rows=6, columns=2, height=9.0)[1][0, 0]
+        assert beside.get_subplotspec().get_gridspec().ncols == 2
+        assert paper_layout.names_fit(["ε = −0.5"], alone)
+        assert not paper_layout.names_fit(["ε = −0.5"], beside)
+
+
+def test_a_number_and_its_unit_stay_on_one_line():
+    with paper_layout.for_paper("single"):
+        figure, axes = plots.figure("A finding")
+        axes.set_title("a heading of some length that ends with the number 94.0\u00a0%\nor with another")
+        paper_layout.finish(figure)
+    lines = axes.get_title().split("\n")
+    assert len(lines) > 1 and sum("94.0\u00a0%" in line for line in lines) == 1

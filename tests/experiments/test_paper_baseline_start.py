@@ -80,7 +80,7 @@ def test_options_are_refused():
         module.Config(decay=1.5).validate()
     with pytest.raises(runner.UsageError, match=r"--plain-shifts 0\.0 1\.0: must be increasing"):
         module.Config(plain_shifts=(0.0, 1.0)).validate()
-    with pytest.raises(runner.UsageError, match=r"--natural-shifts -0\.5 0\.6: must be .*returns of one sign"):
+    with pytest.raises(runner.UsageError, match=r"--natural-shifts -0\.5 0\.6: must be .*all returns have one sign"):
         module.Config(natural_shifts=(-0.5, 0.6)).validate()
     with pytest.raises(runner.UsageError, match="--runs 7 and --full exclude each other"):
         module.Config(runs=7, full=True).validate()

@@ -296,7 +296,7 @@ def test_what_was_run_with_other_options_is_run_again(tmp_path, two_modules):
     other = first / "second" / "run" / "environment.json"
     other.write_text(json.dumps(json.loads(other.read_text()) | {"device_count": 64}))
     page = (run_all(tmp_path, "c", resume=first) / "report.html").read_text()
-    assert page.count("Taken over: commit 0123abc") == page.count("Taken over") == 1
+    assert page.count("From an earlier run: commit 0123abc") == page.count("From an earlier run") == 1
 
 
 def test_the_page_holds_every_figure_and_fetches_nothing(tmp_path, two_modules):
@@ -313,7 +313,7 @@ def test_the_page_holds_every_figure_and_fetches_nothing(tmp_path, two_modules):
         assert sent == (directory / name / "run" / "found.png").read_bytes()
     commit = json.loads((directory / "environment.json").read_text())["commit"]
     assert str(commit or "not from a git checkout") in page
-    assert "in a quotation of it: 2. Remembered numbers: 2. Claims that name no number: 2." in page
+    assert "from a quotation of it: 2. Remembered numbers: 2. Claims without a number: 2." in page
     assert "python -m experiments.<wbr>first --tiny</code>" in page
 
 
