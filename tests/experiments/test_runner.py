@@ -193,7 +193,8 @@ def test_help_puts_defaults_of_none_into_words(capsys):
         count: int = 3
         """A count."""
 
-        def default_words(self):
+        def default_words(self, arguments):
+            assert "--help" in arguments
             return {"rate": "0.01, the preset's"}
 
     for arguments in (["--help"], ["--tiny", "--help"]):
@@ -202,7 +203,7 @@ def test_help_puts_defaults_of_none_into_words(capsys):
         shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
         assert "The learning rate. (default: 0.01, the preset's)" in shown and "A path. (may be left out)" in shown
         assert f"(default: {1 if '--tiny' in arguments else 3})" in shown and "default: None" not in shown
-        assert "The run's name. (default: date, time and a short id)" in shown
+        assert "The name of the run. (default: the date, the time and a short id)" in shown
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_curves_are_those_of_each_variant_and_only_what_grows_is_a_clock(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["compare", "near"], "compare takes two runs or more, got 1"),
+        (["compare", "near"], "compare needs two runs or more, got 1"),
         (["compare", "near", "far"], "near: 2 runs are called so: other/near, toy/near; name one"),
         (["compare", "fat", "far"], "fat: no run is called so; did you mean far?"),
         (["runs", "--experiment", "toys"], "--experiment toys: must be one of other, toy"),

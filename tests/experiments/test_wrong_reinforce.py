@@ -19,7 +19,7 @@ from experiments.wrong_reinforce.twins import TWINS
 WRONG = [name for name, exhibit in EXHIBITS.items() if not exhibit.innocent]
 FACTORS = {
     "minus sign forgotten": -1.0,
-    "batch mean with the own sample": 0.5,
+    "batch mean that contains the sample": 0.5,
     "ρ̂ refreshed before use": 0.9,
     "baseline that knows the action": 0.0,
 }
