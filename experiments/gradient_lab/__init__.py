@@ -9,8 +9,8 @@ Command  python -m experiments.gradient_lab
          python -m experiments.gradient_lab --estimator reinforce rloo gpomdp_value
          python -m experiments.gradient_lab --problem CartPole-v1 --policy trained
          python -m experiments.gradient_lab --checkpoint results/train/RUN/policy.safetensors
-Shows    The bias and the mean squared error relative to the gradient, the total variance, the signal-to-noise ratio, the
-         cosine of one estimate with the gradient, the noise scale (the number of episodes at which noise equals
+Shows    The bias and the mean squared error relative to the gradient, the total variance, the signal-to-noise ratio,
+         the cosine of one estimate with the gradient, the noise scale (the number of episodes at which noise equals
          signal), and the gain of one step of the best size. These numbers are exact, by enumeration or dynamic
          programming, where the problem is tabular and small. They are also measured, with intervals, on the same
          episodes for all estimators. Without an oracle the estimates are compared with a large sample.
@@ -174,7 +174,7 @@ def measure(
     if truth is None:
         share = errors.sum() ** 0.5 / np.linalg.norm(gradient)
         recorder.note(
-            f"There is no oracle: ∇ρ is the mean of {REFERENCE * count} other episodes, with an error of {share:.1%} of it."
+            f"There is no oracle: ∇ρ is the mean of {REFERENCE * count} other episodes, and its error is {share:.1%}."
         )
     elif gained:
         most = gained["∇ρ"][0]

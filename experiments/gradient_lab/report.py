@@ -202,9 +202,9 @@ def record(
         recorder.note("∇ρ is zero here, so lengths are relative to √tr Var of the estimate.")
     paired = f"The column ÷ {first} is tr Var over that of “{first}”, paired on the same episodes. " if first else ""
     recorder.note(
-        f"{paired}The bias is ‖E ĝ − ∇ρ‖/‖∇ρ‖; < x means that a bias below x could not be seen. MSE is the mean squared "
-        "error over ‖∇ρ‖². The noise scale is the number of episodes at which noise equals signal. The gain is that of "
-        "ρ by one step of the best size. The number after ± is one standard error. The natural gradient is compared "
+        f"{paired}The bias is ‖E ĝ − ∇ρ‖/‖∇ρ‖; < x means that a bias below x could not be seen. MSE is the mean "
+        "squared error over ‖∇ρ‖². The noise scale is the number of episodes at which noise equals signal. The gain "
+        "is that of ρ by one step of the best size. The number after ± is one standard error. The natural gradient is compared "
         "with F⁺∇ρ. `python -m experiments.estimators` lists the names that --estimator takes."
     )
     if any(line.exact for line in lines.values()):

@@ -99,7 +99,7 @@ def _fields(cache: bool, has_tiny: bool) -> Mapping[str, tuple[Any, Any, str, st
         "figure_width": (
             figures.Width,
             "single",
-            "The width of figures for a paper: single is one column (3.25 inches), double is two columns (6.75 inches).",
+            "The width of figures for a paper: single is one column (3.25 inches), double two columns (6.75 inches).",
             None,
         ),
         "devices": (

@@ -27,7 +27,7 @@ COMMON = {"config.json", "environment.json", "metrics.jsonl", "summary.json", "s
 
 
 class UsageError(ValueError):
-    """The user asked for something that is not allowed: the run ends with one line and exit code 2, and leaves no files."""
+    """The user asked for something that is not allowed: the run ends with one line and exit code 2, without files."""
 
 
 def default_run_name() -> str:
@@ -43,7 +43,7 @@ def checked_run_name(name: str) -> str:
     odd = set(name) & set('/\\:*?"<>|') or not name.isprintable() or name != name.strip()
     if not name or odd or name.startswith(".") or name_of(name) != name:
         raise UsageError(
-            f'--run-name {shlex.quote(name)}: must be a plain directory name without line breaks and without /\\:*?"<>|; '
+            f'--run-name {shlex.quote(name)}: must be a plain directory name without line breaks and /\\:*?"<>|; '
             "it must not begin with a dot or end with -incomplete"
         )
     if len(name.encode()) > LONGEST_NAME:
@@ -60,7 +60,7 @@ def name_of(directory: str) -> str:
 
 
 def found(path: pathlib.Path) -> pathlib.Path:
-    """The folder of the run with the path `.../NAME`, which may be unfinished; `path` itself if there is no such folder.
+    """The folder of the run with the path `.../NAME`, which may be unfinished; `path` itself if there is none.
 
     If there are several, the latest one that can be resumed is returned.
     """

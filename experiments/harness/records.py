@@ -31,8 +31,8 @@ class Compare:
     """Show two or more runs side by side: numbers, options and learning curves."""
 
     runs: tuple[str, ...] = ()
-    """Two or more runs, each as a path, as EXPERIMENT/NAME or as NAME. The first letters of a name are enough if no other
-    run begins with them."""
+    """Two or more runs, each as a path, as EXPERIMENT/NAME or as NAME. The first letters of a name are enough if no
+    other run begins with them."""
     output_dir: pathlib.Path = pathlib.Path("results")
     """The folder that holds the runs. The figure is written there too."""
     metrics: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Compare:
     figures: tuple[Literal["pdf", "svg"], ...] = ()
     """Also draw the figure for a paper, in one or both of these formats."""
     figure_width: Literal["single", "double"] = "single"
-    """The width of the figure for a paper: single is one column (3.25 inches), double is two columns (6.75 inches)."""
+    """The width of the figure for a paper: single is one column (3.25 inches), double two columns (6.75 inches)."""
 
 
 def list_runs(arguments: Sequence[str]) -> None:

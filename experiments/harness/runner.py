@@ -19,7 +19,7 @@ A folder's `__main__.py` calls `runner.start(package)`, which finds all of these
 Exit codes: 0 means that the run is complete, 1 that it failed (with a traceback), 2 that an option was refused (one
 line, and no files stay) or that a part of the run failed (one line, and the other parts are kept), 130 and 143 that it
 was interrupted. Nothing here imports jax before the options have been accepted. Every experiment also has the options
-of `command_line.py`: figures for a paper, devices, the compilation cache, and --tiny, which uses the sizes of the tests.
+of `command_line.py`: figures for a paper, devices, the compilation cache, and --tiny, which uses small sizes.
 """
 
 import contextlib
@@ -196,7 +196,7 @@ def main(
 
 
 def start(question: types.ModuleType, *, arguments: Sequence[str] | None = None, cache: bool = True) -> None:
-    """Call `main` for a question that is a folder. Its package has `Config` and `run`, and may have `plot` and `TINY`."""
+    """Call `main` for a question that is a folder: a package with `Config`, `run` and perhaps `plot` and `TINY`."""
     plot, tiny = (getattr(question, name, None) for name in ("plot", "TINY"))
     header, of = question.__doc__, question.Config
     main(question.__file__, header, of, question.run, plot, arguments=arguments, cache=cache, tiny=tiny)

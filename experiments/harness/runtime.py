@@ -35,8 +35,8 @@ def start(devices: int | None, cache: bool) -> None:
 def use_devices(count: int | None) -> None:
     """Let JAX use `count` devices; None means every accelerator, or one CPU device for each core.
 
-    XLA's threads do not speed up products as small as those of a policy, while one device for each core keeps every core
-    at work. None changes nothing if the user has set the number of CPU devices of JAX, or if JAX runs already.
+    XLA's threads do not speed up products as small as those of a policy, while one device for each core keeps every
+    core at work. None changes nothing if the user has set the number of CPU devices of JAX, or if JAX runs already.
 
     Raises:
         ValueError: JAX runs already with another number of devices.

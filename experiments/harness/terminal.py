@@ -45,7 +45,7 @@ codecs.register_error("readable", _encode)
 
 
 class Output:
-    """A stream that replaces characters which its encoding lacks by ASCII, and stays silent after its reader has gone."""
+    """A stream that writes ASCII for characters which its encoding lacks, and is silent after its reader has gone."""
 
     def __init__(self, stream: Any):
         self._stream, self._errors, self._silent = stream, getattr(stream, "errors", None), False

@@ -8,9 +8,9 @@ Command  python -m experiments.imitation
          python -m experiments.imitation --problem pendulum
          python -m experiments.imitation --problem maze
          python -m experiments.imitation --dataset expert.npz          (or a folder in Minari's layout; cloning alone)
-Shows    The return of the copy against the number of the expert's episodes, for cloning, DAgger and DART, with a line at
-         the return of the expert. On CartPole also a copy of a mediocre expert, which REINFORCE then improves beyond
-         the expert.
+Shows    The return of the copy against the number of the expert's episodes, for cloning, DAgger and DART, with a line
+         at the return of the expert. On CartPole also a copy of a mediocre expert, which REINFORCE then improves
+         beyond the expert.
 Expect   On CartPole a copy of 20 episodes reaches 475 or more, and a copy of one episode does not. On Pendulum a copy
          reaches the return of the controller within 5 %. Half a minute (maze) to two and a half minutes on two CPU
          cores, compilation included.
@@ -48,8 +48,8 @@ class Config:
     save_dataset: pathlib.Path | None = None
     """A new .npz file for the expert's episodes, as many as the largest of --episodes."""
     algorithms: tuple[str, ...] | None = None
-    """The algorithms that are compared, among cloning, dagger and dart. With --dataset only cloning is possible, because
-    dagger and dart ask the expert, and a file cannot answer."""
+    """The algorithms that are compared, among cloning, dagger and dart. With --dataset only cloning is possible,
+    because dagger and dart ask the expert, and a file cannot answer."""
     episodes: tuple[int, ...] | None = None
     """The numbers of expert episodes that are copied, increasing."""
     rounds: int = 5
@@ -171,7 +171,7 @@ def each_seed(one, keys: jax.Array, name: str, recorder: runner.Recorder) -> np.
 
 
 def clone(config: Config, problem: problems.Problem, keys: jax.Array, recorder: runner.Recorder) -> Curve:
-    """Clone the first 1, 2, 5, … of the expert's episodes; every seed has episodes of its own. One program serves all."""
+    """Clone the first 1, 2, 5, … of the expert's episodes. Every seed has its own; one program serves all."""
     fit, score = make_fit(config, problem), make_score(config, problem)
     sizes = jnp.asarray(config.sizes())
 

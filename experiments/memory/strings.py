@@ -163,9 +163,9 @@ def record_reversed(found: dict[int, Reversed], recorder: runner.Recorder) -> No
         )
         recorder.row(quantity="(b) compile seconds", variant=variant, ours=one.compile_seconds)
     recorder.note(
-        f"(b) A seed is solved if {SOLVED:.0%} of its answers are right at the end. Updates and seconds are counted up to "
-        f"the first evaluation with {SOLVED:.0%}, on one device, without compilation and evaluation; they are infinite "
-        "for a seed that never gets there. Ranges are over seeds."
+        f"(b) A seed is solved if {SOLVED:.0%} of its answers are right at the end. Updates and seconds are counted up "
+        f"to the first evaluation with {SOLVED:.0%}, on one device, without compilation and evaluation; they are "
+        "infinite for a seed that never gets there. Ranges are over seeds."
     )
 
 
@@ -266,6 +266,6 @@ def record_rates(rates: dict[tuple[int, int], Rates], recorder: runner.Recorder)
         quantity, variant = f"(c) ratio, {problem}", "pgjax / hand-written JAX, one device"
         recorder.row(quantity=quantity, variant=variant, ours=ratio, verdict=verdict)
     recorder.note(
-        "(c) Only sampled tokens are counted, not those of the prompt. Medians and ranges are over repetitions. The two "
-        f"programs took turns on one of {jax.local_device_count()} devices. Seconds are those of compiling."
+        "(c) Only sampled tokens are counted, not those of the prompt. Medians and ranges are over repetitions. The "
+        f"two programs took turns on one of {jax.local_device_count()} devices. Seconds are those of compiling."
     )

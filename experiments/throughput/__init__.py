@@ -1,18 +1,18 @@
 """How fast is pgjax? Live environment steps per second, compile seconds, memory, and share of the arithmetic rate.
 
-Claim    Plain REINFORCE is so fast that it solves CartPole-v1 in less time than the compilation of its program takes. It
-         plays complete episodes, computes their weights, and then takes one gradient in pieces that fit the cache.
+Claim    Plain REINFORCE is so fast that it solves CartPole-v1 in less time than the compilation of its program takes.
+         It plays complete episodes, computes their weights, and then takes one gradient in pieces that fit the cache.
 Command  python -m experiments.throughput
-Shows    (a) The seconds until 100 greedy evaluation episodes of CartPole-v1 average 475, counted from the start of a new
-         Python process, with an empty and with a warm compilation cache, and the seconds of learning among them. (b)
-         The live steps per second of the environment, of the rollout, and of the update without and with a value
+Shows    (a) The seconds until 100 greedy evaluation episodes of CartPole-v1 average 475, counted from the start of a
+         new Python process, with an empty and with a warm compilation cache, and the seconds of learning among them.
+         (b) The live steps per second of the environment, of the rollout, and of the update without and with a value
          network, for a policy whose episodes are long, with the compile seconds, the memory and the CPU time of each
          program. (c) The rate of arithmetic of these programs as a share of the measured rate of matrix products. All
          devices share the episodes of an update. Every CPU core is one device.
-Expect   The aims on two CPU cores are 3.2 million live steps per second without a value network and 2.0 million with one,
-         and that all seeds are solved with 0.3 s of learning, 4.5 s after the process began, or 1.5 s with a warm cache.
-         Other people's one-epoch actor-critics in JAX ran at 0.5–0.6 million steps per second on another two-core
-         machine. Two to eight minutes on two CPU cores.
+Expect   The aims on two CPU cores are 3.2 million live steps per second without a value network and 2.0 million with
+         one, and that all seeds are solved with 0.3 s of learning, 4.5 s after the process began, or 1.5 s with a warm
+         cache. Other people's one-epoch actor-critics in JAX ran at 0.5–0.6 million steps per second on another
+         two-core machine. Two to eight minutes on two CPU cores.
 Defines  A live step is a step of an episode that still runs; padding is not counted. Learning means the calls of the
          update (rollout, gradient, Adam), without imports, compilation and evaluation. A rate is the median of its
          repetitions, shown beside the lowest and the highest. Other work on the machine lowers all of them.
@@ -54,7 +54,8 @@ class Config:
     hidden: tuple[int, ...] = (64, 64)
     """The widths of the dense layers of the policy and of the value network."""
     practice: int = 40
-    """The number of updates of 64 episodes before the rates are measured. They train a policy whose episodes are long."""
+    """The number of updates of 64 episodes before the rates are measured. They train a policy whose episodes are
+    long."""
     seeds: int = 10
     """The number of runs that measure the time to solve, each in a new process; 0 leaves this part out."""
     episodes: int = 64
@@ -83,7 +84,7 @@ TINY = Config(batches=(2,), measure_seconds=0.0, hidden=(4,), practice=0, seeds=
 
 
 class Measured(NamedTuple):
-    """The measurements of a program: live steps per second of every repetition, compile seconds, memory, CPU seconds."""
+    """The measurements of a program: live steps per second of each repetition, compile seconds, memory, CPU seconds."""
 
     rates: list[float]
     compile_seconds: float

@@ -71,7 +71,7 @@ def described(options: dict) -> str:
 
 
 def starting_point(config: Config, options: dict, build, keys: jax.Array, rates: np.ndarray) -> resume.Saved:
-    """The run that is resumed, or an empty one. Only shapes are traced, so that a misfit is refused before compiling."""
+    """The run that is resumed, or an empty one. Only shapes are traced, so that a misfit is refused early."""
     shapes = jax.eval_shape(jax.vmap(lambda key, rate: build(rate).init(key)), keys, rates)
     jax.eval_shape(jax.vmap(lambda state, rate: build(rate).update(state)), shapes, rates)
     if config.resume is None:

@@ -48,9 +48,9 @@ class Config:
     """The length in steps of a window: an update then sees this many steps of each environment, and the next update
     goes on from there. Without this option an update sees complete episodes."""
     group_size: int | None = None
-    """k, the number of consecutive episodes that share a start, as the answers to one prompt do. Estimators that compare
-    episodes (dr_grpo, grpo, rloo) then compare the episodes of a group. With 1 every episode has a start of its own,
-    and these estimators compare all episodes of the batch."""
+    """k, the number of consecutive episodes that share a start, as the answers to one prompt do. Estimators that
+    compare episodes (dr_grpo, grpo, rloo) then compare the episodes of a group. With 1 every episode has a start of
+    its own, and these estimators compare all episodes of the batch."""
     lr: tuple[float, ...] | None = None
     """The learning rate η of Adam. Several numbers make a sweep: all of them train side by side in one program."""
     lr_left: float | None = None
@@ -62,7 +62,8 @@ class Config:
     value_steps: int | None = None
     """The number of gradient steps of the value network in each update."""
     discount: float | None = None
-    """γ, the discount of the estimator's returns. There is no factor γᵗ on step t, so γ < 1 makes the gradient biased."""
+    """γ, the discount of the estimator's returns. There is no factor γᵗ on step t, so γ < 1 makes the gradient
+    biased."""
     lambda_: Annotated[float | None, tyro.conf.arg(name="lambda")] = None
     """λ of the estimators that use λ-returns, such as gae and ppo_gae."""
     n: int | None = None

@@ -88,8 +88,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # Images, long episodes, rare rewards: continuing windows of an actor-critic waste no step on waiting for the longest
 # episode, and an update every 32 steps of 64 lanes learns before the first thousand episodes are over. γ < 1 and λ < 1
-# trade bias for less noise, the mean over live steps and standardised weights fix the update's size while rewards grow from
-# 0.5 to 20 an episode, and the entropy bonus keeps the paddle moving until the ball is understood.
+# trade bias for less noise, the mean over live steps and standardised weights fix the update's size while rewards grow
+# from 0.5 to 20 an episode, and the entropy bonus keeps the paddle moving until the ball is understood.
 MINATAR = {
     "estimator": "gae",
     "num_seeds": 2,
@@ -114,7 +114,7 @@ def preset(environment: str) -> dict[str, Any]:
 
 
 def called(environment: str) -> str:
-    """What --help calls the preset of an environment: `preset of maze`, or `common preset` if it has none of its own."""
+    """The name of an environment's preset in --help: `preset of maze`, or `common preset` for most environments."""
     return "common preset" if _own(environment) is None else f"preset of {environment}"
 
 

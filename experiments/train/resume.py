@@ -78,7 +78,7 @@ def extended(history: History, metrics: dict[str, np.ndarray]) -> History:
 
 
 def save(recorder: Recorder, options: dict[str, Any], saved: Saved) -> None:
-    """Write the files that `restore` reads. The state comes last, so that a kill never leaves it without its history."""
+    """Write the files that `restore` reads. The state comes last, so a kill never leaves it without its history."""
     recorder.path(OPTIONS).write_text(json.dumps(options, default=str, indent=2) + "\n", encoding="utf-8")
     checkpoints.save(recorder.path(HISTORY), saved.history, {"shape": saved.history["num_steps"].shape})
     checkpoints.save(recorder.path(STATE), saved.states)

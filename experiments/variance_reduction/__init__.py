@@ -8,8 +8,8 @@ Command  python -m experiments.variance_reduction
 Shows    (a) The mean and the variance of every estimate on the short corridor, by enumeration and so without sampling
          error. (b) The variance, the signal-to-noise ratio and the cosine with a large-sample gradient on CartPole-v1
          at three stages of training, all estimates from the same episodes. (c) Learning curves over 16 seeds.
-Expect   G_1 alone does not learn. It learns with the baseline ρ̂, and each further cure makes the estimate less noisy and
-         learning faster. (a) also contains two wrong estimates; their means are off by the predicted factors. A
+Expect   G_1 alone does not learn. It learns with the baseline ρ̂, and each further cure makes the estimate less noisy
+         and learning faster. (a) also contains two wrong estimates; their means are off by the predicted factors. A
          constant ρ̂ fits G_1, but not G_t, which shrinks during an episode: for some policies reward-to-go with ρ̂ is
          noisier than G_1 with ρ̂. About two minutes on two CPU cores, compilation included.
 Departs  Adam replaces plain gradient ascent, with the same learning rate for all estimates. Nothing is discounted.
@@ -184,7 +184,7 @@ def measure_stages(config: Config, problem: Problem, recorder: runner.Recorder) 
                 progress.advance(1)
     described = ", ".join(f"{stage} {value:.0f}" for stage, value in returns.items())
     recorder.note(
-        f"(b) Mean return of the policies: {described}. The large-sample gradient is a mean of {config.reference} episodes."
+        f"(b) Mean returns of the policies: {described}. The reference is a mean of {config.reference} episodes."
     )
     return {"measured": results, "returns": returns}
 

@@ -1,7 +1,7 @@
 """Is your REINFORCE right? A museum of wrong ones, each caught by an exact gradient.
 
-Claim    The mistakes that teaching code and libraries make in REINFORCE show in the mean of the estimate. No training run
-         is needed to find them: enumerate all episodes of a small problem and compare E[ĝ] with ∇ρ. For nearly all
+Claim    The mistakes that teaching code and libraries make in REINFORCE show in the mean of the estimate. No training
+         run is needed to find them: enumerate all episodes of a small problem and compare E[ĝ] with ∇ρ. For nearly all
          mistakes a closed form says what the wrong estimate climbs instead of ρ.
 Source   Threads in public repositories, beside each exhibit in `museum.md`; Nota & Thomas 2020 (γᵗ dropped); Shao et
          al. 2024, Liu et al. 2025 (GRPO); Sutton & Barto 2018, section 13.4 (w learned inside the episode).
@@ -171,9 +171,9 @@ def plot(results: Results, recorder: runner.Recorder) -> None:
 
     count = len(results.exhibits)
     caption = (
-        "All numbers are exact: every episode of a walk of at most 3 steps is enumerated (every group of answers for the "
-        "group's deviation), in float64. Crosses are predictions without enumeration, circles are the right twins. The "
-        "exhibits below the line were accused in public and are right on average."
+        "All numbers are exact: every episode of a walk of at most 3 steps is enumerated (every group of answers for "
+        "the group's deviation), in float64. Crosses are predictions without enumeration, circles are the right twins. "
+        "The exhibits below the line were accused in public and are right on average."
     )
     figure, axes = plots.figure(finding(results), caption, columns=3, width=13.5, height=2.2 + 0.29 * count)
     blue, red, green = plots.PALETTE[:3]

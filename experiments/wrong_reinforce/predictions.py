@@ -1,7 +1,8 @@
 """The mean of each exhibit, from dynamic programming and binomial sums, without enumeration.
 
 Nearly all predictions follow from two identities. For any function Y of an episode E[Y Σ_t ∇ ln f(X_t, θ)_{A_t}] =
-∇E[Y], so code that multiplies the score of the whole episode by Y climbs E[Y]. And E[Σ_t ∇ℓ(X_t, A_t) G_t] = Σ_t Σ_s d_t(s) Σ_a f_a Q_t ∇ℓ.
+∇E[Y], so code that multiplies the score of the whole episode by Y climbs E[Y]. And
+E[Σ_t ∇ℓ(X_t, A_t) G_t] = Σ_t Σ_s d_t(s) Σ_a f_a Q_t ∇ℓ.
 
 Axes: T time, S states, A actions, K outcomes.
 """

@@ -19,8 +19,8 @@ class Twin:
     Attributes:
         text: the arguments of `make_estimator`, as a user writes them.
         estimator: room → Estimator.
-        target: the objective whose gradient it must give: `"return"`; `"discounted"`; `"unlimited"`, the walk without its time limit;
-            `"played"`, of the ε-greedy policy; `"bandit"`.
+        target: the objective whose gradient it must give: `"return"`; `"discounted"`; `"unlimited"`,
+            the walk without its time limit; `"played"`, of the ε-greedy policy; `"bandit"`.
         batch: B; 0 means the size G of the group.
     """
 

@@ -132,7 +132,7 @@ def interrupted(tmp_path_factory):
 def test_an_interrupted_training_says_the_command_that_goes_on(interrupted):
     directory, words = interrupted
     output = directory.parent.parent
-    assert words == f"To go on: python -m experiments.train --resume {directory} --output-dir {output}"
+    assert words == f"To resume it: python -m experiments.train --resume {directory} --output-dir {output}"
 
 
 def test_a_resumed_run_covers_the_whole_training(train_run, interrupted, tmp_path):

@@ -295,7 +295,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys, pla
     directory = f"{place}/toy/one-incomplete"
     quoted = f"'{directory}'" if " " in directory else directory
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"To go on: python -m experiments.toy --resume {quoted}{option}"
+    assert last == f"To resume it: python -m experiments.toy --resume {quoted}{option}"
 
 
 def test_running_out_of_memory_says_what_helps(tmp_path):
