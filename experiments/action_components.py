@@ -1,15 +1,16 @@
 """Does every component of an action deserve a baseline of its own? Exact variances for actions of many bits.
 
-Claim    An action of D independent components shares one return. A baseline of the state leaves the noise that the
-         other components put into the return; a baseline for each component, which may look at the others' choices,
-         takes that noise away and biases nothing.
+Claim    The D independent components of an action share one return. A baseline that depends on the state keeps the
+         noise that the other components add to the return. A baseline for each component, which may depend on the
+         choices of the others, removes this noise and makes nothing biased.
 Source   Wu et al. 2018 (action-dependent factorised baselines); Foerster et al. 2018 (counterfactual baselines).
 Command  python -m experiments.action_components
 Shows    tr Var of three estimates for D = 1 to 8 bits, by enumeration of all 2^D actions: nothing subtracted, the value
          of the state, and the counterfactual baseline of every bit. The payoff is the number of bits that are on, plus
          `--interaction` for every pair of neighbours that are both on.
-Expect   Without interaction and at θ = 0 the state's baseline leaves exactly D (D − 1) / 16, and the bits' own leave
-         nothing. At a random θ the first grows as D², the second as D. A few seconds on two CPU cores.
+Expect   Without interaction and at θ = 0 the baseline of the state leaves a variance of exactly D (D − 1) / 16, and a
+         baseline for every bit leaves none. At a random θ the first variance grows as D², the second as D. A few
+         seconds on two CPU cores.
 Departs  The payoff of every action is known, so that no critic has to be learned.
 """
 
@@ -34,12 +35,12 @@ POLICY = Policy(init=lambda key, obs: jnp.zeros(1), apply=lambda params, obs: pa
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options of the comparison."""
+    """Options of this experiment."""
 
     most: int = 8
     """The largest number of bits D. All 2^D actions are enumerated."""
     interaction: float = 0.5
-    """What every pair of neighbouring bits that are both on pays in addition."""
+    """The additional reward for every pair of neighbouring bits that are both on."""
     spread: float = 1.0
     """The standard deviation of the logits θ of the random policy."""
     seed: int = 0
@@ -73,10 +74,10 @@ def three_estimators(q: Callable[[jax.Array], jax.Array], value: jax.Array) -> d
 
 
 def variances(params: jax.Array, interaction: float) -> dict[str, float]:
-    """tr Var of one episode's estimate at logits `params [D]`, exactly, in float64.
+    """Estimator → the exact tr Var of its estimate from one episode, at logits `params [D]`, in float64.
 
     Raises:
-        RuntimeError: an estimate whose mean is not the exact gradient.
+        RuntimeError: the mean of an estimate is not the exact gradient.
     """
     with jax.enable_x64(True):
         theta = jnp.asarray(params, float)

@@ -1,7 +1,7 @@
-"""Lists every estimator by the name that --estimator takes.
+"""List all estimators with the names that --estimator takes.
 
 Command  python -m experiments.estimators
-         python -m experiments.estimators gae rloo    (these alone, with their settings)
+         python -m experiments.estimators gae rloo    (only these two, with their settings)
          python -m experiments.estimators --markdown  (the table, for a document)
 """
 
@@ -19,7 +19,7 @@ WIDTH = 96
 
 
 def needs(entry: Entry) -> str:
-    """What it needs beyond a policy and its episodes."""
+    """What the estimator needs besides a policy and its episodes."""
     found = [registry.NEEDS[need] for need in entry.needs]
     if entry.compares:
         found.append("two or more episodes")
@@ -29,7 +29,7 @@ def needs(entry: Entry) -> str:
 
 
 def settings(entry: Entry) -> str:
-    """Its conventions as `experiments.train` takes them, with their values."""
+    """The settings of the estimator as options of `experiments.train`, with their values."""
     option = lambda name: "--" + name.rstrip("_").replace("_", "-")
     return ", ".join(f"{option(name)} {value}" for name, value in entry.settings.chosen().items())
 
@@ -51,8 +51,8 @@ def listing(entries: Sequence[Entry], *, with_settings: bool) -> str:
         if with_settings and entry.settings.chosen():
             lines += textwrap.wrap(settings(entry), WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
     how = (
-        "--estimator of experiments.train and experiments.gradient_lab takes each of these names, and module:function "
-        "for an estimator of your own. The stated bias is that of the estimator's own settings, which `python -m "
+        "The option --estimator of experiments.train and experiments.gradient_lab takes each of these names, and "
+        "module:function for an estimator of your own. The stated bias belongs to the settings that `python -m "
         "experiments.estimators NAME` shows. Exact moments are the mean and the variance of an estimate on a tabular "
         "problem, computed without sampling."
     )
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__.splitlines()[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="show these estimators alone")
-    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="Show only these estimators, with their settings.")
+    parser.add_argument("--markdown", action="store_true", help="Print the list as a Markdown table.")
     options = parser.parse_args(arguments)
     try:
         entries = [registry.find(name) for name in options.names] or list(registry.ENTRIES.values())

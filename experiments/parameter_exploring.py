@@ -1,4 +1,4 @@
-"""Explore with the actions, or with the parameters? The variance of both gradients against the length of an episode.
+"""Explore with noisy actions or with noisy parameters? The variance of both gradients against the episode length.
 
 Claim    Noise in every action adds a score at every step, so the variance of REINFORCE grows with the horizon T. A
          policy that acts without noise and whose parameters are drawn once an episode (PGPE) has one score an episode,
@@ -8,9 +8,10 @@ Command  python -m experiments.parameter_exploring
 Shows    tr Var of both estimates, with and without a leave-one-out baseline, on a one-dimensional regulator
          x' = 0.9 x + a + noise with rewards γᵗ exp(−x²/2), for T from 1 to 100, from the same number of episodes.
 Expect   With nothing subtracted, REINFORCE's variance goes on growing as T, and that of PGPE levels off, because the
-         discounted return is bounded. With a leave-one-out baseline REINFORCE is the quieter one here from T = 5 on:
-         the claim is about gradients without a baseline. Under a minute on two CPU cores.
-Departs  The two do not estimate one gradient: they explore with different noise. Each is compared with itself at T = 1.
+         discounted return is bounded. With a leave-one-out baseline REINFORCE has the smaller variance here from
+         T = 5 on: the claim is about gradients without a baseline. Under a minute on two CPU cores.
+Departs  The two estimate different gradients, because they explore with different noise. Each is compared with itself
+         at T = 1.
 """
 
 import dataclasses
@@ -33,14 +34,14 @@ START = {"gain": np.asarray([-0.3], np.float32)}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options of the comparison."""
+    """Options of this experiment."""
 
     horizons: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
-    """The lengths T of an episode, increasing."""
+    """The lengths T of an episode in steps, increasing."""
     estimates: int = 2000
-    """The number of estimates from two episodes each; variances are taken over them."""
+    """The number of estimates, each from two episodes, over which the variances are measured."""
     log_std: float = -1.0
-    """ln of the standard deviation of the noise, in the actions and in the parameters alike."""
+    """The logarithm of the standard deviation of the noise, which is the same for actions and for parameters."""
     seed: int = 0
     """The seed of every random number in this experiment."""
 

@@ -1,6 +1,7 @@
 """The gradient laboratory: every estimator against the exact gradient, and yours beside them.
 
-Claim    Of any estimator: is it biased, by how much, how noisy is it, where does the noise come from, does it help?
+Claim    The laboratory answers for every estimator: is it biased, by how much, how noisy is it, where does the noise
+         come from, and how much does one step along it gain?
 Command  python -m experiments.gradient_lab
          python -m experiments.gradient_lab --problem large --batch 16
          python -m experiments.gradient_lab --problem random --batch 4 --group-size 2
@@ -8,19 +9,22 @@ Command  python -m experiments.gradient_lab
          python -m experiments.gradient_lab --estimator reinforce rloo gpomdp_value
          python -m experiments.gradient_lab --problem CartPole-v1 --policy trained
          python -m experiments.gradient_lab --checkpoint results/train/RUN/policy.safetensors
-Shows    bias and mean squared error relative to the gradient, total variance, signal-to-noise ratio, cosine of one
-         estimate with the gradient, noise scale (the batch in which noise and signal are alike), and the gain of one
-         step of the best size. Exact by enumeration or dynamic programming where the problem is tabular and small, and
-         measured with intervals from the same episodes for all; where there is no oracle, against a large sample.
-Expect   Every estimator is what it says of itself; the verdict column checks. Under a minute on two CPU cores.
+Shows    The bias and the mean squared error relative to the gradient, the total variance, the signal-to-noise ratio,
+         the cosine of one estimate with the gradient, the noise scale (the number of episodes at which noise equals
+         signal), and the gain of one step of the best size. These numbers are exact, by enumeration or dynamic
+         programming, where the problem is tabular and small. They are also measured, with intervals, on the same
+         episodes for all estimators. Without an oracle the estimates are compared with a large sample.
+Expect   Every estimator has the bias that it states; the verdict column checks this. Under a minute on two CPU cores.
 Source   Greensmith et al. 2004 (baselines and variance); McCandlish et al. 2018 (noise scale); Tucker et al. 2018 (the
-         parts of the variance); each estimator's own source is in its docstring.
-Departs  A baseline's state is frozen after twenty batches of the same policy: what is measured is the estimate.
+         parts of the variance); the source of each estimator is in its docstring.
+Departs  A baseline sees twenty batches of the same policy, and then its state is kept fixed while the estimate is
+         measured.
 """
 
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -37,38 +41,47 @@ from pgjax.variance import decomposition
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """Options of the laboratory. The defaults give the results that experiments/README.md shows."""
 
     problem: str | None = None
-    """corridor (if left open), bandit, maze, random, large: tabular, with an oracle; or any environment's name
-    (one of your own, package.module:name, is imported and its code runs)."""
+    """The problem on which the estimators are measured. bandit, corridor, large, maze and random are tables of
+    probabilities, so that an oracle knows their exact gradient. Every name of an environment is allowed too, and
+    package.module:name for an environment of your own; that module is imported and its code runs."""
     policy: Literal["fresh", "random", "trained"] | None = None
-    """The policy's θ: fresh, random (tables only, the default there) or trained (the default elsewhere)."""
+    """The parameters θ of the policy. fresh takes the initial ones, random draws a table, trained trains it for
+    --updates updates. random needs a tabular problem."""
     batch: int = 2
-    """B, episodes of one estimate."""
+    """B, the number of episodes of one estimate."""
     group_size: int = 1
-    """k, consecutive episodes of an estimate that share a start, as the answers to one prompt do; the estimators that
-    compare episodes (RLOO, GRPO, Dr. GRPO) then compare those of a group. 1: every start its own, and they compare the
-    whole batch."""
+    """k, the number of consecutive episodes of an estimate that share a start, as the answers to one prompt do.
+    Estimators that compare episodes (Dr. GRPO, GRPO, RLOO) then compare the episodes of a group. With 1 every episode
+    has a start of its own, and these estimators compare all episodes of the batch."""
     estimator: tuple[str, ...] = ()
-    """Which estimators are measured, by the names that `python -m experiments.estimators` lists; all of them if no name
-    is given. A module:function adds an estimator of your own: a function of the policy that returns an Estimator, or of
-    nothing that returns a Baseline, which is subtracted from G_t. The module is imported and its code runs."""
+    """The estimators that are measured, by the names that `python -m experiments.estimators` lists; all of them if no
+    name is given. A module:function adds an estimator of your own: that module is imported and its code runs. The
+    function takes the policy and returns an Estimator, or takes nothing and returns a Baseline, which is subtracted
+    from G_t."""
     checkpoint: pathlib.Path | None = None
-    """A policy that experiments.train has saved, its file or the folder of its run, in its environment."""
+    """A policy that experiments.train has saved, given by its file or by the folder of its run. It is measured in the
+    environment in which it was trained."""
     env: str | None = None
-    """The environment of the --checkpoint, where the file names none that pgjax ships; package.module:name is imported
-    and its code runs."""
+    """The environment of the --checkpoint as package.module:name, if it is an environment of your own. That module is
+    imported and its code runs."""
     episodes: int = 16384
-    """Episodes that are measured, the same for all; without an oracle a quarter of them."""
+    """The number of episodes on which all estimators are measured. Without an oracle a quarter of them is used."""
     updates: int = 10
-    """Updates of training before the measurement, for --policy trained."""
+    """The number of updates of training before the measurement, for --policy trained."""
     hidden: tuple[int, ...] = (32, 32)
-    """Widths of the networks, where the policy is one."""
+    """The widths of the dense layers, if the policy is a network."""
     limit: int = 1_000_000
-    """The most batches that are enumerated."""
+    """The largest number of batches that may be enumerated for exact moments."""
     seed: int = 0
-    """The seed of every random number."""
+    """The seed of every random number in this experiment."""
+
+    def default_words(self, arguments: Sequence[str]) -> dict[str, str]:
+        """What --help shows for the options that depend on another one."""
+        del arguments
+        return {"problem": "corridor", "policy": "random for a tabular problem, trained for every other"}
 
     def validate(self) -> None:
         selection.check_names(self.estimator)
@@ -77,26 +90,30 @@ class Config:
         runner.require(fits, "--group-size", self.group_size, f"at least 1 and divide --batch {self.batch}")
         runner.require(self.episodes >= 40 * self.batch, "--episodes", self.episodes, "at least 40 batches")
         runner.require(self.episodes % self.batch == 0, "--episodes", self.episodes, "a multiple of --batch")
-        runner.require(self.updates >= 0, "--updates", self.updates, "at least 0")
-        runner.require(self.limit >= 1, "--limit", self.limit, "at least 1")
-        runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
+        runner.require_counts(self, "updates", least=0)
+        runner.require_counts(self, "batch", "episodes", "limit", "hidden")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
         for name in ("problem", "policy"):
             value = getattr(self, name)
             alone = not (self.checkpoint and value)
-            runner.require(alone, f"--{name}", value, "used without --checkpoint, which has its own")
-        runner.require(self.env is None or self.checkpoint, "--env", self.env, "used with --checkpoint; see --problem")
+            runner.require(alone, f"--{name}", value, "left out with --checkpoint, which names its own")
+        runner.require(
+            self.env is None or self.checkpoint,
+            "--env",
+            self.env,
+            "used together with --checkpoint; without it use --problem",
+        )
 
 
 TINY = Config(problem="bandit", episodes=256, estimator=("reinforce", "dr_grpo", "gpomdp_value"))
-# Samples of the measured size that make the reference gradient, where there is no oracle.
+# The number of samples of the measured size whose mean is the reference gradient, if there is no oracle.
 REFERENCE = 16
-# Those of the figure over batch sizes: one colour each.
+# The estimators in the figure over batch sizes.
 FIGURED = ("reinforce", "reinforce_moving_average", "gpomdp_value", "gpomdp_leave_one_out", "grpo", "trajectory_wise")
 
 
 def make_problem(config: Config) -> problems.Problem:
-    """The problem, with the groups that the options ask for."""
+    """The problem and the policy that the options name, with their groups."""
     return _make_problem(config).in_groups(config.group_size)
 
 
@@ -112,7 +129,7 @@ def _make_problem(config: Config) -> problems.Problem:
 def measure(
     config: Config, problem: problems.Problem, recorder: runner.Recorder
 ) -> tuple[dict[str, report.Line], dict[str, list], str]:
-    """Every estimator's numbers, the variance of some at several batch sizes, and whom the ratios compare with."""
+    """The numbers of every estimator, the variance of some at several batch sizes, and the first one of the ratios."""
     entries, left_out = selection.chosen(problem, config.batch, config.estimator)
     if left_out:
         recorder.note("Left out: " + "; ".join(f"“{name}” {reason}" for name, reason in left_out.items()) + ".")
@@ -157,16 +174,18 @@ def measure(
     if truth is None:
         share = errors.sum() ** 0.5 / np.linalg.norm(gradient)
         recorder.note(
-            f"No oracle: ∇ρ is the mean of {REFERENCE * count} other episodes, its own error {share:.1%} of its length."
+            f"There is no oracle: ∇ρ is the mean of {REFERENCE * count} other episodes, and its error is {share:.1%}."
         )
     elif gained:
         most = gained["∇ρ"][0]
-        recorder.note(f"One step along the exact gradient gains {most:.4g}; ρ(θ) = {truth.objective:.5g}.")
+        recorder.note(
+            f"The best step along the exact gradient raises ρ by {most:.4g}, from ρ(θ) = {truth.objective:.5g}."
+        )
     return lines, curves, first
 
 
 def decompose(config: Config, problem: problems.Problem, recorder: runner.Recorder) -> None:
-    """Where the variance of one step's ψ(S, A)(Ĝ − b) comes from: the state, the action, the rest of the episode."""
+    """Record a table of the parts of the variance of ψ(S, A)(Ĝ − b): from the state, the action and the future."""
     title = "Where the variance of one step's estimate comes from"
     if problem.truth is None:
         found = decomposition.variance_decomposition(
@@ -198,7 +217,7 @@ def _parts_of_variance(apply, params, mdp: exact.TabularMDP) -> dict[str, exact.
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
-    selection.wanted(config.estimator)  # what cannot be imported is refused before any work
+    selection.wanted(config.estimator)  # A name that cannot be imported is refused before any work.
     with recorder.timed("problem and policy"):
         problem = make_problem(config)
     lines, curves, first = measure(config, problem, recorder)

@@ -1,4 +1,4 @@
-"""What the gradient laboratory shows: one line for each estimator, its verdict, the table and the two figures."""
+"""The report of the gradient laboratory: one line for each estimator, its verdict, the table and the two figures."""
 
 import dataclasses
 
@@ -13,10 +13,10 @@ from pgjax.registry import NOT_STATED, Entry
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One estimator's numbers; lengths are relative to the target's, variances to its square.
+    """The numbers of one estimator. Lengths are relative to that of the target, variances to its square.
 
     Attributes:
-        reference_errors: squared standard errors of the target `[P]`, zero where it is exact.
+        reference_errors: squared standard errors of the target `[P]`; zero if it is exact.
     """
 
     entry: Entry
@@ -34,7 +34,7 @@ class Line:
 
     @property
     def vanishes(self) -> bool:
-        """Whether the target is nothing but rounding: lengths are then relative to √tr Var."""
+        """Whether the target is zero up to rounding. Lengths are then relative to √tr Var."""
         rounding = 1e-9 * self.variance**0.5 if self.exact is None else self.exact.rounding
         return bool(float(np.linalg.norm(self.target)) <= rounding)
 
@@ -49,7 +49,7 @@ class Line:
 
     @property
     def bias(self) -> float:
-        """‖E ∇̂ρ − ∇ρ‖ / ‖∇ρ‖; of a sample, corrected for its noise and the reference's, and not below zero."""
+        """‖E ∇̂ρ − ∇ρ‖ / ‖∇ρ‖. From a sample, the noise of the sample and of the reference is subtracted first."""
         if self.exact is not None:
             return self._exact_bias / self.scale**0.5
         squared = float(self.found.statistics.squared_bias.value) - self.reference_errors.sum()
@@ -61,7 +61,7 @@ class Line:
 
     @property
     def _single(self) -> float:
-        """The length that float32, in which policies train, cannot tell from zero."""
+        """The length that float32, in which policies train, cannot distinguish from zero."""
         statistics = self.found.statistics
         second_moment = float(statistics.variance.value) + float(np.square(statistics.mean).sum())
         return float(8.0 * np.finfo(np.float32).eps * (second_moment + self.target @ self.target) ** 0.5)
@@ -73,12 +73,12 @@ class Line:
 
     @property
     def z(self) -> float:
-        """The largest |bias| over its standard error of any coordinate."""
+        """The largest ratio, over all coordinates, of |bias| to its standard error."""
         return float(np.max(np.abs(self.found.statistics.bias) / self._stderr))
 
     @property
     def resolution(self) -> float:
-        """The relative bias that would stand out of the sample's noise."""
+        """The smallest relative bias that the sample can show above its noise."""
         return float(5.0 * np.max(self._stderr) / self.scale**0.5)
 
     @property
@@ -89,8 +89,8 @@ class Line:
 
     @property
     def rounded(self) -> bool:
-        """Whether the exact mean misses the target by more than its own arithmetic and by less than float32 can tell:
-        a constant in float32 somewhere, and no bias."""
+        """Whether the exact mean misses the target by more than its own rounding, but by less than float32 can show.
+        The cause is then a constant in float32, and not a bias."""
         return self.exact is not None and not self.biased and self._exact_bias > self.exact.rounding
 
     def verdict(self) -> str:
@@ -139,7 +139,7 @@ def cells(name: str, line: Line, batch: int) -> list[str]:
 
 
 def exact_number(quantity: str, line: Line, batch: int) -> float | None:
-    """What the exact mean and variance say of a measured quantity; None where they say nothing."""
+    """A measured quantity computed from the exact mean and variance; None if they do not determine it."""
     if line.exact is None or line.exact.variance is None:
         return None
     signal, variance = float(line.exact.mean @ line.exact.mean), line.exact.variance
@@ -199,24 +199,25 @@ def record(
                 verdict=agrees if quantity == "tr Var" else None,
             )
     if any(line.vanishes for line in lines.values()):
-        recorder.note("∇ρ vanishes here: lengths are relative to the estimate's own √tr Var.")
-    paired = f"÷ {first}: tr Var over that of “{first}”, paired on the same episodes; " if first else ""
+        recorder.note("∇ρ is zero here, so lengths are relative to √tr Var of the estimate.")
+    paired = f"The column ÷ {first} is tr Var over that of “{first}”, paired on the same episodes. " if first else ""
     recorder.note(
-        f"{paired}bias = ‖E ĝ − ∇ρ‖/‖∇ρ‖ (< x: a smaller one could not be seen); MSE = (tr Var + bias²)/‖∇ρ‖²; noise "
-        "scale: episodes at which noise equals signal; gain of ρ by one step of the best size; ± is one standard "
-        "error. The natural gradient is held against F⁺∇ρ. python -m experiments.estimators lists all names."
+        f"{paired}The bias is ‖E ĝ − ∇ρ‖/‖∇ρ‖; < x means that a bias below x could not be seen. MSE is the mean "
+        "squared error over ‖∇ρ‖². The noise scale is the number of episodes at which noise equals signal. The gain "
+        "is that of ρ by one step of the best size. The number after ± is one standard error. The natural gradient is compared "
+        "with F⁺∇ρ. `python -m experiments.estimators` lists the names that --estimator takes."
     )
     if any(line.exact for line in lines.values()):
         recorder.note(
-            "v and q are the oracle's Vₜ and Qₜ averaged over the visits of a state, which makes “all actions, q” "
-            "unbiased; with a subscript t they are those of the time that is left."
+            "v and q are the oracle's Vₜ and Qₜ, averaged over the visits of a state; with this average “all actions, "
+            "q” is unbiased. With a subscript t they depend on the time that is left."
         )
 
 
 def plot_plane(
     problem: str, batch: int, lines: dict[str, Line], recorder: runner.Recorder, group_size: int = 1
 ) -> None:
-    """Relative bias² against relative variance; the unbiased stand on the left edge."""
+    """Draw the relative squared bias against the relative variance; unbiased estimators are at the left edge."""
     from experiments.harness import plots
 
     variances = {name: line.variance / line.scale for name, line in lines.items() if line.finite and line.variance > 0}
@@ -232,7 +233,7 @@ def plot_plane(
         ratio = unbiased[noisiest] / unbiased[quietest]
         title += f"; “{quietest}” has 1/{ratio:.3g} of the variance of “{noisiest}”"
     caption = (
-        f"{problem}, B = {batch}{_in_groups(group_size)}. Dots, at the left edge: no bias. Crosses: biased. "
+        f"{problem}, B = {batch}{_in_groups(group_size)}. Dots at the left edge have no bias; crosses are biased. "
         "Dashed lines join equal mean squared errors, variance plus squared bias."
     )
     figure, axes = plots.figure(title, caption, width=10.0, height=7.5)
@@ -252,7 +253,7 @@ def plot_plane(
 
 
 def plot_batches(problem: str, lines: dict[str, Line], curves: dict[str, list], recorder: runner.Recorder) -> None:
-    """Total variance against B, with the 1/B line of each."""
+    """Draw the total variance against B, with the line 1/B of each estimator."""
     from experiments.harness import plots
 
     falls = {name: (rows[0][1] / max(rows[-1][1], 1e-30)) for name, rows in curves.items()}
@@ -260,7 +261,7 @@ def plot_batches(problem: str, lines: dict[str, Line], curves: dict[str, list], 
     expected = ideal[-1][0] / ideal[0][0]
     slow = max(falls, key=lambda name: abs(np.log(falls[name] / expected)))
     title = f"{expected:.0f} times the episodes: variance falls by {expected:.0f}; for “{slow}” by {falls[slow]:.3g}"
-    caption = f"{problem}; 95 % intervals. Dashed: 1/B from the first point of each."
+    caption = f"{problem}. Bars are 95 % intervals. Dashed lines fall as 1/B from the first point of each."
     figure, axes = plots.figure(title, caption, width=9.0, height=5.2)
     axes.set(xscale="log", yscale="log", xlabel="B, episodes of one estimate")
     axes.set_ylabel("total variance of the estimate")

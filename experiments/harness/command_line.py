@@ -1,7 +1,8 @@
-"""The options of every experiment, beside the fields of its own `Config`, and what --help says of them."""
+"""The options that every experiment has beside the fields of its own `Config`, and the help texts of all of them."""
 
 import ast
 import dataclasses
+import inspect
 import pathlib
 import textwrap
 import typing
@@ -10,13 +11,13 @@ from typing import Annotated, Any
 
 from experiments.harness import figures, runtime, terminal
 
-TINY_HELP = "Take the sizes of the tests, to see in seconds that everything works; options beside it come before them."
+TINY_HELP = "Use the small sizes of the tests, which show in seconds that everything works. Other options still apply."
 LEFT_OUT = "(may be left out)"
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a command line says."""
+    """The options that a command line gives."""
 
     config: Any
     output_dir: pathlib.Path
@@ -38,21 +39,22 @@ def parse(
 ) -> Options:
     """Reads the command line.
 
-    A `Config` may have a method `default_words() -> Mapping[str, str]`: what stands in --help for a default of None,
-    for example `{"lr": "0.01, of the preset"}`. It is asked of the defaults.
+    A `Config` may have a method `default_words(arguments) -> Mapping[str, str]`. It says what --help shows for a field
+    whose default is None, for example `{"lr": "0.01, preset of CartPole-v1"}`. It is called on the defaults, with the
+    words of the command line, so that its answer may depend on another option.
 
     Args:
         cache: the default of --cache.
-        tiny: the configuration of --tiny; None if the experiment has none, or has an option of this name itself.
+        tiny: the configuration of --tiny. None if the experiment has no such configuration, or has a field `tiny`.
 
     Raises:
-        SystemExit: the command line cannot be read, or asks for help.
+        SystemExit: the command line cannot be read, or it asks for help.
     """
     import tyro
 
     is_tiny = tiny is not None and "--tiny" in arguments
     default = tiny if is_tiny else config_type()
-    explained = _explained(config_type, default)
+    explained = _explained(config_type, default, arguments)
     asked = dataclasses.make_dataclass(
         "Options",
         [("config", tyro.conf.OmitArgPrefixes[explained], _as(explained, default))]
@@ -76,44 +78,75 @@ def parse(
 
 
 def _fields(cache: bool, has_tiny: bool) -> Mapping[str, tuple[Any, Any, str, str | None]]:
-    """Name → type, default, help, and what --help says of the default where it is None."""
+    """Name → type, default, help text, and what --help shows instead of a default of None."""
     import tyro
 
     formats = tuple[figures.Format, ...]
     fields = {
-        "output_dir": (pathlib.Path, pathlib.Path("results"), "Results go to OUTPUT_DIR/EXPERIMENT/RUN_NAME.", None),
-        "run_name": (str | None, None, "The run's name.", "(default: date, time and a short id)"),
-        "figures": (formats, (), "Draw every figure for a paper too, in these formats: pdf, svg.", "(default: none)"),
+        "output_dir": (
+            pathlib.Path,
+            pathlib.Path("results"),
+            "The folder for results. The files of this run go to OUTPUT_DIR/EXPERIMENT/RUN_NAME.",
+            None,
+        ),
+        "run_name": (str | None, None, "The name of the run.", "(default: the date, the time and a short id)"),
+        "figures": (
+            formats,
+            (),
+            "Also draw every figure for a paper, in one or both of these formats: pdf, svg.",
+            "(default: none)",
+        ),
         "figure_width": (
             figures.Width,
             "single",
-            "The width of figures for a paper: single is one column, 3.25 inches; double is two, 6.75 inches.",
+            "The width of figures for a paper: single is one column (3.25 inches), double two columns (6.75 inches).",
             None,
         ),
         "devices": (
             int | None,
             None,
-            "The number of devices that are used.",
+            "The number of devices that the experiment uses.",
             "(default: all accelerators, or one CPU device for each core)",
         ),
-        "cache": (bool, cache, f"Keep compiled programs on disk, here in {runtime.cache_place()}.", None),
+        "cache": (
+            bool,
+            cache,
+            f"Whether compiled programs are kept on disk, so that the next run starts faster. The folder is "
+            f"{runtime.cache_place()}.",
+            None,
+        ),
     }
     return fields | ({"tiny": (tyro.conf.FlagCreatePairsOff[bool], False, TINY_HELP, None)} if has_tiny else {})
 
 
-def _explained(config_type: type, default: Any) -> type:
-    """A `config_type` whose defaults of None are put into words by --help."""
+def _explained(config_type: type, default: Any, arguments: Sequence[str]) -> type:
+    """A `config_type` whose help texts are one paragraph each, and whose defaults of None are put into words."""
     import tyro
 
-    words = default.default_words() if hasattr(default, "default_words") else {}
-    kinds = typing.get_type_hints(config_type, include_extras=True)
+    words = default.default_words(arguments) if hasattr(default, "default_words") else {}
+    kinds, texts = typing.get_type_hints(config_type, include_extras=True), _field_docstrings(config_type)
     hints = {}
     for field in dataclasses.fields(config_type):
+        said = None
         if getattr(default, field.name) is None:
             said = f"(default: {words[field.name]})" if field.name in words else LEFT_OUT
-            hints[field.name] = Annotated[kinds[field.name], tyro.conf.arg(help_behavior_hint=said)]
+        shown = tyro.conf.arg(help=texts.get(field.name), help_behavior_hint=said)
+        hints[field.name] = Annotated[kinds[field.name], shown]
     made = {"__annotations__": hints, "__doc__": config_type.__doc__, "__module__": config_type.__module__}
     return type(config_type.__name__, (config_type,), made)
+
+
+def _field_docstrings(config_type: type) -> dict[str, str]:
+    """Field → the string below it in the source, on one line. tyro would keep the line breaks of the source."""
+    try:
+        (made,) = ast.parse(textwrap.dedent(inspect.getsource(config_type))).body
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return {}
+    found = {}
+    for field, below in zip(made.body, made.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            found[field.target.id] = " ".join(str(below.value.value).split())
+    return found
 
 
 def _as(kind: type, config: Any) -> Any:
@@ -121,7 +154,7 @@ def _as(kind: type, config: Any) -> Any:
 
 
 def help_text(description: str) -> str:
-    """An experiment's header as tyro prints it line by line: it joins to the line before what begins with a letter."""
+    """An experiment's header, indented so that tyro keeps its lines: tyro joins lines that begin with a letter."""
     title, _, rest = description.strip().partition("\n")
     return f"{title}\n\n{textwrap.indent(rest.strip(), ' ')}" if rest.strip() else title
 

@@ -1,4 +1,4 @@
-"""Runs side by side: their tables with what differs marked, their options, and their learning curves on one figure."""
+"""Runs side by side: tables that mark differences, the options that differ, and the learning curves in one figure."""
 
 import json
 import math
@@ -12,15 +12,15 @@ from experiments.harness import figures, paper_layout, reports, runs, terminal
 from experiments.harness.directories import LONGEST_NAME
 from experiments.harness.runs import Run
 
-ERRORS = 3.0  # standard errors of a difference beyond which it is marked
+ERRORS = 3.0  # a difference of more standard errors is marked
 MARK = " *"
-EXACT = 1e-9  # how far apart numbers without an error may be, relative to those above 1
-TIMES = ("steps", "episodes", "update", "updates", "step")  # what counts up from the start of a run
+EXACT = 1e-9  # the largest distance of equal numbers without an error, relative to numbers above 1
+TIMES = ("steps", "episodes", "update", "updates", "step")  # the names of counters that grow from the start of a run
 MOST_PANELS = 6
 
 
 class Curve(NamedTuple):
-    """A curve of one run: `x [N]`, what is counted on it, and `values [S, N]` of S seeds."""
+    """A curve of one run: the name of its counter, the counter `x [N]`, and `values [S, N]` of S seeds."""
 
     clock: str
     x: np.ndarray
@@ -28,7 +28,7 @@ class Curve(NamedTuple):
 
 
 def compare(chosen: Sequence[Run], output_dir: pathlib.Path, paper: figures.Paper, metrics: Sequence[str] = ()) -> None:
-    """Prints how the runs differ, draws their curves, and says where."""
+    """Print the differences between the runs, draw their curves, and print the path of the figure."""
     console, names = terminal.make_console(), short_names(chosen)
     for name, run in zip(names, chosen, strict=True):
         tiny = " (a tiny run)" if run.summary.get("tiny") else ""
@@ -37,24 +37,26 @@ def compare(chosen: Sequence[Run], output_dir: pathlib.Path, paper: figures.Pape
     headers, cells = result_table(chosen, names)
     if cells:
         terminal.show_table(console, "Results", headers, cells, right=headers[2:])
-        console.print(f"* more than {ERRORS:g} standard errors of the difference, or not equal where both are exact\n")
+        console.print(
+            f"* differs by more than {ERRORS:g} standard errors, or is not equal although both numbers are exact\n"
+        )
     headers, cells = option_table(chosen, names)
     if cells:
-        terminal.show_table(console, "What differs in their options and machines", headers, cells, right=())
+        terminal.show_table(console, "Options and facts about the machines that differ", headers, cells, right=())
     else:
-        console.print("Their options and machines do not differ.")
+        console.print("The runs have the same options and ran on the same kind of machine.")
     path, left_out = draw(chosen, names, output_dir, paper, metrics)
     if path is None:
-        wanted = " of that name" if metrics else ""
+        wanted = " with that name" if metrics else ""
         console.print(f"The runs have no learning curve{wanted} in common.", markup=False)
     else:
         console.print(f"curves: {path}", markup=False)
     if left_out:
-        console.print(f"not drawn, unless --metrics names them: {'; '.join(left_out)}", markup=False)
+        console.print(f"These curves are drawn only if --metrics names them: {'; '.join(left_out)}", markup=False)
 
 
 def short_names(chosen: Sequence[Run]) -> list[str]:
-    """The runs' names, with the experiment's, or the whole path, where that is needed to tell them apart."""
+    """The names of the runs, with the experiment or the whole path if the names alone are not different."""
     for name in (lambda run: run.name, lambda run: f"{run.experiment}/{run.name}", lambda run: str(run.directory)):
         names = [name(run) for run in chosen]
         if len(set(names)) == len(names):
@@ -63,7 +65,7 @@ def short_names(chosen: Sequence[Run]) -> list[str]:
 
 
 def result_table(chosen: Sequence[Run], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """*quantity | variant | A | B | B − A | …*: every run's number, and how far the later ones are from the first."""
+    """*quantity | variant | A | B | B − A | …*: the number of every run and its difference from the first run."""
     tables = [_keyed(runs.rows(run.summary)) for run in chosen]
     keys = list(dict.fromkeys(key for table in tables for key in table))
     headers = ["quantity", "variant", names[0]]
@@ -80,7 +82,7 @@ def result_table(chosen: Sequence[Run], names: Sequence[str]) -> tuple[list[str]
 
 
 def _keyed(rows: Sequence[reports.Row]) -> dict[tuple[str, str | None, int], reports.Row]:
-    """Rows by their quantity and variant, and by how many of the same name stand before them."""
+    """(quantity, variant, number of earlier rows with the same name) → row."""
     keyed: dict[tuple[str, str | None, int], reports.Row] = {}
     for row in rows:
         key = (row["quantity"], row["variant"])
@@ -93,7 +95,7 @@ def _number(row: reports.Row | None) -> str:
 
 
 def difference(first: reports.Row | None, other: reports.Row | None) -> str:
-    """`other` − `first` with its error, as of independent numbers, and a mark where it is beyond `ERRORS` of them."""
+    """`other` − `first` with the error of independent numbers, and a mark if it exceeds `ERRORS` standard errors."""
     if first is None or other is None or first["ours"] is None or other["ours"] is None:
         return ""
     gap, stderr = other["ours"] - first["ours"], math.hypot(first["stderr"] or 0.0, other["stderr"] or 0.0)
@@ -104,7 +106,7 @@ def difference(first: reports.Row | None, other: reports.Row | None) -> str:
 
 
 def option_table(chosen: Sequence[Run], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Options and facts about the machine that are not the same in all runs."""
+    """The options and the facts about the machine that differ between the runs."""
     about = [_settings(run) for run in chosen]
     keys = dict.fromkeys(key for each in about for key in each)
     lines = [[key, *(_word(each.get(key)) for each in about)] for key in keys]
@@ -112,7 +114,7 @@ def option_table(chosen: Sequence[Run], names: Sequence[str]) -> tuple[list[str]
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """`config.json`, the values that presets filled in (`options.json`), and what the machine was."""
+    """The options in `config.json`, the values that presets add in `options.json`, and facts about the machine."""
     config, options, environment = (
         runs.read_json(run.directory / name) for name in ("config.json", "options.json", "environment.json")
     )
@@ -135,13 +137,13 @@ def draw(
     paper: figures.Paper,
     wanted: Sequence[str] = (),
 ) -> tuple[pathlib.Path | None, list[str]]:
-    """The learning curves on one figure: PNG, data, and what `paper` asks for.
+    """Draw the learning curves in one figure: PNG, data, and the formats of `paper`.
 
     Args:
-        wanted: words of which a curve's name has one; the first `MOST_PANELS` curves if there are none.
+        wanted: only curves whose name contains one of these words are drawn; without words the first `MOST_PANELS`.
 
     Returns:
-        (the file, the curves that are not on it); (None, what there is) if the runs share none that is wanted.
+        The file, and the names of the curves that are not drawn. The file is None if no wanted curve is in all runs.
     """
     tables = [curves(run.directory / "metrics.jsonl") for run in chosen]
     clock = lambda table, name: table[name].clock if name in table else None
@@ -170,7 +172,7 @@ def _figure(tables: Sequence[Mapping[str, Curve]], names: Sequence[str], kept: S
     rows = math.ceil(len(kept) / columns)
     figure, panels = plots.figure(
         " beside ".join(names),
-        "One line a run: the mean over its seeds and its sweep; 95 % t bands where there are several.",
+        "Each line is one run: the mean over its seeds and its sweep. Runs with several seeds have 95 % t bands.",
         rows=rows,
         columns=columns,
         width=6.5 * columns,
@@ -191,10 +193,10 @@ def _figure(tables: Sequence[Mapping[str, Curve]], names: Sequence[str], kept: S
 
 
 def curves(path: pathlib.Path) -> dict[str, Curve]:
-    """The curves of a `metrics.jsonl`: of every number, or list of numbers over seeds, and of every variant.
+    """The curves in a `metrics.jsonl`: one for every number, or list of numbers over seeds, of every variant.
 
-    Lines that have the same words in them belong together. What is no sequence in time has no curve: one line alone, or
-    lines of which no number of `TIMES` grows. Lines that are not whole or no object are left out.
+    Lines that contain the same words belong together. One line alone, or lines in which no counter of `TIMES` grows,
+    make no curve. Incomplete lines, and lines that are no JSON object, are ignored.
     """
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for record in _records(path):
@@ -215,7 +217,7 @@ def curves(path: pathlib.Path) -> dict[str, Curve]:
 
 
 def _columns(records: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Name → `[S, N]` of what is a number, or a list of S numbers, in all N records."""
+    """Name → `[S, N]`, for every name that is a number, or a list of S numbers, in all N records."""
     found = {}
     for name in records[0]:
         values = [np.atleast_1d(_numbers(record.get(name))) for record in records]
@@ -225,7 +227,7 @@ def _columns(records: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def _numbers(value: Any) -> np.ndarray:
-    """A number, or a list of them, as floats; null is NaN. Anything else is empty."""
+    """A number, or a list of numbers, as floats; null becomes NaN. The result is empty for everything else."""
     items = value if isinstance(value, list) else [value]
     if not all(item is None or (isinstance(item, int | float) and not isinstance(item, bool)) for item in items):
         return np.zeros(0)

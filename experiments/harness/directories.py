@@ -1,8 +1,8 @@
-"""Where a run's files lie: names, the working directory of a run that goes on, and what a resumed run takes over.
+"""The folders of runs: their names, the working folder of a running run, and the earlier attempts of a resumed run.
 
-`PARENT/.NAME.partial` is the run NAME while it goes on, or after it was killed. It becomes `NAME` when it ends well,
-and `NAME-incomplete` when it fails or is interrupted. A resumed run keeps its name: the earlier attempts are kept in
-`earlier/1`, `earlier/2`, … of the one directory that the name has.
+`PARENT/.NAME.partial` is the folder of the run NAME while it runs, and after it was killed. It becomes `NAME` when the
+run is complete, and `NAME-incomplete` when it fails or is interrupted. A resumed run keeps its name: the folders of
+earlier attempts move to `earlier/1`, `earlier/2`, … inside its folder.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ except ImportError:  # Windows has no such locks
     fcntl = None
 
 EARLIER = "earlier"
-LONGEST_NAME = 200  # bytes; file systems allow 255, and ".partial" or "-incomplete-2" are to fit
-# What every run has; one that can go on has more.
+LONGEST_NAME = 200  # bytes; file systems allow 255, and ".partial" or "-incomplete-2" must fit too
+# The files that every run has. A run that can be resumed has more.
 COMMON = {"config.json", "environment.json", "metrics.jsonl", "summary.json", "summary.md", "error.txt", EARLIER}
 
 
 class UsageError(ValueError):
-    """Something that the user asked for is not allowed: one line, exit code 2, nothing left behind."""
+    """The user asked for something that is not allowed: the run ends with one line and exit code 2, without files."""
 
 
 def default_run_name() -> str:
@@ -35,16 +35,16 @@ def default_run_name() -> str:
 
 
 def checked_run_name(name: str) -> str:
-    """`name`, if it can be the name of a directory everywhere and does not look like that of an unfinished run.
+    """Return `name`, if every system allows it as a folder and it is not that of an unfinished run.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the name is not allowed.
     """
     odd = set(name) & set('/\\:*?"<>|') or not name.isprintable() or name != name.strip()
     if not name or odd or name.startswith(".") or name_of(name) != name:
         raise UsageError(
-            f'--run-name {shlex.quote(name)}: must be a plain directory name: no line breaks, nothing of /\\:*?"<>|, '
-            "no dot at its beginning and no -incomplete at its end"
+            f'--run-name {shlex.quote(name)}: must be a plain directory name without line breaks and /\\:*?"<>|; '
+            "it must not begin with a dot or end with -incomplete"
         )
     if len(name.encode()) > LONGEST_NAME:
         raise UsageError(f"--run-name {name[:20]}…: must have at most {LONGEST_NAME} bytes, got {len(name.encode())}")
@@ -52,7 +52,7 @@ def checked_run_name(name: str) -> str:
 
 
 def name_of(directory: str) -> str:
-    """The name of a run by its directory's: `NAME-incomplete-2` and `.NAME.partial` → `NAME`."""
+    """The name of the run in a folder: `NAME-incomplete-2` and `.NAME.partial` → `NAME`."""
     for pattern in (r"\.(.+)\.partial", r"(.+)-incomplete(?:-\d+)?"):
         if found := re.fullmatch(pattern, directory, re.DOTALL):
             return found[1]
@@ -60,9 +60,9 @@ def name_of(directory: str) -> str:
 
 
 def found(path: pathlib.Path) -> pathlib.Path:
-    """The directory of a run to go on with, by the path that it has or was to have; `path` itself if there is none.
+    """The folder of the run with the path `.../NAME`, which may be unfinished; `path` itself if there is none.
 
-    Of several the latest that holds more than every run does.
+    If there are several, the latest one that can be resumed is returned.
     """
     if path.is_dir():
         return path
@@ -72,12 +72,12 @@ def found(path: pathlib.Path) -> pathlib.Path:
 
 
 def holds_work(directory: pathlib.Path) -> bool:
-    """Whether a run got so far that there is something to go on from."""
+    """Whether a run has saved something from which it can be resumed."""
     return any(path.name not in COMMON for path in directory.iterdir())
 
 
 def is_running(directory: pathlib.Path) -> bool:
-    """Whether a process is writing into the directory now; False where locks are not to be had."""
+    """Whether a process is writing into the folder now; False on systems without locks."""
     lock = _lock(directory, shared=True)
     if lock is not None and lock >= 0:
         os.close(lock)
@@ -85,7 +85,7 @@ def is_running(directory: pathlib.Path) -> bool:
 
 
 def _lock(directory: pathlib.Path, shared: bool = False) -> int | None:
-    """A descriptor that holds the directory's lock, −1 if another process has it, None where there are no locks."""
+    """A descriptor that holds the lock of the folder; −1 if another process holds it, None on systems without locks."""
     if fcntl is None:
         return None
     descriptor = os.open(directory, os.O_RDONLY)
@@ -104,11 +104,11 @@ def free(path: pathlib.Path) -> pathlib.Path:
 
 
 class Workplace:
-    """The directory of one run, from its opening to its closing.
+    """The folder of one run, from its opening to its closing.
 
     Attributes:
-        directory: where the files are now.
-        resumes: the directory of the run that is gone on with, or None.
+        directory: the folder of the files now.
+        resumes: the folder of the run that this one resumes, or None.
     """
 
     def __init__(self, parent: pathlib.Path, name: str, resumes: pathlib.Path | None = None):
@@ -119,16 +119,16 @@ class Workplace:
 
     @property
     def _continues(self) -> bool:
-        """Whether the run that is resumed has this one's name and place, so that this one takes it over."""
+        """Whether the resumed run has the name and the parent folder of this one, so that this one replaces it."""
         if self.resumes is None or name_of(self.resumes.name) != self.name:
             return False
         return self.resumes.is_dir() and self.resumes.parent.resolve() == self.parent.resolve()
 
     def open(self) -> None:
-        """Makes the directory.
+        """Make the folder.
 
         Raises:
-            UsageError: it cannot be made, or the name is another run's.
+            UsageError: the folder cannot be made, or another run has the name.
         """
         try:
             self._make_room()
@@ -143,7 +143,7 @@ class Workplace:
         final, going_on = self.parent / self.name, self.directory
         if going_on.exists():
             if is_running(going_on):
-                raise UsageError(f"--run-name {self.name}: {going_on} exists already and its run is still going on")
+                raise UsageError(f"--run-name {self.name}: {going_on} exists already, and its run is still running")
             if self._continues and self.resumes.resolve() == going_on.resolve():
                 self.resumes = going_on.rename(free(self.parent / f"{self.name}-incomplete"))
             elif self._continues and not holds_work(going_on):
@@ -153,7 +153,7 @@ class Workplace:
                 raise UsageError(f"--run-name {self.name}: {path} exists already; choose another name")
 
     def remove(self) -> None:
-        """Leaves nothing behind."""
+        """Remove the folder and every parent folder that was made for it."""
         self._release()
         shutil.rmtree(self.directory, ignore_errors=True)
         for path in self._made:
@@ -161,12 +161,12 @@ class Workplace:
                 path.rmdir()
 
     def close(self, complete: bool, resumable: bool) -> pathlib.Path:
-        """Gives the directory its last name.
+        """Give the folder its final name.
 
         Args:
-            complete: whether the run ended well.
-            resumable: whether it has saved something to go on from; an attempt that has not does not take the place of
-                the one that it went on with.
+            complete: whether the run is complete.
+            resumable: whether it has saved something from which it can be resumed. Without that, it does not replace
+                the run that it resumed.
         """
         if self._continues:
             if complete or resumable:

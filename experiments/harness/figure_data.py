@@ -1,4 +1,4 @@
-"""The numbers behind a figure, read from what is drawn: lines, points, bars, intervals and bands.
+"""The numbers in a figure, read from its lines, points, bars, intervals and bands.
 
 A figure `NAME.png` of one panel has `NAME.csv`; one of several has `NAME-1.csv`, `NAME-2.csv`, … in reading order. The
 columns are `series`, the labels of the two axes, and `low` and `high` of an interval. Names at the ticks of an axis
@@ -27,7 +27,7 @@ class Entry:
 
 
 def write(figure: Any, path: pathlib.Path) -> list[pathlib.Path]:
-    """Writes the data of each panel that shows any, and returns the files."""
+    """Write the data of each panel that has any, and return the files."""
     panels = [axes for axes in figure.axes if axes.get_visible()]
     data = [(axes, entries) for axes in panels if (entries := read(axes))]
     written = []
@@ -40,7 +40,7 @@ def write(figure: Any, path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read(axes: Any) -> list[Entry]:
-    """All that the panel shows, each interval beside the point that it belongs to."""
+    """All data of the panel, each interval beside its point."""
     entries = [*_bars(axes), *_lines(axes)]
     for low, high, place, colour, name, upright in [*_intervals(axes), *_bands(axes)]:
         fits = [e for e in entries if _belongs(e, place, colour, name, upright)]

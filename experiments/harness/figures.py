@@ -1,4 +1,4 @@
-"""How a figure becomes files: PNG for the screen, PDF or SVG for a paper, and always the data as CSV."""
+"""Writing a figure to files: PNG for the screen, PDF or SVG for a paper, and always the data as CSV."""
 
 import dataclasses
 import pathlib
@@ -13,14 +13,14 @@ Width = Literal["single", "double"]
 
 @dataclasses.dataclass(frozen=True)
 class Paper:
-    """What is asked for besides PNG: formats, and the width of a column of the paper, 3.25 or 6.75 inches."""
+    """The formats of figures for a paper, and their width: 3.25 inches (one column) or 6.75 (two columns)."""
 
     formats: Sequence[Format] = ()
     width: Width = "single"
 
 
 def save(figure: Any, path: pathlib.Path, footer: str = "") -> None:
-    """Writes the PNG at `path`, with `footer` as the last line of its caption, and its data beside it."""
+    """Write the PNG at `path`, with `footer` as the last line of its caption, and its data beside it."""
     words = paper_layout.words_of(figure)
     if footer:
         figure.supxlabel(f"{figure.get_supxlabel()}\n{footer}".strip(), x=0.012, ha="left", fontsize=8)
@@ -29,7 +29,7 @@ def save(figure: Any, path: pathlib.Path, footer: str = "") -> None:
 
 
 class PaperCopies:
-    """Stands for a recorder while `plot` draws once more, for a paper: its figures are kept, its words are not."""
+    """Takes the place of a recorder while `plot` draws again for a paper. It saves figures and ignores all notes."""
 
     def __init__(self, recorder: Any, paper: Paper):
         self._recorder, self._paper = recorder, paper
@@ -43,15 +43,15 @@ class PaperCopies:
         return path
 
     def _nothing(self, *arguments: Any, **options: Any) -> None:
-        """It was said when the figures for the screen were drawn."""
+        """Do nothing: the first drawing, for the screen, has recorded this already."""
 
     row = table = note = metrics = say = failed = _nothing
 
 
 def save_for_paper(figure: Any, path: pathlib.Path, paper: Paper, *, tiny: bool = False) -> None:
-    """Writes a figure of `paper_layout.for_paper` beside `path`, in each format, and its words to a text file.
+    """Write a figure of `paper_layout.for_paper` beside `path` in each format, and its title and caption to a text file.
 
-    The files have no date, so that the same run gives the same files.
+    The files contain no date, so that the same run gives the same files.
     """
     import matplotlib
 

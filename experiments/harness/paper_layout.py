@@ -1,8 +1,7 @@
-"""Figures for a paper: as wide as one column or two, letters of 7 points or more, and no words that belong below.
+"""The layout of figures for a paper: one or two columns wide, letters of 7 points or more, no title and no caption.
 
-Within `for_paper` everything that `plots` draws is laid out for that width: the title and the caption are kept for the
-text file beside the figure, panels are put below each other where they would be too narrow, and names of lines that
-would not fit beside them move into a legend.
+Within `for_paper` every figure of `plots` gets this layout. Its title and caption go to a text file beside the figure.
+Panels that would be too narrow are put below each other. Names that do not fit beside their lines go into a legend.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ _width: contextvars.ContextVar[float | None] = contextvars.ContextVar("width", d
 
 
 class Words(NamedTuple):
-    """What a figure says in sentences."""
+    """The title and the caption of a figure."""
 
     title: str
     caption: str
@@ -50,7 +49,7 @@ def for_paper(width: str) -> Iterator[None]:
 
 
 def paper_width() -> float | None:
-    """Inches, or None if the figure is for the screen."""
+    """The width in inches; None if the figure is for the screen."""
     return _width.get()
 
 
@@ -91,19 +90,19 @@ def layout(rows: int, columns: int, width: float, height: float) -> Grid:
 
 
 def put_into_legend(axes: Any, entries: Mapping[str, Any]) -> None:
-    """Names that stand in a legend below the panel; name → an artist that looks like it."""
+    """Put names into a legend below the panel; `entries` maps each name to an artist with its look."""
     _legends.setdefault(axes.figure, {}).setdefault(axes, {}).update(entries)
 
 
 def names_fit(names: Any, axes: Any) -> bool:
-    """Whether names beside their lines leave enough of the panel."""
+    """Whether names beside their lines leave enough width for the panel."""
     place = axes.get_subplotspec()
     share = paper_width() / (1 if place is None else place.get_gridspec().ncols)
     return max(map(len, names)) * LARGEST_POINTS * POINTS_PER_LETTER / 72 <= 0.28 * min(share, 4.0)
 
 
 def finish(figure: Any) -> None:
-    """The last touches of a figure for a paper: sizes of letters, lines and markers, legends, words broken to fit."""
+    """Finish a figure for a paper: sizes of letters, lines and markers, legends, and line breaks."""
     from matplotlib.lines import Line2D
     from matplotlib.text import Text
 
@@ -127,7 +126,7 @@ def finish(figure: Any) -> None:
 
 
 def _draw_near(axes: Any, factor: float) -> None:
-    """Names that were put at a distance from their points on a screen come as near as the panel is smaller here."""
+    """Move names nearer to their points, in proportion to the smaller panel."""
     from matplotlib.text import Annotation
 
     for note in axes.findobj(Annotation):

@@ -1,6 +1,6 @@
-"""The house style of figures: the finding as title, colours for every eye, names at the lines, intervals.
+"""The style of all figures: the finding as title, colours for colour-blind readers, names at the lines, intervals.
 
-Figures are made without pyplot, so nothing opens a window and no setting of the caller's matplotlib changes.
+Figures are made without pyplot, so no window opens and no setting of the caller's matplotlib changes.
 """
 
 import textwrap
@@ -46,16 +46,16 @@ LABEL_POINTS = 12.0  # the least distance of two labels, one above the other
 def figure(
     title: str, caption: str = "", *, rows: int = 1, columns: int = 1, width: float = 7.0, height: float = 4.2
 ) -> tuple[Figure, Any]:
-    """A figure with the finding as its title and what a reader must know about the data as its caption.
+    """A figure with the finding as its title and the necessary facts about the data as its caption.
 
     Args:
-        title: the finding, a sentence; broken into lines.
-        caption: how many seeds, what the bands are; small, below the axes.
+        title: the finding, as a sentence. It is broken into lines.
+        caption: for example the number of seeds and the meaning of the bands. It stands below the axes in small type.
         rows, columns: the grid of axes.
         width, height: inches, of the whole figure.
 
     Returns:
-        (figure, axes): one `Axes`, or an array `[rows, columns]` of them without its axes of length 1.
+        (figure, axes): one `Axes`, or an array `[rows, columns]` of them, without axes of length 1.
     """
     if paper_layout.paper_width() is not None:
         return _for_paper(title, caption, paper_layout.layout(rows, columns, width, height), (rows, columns))
@@ -85,7 +85,7 @@ def _for_paper(
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each name, in order; pass the result on and a variant keeps its colour in every figure."""
+    """A colour for each name, in order. Use the result in all figures, so that a variant keeps its colour."""
     return {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
 
 
@@ -99,21 +99,21 @@ def learning_curves(
     colour_of: Mapping[str, str] | None = None,
     named: bool = True,
 ) -> dict[str, tuple[float, float, str]]:
-    """One line per variant, `statistic` over its runs, in a band: the interval over the runs at each point.
+    """Draw one line for each variant, the `statistic` over its runs, and a band: the interval over the runs.
 
-    It is Student's t interval of a mean, which covers from two runs on, and the bootstrap's of another statistic, which
-    does not cover with few. `bands` says so in the caption. One run has no band.
+    The interval of a mean is Student's t, which covers the mean from two runs on. That of another statistic is the
+    bootstrap's, which covers too little with few runs; `bands` warns of it in the caption. One run has no band.
 
-    The names stand at the ends of the lines, so set logarithmic scales, limits and reference lines before.
-    Where a run is NaN the line ends, and its name says how many runs diverged.
+    The names stand at the ends of the lines, so set logarithmic scales, limits and reference lines before. A line ends
+    where a run becomes NaN, and its name says how many runs diverged.
 
     Args:
         x: `[N]`, for example the number of episodes.
         curves: name → `[S, N]`, one row per run.
         statistic: `np.mean`, or `pgjax.diagnostics.interquartile_mean`.
-        confidence: of the band.
+        confidence: the confidence of the band.
         colour_of: name → colour; by default in the order of `curves`.
-        named: whether the names are written; if not, give what is returned to `label_ends`, from several calls at once.
+        named: whether the names are written. If not, collect the results of several calls and give them to `label_ends`.
 
     Returns:
         name → (x, y, colour) of each line's end.
@@ -149,13 +149,13 @@ def _interval(runs: np.ndarray, statistic: Callable, confidence: float) -> tuple
 
 
 def bands(count: int, unit: str = "runs") -> str:
-    """What the bands of `learning_curves` are, for a caption; with a warning where there are fewer than five runs."""
+    """The meaning of the bands of `learning_curves`, for a caption, with a warning for fewer than five runs."""
     warning = few_runs(count, unit).rstrip(".")
     return "95 % t bands" + f" ({warning})" * bool(warning)
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
-    """Writes each name beside its point, moved up or down until no two overlap."""
+    """Write each name beside its point, moved up or down until no two names overlap."""
     if not ends:
         return
     if paper_layout.paper_width() is not None and not paper_layout.names_fit(ends, axes):
@@ -173,9 +173,9 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None
 def labelled_points(
     axes: Axes, points: Mapping[str, tuple[float, float]], markers: Mapping[str, str], colour: str = PALETTE[0]
 ) -> None:
-    """Points with their names to the right, moved up or down where they would overlap; thin lines lead to moved names.
+    """Draw points with their names to the right. Names that would overlap are moved, and thin lines lead to them.
 
-    Set scales and limits before. Points that stand above each other, four or more, get a column of names.
+    Set scales and limits before. Four or more points above each other get a column of names.
 
     Args:
         points: name → (x, y).
@@ -244,7 +244,7 @@ def bars_with_intervals(
     scale: str = "linear",
     colour_of: Mapping[str, str] | None = None,
 ) -> None:
-    """One horizontal bar per name with its interval and its number; on a logarithmic scale, dots.
+    """Draw a horizontal bar for each name, with its interval and its number. A logarithmic scale has dots instead.
 
     Args:
         values: name → (value, low, high), from top to bottom.
@@ -252,7 +252,7 @@ def bars_with_intervals(
         colour_of: name → colour; by default in the order of `values`.
 
     Raises:
-        ValueError: another scale.
+        ValueError: `scale` is another word.
     """
     if scale not in ("linear", "log"):
         raise ValueError(f'scale: must be "linear" or "log", got {scale!r}')
@@ -278,7 +278,7 @@ def bars_with_intervals(
 
 
 def reference_line(axes: Axes, value: float, label: str, *, axis: str = "y") -> None:
-    """A dashed line at y = `value`, or at x with `axis="x"`, for example the exact optimum, and its name."""
+    """Draw a dashed line with a name at y = `value`, or at x with `axis="x"`, for example at the exact optimum."""
     place = SMALL_TEXT | {"color": GREY}
     # The underscore keeps the name out of legends; the data file shows it.
     drawn = {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 1.2, "zorder": 1.5, "label": f"_{label}"}

@@ -5,14 +5,14 @@ import time
 
 from experiments.harness.reports import format_count, format_duration, format_rate
 
-PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal to draw a bar in
+PLAIN_INTERVAL = 10.0  # seconds between two lines, if there is no terminal for a bar
 
 
 class Progress:
-    """A context manager that shows what is done of `total`: a bar on a terminal, else a line now and then.
+    """A context manager that shows how much of `total` is done: a bar on a terminal, otherwise a line now and then.
 
-    The first chunk usually holds the compilation: rate and time left count from its end, so they are shown from the
-    second chunk on. With `quiet` nothing is shown.
+    The first chunk usually contains the compilation. The rate and the time left are therefore counted from its end and
+    shown from the second chunk on. With `quiet` nothing is shown.
     """
 
     def __init__(self, total: int, description: str, unit: str = "steps", quiet: bool = False):
@@ -30,7 +30,7 @@ class Progress:
         return self
 
     def advance(self, amount: int = 1, note: str = "") -> None:
-        """Adds `amount` to what is done; `note` ends the line, for example with the current return."""
+        """Add `amount` to the work that is done. `note` ends the line, for example with the current return."""
         self.done += amount
         now = time.perf_counter()
         if self._bar is not None:
@@ -51,7 +51,7 @@ class Progress:
             self._say(f"{format_count(self.done, self.unit)} in {format_duration(now - self._start)}, {rate}")
 
     def rate(self, now: float) -> float:
-        """Units per second up to `now`, without the first chunk where there are more."""
+        """Units per second up to `now`, without the first chunk if there are more."""
         start, skipped = self._first if self._first and self.done > self._first[1] else (self._start, 0)
         return (self.done - skipped) / max(now - start, 1e-9)
 

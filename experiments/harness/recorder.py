@@ -1,4 +1,4 @@
-"""One run's directory: what is recorded while it goes on, and how it is closed."""
+"""The folder of one run: what is recorded during the run, and how the folder is closed."""
 
 import contextlib
 import json
@@ -18,28 +18,27 @@ __all__ = ["Recorder", "Timer", "UsageError"]
 
 
 class Timer:
-    """What `Recorder.timed` yields; `seconds` is set when its block ends."""
+    """The value that `Recorder.timed` yields. `seconds` is set when the block ends."""
 
     seconds: float | None = None
 
 
 class Recorder:
-    """Writes `OUTPUT_DIR/EXPERIMENT/RUN/`; use it as a context manager.
+    """A context manager that writes the folder `OUTPUT_DIR/EXPERIMENT/RUN/`.
 
-    While the run goes on the directory is called `.RUN.partial`. It becomes `RUN` only when the block ends
-    well, and `RUN-incomplete`, with everything recorded so far, when it ends in an error or an interrupt. A
-    `UsageError` before anything was recorded removes it. Files: `config.json`, `environment.json`,
-    `metrics.jsonl` (flushed line by line), `summary.json`, `summary.md`, figures with their data, `error.txt` of a
-    failure.
+    During the run the folder is called `.RUN.partial`. It becomes `RUN` when the block ends without an error, and
+    `RUN-incomplete`, with everything that was recorded, when it ends with an error or an interrupt. A `UsageError`
+    before anything was recorded removes it. The files are `config.json`, `environment.json`, `metrics.jsonl` (written
+    line by line), `summary.json`, `summary.md`, the figures with their data, and after a failure `error.txt`.
 
-    A run that goes on with another (`resumes`) keeps its name, unless `run_name` gives it a new one, and takes its
-    place: the directory of the earlier attempt is kept in `earlier/` of this one's.
+    A run that resumes another one (`resumes`) keeps its name, unless `run_name` gives a new one, and replaces it: the
+    folder of the earlier attempt moves into `earlier/` of the new folder.
 
     Attributes:
-        directory: where the files are now; the final place once the block has ended.
-        resumes: the directory of the run that this one goes on with, or None.
-        tiny: whether the run is only to show that everything works; it is labelled so, and quiet.
-        failure: the reason that `failed` was given, or None.
+        directory: the folder of the files now, and the final folder after the block has ended.
+        resumes: the folder of the run that this one resumes, or None.
+        tiny: whether the run only shows that everything works. It is then labelled so, and prints little.
+        failure: the reason that was given to `failed`, or None.
     """
 
     def __init__(
@@ -124,14 +123,14 @@ class Recorder:
         against_exact: str | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Adds a row to the table: our number ± its standard error beside the exact and the published one.
+        """Add a row to the table: our number ± its standard error beside the exact and the published number.
 
-        `printed` is the published number with the digits that it was printed with. `verdict` and `against_exact` begin
+        `printed` is the published number with its digits as they were printed. `verdict` and `against_exact` begin
         with a word of `verdicts.Verdict`.
 
         Raises:
-            ValueError: a text in the place of a number, a verdict that begins with another word, or a published number
-                without its provenance: "text" (read in the publication), "code" (in the authors' code), "card" (quoted
+            ValueError: a number is a text, a verdict begins with another word, or a published number lacks its
+                provenance: "text" (read in the publication), "code" (in the authors' code), "card" (quoted
                 elsewhere), "mem" (remembered) or "own" (a reference, computed independently and never published).
         """
         for text in filter(None, (verdict, against_exact)):
@@ -152,10 +151,10 @@ class Recorder:
         lines: Sequence[Sequence[str]],
         numeric: Sequence[str] | None = None,
     ) -> None:
-        """Adds a table of ready-made cells; a run that has one shows it instead of its rows, which the files keep.
+        """Add a table of finished cells. A run with such a table prints it instead of its rows; the files keep both.
 
         Args:
-            numeric: headers of the columns of numbers, which are never broken into lines; all but the first if None.
+            numeric: headers of the columns of numbers, which are never broken into lines; if None, all but the first.
         """
         if any(len(line) != len(headers) for line in lines):
             raise ValueError(f"lines: each needs {len(headers)} cells, as headers")
@@ -163,26 +162,26 @@ class Recorder:
         self._numeric.append(headers[1:] if numeric is None else numeric)
 
     def note(self, text: str) -> None:
-        """Adds a sentence that is shown under the table, for example why a published value differs."""
+        """Add a sentence that is shown under the table, for example the reason why a published value differs."""
         self._notes.append(text)
 
     def metrics(self, record: Mapping[str, Any]) -> None:
-        """Appends one line to `metrics.jsonl`, on disk when this returns; NaN and infinities become null."""
+        """Append one line to `metrics.jsonl` and write it to disk. NaN and infinities become null."""
         if self._metrics is None:
             self._metrics = self.path("metrics.jsonl").open("a", encoding="utf-8")
         self._metrics.write(json.dumps(reports.plain(record), allow_nan=False) + "\n")
         self._metrics.flush()
 
     def resumable(self, option: str = "--resume") -> None:
-        """From here on an early end says how to go on: the command with `option` and the run's directory."""
+        """Declare that the run can be resumed. An early end then prints the command that resumes it."""
         self._to_go_on = f"python -m experiments.{self.experiment} {option}"
 
     def failed(self, reason: str) -> None:
-        """The run ends as failed for this reason, once all that did not fail is recorded and drawn."""
+        """Let the run end as failed for this reason, after everything else has been recorded and drawn."""
         self.failure = reason
 
     def figure(self, figure: Any, name: str) -> pathlib.Path:
-        """Writes a matplotlib figure as `NAME.png`, its title also as the file's `Title`, and its data as CSV."""
+        """Write a matplotlib figure as `NAME.png`, with its title in the metadata of the file, and its data as CSV."""
         from experiments.harness import figures
 
         path = self.path(name.removesuffix(".png") + ".png")
@@ -191,10 +190,10 @@ class Recorder:
         return path
 
     def path(self, name: str) -> pathlib.Path:
-        """Where a file of this run goes while the run goes on; folders in `name` are made.
+        """The path of a file in the folder of the run. Folders in `name` are made.
 
         Raises:
-            ValueError: a name that leads out of the run's directory.
+            ValueError: the path is outside the folder of the run.
         """
         path = self.directory / name
         if not path.resolve().is_relative_to(self.directory.resolve()):
@@ -204,7 +203,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[Timer]:
-        """Measures a block, prints its seconds and adds them to the summary's `timings` under `name`."""
+        """Measure a block, print its seconds and add them to `timings` of the summary under `name`."""
         timer, start = Timer(), time.perf_counter()
         yield timer
         timer.seconds = time.perf_counter() - start
@@ -213,11 +212,11 @@ class Recorder:
             self.say(f"{name}: {reports.format_duration(timer.seconds)}")
 
     def progress(self, total: int, description: str, unit: str = "steps") -> Progress:
-        """A context manager with `advance(amount, note="")`, to be called between jitted chunks."""
+        """A context manager that shows progress. Call its `advance(amount, note="")` after every jitted chunk."""
         return Progress(total, description, unit, quiet=self.tiny)
 
     def say(self, text: str) -> None:
-        """Prints a line for the person who watches."""
+        """Print a line on the console."""
         self._console.print(text, markup=False)
 
     def _finish(self, status: str, error: str | None) -> None:
@@ -233,17 +232,17 @@ class Recorder:
     def _finish_early(self, error: BaseException) -> None:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         if "RESOURCE_EXHAUSTED" in str(error):
-            error.add_note("The device is out of memory: fewer episodes, seeds or steps at once need less.")
+            error.add_note("The device is out of memory. Choose fewer episodes, seeds or steps at once.")
         if not stopped:
             self.path("error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         headline = str(error).strip().partition("\n")[0]
         reason = f"{type(error).__name__}: {headline}" if headline else type(error).__name__
         self._finish("interrupted" if stopped else "failed", reason)
-        error.add_note(f"The run is incomplete; what it had recorded is in {self.directory}")
+        error.add_note(f"The run is incomplete; everything that it recorded is in {self.directory}")
         if self._to_go_on and not isinstance(error, UsageError):
             elsewhere = self._output_dir
             place = "" if elsewhere == pathlib.Path("results") else f" --output-dir {shlex.quote(str(elsewhere))}"
-            error.add_note(f"To go on: {self._to_go_on} {shlex.quote(str(self.directory))}{place}")
+            error.add_note(f"To resume it: {self._to_go_on} {shlex.quote(str(self.directory))}{place}")
 
     def _write(self, name: str, value: Any) -> None:
         text = json.dumps(reports.plain(value), indent=2, ensure_ascii=False, allow_nan=False)

@@ -1,4 +1,4 @@
-"""The commands about what has been run: `python -m experiments runs` and `python -m experiments compare`."""
+"""The commands that show finished runs: `python -m experiments runs` and `python -m experiments compare`."""
 
 import dataclasses
 import pathlib
@@ -14,16 +14,16 @@ Status = Literal["complete", "failed", "interrupted", "running", "killed", "dama
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """List the runs that lie under the output directory, newest first."""
+    """List the runs in the output directory, newest first."""
 
     text: tuple[str, ...] = ()
-    """Only runs in whose name, experiment, status or headline each of these words occurs."""
+    """Words that a run must contain in its name, experiment, status or headline to be listed."""
     output_dir: pathlib.Path = pathlib.Path("results")
-    """Where the runs lie, as OUTPUT_DIR/EXPERIMENT/RUN_NAME."""
+    """The folder that holds the runs, as OUTPUT_DIR/EXPERIMENT/RUN_NAME."""
     experiment: str | None = None
-    """Only runs of this experiment."""
+    """List only the runs of this experiment."""
     status: Status | None = None
-    """Only runs that ended so; running and killed ones have not ended, damaged ones lack a file."""
+    """List only the runs with this status. Running and killed runs have not ended; damaged runs lack a file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,15 +31,16 @@ class Compare:
     """Show two or more runs side by side: numbers, options and learning curves."""
 
     runs: tuple[str, ...] = ()
-    """The runs: paths, EXPERIMENT/NAME, or NAME, which may be cut short where it stays clear."""
+    """Two or more runs, each as a path, as EXPERIMENT/NAME or as NAME. The first letters of a name are enough if no
+    other run begins with them."""
     output_dir: pathlib.Path = pathlib.Path("results")
-    """Where the runs lie; the figure is written there."""
+    """The folder that holds the runs. The figure is written there too."""
     metrics: tuple[str, ...] = ()
-    """Draw only the curves in whose name one of these words occurs; the first six if there are none."""
+    """Draw only the curves whose name contains one of these words. Without words the first six curves are drawn."""
     figures: tuple[Literal["pdf", "svg"], ...] = ()
-    """Draw the figure for a paper too, in these formats."""
+    """Also draw the figure for a paper, in one or both of these formats."""
     figure_width: Literal["single", "double"] = "single"
-    """The width of the figure for a paper: single is one column, 3.25 inches; double is two, 6.75 inches."""
+    """The width of the figure for a paper: single is one column (3.25 inches), double two columns (6.75 inches)."""
 
 
 def list_runs(arguments: Sequence[str]) -> None:
@@ -57,7 +58,7 @@ def compare_runs(arguments: Sequence[str]) -> None:
 
     asked = _parse("compare", Compare, arguments)
     if len(asked.runs) < 2:
-        raise UsageError(f"compare takes two runs or more, got {len(asked.runs)}")
+        raise UsageError(f"compare needs two runs or more, got {len(asked.runs)}")
     found = runs.find(asked.output_dir) if asked.output_dir.is_dir() else []
     chosen = [runs.named(found, name) for name in asked.runs]
     paper = figures.Paper(formats=asked.figures, width=asked.figure_width)
@@ -68,10 +69,10 @@ COMMANDS = {"runs": list_runs, "compare": compare_runs}
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
-    """Runs one of `COMMANDS`.
+    """Run one of `COMMANDS`.
 
     Raises:
-        SystemExit: with code 2 and one line, where what was asked for is refused.
+        SystemExit: with code 2 and a message of one line, if an option is refused.
     """
     with terminal.robust_output():
         try:

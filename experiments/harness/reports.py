@@ -1,4 +1,4 @@
-"""What a run says about itself: numbers with their uncertainty, tables, strict JSON, the environment."""
+"""The parts of a report: numbers with their uncertainty, tables, strict JSON, the environment of the run."""
 
 import dataclasses
 import datetime
@@ -26,10 +26,10 @@ COLUMNS = (
 NUMERIC = ("ours ± s.e.", "exact", "paper", "seconds")
 PROVENANCE = {
     "text": "The number or the claim was read in the publication.",
-    "code": "It was read in the authors' code.",
-    "card": "Somebody else quotes it.",
-    "mem": "It is remembered and was not verified.",
-    "own": "It is a reference, which was computed independently of this code and never published.",
+    "code": "The number was read in the authors' code.",
+    "card": "The number is quoted in another publication.",
+    "mem": "The number or the claim was remembered and not verified.",
+    "own": "The number is a reference. It was computed independently of this code and never published.",
 }
 PROVENANCE_MARKS = {"code": " (code)", "card": " (quoted)", "mem": " (unverified)", "own": " (reference)"}
 
@@ -37,11 +37,11 @@ PACKAGES = ("pgjax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "numpy"
 
 
 def format_number(value: float | None, stderr: float | None = None, *, digits: int = 5) -> str:
-    """The one form of our numbers, in tables, figures, notes and pages: `0.0123 ± 0.0004`, `(4.5 ± 1.4)e5`.
+    """Format a number as everywhere in tables, figures, notes and pages: `0.0123 ± 0.0004`, `(4.5 ± 1.4)e5`.
 
-    The error has two digits up to 35, else one, and the value ends at the same place. Without a standard error (None,
-    or NaN: that of one run) the value has `digits` significant digits. Powers of ten from 10⁵ and below 10⁻⁴; empty
-    for None.
+    The error has two digits up to 35, otherwise one, and the value ends at the same digit. Without a standard error
+    (None, or NaN as for one run) the value has `digits` significant digits. Numbers from 10⁵ on and below 10⁻⁴ are
+    written with a power of ten. The text is empty for None.
     """
     if value is None:
         return ""
@@ -60,7 +60,7 @@ def format_number(value: float | None, stderr: float | None = None, *, digits: i
 
 
 def format_interval(low: float, high: float, *, digits: int = 5) -> str:
-    """`0.98 to 1.02`; empty where there is no interval."""
+    """`0.98 to 1.02`; empty if there is no interval."""
     return f"{_significant(low, digits)} to {_significant(high, digits)}" if math.isfinite(low + high) else ""
 
 
@@ -73,7 +73,7 @@ def _significant(value: float, digits: int) -> str:
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Headers and cells of *quantity | variant | paper | ours ± s.e. | exact | against exact | verdict | seconds*.
 
-    Columns in which no row has anything are left out; the ± of one column stand below each other.
+    Empty columns are left out. The signs ± of a column are aligned.
     """
     columns = {
         "quantity": [row["quantity"] for row in rows],
@@ -107,7 +107,7 @@ def markdown_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> st
 
 
 def summary_markdown(summary: Mapping[str, Any], environment: Mapping[str, Any], figures: Sequence[str]) -> str:
-    """The page that a reader opens first: what ran, the table, the notes, the figures."""
+    """The first page for a reader: the command and its circumstances, the tables, the notes, the figures."""
     status = summary["status"] + (f": {summary['error']}" if summary["error"] else "")
     commit = environment["commit"] or "not from a git checkout"
     changed = ", with uncommitted changes" if environment["uncommitted_changes"] else ""
@@ -159,7 +159,7 @@ def format_rate(rate: float, unit: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """`value` as strict JSON has it: arrays as lists, records as objects, null for NaN and infinities."""
+    """Convert `value` to strict JSON: arrays become lists, records become objects, NaN and infinities become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):
@@ -176,7 +176,7 @@ def plain(value: Any) -> Any:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices, flags and commit: what somebody needs who wants the same numbers. Imports jax."""
+    """Versions, devices, flags and commit, which are needed to get the same numbers again. Imports jax."""
     import jax
 
     devices = jax.devices()
@@ -202,7 +202,7 @@ def environment() -> dict[str, Any]:
 
 
 def was_tiny(directory: pathlib.Path) -> bool:
-    """Whether the run in a directory was a tiny one; False where nothing readable says so."""
+    """Whether the run in a folder was a tiny one; False if no readable file says so."""
     try:
         return json.loads((directory / "environment.json").read_text(encoding="utf-8")).get("tiny") is True
     except (OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""Our measured numbers, and the rules by which they are compared with a printed number or with a bound."""
+"""Our measured numbers, and the rules that compare them with a printed number or with a bound."""
 
 import dataclasses
 import decimal
@@ -8,9 +8,9 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Our number, its standard error, and the exact value where the oracle knows it.
+    """Our number, its standard error, and the exact value if the oracle knows it.
 
-    The standard error is 0 where nothing was sampled.
+    The standard error is 0 if nothing was sampled.
     """
 
     value: float
@@ -54,8 +54,8 @@ class Digits:
 class Within:
     """Equal within `errors` standard errors: |ours − expected| ≤ errors · √(stderr² + published_stderr²).
 
-    A printed number adds half a unit of its last digit. With `published_stderr=None` it is as uncertain as ours: it was
-    sampled as often and its error was not given.
+    Half a unit of the last digit of a printed number is added. `published_stderr=None` gives the published number the
+    error of ours: it was sampled as often, and its error was not published.
     """
 
     errors: float = 3.0
@@ -69,7 +69,7 @@ class Within:
 
 @dataclasses.dataclass(frozen=True)
 class Near:
-    """Equal within `delta`, for slopes and for numbers that nothing was sampled for."""
+    """Equal within `delta`, for slopes and for numbers that were not sampled."""
 
     delta: float
 
@@ -99,6 +99,6 @@ def number(printed: str) -> float:
 
 
 def half_unit(printed: str) -> float:
-    """Half a unit of the last digit of a printed number, and a hair for binary fractions: `"20"` → 0.5."""
+    """Half a unit of the last digit of a printed number, and a little more for binary fractions: `"20"` → 0.5."""
     exponent = decimal.Decimal(printed.replace("−", "-")).as_tuple().exponent
     return 0.5 * 10.0**exponent * (1 + 1e-9)

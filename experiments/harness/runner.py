@@ -16,10 +16,10 @@
 
 A folder's `__main__.py` calls `runner.start(package)`, which finds all of these, and `TINY`, in the package.
 
-Exit codes: 0 done, 1 failed (with a traceback), 2 refused (one line, nothing left behind) or failed in part (one line,
-the rest is kept), 130 and 143 interrupted. Nothing here imports jax before the options have been accepted. Every
-experiment has the options of `command_line.py`: figures for a paper, devices, the compilation cache, and --tiny, which
-takes the sizes of the tests.
+Exit codes: 0 means that the run is complete, 1 that it failed (with a traceback), 2 that an option was refused (one
+line, and no files stay) or that a part of the run failed (one line, and the other parts are kept), 130 and 143 that it
+was interrupted. Nothing here imports jax before the options have been accepted. Every experiment also has the options
+of `command_line.py`: figures for a paper, devices, the compilation cache, and --tiny, which uses small sizes.
 """
 
 import contextlib
@@ -44,8 +44,14 @@ __all__ = [
     "format_number",
     "main",
     "require",
+    "require_counts",
+    "require_rate",
     "usage_errors",
 ]
+
+
+MOST = 2**30  # Sizes are int32 in JAX.
+LEAST_RATE, LARGEST_RATE = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # The normal numbers of float32 above 0.
 
 
 def require(condition: bool, option: str, value: Any, allowed: str) -> None:
@@ -56,6 +62,29 @@ def require(condition: bool, option: str, value: Any, allowed: str) -> None:
     """
     if not condition:
         raise UsageError(f"{option} {value}: must be {allowed}")
+
+
+def require_counts(config: Any, *names: str, least: int = 1) -> None:
+    """Refuses fields of `config` that are below `least` or above `MOST`. A field may be None, or hold several numbers.
+
+    Raises:
+        UsageError: a number is outside the range.
+    """
+    for name in names:
+        value = getattr(config, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            allowed = number is None or least <= number <= MOST
+            require(allowed, f"--{name.replace('_', '-')}", number, f"at least {least} and at most 2³⁰")
+
+
+def require_rate(option: str, value: float) -> None:
+    """Refuses a learning rate that is not above 0 and finite in float32.
+
+    Raises:
+        UsageError: the number is outside the range of float32.
+    """
+    allowed = f"in [{LEAST_RATE:.2g}, {LARGEST_RATE:.2g}], the range of float32"
+    require(LEAST_RATE <= value <= LARGEST_RATE, option, value, allowed)
 
 
 @contextlib.contextmanager
@@ -81,18 +110,18 @@ def execute(
 ) -> pathlib.Path:
     """Validates `config`, runs and plots, and returns the directory of the run.
 
-    If `config` has a field `resume`, the path of an earlier run, this run goes on with that one under its name, unless
-    `run_name` gives it another.
+    If `config` has a field `resume`, the path of an earlier run, this run continues the earlier one and keeps its name,
+    unless `run_name` gives another name.
 
     Args:
-        start: called when the configuration has been accepted, and JAX has not started.
-        paper: figures that are wanted for a paper too.
-        tiny: whether the run is only to show that everything works, and is labelled so; an experiment with a field
-            `tiny` of its own says it there.
+        start: a function that is called after the configuration has been accepted and before JAX starts.
+        paper: the formats and the width of figures for a paper.
+        tiny: whether the run only shows that everything works. It is then labelled as a tiny run. An experiment with a
+            field `tiny` of its own sets it there.
 
     Raises:
-        UsageError: the configuration, the run's name or the output directory is refused; or a part of what was asked
-            for failed (`Recorder.failed`), and the rest is in the directory of the run.
+        UsageError: the configuration, the run's name or the output directory is refused. Or a part of the run failed
+            (`Recorder.failed`); the other parts are in the directory of the run.
     """
     resumes, tiny = getattr(config, "resume", None), tiny or getattr(config, "tiny", False)
     if resumes is not None:
@@ -129,12 +158,13 @@ def main(
     """The command line of the experiment in `file`: every field of `config_type` is an option.
 
     Args:
-        description: the header of the experiment, its docstring; None (`python -OO`) reads it from `file`.
-        cache: whether compiled programs are kept on disk, unless the command line says otherwise.
-        tiny: the configuration that --tiny takes.
+        description: the header of the experiment, which is its docstring. None, as with `python -OO`, reads it from
+            `file`.
+        cache: whether compiled programs are kept on disk. The command line may change it.
+        tiny: the configuration that --tiny uses.
 
     Raises:
-        SystemExit: with the exit codes above, unless all went well or an exception explains itself.
+        SystemExit: the run was refused, failed in part or was interrupted; the exit code is one of those above.
     """
     name = question_of(file)
     program = f"python -m experiments.{name}"
@@ -166,7 +196,7 @@ def main(
 
 
 def start(question: types.ModuleType, *, arguments: Sequence[str] | None = None, cache: bool = True) -> None:
-    """`main` for a question that is a folder: its package has `Config` and `run`, and it may have `plot` and `TINY`."""
+    """Call `main` for a question that is a folder: a package with `Config`, `run` and perhaps `plot` and `TINY`."""
     plot, tiny = (getattr(question, name, None) for name in ("plot", "TINY"))
     header, of = question.__doc__, question.Config
     main(question.__file__, header, of, question.run, plot, arguments=arguments, cache=cache, tiny=tiny)
@@ -179,7 +209,7 @@ def question_of(file: str) -> str:
 
 
 def _terminate(signal_number: int, frame: Any) -> None:
-    """SIGTERM, what a cluster sends before it kills: unwinds, so that the run is closed as incomplete."""
+    """Answer SIGTERM, which a cluster sends before it kills: unwind, so that the run is closed as incomplete."""
     raise SystemExit(128 + signal_number)
 
 

@@ -1,4 +1,4 @@
-"""The runs that lie under `results/`: what each was, how it ended, and what it found; damaged ones are named too."""
+"""The runs in `results/`: what each of them was, how it ended, and what it found. Damaged runs are listed too."""
 
 import datetime
 import difflib
@@ -12,20 +12,20 @@ from experiments.harness.directories import UsageError
 
 STATUSES = ("complete", "failed", "interrupted", "running", "killed", "damaged")
 HEADERS = ("run", "experiment", "date", "status", "took", "headline")
-# A directory with one of these is that of a run, whatever else is in it.
+# A folder with one of these files is that of a run.
 SIGNS = ("config.json", "environment.json", "summary.json", "options.json", "metrics.jsonl")
 
 
 class Run(NamedTuple):
-    """A run as its directory tells of it.
+    """A run, read from its folder.
 
     Attributes:
-        name, experiment, directory: where it is.
-        date: when it began, or when its directory was changed if no file says so; with a time zone.
+        name, experiment, directory: its name, its experiment and its folder.
+        date: the start of the run, with a time zone; the last change of its folder if no file gives the start.
         status: one of `STATUSES`.
-        seconds: how long it took; None if it has not ended.
-        headline: its first result, or what is wrong with it.
-        summary: `summary.json`, or nothing.
+        seconds: the duration of the run; None if it has not ended.
+        headline: its first result, or the reason why it is damaged or failed.
+        summary: the content of `summary.json`, or an empty mapping.
     """
 
     name: str
@@ -51,7 +51,7 @@ def find(output_dir: pathlib.Path) -> list[Run]:
 
 
 def _directories(output_dir: pathlib.Path) -> Iterator[pathlib.Path]:
-    """`OUTPUT_DIR/EXPERIMENT/RUN`, and what lies directly in `OUTPUT_DIR` and looks like a run."""
+    """The folders `OUTPUT_DIR/EXPERIMENT/RUN`, and the folders directly in `OUTPUT_DIR` that look like a run."""
     for outer in sorted(output_dir.iterdir()):
         if not outer.is_dir():
             continue
@@ -62,7 +62,7 @@ def _directories(output_dir: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def read(directory: pathlib.Path) -> Run:
-    """One run; whatever is missing or damaged is said in its headline."""
+    """Read one run. Its headline names every file that is missing or damaged."""
     wrong: list[str] = []
     unfinished = directory.name.startswith(".") and directory.name.endswith(".partial")
     summary = {} if unfinished else read_json(directory / "summary.json", wrong)
@@ -72,7 +72,7 @@ def read(directory: pathlib.Path) -> Run:
     else:
         status = summary.get("status") if summary.get("status") in STATUSES else "damaged"
         if summary and status == "damaged":
-            wrong.append(f"summary.json names no status, but {summary.get('status')!r}")
+            wrong.append(f"summary.json has the unknown status {summary.get('status')!r}")
     if wrong and not unfinished:
         status = "damaged"
     seconds = summary.get("seconds")
@@ -89,7 +89,7 @@ def read(directory: pathlib.Path) -> Run:
 
 
 def read_json(path: pathlib.Path, wrong: list[str] | None = None) -> dict[str, Any]:
-    """The object in a file; or nothing, and `wrong` says why."""
+    """The JSON object in a file. If there is none, the result is empty and the reason is added to `wrong`."""
     wrong = [] if wrong is None else wrong
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -100,7 +100,7 @@ def read_json(path: pathlib.Path, wrong: list[str] | None = None) -> dict[str, A
     else:
         if isinstance(value, dict):
             return value
-        wrong.append(f"{path.name} holds no object")
+        wrong.append(f"{path.name} holds no JSON object")
     return {}
 
 
@@ -112,7 +112,7 @@ def _date(text: Any, directory: pathlib.Path) -> datetime.datetime:
 
 
 def _headline(directory: pathlib.Path, summary: Mapping[str, Any]) -> str:
-    """What a reader would ask first: the paper's best-known numbers, or the first row, or why it failed."""
+    """The most important result: why the run failed, or the best-known numbers of a paper, or the first row."""
     label = "tiny; " if summary.get("tiny") else ""
     if summary.get("error"):
         return label + str(summary["error"])
@@ -130,7 +130,7 @@ def _headline(directory: pathlib.Path, summary: Mapping[str, Any]) -> str:
 
 
 def rows(summary: Mapping[str, Any]) -> list[reports.Row]:
-    """The rows of a summary with every column, also of older ones that lack some; what is no row is left out."""
+    """The rows of a summary, each with every column, also those of older runs. Damaged rows are left out."""
     made = []
     for row in summary.get("rows") or []:
         if isinstance(row, dict) and isinstance(row.get("quantity"), str):
@@ -142,10 +142,10 @@ def rows(summary: Mapping[str, Any]) -> list[reports.Row]:
 
 
 def chosen(found: Sequence[Run], experiment: str | None, status: str | None, words: Sequence[str]) -> list[Run]:
-    """The runs of an experiment, with a status, in which every one of `words` occurs.
+    """The runs of an experiment that have a status and contain each of `words`.
 
     Raises:
-        UsageError: no run is one of that experiment.
+        UsageError: there is no run of that experiment.
     """
     known = sorted({run.experiment for run in found})
     if experiment is not None and experiment not in known:
@@ -161,10 +161,10 @@ def chosen(found: Sequence[Run], experiment: str | None, status: str | None, wor
 
 
 def named(found: Sequence[Run], name: str) -> Run:
-    """The run that somebody means: by its path, EXPERIMENT/NAME, NAME, or the first letters of NAME.
+    """The run with a path, with EXPERIMENT/NAME, with NAME, or with the first letters of NAME.
 
     Raises:
-        UsageError: none is meant, or more than one.
+        UsageError: no run has this name, or more than one run has it.
     """
     path = pathlib.Path(name)
     if path.is_dir() and any((path / sign).is_file() for sign in SIGNS):
@@ -175,16 +175,18 @@ def named(found: Sequence[Run], name: str) -> Run:
     if len(meant) == 1:
         return meant[0]
     if meant:
-        raise UsageError(f"{name}: {len(meant)} runs are called so: {', '.join(map(full, meant[:5]))}; name one")
+        raise UsageError(
+            f"{name}: {len(meant)} runs have this name: {', '.join(map(full, meant[:5]))}; choose one of them"
+        )
     close = difflib.get_close_matches(name, [run.name for run in found], n=3)
-    raise UsageError(f"{name}: no run is called so" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+    raise UsageError(f"{name}: no run has this name" + (f"; did you mean {' or '.join(close)}?" if close else ""))
 
 
 def show(found: Sequence[Run], output_dir: pathlib.Path) -> None:
-    """Prints the list."""
+    """Print the list of runs."""
     console = terminal.make_console()
     if not found:
-        console.print(f"No such run is in {output_dir}.", markup=False)
+        console.print(f"There is no such run in {output_dir}.", markup=False)
         return
     cells = [
         [

@@ -1,4 +1,4 @@
-"""What an experiment runs on: how many devices there are, and where compiled programs are kept."""
+"""The devices on which an experiment runs, and the folder in which compiled programs are kept."""
 
 import contextlib
 import os
@@ -16,10 +16,10 @@ def usable_cores() -> int:
 
 
 def start(devices: int | None, cache: bool) -> None:
-    """Devices and the compilation cache, as the command line asks for them; before JAX starts.
+    """Set the number of devices and the compilation cache. Call this before JAX starts.
 
     Raises:
-        ValueError: for a number of devices that cannot be.
+        ValueError: the number of devices is out of range.
     """
     if devices is not None and not 1 <= devices <= MOST_DEVICES:
         raise ValueError(f"--devices {devices}: must be from 1 to {MOST_DEVICES}")
@@ -33,13 +33,13 @@ def start(devices: int | None, cache: bool) -> None:
 
 
 def use_devices(count: int | None) -> None:
-    """`count` devices for JAX; None: every accelerator, or one CPU device for each core. Before JAX starts.
+    """Let JAX use `count` devices; None means every accelerator, or one CPU device for each core.
 
-    XLA's threads bring nothing to products as small as a policy's, while one device a core keeps every core at work.
-    Where the user has set JAX's own number of CPU devices, or JAX runs already, None leaves it as it is.
+    XLA's threads do not speed up products as small as those of a policy, while one device for each core keeps every
+    core at work. None changes nothing if the user has set the number of CPU devices of JAX, or if JAX runs already.
 
     Raises:
-        ValueError: for a number of devices, if JAX runs already with another.
+        ValueError: JAX runs already with another number of devices.
     """
     import jax
 
@@ -50,14 +50,14 @@ def use_devices(count: int | None) -> None:
         jax.config.update("jax_num_cpu_devices", count or usable_cores())
     except RuntimeError as error:
         if count is not None:
-            raise ValueError(f"--devices {count}: JAX runs already with {jax.device_count()}") from error
+            raise ValueError(f"--devices {count}: JAX runs already with {jax.device_count()} devices") from error
     if count is not None:
         for platform in ("cuda", "rocm"):
             jax.config.update(f"jax_{platform}_visible_devices", ",".join(map(str, range(count))))
 
 
 def cache_directory() -> pathlib.Path | None:
-    """Where compiled programs are kept: `pgjax/jax` in the user's cache folder; None if there is none."""
+    """The folder of compiled programs, `pgjax/jax` in the user's cache folder; None if there is no such folder."""
     with contextlib.suppress(RuntimeError):  # no home directory
         base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         if pathlib.Path(base).is_absolute():

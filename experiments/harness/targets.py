@@ -1,7 +1,8 @@
-"""What a paper's module declares: the paper, its targets, and the rule by which each of our numbers is judged.
+"""The declarations of a paper's module: the paper, its targets, and the rule that judges each of our numbers.
 
-A whole module, `experiments/corridor_optimum.py`, runs by itself. Once its name is in `MODULES` of `experiments/papers`
-it runs among all papers. A module may leave out the option `full: bool`, for the paper's own sizes, and `plot`:
+The module below, `experiments/corridor_optimum.py`, is complete and runs by itself. With its name in `MODULES` of
+`experiments/papers` it also runs with all papers. It may have an option `full: bool` for the paper's own sizes, and a
+function `plot`:
 
     import dataclasses
     from experiments.harness import targets as papers
@@ -30,8 +31,8 @@ it runs among all papers. A module may leave out the option `full: bool`, for th
     if __name__ == "__main__":
         runner.main(__file__, __doc__, Config, run)
 
-Two questions are kept apart: is our number right (against `exact`), and does the paper agree with it (against
-`published`)? The words of the answers are those of `verdicts.py`.
+There are two separate questions. Is our number right, compared with `exact`? Does the paper agree with it, compared
+with `published`? The answers use the words of `verdicts.py`.
 """
 
 import dataclasses
@@ -64,19 +65,19 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One number that a paper's module has to reproduce, or one ordering.
+    """One number, or one ordering of numbers, that a paper's module reproduces.
 
     Attributes:
-        key: the name under which `check` is given ours.
-        quantity, variant: what the table says; units belong in `quantity`.
-        rule: how ours is judged.
+        key: the name of our number in the argument `measured` of `check`.
+        quantity, variant: the words in the table; units belong in `quantity`.
+        rule: the rule that judges our number.
         published: the number as it was printed, "−11.6"; its digits are its precision. None for an ordering.
-        provenance: where the number or the claim was found, one of `reports.PROVENANCE`. None stands for an expectation
-            of our own, and for what mathematics demands.
-        exact: what mathematics gives, where it is known beforehand; `Measured.exact` comes before it.
-        exact_tolerance: relative; how far from `exact` a number without a standard error may be.
-        headline: its short name in the table of all papers, which shows those that have one.
-        why: the reason that is shown if ours comes out otherwise.
+        provenance: where the number or the claim was found, one of `reports.PROVENANCE`. None means an expectation of
+            our own, or a mathematical fact.
+        exact: the exact value, if it is known beforehand; `Measured.exact` takes precedence.
+        exact_tolerance: the largest relative distance from `exact` of a number without a standard error.
+        headline: a short name. The table of all papers shows the targets that have one.
+        why: the reason that is shown if our number differs.
     """
 
     key: str
@@ -93,7 +94,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Paper:
-    """A paper, what it claims in one sentence, its targets, and where public code goes wrong."""
+    """A paper: its citation, its claim in one sentence, its targets, and common mistakes of public code."""
 
     citation: str
     claim: str
@@ -107,23 +108,23 @@ class Paper:
 
 
 class Judgement(NamedTuple):
-    """Two verdicts: ours against the exact value, and the source against ours; None where there is no such thing."""
+    """Two verdicts: our number against the exact value, and the source against our number; None if there is none."""
 
     exact: str | None
     source: str | None
 
     @property
     def overall(self) -> str:
-        """The one word of a row: that our number is wrong comes before everything that a source says."""
+        """The verdict of a row. If our number is wrong, the verdict on the source does not matter."""
         return self.exact if self.source is None or self.exact == Verdict.WRONG else self.source
 
 
 def judge(target: Target, ours: Measured, *, tiny: bool = False) -> Judgement:
-    """Whether our number is right, and whether the source of the target agrees with it.
+    """Judge whether our number is right, and whether the source of the target agrees with it.
 
     Args:
-        tiny: whether the run is a tiny one. It judges only numbers that are not sampled and have an exact value, since
-            all others depend on its size.
+        tiny: whether the run is a tiny one. It judges only numbers that are not sampled and have an exact value,
+            because all others depend on its size.
 
     Raises:
         ValueError: the target has neither a published nor an exact value.
@@ -131,7 +132,7 @@ def judge(target: Target, ours: Measured, *, tiny: bool = False) -> Judgement:
     exact = target.exact if ours.exact is None else ours.exact
     has_source = target.published is not None or isinstance(target.rule, Above)
     if not has_source and exact is None:
-        raise ValueError(f"{target.key}: neither a published nor an exact value to judge by")
+        raise ValueError(f"{target.key}: needs a published or an exact value, and has neither")
     if tiny and (ours.stderr > 0 or exact is None):
         unjudged = verdicts.say(Verdict.NOT_JUDGED, verdicts.TINY_RUN)
         return Judgement(exact=None if exact is None else unjudged, source=unjudged if has_source else None)
@@ -144,13 +145,13 @@ def judge(target: Target, ours: Measured, *, tiny: bool = False) -> Judgement:
         holds = target.rule.holds(ours, expected, target.published)
         return Judgement(exact=right, source=verdicts.against_source(holds, target.provenance))
     if right == Verdict.AGREES and not target.rule.holds(ours, exact, None):
-        # A sample that is a little too far off for the rule is no proof of an error.
+        # If a sample misses the rule by a little, that does not prove an error.
         right = Verdict.NOT_AS_EXPECTED if ours.stderr > 0 else Verdict.WRONG
     return Judgement(exact=right, source=None)
 
 
 def in_order(targets: Iterable[Target]) -> list[Target]:
-    """What was published first, then what is remembered, then what mathematics demands, then references of our own."""
+    """Sort targets: published numbers, remembered numbers, mathematical facts, references of our own."""
     behind = ("mem", None, "own")
     place = lambda source: -1 if source in verdicts.PUBLISHED else behind.index(source)
     return sorted(targets, key=lambda target: place(target.provenance))
@@ -159,18 +160,18 @@ def in_order(targets: Iterable[Target]) -> list[Target]:
 def check(
     recorder: Recorder, paper: Paper, measured: Mapping[str, Measured], *, left_out: Collection[str] = ()
 ) -> dict[str, str]:
-    """Adds a row for every target, a note for each that comes out otherwise, and the file `paper.json`.
+    """Add a row for every target, a note for each target that differs, and the file `paper.json`.
 
-    Targets that `measured` lacks are recorded as not measured.
+    Targets that are missing in `measured` are recorded as not measured.
 
     Args:
-        left_out: keys of the targets that this run was not asked for; they get no row.
+        left_out: keys of the targets that this run does not cover; they get no row.
 
     Returns:
         key → verdict, in the order of the rows.
 
     Raises:
-        ValueError: a measured number that no target asks for.
+        ValueError: a measured number belongs to no target.
     """
     unknown = set(measured) - {target.key for target in paper.targets}
     if unknown:
@@ -225,10 +226,10 @@ def _headline(target: Target, ours: Measured, judged: Judgement) -> dict[str, st
 
 
 def full_size(config: Any, sizes: Mapping[str, Any]) -> Any:
-    """`config` with the paper's own sizes if its `full` is set, otherwise `config` as it is.
+    """`config` with the paper's own sizes if `full` is set, otherwise `config` unchanged.
 
     Raises:
-        UsageError: one of `sizes` was chosen too.
+        UsageError: one of `sizes` was given as an option too.
     """
     if not config.full:
         return config
@@ -242,7 +243,7 @@ def full_size(config: Any, sizes: Mapping[str, Any]) -> Any:
 
 
 def _with_allowance(target: Target) -> str | None:
-    """The number as printed, with the error that it is judged with: `0.412 ± 0.053`, `−1 (± 0.1 allowed)`."""
+    """The number as printed, with the error that its rule allows: `0.412 ± 0.053`, `−1 (± 0.1 allowed)`."""
     rule = target.rule
     if target.published is None:
         return None

@@ -1,4 +1,4 @@
-"""What a run prints: in any encoding, at any width, and after the reader has closed the pipe."""
+"""Printing that works in any encoding, at any width, and after the reader has closed the pipe."""
 
 import codecs
 import contextlib
@@ -10,14 +10,14 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-# A reader that has gone: a closed pipe, a terminal that was closed, a stream without a file behind it.
+# The errors of a reader that has gone: a closed pipe, a closed terminal, a stream without a file.
 GONE = {errno.EPIPE, errno.EIO, errno.EBADF}
 READABLE = {"−": "-", "–": "-", "—": "-", "±": "+-", "×": "x", "·": "*", "→": "->", "←": "<-"}
 READABLE |= {"≥": ">=", "≤": "<=", "≈": "~", "√": "sqrt", "∇": "grad ", "‖": "|", "∞": "inf", "Σ": "Sum", "∈": "in"}
 READABLE |= {"“": '"', "”": '"', "‘": "'", "’": "'", "≠": "!=", "½": "1/2", "─": "-", "│": "|", "━": "-", "█": "#"}
-LEAST_TEXT = 16  # columns of a terminal that a column of words needs before it is worth having
+LEAST_TEXT = 16  # the least width of a column of words, in characters
 HELP_WIDTH = 60
-WIDE = 200  # without a terminal there is no width to keep to
+WIDE = 200  # the width if there is no terminal
 
 
 def readable(character: str) -> str:
@@ -45,7 +45,7 @@ codecs.register_error("readable", _encode)
 
 
 class Output:
-    """A stream that prints what its encoding lacks as ASCII, and is silent once nobody reads any longer."""
+    """A stream that writes ASCII for characters which its encoding lacks, and is silent after its reader has gone."""
 
     def __init__(self, stream: Any):
         self._stream, self._errors, self._silent = stream, getattr(stream, "errors", None), False
@@ -66,7 +66,7 @@ class Output:
         self._try(self._stream.flush)
 
     def release(self) -> Any:
-        """The stream as it was."""
+        """Return the stream with its former settings."""
         self.flush()
         self._reconfigure(self._errors)
         return self._stream
@@ -91,7 +91,7 @@ class Output:
             self._silent = True
 
     def _silence(self) -> None:
-        """What is still in the buffer goes nowhere, so that Python's last flush does not fail either."""
+        """Send what is still in the buffer to the null device, so that Python's last flush does not fail."""
         self._silent = True
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -101,7 +101,7 @@ class Output:
 
 @contextlib.contextmanager
 def robust_output() -> Iterator[None]:
-    """Within this block printing cannot fail on the encoding, a closed pipe, or a stream that was closed before."""
+    """Within this block printing does not fail because of an encoding, a closed pipe or a closed stream."""
     before = sys.stdout, sys.stderr
     with contextlib.ExitStack() as opened:
 
@@ -120,7 +120,7 @@ def robust_output() -> Iterator[None]:
 
 @contextlib.contextmanager
 def help_width() -> Iterator[None]:
-    """--help is never narrower than `HELP_WIDTH`, below which it would stand one letter a line."""
+    """Within this block --help is at least `HELP_WIDTH` wide. On narrower terminals it could not be read."""
     given = os.environ.get("COLUMNS")
     if shutil.get_terminal_size().columns < HELP_WIDTH:
         os.environ["COLUMNS"] = str(HELP_WIDTH)
@@ -149,10 +149,10 @@ def show_table(
     right: Sequence[str],
     whole: Sequence[str] = (),
 ) -> None:
-    """Prints a table; where the console is too narrow for it, each line of it as a record, a cell a line.
+    """Print a table. If the console is too narrow, print each row as a record with one cell on a line.
 
     Args:
-        right: headers of the columns of numbers, which are set to the right and never broken into lines.
+        right: headers of the columns of numbers. They are aligned to the right and never broken into lines.
         whole: headers of other columns that are never broken.
     """
     from rich.table import Table
@@ -178,7 +178,7 @@ def show_table(
 
 
 def _least_width(headers: Sequence[str], cells: Sequence[Sequence[str]], whole: set[str]) -> int:
-    """Columns of a terminal that a table needs to show its numbers whole and its words readably."""
+    """The width, in characters, that a table needs to show its numbers whole and its words readably."""
     from rich.cells import cell_len
 
     needed = 2 * (len(headers) - 1)

@@ -1,9 +1,9 @@
-"""One vocabulary for the verdicts of all experiments: the words, what each says, its colour, and the rules behind them.
+"""The verdicts of all experiments: the words, their meanings, their colours, and the rules that choose them.
 
 The `verdict` of a row is one of the words, or a word and its subject: `agrees`, `not as expected: aim ≥ 1.5`.
-Two questions are kept apart. Is our number the exact value? Does the publication agree with our number? Only two
-findings are red: our number is not the exact value, or a published number or claim does not come out. What was never
-published, such as a reference of our own or an expectation, is grey when it comes out otherwise.
+There are two separate questions. Is our number the exact value? Does the publication agree with our number? Only two
+results are red: our number is not the exact value, or our results contradict a published number or claim. A deviation
+from something that was never published, such as a reference of our own or an expectation, is grey.
 """
 
 import enum
@@ -32,16 +32,16 @@ class Verdict(enum.StrEnum):
         verdict._value_, verdict.colour, verdict.meaning = word, colour, meaning
         return verdict
 
-    AGREES = "agrees", "good", "Our number agrees with what it is compared with, within the rule of its row."
-    DIFFERS = "differs", "bad", "A published number or a published claim does not come out."
+    AGREES = "agrees", "good", "Our number agrees with the number in its row, within the rule of that row."
+    DIFFERS = "differs", "bad", "Our results contradict a published number or a published claim."
     WRONG = "wrong", "bad", "Our number is not the exact value, so our code is at fault."
     NOT_AS_EXPECTED = (
         "not as expected",
         "neutral",
-        "Something that was never published does not come out: a reference of our own, a remembered number, an aim or "
-        "an expectation.",
+        "Our results contradict something that was never published: a reference of our own, a remembered number, an "
+        "aim or an expectation.",
     )
-    NOT_JUDGED = "not judged", "neutral", "The number is shown, and this run does not judge it."
+    NOT_JUDGED = "not judged", "neutral", "This run shows the number and does not judge it."
     NOT_MEASURED = "not measured", "neutral", "This run did not measure the number."
 
 
@@ -49,15 +49,15 @@ OTHERWISE = (Verdict.DIFFERS, Verdict.WRONG, Verdict.NOT_AS_EXPECTED)
 
 
 def say(verdict: Verdict, subject: str = "") -> str:
-    """The word, and what it is about: `agrees: unbiased`."""
+    """The word and its subject: `agrees: unbiased`."""
     return f"{verdict}: {subject}" if subject else str(verdict)
 
 
 def word_of(text: str) -> Verdict:
-    """The word that a row's verdict begins with.
+    """The word with which the verdict of a row begins.
 
     Raises:
-        ValueError: the text begins with no word of the vocabulary.
+        ValueError: the text begins with another word.
     """
     word = text.partition(": ")[0]
     try:
@@ -67,7 +67,7 @@ def word_of(text: str) -> Verdict:
 
 
 def colour_of(text: str) -> Colour:
-    """The class of a verdict's colour; "neutral" also for words that older results have."""
+    """The class of the colour of a verdict; "neutral" also for unknown words, which older results contain."""
     try:
         return word_of(text).colour
     except ValueError:
@@ -75,12 +75,12 @@ def colour_of(text: str) -> Colour:
 
 
 def otherwise(text: str) -> bool:
-    """Whether a verdict says that something came out otherwise than it was stated, in red or in grey."""
+    """Whether a verdict says that a result is not as stated, in red or in grey."""
     return word_of(text) in OTHERWISE
 
 
 def is_tiny(recorder: Any) -> bool:
-    """Whether the run that is recorded is a tiny one, which claims nothing."""
+    """Whether the recorded run is a tiny one, which claims nothing."""
     return getattr(recorder, "tiny", False)
 
 
@@ -90,7 +90,7 @@ def against_exact(
     """Whether our number is the exact value, |ours − exact| ≤ z·stderr + tolerance; a NaN is wrong.
 
     Args:
-        tiny: whether the run is a tiny one, which judges no sampled number, that is none whose `stderr` is above 0.
+        tiny: whether the run is a tiny one, which does not judge sampled numbers, whose `stderr` is above 0.
     """
     if tiny and stderr > 0:
         return say(Verdict.NOT_JUDGED, TINY_RUN)
@@ -98,7 +98,7 @@ def against_exact(
 
 
 def against_source(holds: bool, provenance: str | None) -> Verdict:
-    """Whether what a source says comes out; only a published source is contradicted, see `PUBLISHED`."""
+    """The verdict on the statement of a source. It differs only from a published source, see `PUBLISHED`."""
     if holds:
         return Verdict.AGREES
     return Verdict.DIFFERS if provenance in PUBLISHED else Verdict.NOT_AS_EXPECTED
@@ -126,7 +126,7 @@ def of_bias(finding: str, *, tiny: bool = False) -> str:
 
 
 def tally(found: Iterable[str]) -> str:
-    """`28 of 30 agree, 1 differs, 1 not as expected; 4 not judged`: of the judged ones, and then of the others."""
+    """Count the verdicts: `28 of 30 agree, 1 differs, 1 not as expected; 4 not judged`."""
     words = [word_of(text) for text in found]
     others = [verdict for verdict in (Verdict.NOT_JUDGED, Verdict.NOT_MEASURED) if verdict in words]
     judged = len(words) - sum(words.count(verdict) for verdict in others)
@@ -141,12 +141,12 @@ def tally(found: Iterable[str]) -> str:
 
 
 def colour_of_all(found: Iterable[str]) -> Colour:
-    """The colour of many verdicts together: red where one is red, else green where one agrees, else grey."""
+    """The colour of many verdicts together: red if one is red, otherwise green if one agrees, otherwise grey."""
     colours = set(map(colour_of, found))
     return next((colour for colour in ("bad", "good") if colour in colours), "neutral")
 
 
 def legend(found: Iterable[str | None]) -> list[str]:
-    """`agrees`: its sentence, for every word of the vocabulary that is among the verdicts."""
+    """The explanations of all words that occur among the verdicts."""
     begun = [text.partition(": ")[0] for text in found if text]
     return [f"`{verdict}`: {verdict.meaning}" for verdict in Verdict if verdict in begun]

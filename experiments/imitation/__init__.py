@@ -1,22 +1,26 @@
 """Imitation: how many episodes of an expert it takes to copy it, and how to pass it afterwards.
 
-Claim    Copying is supervised learning, and as good as the data: one episode shows too few states, twenty are enough on
-         CartPole. An imitator is only as good as its expert, until REINFORCE goes on from the copy.
+Claim    Copying an expert is supervised learning, and a copy is as good as its data: on CartPole one episode shows too
+         few states, and twenty episodes are enough. A copy is only as good as its expert, until REINFORCE goes on from
+         the copy.
 Source   Pomerleau 1989 (cloning); Ross, Gordon & Bagnell 2011 (DAgger); Laskey et al. 2017 (DART).
 Command  python -m experiments.imitation
          python -m experiments.imitation --problem pendulum
          python -m experiments.imitation --problem maze
          python -m experiments.imitation --dataset expert.npz          (or a folder in Minari's layout; cloning alone)
-Shows    the return of the copy against the number of the expert's episodes, for cloning, DAgger and DART, with the
-         expert's own return as a line; on CartPole, a mediocre expert copied and then passed by REINFORCE.
-Expect   CartPole: a copy of 20 episodes reaches 475 and more, a copy of one does not. Pendulum: within 5 % of the
-         controller. Half a minute (maze) to two and a half on two CPU cores, compilation included.
-Departs  Copies are judged acting greedily, as the experts act; the mediocre expert and its copy sample. Every seed has
-         its own expert episodes, or its own order of a file's.
+Shows    The return of the copy against the number of the expert's episodes, for cloning, DAgger and DART, with a line
+         at the return of the expert. On CartPole also a copy of a mediocre expert, which REINFORCE then improves
+         beyond the expert.
+Expect   On CartPole a copy of 20 episodes reaches 475 or more, and a copy of one episode does not. On Pendulum a copy
+         reaches the return of the controller within 5 %. Half a minute (maze) to two and a half minutes on two CPU
+         cores, compilation included.
+Departs  Copies are judged with greedy actions, as the experts act. The mediocre expert and its copy sample their
+         actions. Every seed has expert episodes of its own, or an order of its own of the episodes in a file.
 """
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -33,36 +37,47 @@ ALGORITHMS = ("cloning", "dagger", "dart")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """Options of this experiment. The defaults give the results that experiments/README.md shows."""
 
     problem: Literal["cartpole", "pendulum", "maze"] = "cartpole"
-    """What is to be copied: a trained policy, a hand-written swing-up, the shortest paths of a maze with slip."""
+    """The problem and its expert: cartpole has a trained policy, pendulum a hand-written swing-up controller, maze the
+    best policy of a maze in which some moves slip."""
     dataset: pathlib.Path | None = None
-    """Expert data instead of a fresh expert: .npz of pgjax.datasets, or a folder in Minari's layout."""
+    """A file with an expert's episodes, used instead of an expert: an .npz file of pgjax.datasets, or a folder in
+    Minari's layout."""
     save_dataset: pathlib.Path | None = None
-    """Write as many of the expert's episodes here (.npz) as the most that are cloned."""
+    """A new .npz file for the expert's episodes, as many as the largest of --episodes."""
     algorithms: tuple[str, ...] | None = None
-    """Among cloning, dagger, dart; all if left open, cloning alone with --dataset, which cannot be asked."""
+    """The algorithms that are compared, among cloning, dagger and dart. With --dataset only cloning is possible,
+    because dagger and dart ask the expert, and a file cannot answer."""
     episodes: tuple[int, ...] | None = None
-    """Numbers of expert episodes to clone; 1 to 20, for pendulum 5 to 100, if left open."""
+    """The numbers of expert episodes that are copied, increasing."""
     rounds: int = 5
-    """Rounds of DAgger and DART, which share the largest number of episodes."""
+    """The number of rounds of DAgger and DART. Together the rounds use the largest number of --episodes."""
     seeds: int = 20
-    """Runs, each with its own data and its own initial parameters."""
+    """The number of runs, each with data and initial parameters of its own."""
     epochs: int = 40
-    """Passes over the data in each fit."""
+    """The number of passes over the data in each fit."""
     batch_size: int = 256
-    """Rows of a minibatch."""
+    """The number of rows (observation and action) in a minibatch."""
     learning_rate: float = 0.003
-    """Adam's η of the fits."""
+    """The learning rate η of Adam in each fit."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the policy's layers."""
+    """The widths of the dense layers of the policy."""
     eval_episodes: int = 50
-    """Episodes of each evaluation, on the same starts for all."""
+    """The number of episodes of each evaluation. All copies are evaluated on the same starts."""
     pass_updates: int = 60
-    """Updates of REINFORCE from the copy of a mediocre expert (cartpole); 0 leaves that out."""
+    """The number of updates of REINFORCE from the copy of a mediocre expert, for cartpole; 0 leaves this part out."""
     seed: int = 0
-    """Of everything."""
+    """The seed of every random number in this experiment."""
+
+    def default_words(self, arguments: Sequence[str]) -> dict[str, str]:
+        """What --help shows for the options that depend on another one."""
+        del arguments
+        return {
+            "algorithms": "cloning dagger dart, or cloning alone with --dataset",
+            "episodes": "1 2 5 10 20, or 5 10 20 50 100 for pendulum",
+        }
 
     def chosen(self) -> tuple[str, ...]:
         default = ALGORITHMS if self.dataset is None else ("cloning",)
@@ -79,18 +94,17 @@ class Config:
             len(sizes) >= 1 and list(sizes) == sorted(set(sizes)) and sizes[0] >= 1,
             "--episodes", shown, "one or more numbers, increasing, at least 1",
         )  # fmt: skip
-        for name in ("rounds", "epochs", "batch_size"):
-            runner.require(getattr(self, name) >= 1, f"--{name.replace('_', '-')}", getattr(self, name), "at least 1")
+        runner.require_counts(self, "rounds")
         asks = set(self.chosen()) - {"cloning"}
         divides = not asks or sizes[-1] % self.rounds == 0
-        runner.require(divides, "--rounds", self.rounds, f"a divisor of {sizes[-1]} episodes")
+        runner.require(divides, "--rounds", self.rounds, f"a divisor of {sizes[-1]}, the largest of --episodes")
         runner.require(self.seeds >= 2, "--seeds", self.seeds, "at least 2 (for an interval)")
         runner.require(self.eval_episodes >= 2, "--eval-episodes", self.eval_episodes, "at least 2")
         runner.require(self.pass_updates >= 0, "--pass-updates", self.pass_updates, "at least 0")
-        runner.require(self.learning_rate > 0, "--learning-rate", self.learning_rate, "above 0")
-        runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
+        runner.require_counts(self, "episodes", "rounds", "seeds", "epochs", "batch_size", "hidden", "eval_episodes")
+        runner.require_rate("--learning-rate", self.learning_rate)
         if self.save_dataset is not None:
-            runner.require(self.dataset is None, "--save-dataset", self.save_dataset, "used without --dataset")
+            runner.require(self.dataset is None, "--save-dataset", self.save_dataset, "left out with --dataset")
             free = self.save_dataset.parent.is_dir() and not self.save_dataset.exists()
             runner.require(free, "--save-dataset", self.save_dataset, "a new file in a folder that exists")
         chosen = self.chosen()
@@ -98,7 +112,9 @@ class Config:
         allowed = f"among {', '.join(ALGORITHMS)}, each once"
         runner.require(known, "--algorithms", " ".join(chosen), allowed)
         alone = self.dataset is None or chosen == ("cloning",)
-        runner.require(alone, "--algorithms", " ".join(chosen), "cloning with --dataset: a file cannot be asked")
+        runner.require(
+            alone, "--algorithms", " ".join(chosen), "cloning with --dataset, because a file cannot answer questions"
+        )
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
 
 
@@ -132,7 +148,7 @@ def make_fit(config: Config, problem: problems.Problem) -> imitation.Fitter:
 
 
 def make_score(config: Config, problem: problems.Problem):
-    """θ → the greedy copy's mean return; the same starts for everybody."""
+    """A function from θ to the mean return of the greedy copy. All copies meet the same starts."""
     keys = jax.random.split(jax.random.key(config.seed + 10_000), config.eval_episodes)
     policy = evaluation.greedy(problem.policy)
 
@@ -144,7 +160,7 @@ def make_score(config: Config, problem: problems.Problem):
 
 
 def each_seed(one, keys: jax.Array, name: str, recorder: runner.Recorder) -> np.ndarray:
-    """`one` of every key, one program: a few seeds at a time, so that the progress is seen."""
+    """`one(key)` for every key, a few seeds at a time, so that the progress is shown. One program serves all."""
     chunk = max(size for size in range(1, 6) if len(keys) % size == 0)
     compiled, parts = jax.jit(lambda keys: jax.lax.map(one, keys)), []
     with recorder.progress(len(keys), name, "seeds") as progress:
@@ -155,7 +171,7 @@ def each_seed(one, keys: jax.Array, name: str, recorder: runner.Recorder) -> np.
 
 
 def clone(config: Config, problem: problems.Problem, keys: jax.Array, recorder: runner.Recorder) -> Curve:
-    """Every seed's own expert episodes, of which copies are made from the first 1, 2, 5, … : one program."""
+    """Clone the first 1, 2, 5, … of the expert's episodes. Every seed has its own; one program serves all."""
     fit, score = make_fit(config, problem), make_score(config, problem)
     sizes = jnp.asarray(config.sizes())
 
@@ -174,7 +190,7 @@ def clone(config: Config, problem: problems.Problem, keys: jax.Array, recorder: 
 
 
 def ask(config: Config, problem: problems.Problem, algorithm: str, keys: jax.Array, recorder: runner.Recorder) -> Curve:
-    """DAgger or DART in rounds, every round's copy evaluated: one program for all seeds."""
+    """Run DAgger or DART and evaluate the copy of every round. One program serves all seeds."""
     fit, score = make_fit(config, problem), make_score(config, problem)
     each = config.sizes()[-1] // config.rounds
     options = {"num_rounds": config.rounds, "num_episodes": each}
@@ -202,7 +218,7 @@ def record(curves: dict[str, Curve], expert: tuple[float, float], recorder: runn
 
 
 def pass_the_expert(config: Config, recorder: runner.Recorder) -> dict:
-    """A mediocre expert's copy, REINFORCE from there and from scratch, and the expert's line."""
+    """Copy a mediocre expert, then run REINFORCE from the copy and from scratch."""
     problem, expert_return = problems.mediocre_cartpole(config.hidden, config.seed)
     seeds = max(2, config.seeds // 2)
     keys = jax.random.split(jax.random.key(config.seed + 3), seeds)
@@ -237,17 +253,20 @@ def pass_the_expert(config: Config, recorder: runner.Recorder) -> dict:
             recorder.row(quantity=quantity, variant=name, ours=float(mean), stderr=float(stderr))
             if reached < seeds:
                 missing = f"{seeds - reached} of {seeds}"
-                recorder.note(f"{name}: {missing} never got there and count as {config.pass_updates}.")
+                recorder.note(
+                    f"{name}: {missing} seeds never reached this return and count as {config.pass_updates} updates."
+                )
             mean, stderr = diagnostics.mean_and_stderr(curves[name][:, -5:].mean(axis=1))
-            recorder.row(quantity="return in the end", variant=name, ours=float(mean), stderr=float(stderr))
+            recorder.row(quantity="return at the end", variant=name, ours=float(mean), stderr=float(stderr))
     recorder.row(quantity="return of the mediocre expert", ours=expert_return[0], stderr=expert_return[1])
     return {"curves": curves, "expert": expert_return[0]}
 
 
 def updates_until(returns: np.ndarray, level: float) -> tuple[np.ndarray, int]:
-    """Updates made when three successive batches have averaged `level`, `[S]`, of returns `[S, U]`; and how many did.
+    """The number of updates `[S]` after which three successive batches average `level`, from returns `[S, U]`.
 
-    Batch u is played after u updates, and no single lucky batch counts. U where it never happens.
+    Batch u is played after u updates. Three batches are needed so that one lucky batch does not count. A run that never
+    reaches the level counts as U. The second result is the number of runs that reached it.
     """
     window = min(3, returns.shape[1])
     above = np.lib.stride_tricks.sliding_window_view(returns, window, axis=1).mean(axis=2) >= level
@@ -256,7 +275,7 @@ def updates_until(returns: np.ndarray, level: float) -> tuple[np.ndarray, int]:
 
 
 def from_file(config: Config) -> problems.Problem:
-    """The problem with the file's episodes in the place of an expert, who cannot be asked then."""
+    """The problem with the episodes of a file instead of an expert. Nobody can then be asked."""
     path = config.dataset
     with runner.usage_errors():
         data = datasets.load_minari(path) if path.is_dir() else datasets.load_npz(path)
@@ -282,7 +301,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         about = {"problem": config.problem, "seed": config.seed, "expert_return": expert[0]}
         saved = datasets.from_trajectory(labelled.trajectory, expert_log_probs=labelled.log_probs, metadata=about)
         datasets.save_npz(config.save_dataset, saved)
-        recorder.note(f"{config.sizes()[-1]} of the expert's episodes are in {config.save_dataset}.")
+        recorder.note(f"{config.save_dataset} holds {config.sizes()[-1]} of the expert's episodes.")
     passed = None
     if config.problem == "cartpole" and config.dataset is None and config.pass_updates:
         with recorder.timed("passing a mediocre expert"):

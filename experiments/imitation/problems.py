@@ -1,4 +1,4 @@
-"""What `experiments.imitation` copies: an environment, a policy to be fitted, an expert or a file of its episodes."""
+"""The problems of `experiments.imitation`: an environment, a policy to fit, and an expert or a file of its episodes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -28,17 +28,17 @@ SLIP = 0.1
 
 
 class Problem(NamedTuple):
-    """An expert and who is to copy it.
+    """An expert and the policy that copies it.
 
     Attributes:
         policy: the copy's f(x, θ).
-        expert: who can be asked; None where there is only a file.
-        loss: of `imitation.gradient_fit`.
-        noise: DART's first level.
-        collect: `(key, n) → Labelled`, n of the expert's episodes; None where there is only a file.
+        expert: the expert, who can be asked for actions; None if there is only a file.
+        loss: the loss of `imitation.gradient_fit`.
+        noise: the first noise level of DART.
+        collect: `(key, n) → Labelled`, n of the expert's episodes; None if there is only a file.
         demonstrate: `(key, n) → Demonstrations`, n episodes of the expert, numbered from 0 in `groups`.
         expert_return: `(episodes, key) → (mean, standard error)`.
-        value: v(X_t), for REINFORCE after the copy.
+        value: v(X_t), the baseline of REINFORCE after the copy.
     """
 
     environment: Environment
@@ -101,7 +101,7 @@ def make_problem(name: str, hidden: tuple[int, ...], seed: int) -> Problem:
 
 
 def mediocre_cartpole(hidden: tuple[int, ...], seed: int) -> tuple[Problem, tuple[float, float]]:
-    """The policy whose return was nearest to 200 while it was learning CartPole, and its return on other episodes."""
+    """CartPole with the policy that came nearest to a return of 200 during training, and its return on new episodes."""
     environment = _environment("cartpole")
     policy = networks.make_policy(environment, hidden=hidden)
     every = _train_cartpole(environment, policy, hidden, seed)
@@ -135,10 +135,10 @@ def _train_cartpole(environment: Environment, policy: Policy, hidden, seed: int,
 
 
 def of_dataset(name: str, data: datasets.ExpertDataset, hidden: tuple[int, ...], num_episodes: int) -> Problem:
-    """The episodes of a file in the place of an expert. Every seed has them in another order.
+    """The problem with the episodes of a file instead of an expert. Every seed uses them in another order.
 
     Raises:
-        ValueError: if the file has too few episodes, or does not fit the environment.
+        ValueError: the file has too few episodes, or does not fit the environment.
     """
     environment = _environment(name)
     policy = networks.make_policy(environment, hidden=hidden)
@@ -148,9 +148,13 @@ def of_dataset(name: str, data: datasets.ExpertDataset, hidden: tuple[int, ...],
         raise ValueError(f"--dataset does not fit {name}: {error}") from error
     shape = tuple(environment.observation_space.shape)
     if data.observations.shape[1:] != shape:
-        raise ValueError(f"--dataset: its observations {data.observations.shape[1:]} are not {name}'s {shape}")
+        raise ValueError(
+            f"--dataset: its observations have shape {data.observations.shape[1:]}, but those of {name} have {shape}"
+        )
     if data.num_episodes < num_episodes:
-        raise ValueError(f"--episodes {num_episodes}: must be at most the {data.num_episodes} of the data set")
+        raise ValueError(
+            f"--episodes {num_episodes}: must be at most {data.num_episodes}, the number of episodes in the data set"
+        )
     numbers = jnp.asarray(data.episode_numbers)
     rows = Demonstrations(
         obs=jnp.asarray(data.observations, jnp.float32),

@@ -5,9 +5,9 @@ Command  python -m experiments.lecture
          python -m experiments.lecture --only gradient reinforce
 Shows    `lecture.html`: decision problems, imitation, the objective, three forms of its gradient, why the environment's
          probabilities are not needed, REINFORCE, its variance and three cures, steps that are too large, flat places,
-         scoring text, preferences, and learning from preferences. The page needs nothing but itself.
+         scoring text, preferences, and learning from preferences. The page is one file and loads nothing else.
 Expect   One to two minutes on two CPU cores.
-Source   Each idea names its own.
+Source   Each idea names its source.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ class Config:
     """Options of the lecture."""
 
     only: tuple[str, ...] = ()
-    """The names of the ideas that the page shall contain; all of them if none is given."""
+    """The names of the ideas that the page contains; all of them if none is given."""
 
     def validate(self) -> None:
         known = [idea.name for idea in IDEAS]
         unknown = [name for name in self.only if name not in known]
-        runner.require(not unknown, "--only", " ".join(unknown), f"some of {', '.join(known)}")
+        runner.require(not unknown, "--only", " ".join(unknown), f"among {', '.join(known)}")
 
     @property
     def chosen(self) -> list:
@@ -41,7 +41,7 @@ TINY = Config(only=("objective", "gradient", "flat", "preferences"))
 
 
 def run(config: Config, recorder: runner.Recorder) -> list[Lesson]:
-    """Executes the programs one after another and writes the page."""
+    """Execute the programs one after another and write the page."""
     lessons = []
     with recorder.progress(len(config.chosen), "ideas", "ideas") as progress:
         for idea in config.chosen:

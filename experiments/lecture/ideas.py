@@ -1,4 +1,4 @@
-"""What an idea of the lecture is, and how its program is run."""
+"""The record of one idea of the lecture, and the execution of its program."""
 
 import inspect
 import textwrap
@@ -13,7 +13,7 @@ class Idea(NamedTuple):
     """One idea of the course.
 
     Attributes:
-        name: what is typed after `--only`.
+        name: the word after `--only`.
         title: the heading.
         text: paragraphs before the equation.
         equation: lines of mathematics in plain characters.

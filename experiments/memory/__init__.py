@@ -1,27 +1,27 @@
 """Policies that remember: recall a cue, reverse a string from reward alone, and tokens per second.
 
-Claim    A policy with memory learns, from the reward at the end alone, what none without memory can do; the estimator
-         is the same. A transformer learns to reverse a string in seconds.
+Claim    A policy with memory learns, from one reward at the end, a task that no policy without memory can do; the
+         estimator is the same. A transformer learns to reverse a string in seconds.
 Source   RLOO: Kool, van Hoof & Welling 2019; memory: Cho et al. 2014 (GRU), Vaswani et al. 2017 (transformer).
 Command  python -m experiments.memory
          python -m experiments.memory --parts reverse --lengths 6
-Shows    (a) recall: a cue is shown once and must be named after a delay; a GRU and a network without memory under the
-         same training, beside the exact best value of all policies without memory, and that with memory. (b) reverse:
-         a string of random symbols is to be written backwards; the share of greedy answers that are right everywhere on
-         prompts that training never draws. (c) sampled tokens per second, sampling, gradient and Adam included, beside
-         the same training written by hand, in turns on the same device.
-Expect   (a) 1 with the GRU and 1/K without memory. (b) 99 % of the answers right with all seeds, in seconds a seed.
-         (c) a ratio above 1 for 6 symbols and for 16. Three to five minutes on two CPU cores.
-Departs  (b) is trained on the strings whose symbols do not add up to a multiple of the vocabulary's size, and judged on
-         those which do. (b) and (c) pay the share of right symbols, not only whole answers. Hyper-parameters were
-         chosen with seeds of 100 and more (twelve were solved by 70 updates); a rare run stays on a plateau for longer,
-         and the number of updates leaves it time. (c) pgjax reads the prompt of a group once, its peer for each of its
-         episodes; and its last block passes over the places whose logits no action needs, where its peer leaves out
-         the logits alone. That is why the ratio may exceed 1.
+Shows    (a) Recall: a cue is shown once, and the policy must name it after a delay. A GRU and a network without memory
+         are trained in the same way, and compared with the exact best values with and without memory. (b) Reverse: the
+         policy writes a string of random symbols backwards. The share of greedy answers that are right in every symbol
+         is measured on prompts that training never draws. (c) Tokens per second: sampling, gradient and Adam of pgjax,
+         and of the same training written by hand, in turns on the same device.
+Expect   (a) The GRU names every cue, and the network without memory 1 in K. (b) 99 % of the answers are right for all
+         seeds, after some seconds for each seed. (c) The ratio of pgjax to the hand-written program is above 1 for 6
+         symbols and for 16. Three to five minutes on two CPU cores.
+Departs  (b) trains on the strings whose symbols do not add up to a multiple of the vocabulary's size, and is judged on
+         the others. (b) and (c) reward the share of right symbols, not only whole answers. Hyper-parameters were chosen
+         with seeds of 100 and more (twelve were solved by 70 updates). A rare run stays on a plateau for longer; the
+         number of updates leaves time for it. (c) pgjax reads the prompt of a group once, the hand-written program once
+         for each episode. The last block of pgjax passes over the places whose logits no action needs; the hand-written
+         program leaves out the logits alone. That is why the ratio may exceed 1.
 """
 
 import dataclasses
-import math
 import statistics
 from typing import NamedTuple
 
@@ -42,54 +42,54 @@ SOLVED = strings.SOLVED
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; the defaults are what the README shows."""
+    """Options of this experiment. The defaults give the results that experiments/README.md shows."""
 
     parts: tuple[str, ...] = PARTS
-    """Among recall, reverse, tokens."""
+    """The parts of the experiment that run, among recall, reverse and tokens."""
     cues: int = 4
-    """Recall: K, how many cues there are; at most 5, for all policies without memory are evaluated."""
+    """Recall: K, the number of cues. It is at most 5, because all policies without memory are evaluated."""
     delay: int = 8
-    """Recall: blank steps between the cue and the question."""
+    """Recall: the number of blank steps between the cue and the question."""
     recall_seeds: int = 10
-    """Recall: runs of each network, in one program."""
+    """Recall: the number of runs of each network, all in one program."""
     recall_updates: int = 500
-    """Recall: updates."""
+    """Recall: the number of updates of each run."""
     recall_episodes: int = 256
-    """Recall: episodes in an update."""
+    """Recall: the number of episodes in an update."""
     recall_learning_rate: float = 0.002
-    """Recall: Adam's η."""
+    """Recall: the learning rate η of Adam."""
     memory_size: int = 32
-    """Recall: numbers that the GRU remembers."""
+    """Recall: the size of the GRU's memory, a vector of so many numbers."""
     lengths: tuple[int, ...] = (5, 6)
-    """Reverse: symbols of a string, one training for each."""
+    """Reverse: the lengths of the strings, in symbols. There is one training for each length."""
     seeds: int = 10
-    """Reverse: runs, one after another."""
+    """Reverse: the number of runs, one after another."""
     updates: int = 150
-    """Reverse: updates."""
+    """Reverse: the number of updates of each run."""
     evaluate_every: int = 5
-    """Reverse: updates between two evaluations."""
+    """Reverse: the number of updates between two evaluations."""
     episodes: int = 256
-    """Reverse: episodes in an update."""
+    """Reverse: the number of episodes in an update."""
     group_size: int = 4
-    """Reverse and tokens: episodes that share a prompt."""
+    """Reverse and tokens: the number of episodes that share a prompt."""
     learning_rate: float = 0.002
-    """Reverse and tokens: Adam's η."""
+    """Reverse and tokens: the learning rate η of Adam."""
     hidden: tuple[int, ...] = (64, 64)
-    """Reverse and tokens: the transformer's width, once for each block."""
+    """Reverse and tokens: the width of the transformer, written once for each block."""
     heads: int = 4
-    """Reverse and tokens: heads of its attention, a divisor of the width."""
+    """Reverse and tokens: the number of attention heads, a divisor of the width."""
     eval_prompts: int = 1024
-    """Recall and reverse: episodes of an evaluation; for reverse they are prompts that training never draws."""
+    """Recall and reverse: the number of episodes of an evaluation. Reverse uses prompts that training never draws."""
     token_lengths: tuple[int, ...] = (6, 16)
-    """Tokens: symbols of a string, one measurement for each."""
+    """Tokens: the lengths of the strings, in symbols. There is one measurement for each length."""
     token_episodes: tuple[int, ...] = (256, 64)
-    """Tokens: episodes in an update, for each of --token-lengths."""
+    """Tokens: the number of episodes in an update, one number for each of --token-lengths."""
     repetitions: int = 15
-    """Tokens: measurements of each program, in turns."""
+    """Tokens: the number of measurements of each program; the programs take turns."""
     repeated_updates: int = 5
-    """Tokens: updates in each measurement."""
+    """Tokens: the number of updates in each measurement."""
     seed: int = 0
-    """The first seed; the others count up from it."""
+    """The first seed. The other seeds count up from it."""
 
     def recipe(self) -> strings.Recipe:
         return strings.Recipe(
@@ -100,15 +100,14 @@ class Config:
         one_each = 0 < len(self.parts) == len(set(self.parts)) and set(self.parts) <= set(PARTS)
         runner.require(one_each, "--parts", " ".join(self.parts), f"among {', '.join(PARTS)}, each once")
         runner.require(2 <= self.cues <= 5, "--cues", self.cues, "in [2, 5]")
-        for name in ("recall_seeds", "seeds", "eval_prompts", "recall_episodes", "group_size"):
-            runner.require(getattr(self, name) >= 2, _option(name), getattr(self, name), "at least 2")
-        for name in ("delay", "recall_updates", "memory_size", "evaluate_every", "repetitions", "repeated_updates"):
-            runner.require(getattr(self, name) >= 1, _option(name), getattr(self, name), "at least 1")
+        more = ("recall_seeds", "seeds", "eval_prompts", "recall_episodes", "group_size")
+        runner.require_counts(self, *more, least=2)
+        several = ("delay", "recall_updates", "memory_size", "evaluate_every", "repetitions", "repeated_updates")
+        runner.require_counts(self, *several, "updates", "episodes", "hidden", "lengths", "token_episodes")
         whole = self.updates >= 1 and self.updates % self.evaluate_every == 0
         runner.require(whole, "--updates", self.updates, f"a multiple of --evaluate-every {self.evaluate_every}")
         for name in ("recall_learning_rate", "learning_rate"):
-            value = getattr(self, name)
-            runner.require(0 < value < math.inf, _option(name), value, "above 0 and finite")
+            runner.require_rate(_option(name), getattr(self, name))
         for name in ("lengths", "token_lengths"):
             several = getattr(self, name)
             fits = len(several) == len(set(several)) > 0 and min(several) >= 2
@@ -159,7 +158,7 @@ TINY = Config(
 
 
 class Recall(NamedTuple):
-    """Mean returns `[S, U]` of the updates' episodes by network, and the exact best values without and with memory."""
+    """Network → mean returns `[S, U]` of the episodes of each update; the exact best values without and with memory."""
 
     curves: dict[str, np.ndarray]
     without: float
@@ -213,8 +212,8 @@ def recall(config: Config, recorder: runner.Recorder) -> Recall:
     values = jax.jit(jax.vmap(lambda params: exact.objective(policies[MLP].apply, params, mdp)))(params)
     strings.row_of_runs(recorder, values, quantity="(a) ρ(θ) of what training found", variant=MLP, exact=without)
     recorder.note(
-        f"(a) Exact: the best value with memory, and the best of all {config.cues}^{config.cues + 1} deterministic "
-        "policies without; seconds are those of all seeds together, without compilation."
+        f"(a) The exact values are the best one with memory, and the best one of all {config.cues}^{config.cues + 1} "
+        "deterministic policies without memory. Seconds are those of all seeds together, without compilation."
     )
     return Recall(curves=curves, without=without, with_memory=with_memory)
 
@@ -224,7 +223,7 @@ def greedy_returns(environment: Environment, policy: Policy, params: PyTree, key
 
     def mean(run: tuple[PyTree, jax.Array]) -> jax.Array:
         params, key = run
-        # Updates fold small numbers into a run's key; this one they never reach.
+        # Updates fold small numbers into the key of a run. They never reach this number.
         episode_keys = jax.random.split(jax.random.fold_in(key, 2**31 - 1), count)
         played = rollouts.episodes(environment, evaluation.greedy(policy), params, episode_keys)
         return jnp.mean(evaluation.episode_returns(played)[0])
@@ -236,7 +235,7 @@ def greedy_returns(environment: Environment, policy: Policy, params: PyTree, key
 
 
 def reverse(config: Config, recorder: runner.Recorder) -> dict[int, strings.Reversed]:
-    """What is found by length; rows go to the recorder."""
+    """Length → the results of its training. Rows go to the recorder."""
     how = {"episodes": config.episodes, "num_updates": config.updates, "every": config.evaluate_every}
     how |= {"seeds": range(config.seed, config.seed + config.seeds), "num_prompts": config.eval_prompts}
     learn = lambda length: strings.learn_to_reverse(config.recipe(), length, recorder, **how)
@@ -263,7 +262,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
 
 
 def measure_tokens(config: Config, recorder: runner.Recorder) -> dict[tuple[int, int], strings.Rates]:
-    """(c), by symbols and episodes."""
+    """(Symbols, episodes) → the measurements of part (c)."""
     found, how = {}, (config.repeated_updates, config.repetitions, config.seed)
     with recorder.progress(len(config.token_lengths), "tokens per second", "problems") as progress:
         for problem in zip(config.token_lengths, config.token_episodes, strict=True):
@@ -290,7 +289,7 @@ def plot_recall(config: Config, found: Recall, recorder: runner.Recorder) -> Non
     )
     caption = (
         f"{config.cues} cues; RLOO and Adam, {config.recall_episodes} episodes an update; mean over "
-        f"{config.recall_seeds} seeds, {plots.bands(config.recall_seeds, 'seeds')}. Lines: exact best values."
+        f"{config.recall_seeds} seeds, {plots.bands(config.recall_seeds, 'seeds')}. Dashed lines: exact best values."
     )
     figure, axes = plots.figure(title, caption, width=8.5)
     axes.set(xlabel="updates", ylabel="cues named (share of episodes)", ylim=(0, 1.08))
@@ -305,7 +304,7 @@ def plot_reverse(config: Config, found: dict[int, strings.Reversed], recorder: r
 
     solved = {length: int((one.shares[:, -1] >= SOLVED).sum()) for length, one in found.items()}
     counts = ", ".join(f"of {n} symbols by {count} of {config.seeds} seeds" for n, count in solved.items())
-    title = f"Learnt from reward alone: {SOLVED:.0%} of unseen strings are written backwards, {counts}"
+    title = f"Learned from reward alone: {SOLVED:.0%} of unseen strings are written backwards, {counts}"
     caption = (
         f"Share of {config.eval_prompts} held-out prompts whose greedy answer is right everywhere; transformer, RLOO "
         f"in groups of {config.group_size}, {config.episodes} episodes an update; mean over {config.seeds} seeds, "

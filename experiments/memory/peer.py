@@ -1,8 +1,8 @@
-"""A peer for tokens per second: reverse a string with a transformer and RLOO in hand-written JAX, without pgjax.
+"""The program that pgjax is compared with: reverse a string with a transformer and RLOO in JAX, without pgjax.
 
 Model, batch, estimate and optimiser are those of pgjax with `network="transformer"` on `reverse`. It is written for
-this one problem: whole batches, one position that all sequences share, a cache that is written in place, and sampling,
-gradient and Adam in one jitted scan. Axes: B sequences, N places, n symbols, W width, H heads, D = W / H.
+this one problem: it has whole batches, one position that all sequences share, a cache that is written in place, and
+sampling, gradient and Adam in one jitted scan. Axes: B sequences, N places, n symbols, W width, H heads, D = W / H.
 """
 
 import functools
@@ -26,7 +26,7 @@ def make_token_peer(
     heads: int = 4,
     learning_rate: float = 2e-3,
 ) -> tuple[Callable, Callable]:
-    """`init(key) → state` and `run(state, keys [U]) → (state, mean returns [U])`, jitted; U updates are one scan."""
+    """The jitted functions `init(key) → state` and `run(state, keys [U]) → (state, mean returns [U])` of U updates."""
     optimizer = optax.adam(learning_rate)
     attend = functools.partial(_block, heads)
 

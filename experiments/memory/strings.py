@@ -1,4 +1,4 @@
-"""Reverse a string with a transformer: learning it, and tokens per second beside hand-written JAX.
+"""Reverse a string with a transformer: the training, and tokens per second beside a hand-written JAX program.
 
 Axes: S seeds, E evaluations.
 """
@@ -28,7 +28,7 @@ SOLVED, MOST_SECONDS = 0.99, 30.0  # the aims: share of right answers, and secon
 
 
 class Recipe(NamedTuple):
-    """How the transformer is made and trained: RLOO in groups that share a prompt, and Adam."""
+    """The transformer and its training: RLOO in groups that share a prompt, and Adam."""
 
     hidden: tuple[int, ...]
     heads: int
@@ -46,14 +46,14 @@ class Recipe(NamedTuple):
 def make_rloo_trainer(
     environment: Environment, policy: Policy, learning_rate: float, episodes: int, group_size: int | None = None
 ) -> training.Trainer:
-    """The total return minus the mean of the others of its group (of the batch if None), and Adam."""
+    """A trainer with RLOO and Adam. Each return is compared with the others of its group, or of the batch if None."""
     baseline = baselines.leave_one_out(group_size=group_size)
     estimator = estimators.make_estimator(policy, returns=estimators.total_return(), baseline=baseline)
     return training.make_trainer(environment, policy, estimator, optax.adam(learning_rate), num_episodes=episodes)
 
 
 def row_of_runs(recorder: runner.Recorder, runs: np.ndarray, **row) -> None:
-    """A row of the mean over runs, with its standard error and t interval."""
+    """Record the mean over runs, with its standard error and its t interval."""
     found = diagnostics.mean_interval(np.asarray(runs, float))
     interval = f"95 % t interval {runner.format_interval(found.low, found.high, digits=4)}"
     verdict = verdicts.say(verdicts.Verdict.NOT_JUDGED, interval)
@@ -73,7 +73,7 @@ class Reversed(NamedTuple):
 
 
 def of_prompts(environment: Environment, held_out: bool) -> Environment:
-    """`reverse` with the prompts that are held out, whose symbols add up to 0 modulo V, or with all the others."""
+    """`reverse` with the held-out prompts, whose symbols add up to 0 modulo V, or with all others."""
     vocabulary = environment.action_space.n
 
     def reset(key: jax.Array, params: tuple):
@@ -99,7 +99,7 @@ def learn_to_reverse(
     seeds: range,
     num_prompts: int,
 ) -> Reversed:
-    """Seed after seed with one program, on one device; evaluations are not part of the seconds."""
+    """Train one seed after the other with one program on one device. The seconds do not contain the evaluations."""
     environment = make_reverse(length, VOCABULARY)
     trainer = recipe.trainer(of_prompts(environment, held_out=False), episodes)
     asked, policy = of_prompts(environment, held_out=True), evaluation.greedy(recipe.policy(environment))
@@ -108,7 +108,7 @@ def learn_to_reverse(
         return jax.lax.scan(lambda state, _: trainer.update(state), state, length=every)[0]
 
     def share(state: TrainState) -> jax.Array:
-        # Updates fold small numbers into the run's key; this one they never reach.
+        # Updates fold small numbers into the key of the run. They never reach this number.
         keys = jax.random.split(jax.random.fold_in(state.key, 2**31 - 1), num_prompts)
         return jnp.mean(all_right(rollouts.episodes(asked, policy, state.params, keys).final_obs))
 
@@ -132,7 +132,7 @@ def learn_to_reverse(
 
 
 def until_solved(found: Reversed) -> tuple[np.ndarray, np.ndarray]:
-    """Updates and seconds of each seed up to the first evaluation of at least 99 %, `[S]`; infinite without one."""
+    """Updates and seconds `[S]` of each seed up to the first evaluation of at least 99 %; infinite without one."""
     right = found.shares >= SOLVED
     reached, first = right.any(axis=1), right.argmax(axis=1)
     rows = np.arange(len(right))
@@ -163,8 +163,9 @@ def record_reversed(found: dict[int, Reversed], recorder: runner.Recorder) -> No
         )
         recorder.row(quantity="(b) compile seconds", variant=variant, ours=one.compile_seconds)
     recorder.note(
-        f"(b) Solved: {SOLVED:.0%} right in the end. Until {SOLVED:.0%}: at the first evaluation with so many; ranges "
-        "over seeds, updates alone, on one device, without compilation and evaluation. Infinite where it never happens."
+        f"(b) A seed is solved if {SOLVED:.0%} of its answers are right at the end. Updates and seconds are counted up "
+        f"to the first evaluation with {SOLVED:.0%}, on one device, without compilation and evaluation; they are "
+        "infinite for a seed that never gets there. Ranges are over seeds."
     )
 
 
@@ -172,7 +173,7 @@ def record_reversed(found: dict[int, Reversed], recorder: runner.Recorder) -> No
 
 
 class Rates(NamedTuple):
-    """Sampled tokens per second of every repetition of one problem, by program; the ratio of each pair in turn."""
+    """Program → sampled tokens per second of every repetition; the ratio of each pair; compile seconds."""
 
     tokens: dict[str, list[float]]
     ratios: list[float]
@@ -180,7 +181,7 @@ class Rates(NamedTuple):
 
 
 def _ours(trainer: training.Trainer, updates: int, seed: int) -> tuple[Any, Callable]:
-    """A state, and `state → state` of so many updates."""
+    """A state, and a function `state → state` of `updates` updates."""
     run = lambda state: jax.lax.scan(lambda state, _: trainer.update(state), state, length=updates)[0]
     return jax.jit(trainer.init)(jax.random.key(seed)), run
 
@@ -203,9 +204,9 @@ def _compiled(state: Any, run: Callable) -> tuple[Callable, float]:
 
 
 def measure(recipe: Recipe, length: int, episodes: int, updates: int, repetitions: int, seed: int) -> Rates:
-    """One problem: pgjax and its peer in turns on the first device, and pgjax on all devices afterwards.
+    """Measure one problem: pgjax and its peer take turns on the first device; then pgjax runs on all devices.
 
-    A repetition is a program of `updates` updates: sampling, gradient and Adam. The first of each is not counted.
+    A repetition is a program of `updates` updates: sampling, gradient and Adam. The first repetition does not count.
     """
     build = lambda _: recipe.trainer(make_reverse(length, VOCABULARY), episodes)
     peer = make_token_peer(
@@ -226,7 +227,7 @@ def measure(recipe: Recipe, length: int, episodes: int, updates: int, repetition
             programs[name], compile_seconds[name] = _compiled(state, run)
             states[name] = jax.block_until_ready(programs[name](state))
         for repetition in range(repetitions):
-            # Who begins changes too, so that a machine that slows down favours neither.
+            # The programs also take turns in going first, so that a machine that slows down favours neither.
             for name in (PGJAX, PEER) if repetition % 2 else (PEER, PGJAX):
                 start = time.perf_counter()
                 states[name] = jax.block_until_ready(programs[name](states[name]))
@@ -246,7 +247,7 @@ def measure(recipe: Recipe, length: int, episodes: int, updates: int, repetition
 
 
 def record_rates(rates: dict[tuple[int, int], Rates], recorder: runner.Recorder) -> None:
-    """Rows: medians with ranges, and the ratio judged by its aim."""
+    """Record rows: medians with ranges, and the ratio, which is judged by its aim."""
     spread = lambda x, digits: f"{min(x):.{digits}f} to {max(x):.{digits}f}"
     tiny = verdicts.is_tiny(recorder)
     for (length, episodes), found in rates.items():
@@ -265,6 +266,6 @@ def record_rates(rates: dict[tuple[int, int], Rates], recorder: runner.Recorder)
         quantity, variant = f"(c) ratio, {problem}", "pgjax / hand-written JAX, one device"
         recorder.row(quantity=quantity, variant=variant, ours=ratio, verdict=verdict)
     recorder.note(
-        "(c) Tokens are the sampled ones, those of the prompt are not counted; medians with ranges over repetitions, "
-        f"the two programs in turns on one device of {jax.local_device_count()}; seconds are those of compiling."
+        "(c) Only sampled tokens are counted, not those of the prompt. Medians and ranges are over repetitions. The "
+        f"two programs took turns on one of {jax.local_device_count()} devices. Seconds are those of compiling."
     )

@@ -1,4 +1,4 @@
-"""The room in which the exhibits of the museum are measured: a problem small enough to be known completely.
+"""The problem on which the exhibits of the museum are measured. It is small enough to be known completely.
 
 Axes: T time, B episodes, S states, A actions, F features.
 """

@@ -18,12 +18,12 @@ MakeEstimator = Callable[[Policy, Baseline], Estimator]
 def exact_moments(variants: Mapping[str, tuple[MakeEstimator, int]], recorder: Recorder) -> dict[str, float]:
     """Bias and tr Var of estimates on the short corridor, by enumeration in float64: no sampling error.
 
-    The walker sees where it is, takes the right way with probability 3/4 everywhere, and has 8 steps. Two wrong twins
-    stand beside the variants: the batch mean that contains the episode itself, and ρ̂ refreshed before its use.
+    The walker sees its state, takes the right way with probability 3/4 in every state, and has 8 steps. Two wrong
+    estimates stand beside the variants: a batch mean that contains the episode itself, and ρ̂ refreshed before its use.
 
     Args:
-        variants: name → (policy and v(X_t) → estimator, episodes in a batch); v is the exact value at the first step,
-            which the horizon makes a little too low later on.
+        variants: name → (policy and v(X_t) → estimator, episodes in a batch); v is the exact value at the first step.
+            Because of the horizon the values of later steps differ a little from it.
 
     Returns:
         name → tr Var of the estimate. Rows go to the recorder.
@@ -43,7 +43,7 @@ def exact_moments(variants: Mapping[str, tuple[MakeEstimator, int]], recorder: R
         def estimate(estimator: Estimator) -> Callable[[Trajectory], jax.Array]:
             state = estimator.init(jax.random.key(0), enumeration.trajectories)
             if isinstance(state, baselines.MovingAverageState):
-                # At fixed θ, ρ̂ hovers about ρ(θ); its own noise is left out.
+                # At a fixed θ, ρ̂ varies around ρ(θ). Its noise is left out.
                 state = state._replace(estimate=objective, num_updates=state.num_updates + 1)
             return lambda batch: estimator.gradient(params, state, batch)[0]
 
@@ -53,7 +53,7 @@ def exact_moments(variants: Mapping[str, tuple[MakeEstimator, int]], recorder: R
         start = average.init(jax.random.key(0), enumeration.trajectories)
         refreshed = lambda batch: average.gradient(params, average.gradient(params, start, batch)[1], batch)[0]
         wrong = {
-            "wrong: batch mean with own episode": (estimate(biased), 2, 0.5),
+            "wrong: batch mean that contains the episode": (estimate(biased), 2, 0.5),
             "wrong: ρ̂ refreshed before use": (refreshed, 1, 0.9),
         }
         right = {name: (estimate(make(policy, value)), size, 1.0) for name, (make, size) in variants.items()}
@@ -91,7 +91,7 @@ def batch_estimates(
 def warmed_state(
     environment: Environment, policy: Policy, estimator: Estimator, params: PyTree, state: PyTree, keys: jax.Array
 ) -> PyTree:
-    """The baseline's state after it has seen fresh batches of this very policy; `keys` `[batches, B]`."""
+    """The state of the baseline after new batches of this policy; `keys` `[batches, B]`."""
 
     def see(state: PyTree, batch_keys: jax.Array):
         batch = rollouts.episodes(environment, policy, params, batch_keys)

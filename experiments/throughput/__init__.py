@@ -1,21 +1,21 @@
-"""How fast is it: live environment steps per second, compile seconds, memory, share of the machine's arithmetic.
+"""How fast is pgjax? Live environment steps per second, compile seconds, memory, and share of the arithmetic rate.
 
-Claim    Complete episodes, weights first and one gradient in pieces that fit the cache make plain REINFORCE fast enough
-         that CartPole-v1 is solved in less time than it takes to compile the program that learns it.
+Claim    Plain REINFORCE is so fast that it solves CartPole-v1 in less time than the compilation of its program takes.
+         It plays complete episodes, computes their weights, and then takes one gradient in pieces that fit the cache.
 Command  python -m experiments.throughput
-Shows    (a) seconds until 100 greedy evaluation episodes of CartPole-v1 average 475, from the start of a new Python
-         process, with an empty and with a warm compilation cache, and the seconds of learning in them; (b) live steps
-         per second of the environment, the rollout, and the update without and with a value network, at a policy that
-         survives, with the compile seconds, the memory and the CPU time of each program; (c) the share of this
-         machine's measured rate of matrix products that they reach. All devices share the episodes of an update; there
-         is one CPU device for each core.
-Expect   Aims on two CPU cores: 3.2 million live steps per second without a value network and 2.0 million with one; all
-         seeds solved, in 0.3 s of learning, 4.5 s after the process began, 1.5 s with a warm cache. Other people's
-         one-epoch actor-critics in JAX ran at 0.5–0.6 million steps per second on another two-core machine. Two to
-         eight minutes on two CPU cores.
-Defines  Live steps: those of episodes that still run; padding is not counted. Learning: the calls of the update
-         (rollout, gradient, Adam), without imports, compilation and evaluation. A rate is the median of repetitions,
-         beside the lowest and the highest; other work on the machine lowers all of them.
+Shows    (a) The seconds until 100 greedy evaluation episodes of CartPole-v1 average 475, counted from the start of a
+         new Python process, with an empty and with a warm compilation cache, and the seconds of learning among them.
+         (b) The live steps per second of the environment, of the rollout, and of the update without and with a value
+         network, for a policy whose episodes are long, with the compile seconds, the memory and the CPU time of each
+         program. (c) The rate of arithmetic of these programs as a share of the measured rate of matrix products. All
+         devices share the episodes of an update. Every CPU core is one device.
+Expect   The aims on two CPU cores are 3.2 million live steps per second without a value network and 2.0 million with
+         one, and that all seeds are solved with 0.3 s of learning, 4.5 s after the process began, or 1.5 s with a warm
+         cache. Other people's one-epoch actor-critics in JAX ran at 0.5–0.6 million steps per second on another
+         two-core machine. Two to eight minutes on two CPU cores.
+Defines  A live step is a step of an episode that still runs; padding is not counted. Learning means the calls of the
+         update (rollout, gradient, Adam), without imports, compilation and evaluation. A rate is the median of its
+         repetitions, shown beside the lowest and the highest. Other work on the machine lowers all of them.
 """
 
 import dataclasses
@@ -45,39 +45,36 @@ BARE = "environment, random actions"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options of the experiment; the defaults are what the README shows."""
+    """Options of this experiment. The defaults give the results that experiments/README.md shows."""
 
     batches: tuple[int, ...] = (64, 1024, 8192)
-    """Episodes at once, one measurement of every program for each."""
+    """The numbers of episodes at once. Every program is measured once for each of them."""
     measure_seconds: float = 4.0
-    """How long a program is repeated; three times at least."""
+    """The time in seconds during which a program is repeated. It runs at least three times."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the dense layers of the policy and the value."""
+    """The widths of the dense layers of the policy and of the value network."""
     practice: int = 40
-    """Updates of 64 episodes before the rates are measured, so that the policy survives."""
+    """The number of updates of 64 episodes before the rates are measured. They train a policy whose episodes are
+    long."""
     seeds: int = 10
-    """Runs of the time to solve, with a new process each; 0 leaves it out."""
+    """The number of runs that measure the time to solve, each in a new process; 0 leaves this part out."""
     episodes: int = 64
-    """Episodes in an update of the time to solve."""
+    """The number of episodes in an update, for the time to solve."""
     learning_rate: float = 0.02
-    """Adam's η."""
+    """The learning rate η of Adam, for the time to solve."""
     max_updates: int = 200
-    """Updates after which a seed counts as not solved."""
+    """The number of updates after which a seed counts as not solved."""
     seed: int = 0
-    """Of everything; the seeds of the time to solve count up from it."""
+    """The seed of every random number. The seeds of the time to solve count up from it."""
 
     def validate(self) -> None:
         runner.require(len(self.batches) > 0, "--batches", self.batches, "at least one number")
-        runner.require(min(self.batches) >= 1, "--batches", self.batches, "at least 1 each")
+        runner.require_counts(self, "batches", "hidden", "episodes", "max_updates")
+        runner.require_counts(self, "practice", "seeds", least=0)
         finite = 0 <= self.measure_seconds < math.inf
         runner.require(finite, "--measure-seconds", self.measure_seconds, "at least 0 and finite")
-        runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
-        runner.require(self.practice >= 0, "--practice", self.practice, "at least 0")
-        runner.require(self.seeds >= 0, "--seeds", self.seeds, "at least 0")
-        runner.require(self.episodes >= 1, "--episodes", self.episodes, "at least 1")
-        runner.require(0 < self.learning_rate < math.inf, "--learning-rate", self.learning_rate, "above 0 and finite")
-        runner.require(self.max_updates >= 1, "--max-updates", self.max_updates, "at least 1")
+        runner.require_rate("--learning-rate", self.learning_rate)
 
 
 TINY = Config(batches=(2,), measure_seconds=0.0, hidden=(4,), practice=0, seeds=0)
@@ -87,7 +84,7 @@ TINY = Config(batches=(2,), measure_seconds=0.0, hidden=(4,), practice=0, seeds=
 
 
 class Measured(NamedTuple):
-    """Live steps per second of every repetition, what the compiled program needs, and CPU seconds for a live step."""
+    """The measurements of a program: live steps per second of each repetition, compile seconds, memory, CPU seconds."""
 
     rates: list[float]
     compile_seconds: float
@@ -96,7 +93,7 @@ class Measured(NamedTuple):
 
 
 def compiled_for_all(program: Callable, carry: Any, batch: int) -> tuple[Callable, Any]:
-    """The compiled program and its carry; the devices share the episodes where their number allows."""
+    """The compiled program and its carry. The devices share the episodes, if their number allows it."""
     devices = sharding.choose_devices(None)
     layout = sharding.choose_layout(devices, 1, batch, 1, deterministic=True)
     if not isinstance(layout, sharding.SharedEpisodes):
@@ -106,7 +103,7 @@ def compiled_for_all(program: Callable, carry: Any, batch: int) -> tuple[Callabl
 
 
 def measure(program: Callable, carry: Any, batch: int, seconds: float) -> Measured:
-    """Repeats `carry → (carry, live steps, what must be computed too)`; its first carry is left intact."""
+    """Repeat `program(carry) → (carry, live steps, other results)` and measure it. The first carry is not changed."""
     carry = jax.tree.map(jnp.copy, carry)
     start = time.perf_counter()
     compiled, carry = compiled_for_all(program, carry, batch)
@@ -129,13 +126,13 @@ def measure(program: Callable, carry: Any, batch: int, seconds: float) -> Measur
 
 
 def programs(config: Config, policy: Policy, params: Any, batch: int) -> dict[str, tuple[Callable, Any]]:
-    """Name → (program, carry) of what is measured, for one number of episodes at once."""
+    """Name → (program, carry) of every program that is measured, for one number of episodes at once."""
     environment = environments.make("CartPole-v1")
     coin = lambda key, parameters: jax.random.bernoulli(key).astype(jnp.int32)
     random_policy = Policy(
         init=lambda key, obs: (), apply=lambda params, obs: (), distribution=categorical._replace(sample=coin)
     )
-    # The update must do all its work and leave the policy as good as it is.
+    # The update must do all its work, but must not change the policy.
     still = optax.adam(1e-12)
     value = baselines.value_function(*networks.make_value(environment, hidden=config.hidden), optax.adam(1e-3))
     key = jax.random.key(config.seed + 1)
@@ -167,7 +164,7 @@ def programs(config: Config, policy: Policy, params: Any, batch: int) -> dict[st
 
 
 def practised(config: Config, policy: Policy) -> tuple[Any, float]:
-    """Parameters of a policy that survives, and the mean length of 64 of its episodes."""
+    """The parameters of a policy whose episodes are long, and the mean length of 64 of its episodes."""
     trainer = make_trainer(policy, optax.adam(0.01), 64)
     state = trainer.init(jax.random.key(config.seed))
     update = jax.jit(trainer.update)
@@ -180,7 +177,7 @@ def practised(config: Config, policy: Policy) -> tuple[Any, float]:
 
 
 def matrix_product_rate() -> float:
-    """Operations per second of `[N, 64] × [64, 64]` in float32, the best of several N: 2 · 64² for each row."""
+    """The largest rate, over several N, of `[N, 64] × [64, 64]` in float32: 2 · 64² operations for each row."""
     total, best = 2**18, 0.0
     product = jax.jit(lambda x, w, times: jax.lax.fori_loop(0, times, lambda _, x: x @ w, x))
     for rows in (256, 1024, 4096, 16384):
@@ -194,11 +191,11 @@ def matrix_product_rate() -> float:
 
 
 def operations_per_step(config: Config, policy: Policy, params: Any) -> dict[str, float]:
-    """Floating-point operations for one live step, from the compiler's count of loop-free pieces.
+    """Floating-point operations for one live step, from the compiler's count of pieces without loops.
 
-    The compiler counts the body of a loop once, however often it runs, so the whole programs cannot be asked: a forward
-    pass and the gradient of a sum over rows are compiled without loops, and their counts divided by the rows. The
-    environment, random numbers, tanh and the optimiser are left out.
+    The compiler counts the body of a loop once, however often it runs, so its count of a whole program is too low. A
+    forward pass and the gradient of a sum over rows are therefore compiled without loops, and their counts are divided
+    by the number of rows. The environment, random numbers, tanh and the optimiser are left out.
     """
     rows, environment = 256, environments.make("CartPole-v1")
     obs, actions = jnp.zeros((rows, 4)), jnp.zeros(rows, jnp.int32)
@@ -220,7 +217,7 @@ def operations_per_step(config: Config, policy: Policy, params: Any) -> dict[str
 
 
 def rates(config: Config, recorder: runner.Recorder) -> dict[str, dict[int, Measured]]:
-    """Name → episodes at once → what was measured. Rows go to the recorder."""
+    """Name → number of episodes at once → its measurements. Rows go to the recorder."""
     policy = networks.make_policy(environments.make("CartPole-v1"), hidden=config.hidden)
     params, length = practised(config, policy)
     operations, peak = operations_per_step(config, policy, params), matrix_product_rate()
@@ -253,12 +250,12 @@ def rates(config: Config, recorder: runner.Recorder) -> dict[str, dict[int, Meas
         verdict = verdicts.of_aim(best >= aim, f"≥ {aim / 1e6:g}", tiny=verdicts.is_tiny(recorder))
         recorder.row(quantity="(b) 10⁶ live steps/s, best", variant=name, ours=best / 1e6, verdict=verdict)
     counted = ", ".join(f"{name} {number / 1e3:.0f}" for name, number in operations.items())
-    recorder.note(f"(b) After {config.practice} practice updates an episode lasts {length:.0f} steps.")
-    recorder.note(f"(b) {jax.local_device_count()} devices (--devices) share the episodes where they can.")
-    recorder.note(f"(c) 10³ operations for a live step, counted in loop-free pieces: {counted}.")
+    recorder.note(f"(b) After {config.practice} updates of practice an episode lasts {length:.0f} steps.")
+    recorder.note(f"(b) {jax.local_device_count()} devices (--devices) share the episodes, if their number allows it.")
+    recorder.note(f"(c) Operations for a live step, in thousands, counted in pieces without loops: {counted}.")
     if hasattr(os, "getloadavg"):
         load = ", ".join(f"{number:.1f}" for number in os.getloadavg())
-        recorder.note(f"Load of {os.cpu_count()} cores after the measurements: {load} (1, 5, 15 minutes).")
+        recorder.note(f"Load of the {os.cpu_count()} cores after the measurements, over 1, 5 and 15 minutes: {load}.")
     return found
 
 
@@ -278,8 +275,8 @@ def plot(results: dict[str, Any], recorder: runner.Recorder) -> None:
 
     title = "Live environment steps per second on CartPole-v1, learning included, and the seconds to solve it"
     caption = (
-        "Left: medians with the lowest and the highest repetition; each name ends with the episodes at once. Right: "
-        "seconds until 100 evaluation episodes average 475, medians and ranges over seeds."
+        "Left: medians with the lowest and the highest repetition; each name ends with the number of episodes at once. "
+        "Right: seconds until 100 evaluation episodes average 475, medians and ranges over seeds."
     )
     bars = {
         f"{name}, {batch}": [rate / 1e6 for rate in one.rates]

@@ -45,14 +45,14 @@ def make_trainer(
 def solve(
     seed: int, hidden: tuple[int, ...], episodes: int, learning_rate: float, max_updates: int
 ) -> dict[str, float | bool]:
-    """Learns until 100 greedy episodes, evaluated after every update, average 475; seconds of each part."""
+    """Learn until 100 greedy episodes, played after every update, average 475. Return the seconds of each part."""
     start = time.perf_counter()
     environment = environments.make("CartPole-v1")
     policy = networks.make_policy(environment, hidden=hidden)
     trainer = make_trainer(policy, optax.adam(learning_rate), episodes)
 
     def mean_return(state: TrainState) -> jax.Array:
-        # Updates fold small numbers into the run's key; this one they never reach.
+        # Updates fold small numbers into the key of the run. They never reach this number.
         key = jax.random.fold_in(jax.random.fold_in(state.key, 2**31 - 1), state.update)
         keys = jax.random.split(key, 100)
         trajectory = rollouts.episodes(environment, evaluation.greedy(policy), state.params, keys)
@@ -84,7 +84,7 @@ def solve(
 
 
 def solve_in_a_new_process(arguments: dict[str, Any], cache: str) -> dict[str, Any]:
-    """`solve` in a new Python process whose compilation cache is the directory `cache`; adds its `seconds` in all."""
+    """Call `solve` in a new Python process with the compilation cache `cache`; adds `seconds`, its total time."""
     code = (
         "import json, sys; from experiments.throughput.solve import solve; "
         "print(json.dumps(solve(**json.loads(sys.argv[1]))))"
@@ -93,7 +93,7 @@ def solve_in_a_new_process(arguments: dict[str, Any], cache: str) -> dict[str, A
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        # The parent holds the accelerator too.
+        # The parent process uses the accelerator too.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
     start = time.perf_counter()
@@ -112,7 +112,7 @@ def solve_in_a_new_process(arguments: dict[str, Any], cache: str) -> dict[str, A
 
 
 def time_to_solve(seeds: range, options: dict[str, Any], recorder: Recorder) -> dict[str, list[dict]]:
-    """Per state of the cache, what every seed took; `options` are the other arguments of `solve`. Adds rows."""
+    """State of the cache → the results of every seed. `options` are the other arguments of `solve`. Adds rows."""
     found: dict[str, list[dict]] = {name: [] for name in AIMS}
     with recorder.progress(len(AIMS) * len(seeds), "time to solve", "processes") as progress:
         for seed in seeds:
@@ -129,7 +129,7 @@ def time_to_solve(seeds: range, options: dict[str, Any], recorder: Recorder) -> 
             "compile seconds": ("compile_seconds", None),
             "updates": ("updates", None),
         }
-        # Where a seed is not solved, there is no time to solve: every aim is missed.
+        # If a seed is not solved, there is no time to solve, and every aim is missed.
         row = functools.partial(recorder.row, variant=name)
         judge = functools.partial(verdicts.of_aim, tiny=verdicts.is_tiny(recorder))
         every = solved == len(runs)

@@ -1,7 +1,8 @@
 """Train any estimator on any environment: evaluation, learning curve, animation, and the policy in a file.
 
-Claim    The estimator that is measured is the estimator that trains: `--estimator` takes the names of `pgjax.registry`,
-         as the gradient laboratory does, and what is left open comes from the environment's preset (`presets.py`).
+Claim    The estimator that is measured is the estimator that trains: `--estimator` takes the same names as the gradient
+         laboratory (`python -m experiments.estimators` lists them). Options that are left out come from the preset of
+         the environment (`presets.py`).
 Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --env CartPole-v1 --estimator rloo
          python -m experiments.train --env CartPole-v1 --estimator my_file:my_estimator
@@ -10,9 +11,12 @@ Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --render results/train/RUN
          python -m experiments.train --resume results/train/RUN                     (after an interruption)
          python -m experiments.train --resume results/train/RUN --num-updates 100   (100 in all)
-Expect   CartPole-v1: from 22 to 499.8 of 500 in half a minute to a minute. Pendulum-v1: from −1220 to −207 ± 13, about
-         a minute. Breakout-MinAtar: 5.63 ± 0.13 from 0.5, about two. On two CPU cores, compilation included.
-Departs  Adam instead of plain ascent; biased conventions only where a preset says so and why.
+Shows    The evaluated return of every run with its 95 % interval, the learning curve, and an animation of the best run.
+         The best policy is saved in `policy.safetensors`.
+Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minute to a minute, that of Pendulum-v1 from
+         −1220 to −207 ± 13 in about a minute, that of Breakout-MinAtar from 0.5 to 5.63 ± 0.13 in about two minutes.
+         The times are those of two CPU cores, compilation included.
+Departs  Adam replaces plain gradient ascent. Some presets make the gradient biased on purpose, and give the reason.
 """
 
 import jax
@@ -56,36 +60,39 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
 
 
 def described(options: dict) -> str:
-    """The estimator in one line: its label, what it claims of its bias, and which of its conventions differ here."""
+    """The estimator in one line: its label, its stated bias, and the settings that differ from its own."""
     entry = registry.find(options["estimator"])
     if entry.is_own:
         return f"estimator: {entry.name}, your own"
     own = entry.settings.chosen()
     changed = [f"{name}={options[name]} instead of {value}" for name, value in own.items() if options[name] != value]
-    with_own = f" (so with its own conventions; here {', '.join(changed)})" if changed else ""
+    with_own = f" (with its own settings; this run uses {', '.join(changed)})" if changed else ""
     return f"estimator: {entry.name}, {entry.label}, {entry.claim}{with_own}; source: {entry.source}"
 
 
 def starting_point(config: Config, options: dict, build, keys: jax.Array, rates: np.ndarray) -> resume.Saved:
-    """The run that is resumed, or nothing yet. Shapes alone: what does not fit is refused before anything compiles."""
+    """The run that is resumed, or an empty one. Only shapes are traced, so that a misfit is refused early."""
     shapes = jax.eval_shape(jax.vmap(lambda key, rate: build(rate).init(key)), keys, rates)
     jax.eval_shape(jax.vmap(lambda state, rate: build(rate).update(state)), shapes, rates)
     if config.resume is None:
         return resume.nothing(len(rates))
     past = resume.restore(config.resume, shapes)
-    # What was interrupted after its last update has still to be evaluated.
+    # A run that was interrupted after its last update still has to be evaluated.
     if options["num_updates"] < past.done + past.complete:
-        raise ValueError(f"--num-updates {options['num_updates']}: must be above the {past.done} already done")
+        raise ValueError(f"--num-updates {options['num_updates']}: must be above {past.done}, the updates already done")
     return past
 
 
 def learn(
     options: dict, build, keys: jax.Array, rates: np.ndarray, past: resume.Saved, recorder: runner.Recorder
 ) -> tuple[training.TrainingRun, resume.History, dict[int, str]]:
-    """The updates that are left, the history of all, and the runs that failed; each chunk is on disk when it is done.
+    """Make the remaining updates. Every chunk of them is saved as soon as it is done.
+
+    Returns:
+        The trained runs, the history of all updates, and run → reason for the runs that failed.
 
     Raises:
-        UsageError: if every run has failed.
+        UsageError: every run has failed.
     """
     left, history = options["num_updates"] - past.done, past.history
     if left == 0:
@@ -113,7 +120,7 @@ def learn(
 
 
 def returns_of_finished(metrics: dict) -> np.ndarray:
-    """The mean return of the episodes that ended in a chunk, `[S]`: each counts once, NaN where none did."""
+    """The mean return `[S]` of the episodes that ended in a chunk. Each episode counts once; NaN if none ended."""
     counts = metrics["num_finished"]
     total = np.sum(np.where(counts > 0, metrics["mean_return"] * np.maximum(counts, 1), 0.0), axis=1)
     with np.errstate(invalid="ignore"):
@@ -121,10 +128,10 @@ def returns_of_finished(metrics: dict) -> np.ndarray:
 
 
 def finish(options, environment, policy, trained, failures, rates, recorder) -> list[int]:
-    """Evaluates every run, saves the best policy and draws it; the runs that did not fail.
+    """Evaluate every run, save the best policy and draw it. Return the numbers of the runs that did not fail.
 
     Raises:
-        UsageError: if every run has failed.
+        UsageError: every run has failed.
     """
     evaluated = report.evaluate_runs(options, environment, policy, trained.states.params, failures)
     failed = report.failure_sentence(evaluated, options, rates)

@@ -1,4 +1,4 @@
-"""From options to a trainer: what `experiments.train` makes of its command line and presets."""
+"""From options to a trainer: builds what the command line and the presets of `experiments.train` describe."""
 
 import json
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from pgjax.exact import TabularMDP
 from pgjax.spaces import Discrete
 from pgjax.types import Baseline, Critic, Environment, Estimator, Policy
 
-# Networks that look at one observation alone, as a value has to.
+# Networks that see one observation only, as a value network must.
 MEMORYLESS = ("auto", "mlp", "conv")
 
 
 def parsed_network_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """The `network_options` of `networks.make_policy` from words KEY=VALUE, each value in JSON.
+    """The `network_options` of `networks.make_policy`, read from words KEY=VALUE with values in JSON.
 
     Raises:
-        ValueError: for a word of another form, or a key that stands twice.
+        ValueError: a word has another form, or a key is given twice.
     """
     parsed = {}
     for pair in pairs:
@@ -29,7 +29,7 @@ def parsed_network_options(pairs: Sequence[str]) -> dict[str, Any]:
         if not key or not equals:
             raise ValueError(wanted)
         if key in parsed:
-            raise ValueError(f"--network-options {pair}: {key} must be given once")
+            raise ValueError(f"--network-options {pair}: {key} is given twice; give it once")
         try:
             parsed[key] = json.loads(text)
         except json.JSONDecodeError as error:
@@ -38,7 +38,7 @@ def parsed_network_options(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def network_arguments(options: dict) -> dict[str, Any]:
-    """The arguments of `networks.make_policy`, which a saved policy keeps in its header."""
+    """The arguments of `networks.make_policy`, which are also saved with a policy."""
     arguments = {name: options[name] for name in ("distribution", "network", "hidden", "activation")}
     return arguments | {"network_options": parsed_network_options(options["network_options"])}
 
@@ -49,19 +49,19 @@ def make_policy(options: dict) -> tuple[Environment, Policy]:
 
 
 def value_arguments(options: dict) -> dict[str, Any]:
-    """The arguments of a network that stands for a value: the policy's, or a plain one where the policy remembers."""
+    """The arguments of a value network: those of the policy's network, or of a plain one if the policy remembers."""
     arguments = network_arguments(options)
     del arguments["distribution"]
     return arguments if options["network"] in MEMORYLESS else arguments | {"network": "auto", "network_options": {}}
 
 
 def settings(options: dict) -> registry.Settings:
-    """The options that are conventions of an estimator; None where it keeps its own or has none."""
+    """The options that are settings of an estimator; None means that the estimator uses its own value or has none."""
     return registry.Settings(**{name: options[name] for name in registry.SETTINGS})
 
 
 def parts(options: dict, entry: registry.Entry, environment: Environment, policy: Policy) -> registry.Parts:
-    """What the environment has for estimators; an oracle it has not, because θ moves."""
+    """The parts from which the estimator is built. There is no oracle, because θ changes during training."""
     tabular = isinstance(environment.params, TabularMDP)
     return registry.Parts(
         policy=policy,
@@ -74,7 +74,7 @@ def parts(options: dict, entry: registry.Entry, environment: Environment, policy
 
 
 def _fitted(options: dict) -> dict[str, Any]:
-    """How a predicted return is fitted."""
+    """The optimiser, the steps and the decay with which a predicted return is fitted."""
     optimizer = optax.adam(options["value_lr"])
     return {"optimizer": optimizer, "num_steps": options["value_steps"], "decay": options["decay"]}
 
@@ -92,7 +92,7 @@ def critic(options: dict, environment: Environment) -> Critic | None:
 
 
 def find(name: str) -> registry.Entry:
-    """Raises ValueError, in the words of the command line, for an estimator that there is not."""
+    """The estimator of that name; raises ValueError, naming --estimator, if there is none."""
     try:
         return registry.find(name)
     except ValueError as error:
@@ -100,7 +100,7 @@ def find(name: str) -> registry.Entry:
 
 
 def make_estimator(options: dict, environment: Environment, policy: Policy) -> Estimator:
-    """Raises ValueError for options that the estimator cannot keep, and where the environment lacks what it needs."""
+    """The estimator; raises ValueError if it refuses an option, or if the environment lacks a part that it needs."""
     entry = find(options["estimator"])
     try:
         return registry.make(entry, parts(options, entry, environment, policy))
@@ -113,13 +113,13 @@ def _having(quality: str) -> str:
 
 
 def _require_fitting(options: dict, entry: registry.Entry) -> None:
-    """What the trainer would refuse too, in the words of the command line; and what it cannot know."""
+    """Refuse options that do not fit each other, and name the options as they are typed."""
     group_size, num_episodes, num_steps = (options[name] for name in ("group_size", "num_episodes", "num_steps"))
-    # From its second step on a batch is another policy's: an estimator without the ratio would take it for θ's own.
+    # After the first step the batch was played by another policy than θ. An estimator without the ratio ignores that.
     if options["epochs"] > 1 and not (entry.behaviour or entry.is_own):
         raise ValueError(
             f"--epochs {options['epochs']}: must be 1 with --estimator {entry.name}, which has no ratio to the policy "
-            f"that acted; above 1 with --estimator {_having('behaviour')}"
+            f"that acted; more epochs need --estimator {_having('behaviour')}"
         )
     if num_episodes % group_size:
         raise ValueError(f"--group-size {group_size}: must divide --num-episodes {num_episodes}")
@@ -128,26 +128,26 @@ def _require_fitting(options: dict, entry: registry.Entry) -> None:
     if num_steps is None:
         return
     if group_size > 1:
-        raise ValueError(f"--group-size {group_size}: must be 1 with --num-steps, whose windows share no start")
+        raise ValueError(f"--group-size {group_size}: must be 1 with --num-steps, because windows have no common start")
     if not (entry.windows or entry.is_own):
         raise ValueError(
             f"--num-steps {num_steps}: must be left out with --estimator {entry.name}, which does not bootstrap and "
-            f"needs complete episodes; allowed with --estimator {_having('windows')}"
+            f"needs complete episodes; --num-steps needs --estimator {_having('windows')}"
         )
 
 
 def make_build(options: dict, environment: Environment, policy: Policy):
-    """`η → Trainer`: the learning rate is traced, so that a sweep compiles once.
+    """A function `η → Trainer`. The learning rate is traced, so that a sweep compiles once.
 
     Raises:
-        ValueError: for options that do not fit each other.
+        ValueError: options do not fit each other.
     """
     entry = find(options["estimator"])
     _require_fitting(options, entry)
     estimator = make_estimator(options, environment, policy)
     most = options["max_grad_norm"]
     before = optax.identity() if most is None else optax.clip_by_global_norm(most)
-    # Adam would rescale, parameter by parameter, the very lengths that the Fisher matrix has set.
+    # Adam would rescale every parameter and undo the lengths that the Fisher matrix gives.
     ascend = optax.sgd if entry.natural else optax.adam
     group_size = options["group_size"] if options["group_size"] > 1 else None
 

@@ -1,10 +1,10 @@
-"""Runs from before estimators had one name: what their `returns`, `baseline` and `loss` are called now."""
+"""Options of older runs, which named an estimator by `returns`, `baseline` and `loss`: its name today."""
 
 from typing import Any
 
 from pgjax import registry
 
-# What stood in options.json where an estimator has no such convention.
+# The values that options.json holds for conventions that an estimator does not have.
 WITHOUT = {"entropy_coef": 0.0, "over_time": "sum", "standardise": "none"}
 # (returns, baseline, loss) → the estimator's name.
 NAMES = {
@@ -26,7 +26,7 @@ NAMES = {
     ("lambda_return", "value", "clipped"): "ppo_gae",
     ("importance_weighted", "value", "score_function"): "importance_per_decision",
 }
-# These learn what they subtract themselves.
+# These estimators fit their own baseline.
 OF_THEIR_OWN = ("all_action", "action_dependent", "trajectory_wise", "per_parameter")
 # Environments whose episodes all have the same length. Only there did the baselines that compared the episodes still
 # running at a step give what RLOO and Dr. GRPO give, which compare whole episodes.
@@ -34,10 +34,10 @@ SAME_LENGTH = ("recall", "reverse")
 
 
 def translated(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a saved run in today's names; options that have them already come back as they are.
+    """The options of a saved run under today's names. Options that already have these names are returned unchanged.
 
     Raises:
-        ValueError: if no registered estimator is what the run was trained with.
+        ValueError: no registered estimator is the one that the run was trained with.
     """
     if "returns" not in options:
         return options
@@ -78,5 +78,5 @@ def _unknown(options: dict[str, Any]) -> ValueError:
     what = ", ".join(f"{name}={options.get(name)}" for name in ("returns", "baseline", "loss", "natural"))
     return ValueError(
         f"--resume {options.get('resume') or 'RUN'}: the run was trained with {what}, and no registered estimator is "
-        "the same; `--render` still evaluates its policy"
+        "the same, so it cannot be resumed; --render still evaluates its policy"
     )

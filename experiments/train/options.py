@@ -1,10 +1,11 @@
-"""The command line of `experiments.train`: its options, what they allow, and their values after presets."""
+"""The command line of `experiments.train`: its options, the values they allow, and the values that presets give."""
 
+import argparse
 import dataclasses
 import pathlib
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 
 from experiments.harness import runner
@@ -13,121 +14,129 @@ from experiments.train import former, presets, resume
 from pgjax import registry
 
 DEFAULT_ENV = "CartPole-v1"
-# The options that belong to the network that a preset names.
+# The options that describe the network of a preset, and that do not fit another network.
 SHAPE = ("hidden", "activation", "network_options")
-LEAST, LARGEST = (float(x) for x in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
-RATE = f"in [{LEAST:.2g}, {LARGEST:.2g}], the numbers of float32"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options; None takes the environment's preset. Every run prints all values that it uses, presets' included, at its
-    start and keeps them in options.json; experiments/train/presets.py lists the presets with their reasons."""
+    """An option that you leave out takes its value from the preset of the environment, or from the estimator. The help
+    shows these values for the --env and the --estimator that stand beside --help. Every run prints all values at its
+    start and writes them to options.json. experiments/train/presets.py lists the presets with their reasons."""
 
     env: str | None = None
-    """One of pgjax.environments.available() (an unknown name lists them), CartPole-v1 if left open; or
-    package.module:name for an environment of one's own: the module is imported and its code runs. With --render, the
-    environment of a file that names none that pgjax ships."""
+    """The environment: a name from pgjax.environments.available(), such as CartPole-v1 (an unknown name prints them
+    all), or package.module:name for an environment of your own. That module is imported and its code runs. With
+    --render this option is needed only if the saved policy belongs to an environment of your own."""
     estimator: str | None = None
-    """What is trained with: a name that `python -m experiments.estimators` lists, or module:function for an estimator
-    of your own: a function of the policy that returns an Estimator, or of nothing that returns a Baseline, which is
-    subtracted from G_t; the module is imported and its code runs. A preset's conventions (discount, lambda, n, decay,
-    clip, damping, entropy-coef, over-time, standardise) belong to the preset's estimator; another one has its own."""
+    """The estimator that trains the policy: a name that `python -m experiments.estimators` lists, or module:function
+    for an estimator of your own. That module is imported and its code runs. The function takes the policy and returns
+    an Estimator, or takes nothing and returns a Baseline, which is subtracted from G_t. The preset's values of
+    --discount, --lambda, --n, --decay, --clip, --damping, --entropy-coef, --over-time and --standardise apply to the
+    preset's estimator only; every other estimator has its own values."""
     epochs: int | None = None
-    """Steps on each batch; above 1 with an estimator that weighs by the ratio to the policy that acted: ppo, ppo_gae,
-    off_policy_ratio, importance_per_decision, importance_trajectory, or your own."""
+    """The number of gradient steps on each batch. More than 1 needs an estimator that weighs each step by the ratio to
+    the policy that acted: importance_per_decision, importance_trajectory, off_policy_ratio, ppo, ppo_gae, or one of
+    your own."""
     num_seeds: int | None = None
-    """Runs with different seeds, all in one program."""
+    """The number of runs for each learning rate. They differ in their seeds and train side by side in one program."""
     num_updates: int | None = None
-    """Updates of each run in all; with --resume, those already done included."""
+    """The total number of updates of each run. With --resume it includes the updates that are already done."""
     num_episodes: int | None = None
-    """B: episodes, or lanes, of an update."""
+    """B, the number of episodes in an update. With --num-steps it is the number of environments side by side."""
     num_steps: int | None = None
-    """Steps of a continuing window; complete episodes if the preset leaves it open."""
+    """The length in steps of a window: an update then sees this many steps of each environment, and the next update
+    goes on from there. Without this option an update sees complete episodes."""
     group_size: int | None = None
-    """k, consecutive episodes that share a start, as the answers to one prompt do. Estimators that compare episodes
-    (rloo, grpo, dr_grpo) then compare those of a group; with 1 every episode has a start of its own, and they compare
-    the whole batch."""
+    """k, the number of consecutive episodes that share a start, as the answers to one prompt do. Estimators that
+    compare episodes (dr_grpo, grpo, rloo) then compare the episodes of a group. With 1 every episode has a start of
+    its own, and these estimators compare all episodes of the batch."""
     lr: tuple[float, ...] | None = None
-    """Adam's η; several make a sweep, all in one program."""
+    """The learning rate η of Adam. Several numbers make a sweep: all of them train side by side in one program."""
     lr_left: float | None = None
-    """The fraction of η that is left in the end, falling linearly."""
+    """The fraction of η that is left at the end. η falls linearly to it over --schedule-updates updates."""
     schedule_updates: int | None = None
-    """Updates over which η falls; num_updates if None. A resumed run keeps it."""
+    """The number of updates over which η falls. A resumed run keeps this number."""
     value_lr: float | None = None
-    """Adam's η of the value network."""
+    """The learning rate of the value network, which Adam trains too."""
     value_steps: int | None = None
-    """Gradient steps of the value network per update."""
+    """The number of gradient steps of the value network in each update."""
     discount: float | None = None
-    """γ of the estimator's returns; without a factor γᵗ on step t, which is biased for γ < 1."""
+    """γ, the discount of the estimator's returns. There is no factor γᵗ on step t, so γ < 1 makes the gradient
+    biased."""
     lambda_: Annotated[float | None, tyro.conf.arg(name="lambda")] = None
-    """λ of gae and ppo_gae."""
+    """λ of the estimators that use λ-returns, such as gae and ppo_gae."""
     n: int | None = None
-    """Rewards of the n-step return before v(X_{t+n})."""
+    """n, the number of rewards in an n-step return before v(X_{t+n}) replaces the rest."""
     decay: float | None = None
-    """β of the running averages: of ρ̂, b_t and b*, and of the scale of a fitted value."""
+    """β of the running averages: the baselines ρ̂, b_t and b*, and the scale of a fitted value."""
     clip: float | None = None
-    """ε of PPO's clipped surrogate."""
+    """ε of PPO: the ratio to the policy that acted is clipped to [1 − ε, 1 + ε]."""
     damping: float | None = None
-    """δ in the natural gradient (F + δI)⁻¹ ∇ρ."""
+    """δ in the natural gradient (F + δI)⁻¹ ∇ρ, where F is the Fisher matrix."""
     entropy_coef: float | None = None
-    """Weight of the entropy bonus, which changes the objective."""
+    """The weight of the entropy bonus. A weight above 0 changes the objective."""
     over_time: Literal["sum", "mean", "episode_mean"] | None = None
-    """Sum over an episode's steps (unbiased), mean over the batch's live steps, or mean over each episode's own."""
+    """How the steps of an episode are combined: sum adds them (unbiased), mean averages over all live steps of the
+    batch, episode_mean averages over the steps of each episode."""
     standardise: Literal["none", "population", "group_population", "group_sample"] | None = None
-    """Whether weights are standardised, which is biased: over live steps, or over episodes row by row (GRPO)."""
+    """How the weights are standardised, which makes the gradient biased: population over all live steps of the batch,
+    group_population and group_sample over the episodes of a group (as in GRPO), none not at all."""
     max_grad_norm: float | None = None
-    """Clip the gradient's norm."""
+    """The largest norm of the gradient; a longer gradient is shortened to it."""
     network: Literal["auto", "mlp", "conv", "gru", "transformer"] | None = None
-    """The policy's network; gru and transformer remember the episode. auto is conv for images, else mlp. A value is a
-    function of one observation: it has a network of the same kind, and mlp or conv where the policy remembers."""
+    """The kind of the policy's network. auto means conv for images and mlp for everything else. gru and transformer
+    remember the episode. A value network never remembers: it is of the same kind as the policy's network, and mlp or
+    conv if the policy's network remembers."""
     hidden: tuple[int, ...] | None = None
-    """Widths of the dense layers; of a transformer's blocks, all alike."""
+    """The widths of the dense layers. For a transformer, one width for each block, all equal."""
     activation: Literal["tanh", "relu", "silu", "gelu"] | None = None
-    """Between the layers; the network's own if None."""
+    """The activation function between the layers."""
     network_options: tuple[str, ...] | None = None
-    """More options of the network as KEY=VALUE with values in JSON, such as memory_size=32 of gru, heads=4 of
-    transformer, channels=16 of conv."""
+    """More options of the network, each as KEY=VALUE with a value in JSON: for example channels=16 for conv,
+    memory_size=32 for gru, heads=4 for transformer."""
     distribution: (
         Literal["auto", "categorical", "multi_categorical", "plackett_luce", "gaussian", "squashed_gaussian"] | None
     ) = None
-    """Of the actions; auto is the one that fits the action space (plackett_luce for slates)."""
+    """The distribution of the actions. auto chooses the one that fits the action space (plackett_luce for slates)."""
     eval_episodes: int | None = None
-    """Episodes of the evaluation of each run, on the same starts for all."""
+    """The number of episodes on which each run is evaluated. All runs are evaluated on the same starts."""
     seed: int = 0
-    """The first run's seed."""
+    """The seed of the first run. The seeds of the others count up from it."""
     gif: bool = True
-    """Draw an episode of the best run, where the environment can be drawn."""
+    """Whether an episode of the best run is drawn as an animation, if the environment can be drawn."""
     render: pathlib.Path | None = None
-    """Evaluate and draw a saved policy instead of training: its file, or the folder of the run that saved it."""
+    """A saved policy to evaluate and draw instead of training: its file, or the folder of the run that saved it."""
     resume: pathlib.Path | None = None
-    """Go on from this run's directory, with its options (NAME also finds NAME-incomplete and .NAME.partial)."""
+    """The folder of an earlier run to go on with. Its options apply. The path of a run NAME also finds the folders
+    NAME-incomplete and .NAME.partial, which an interrupted run leaves."""
+
+    def default_words(self, arguments: Sequence[str]) -> dict[str, str]:
+        """What --help shows for the options that the preset or the estimator decides: see `preset_words`."""
+        return preset_words(self, arguments)
 
     def validate(self) -> None:
         if self.estimator is not None and ":" not in self.estimator:
             build_options.find(self.estimator)
         counts = ("num_seeds", "num_updates", "num_episodes", "num_steps", "group_size", "epochs")
-        for name in (*counts, "value_steps", "schedule_updates", "n"):
-            value = getattr(self, name)
-            runner.require(value is None or value >= 1, option(name), value, "at least 1")
+        runner.require_counts(self, *counts, "value_steps", "schedule_updates", "n")
         for name in ("discount", "lambda_", "decay", "lr_left"):
             value = getattr(self, name)
             runner.require(value is None or 0 <= value <= 1, option(name), value, "in [0, 1]")
         for name in ("value_lr", "max_grad_norm"):
-            value = getattr(self, name)
-            runner.require(value is None or is_rate(value), option(name), value, RATE)
+            if getattr(self, name) is not None:
+                runner.require_rate(option(name), getattr(self, name))
         for name in ("clip", "damping", "entropy_coef"):
             value = getattr(self, name)
-            fits = value is None or 0 <= value <= LARGEST
-            runner.require(fits, option(name), value, f"in [0, {LARGEST:.2g}], the numbers of float32")
+            fits = value is None or 0 <= value <= runner.LARGEST_RATE
+            runner.require(fits, option(name), value, f"in [0, {runner.LARGEST_RATE:.2g}], the range of float32")
         runner.require(self.lr is None or len(self.lr) >= 1, "--lr", self.lr, "at least one number")
         for value in self.lr or ():
-            runner.require(is_rate(value), "--lr", value, RATE)
+            runner.require_rate("--lr", value)
         for value in self.hidden or ():
-            runner.require(value >= 1, "--hidden", value, "at least 1")
+            runner.require(1 <= value <= 65_536, "--hidden", value, "at least 1 and at most 65536")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
-        count = self.eval_episodes
-        runner.require(count is None or count >= 2, "--eval-episodes", count, "at least 2")
+        runner.require_counts(self, "eval_episodes", least=2)
         build_options.parsed_network_options(self.network_options or ())
         runner.require(not (self.render and self.resume), "--render", self.render, "used without --resume")
 
@@ -135,21 +144,19 @@ class Config:
 TINY = Config(env="corridor", num_seeds=2, num_updates=4, num_episodes=4, eval_episodes=4, lr=(0.01, 0.1))
 
 
-def is_rate(value: float) -> bool:
-    """Whether it is above 0 and finite as the float32 that it becomes."""
-    return bool(LEAST <= value <= LARGEST)
-
-
 def option(name: str) -> str:
     return "--" + name.rstrip("_").replace("_", "-")
 
 
 def resolve(config: Config) -> dict:
-    """Every option with its value: the command line's, else that of the resumed run, else the preset's or, for the
-    conventions of an estimator, its own (None where it has no such convention).
+    """Every option with its value.
+
+    The command line comes first, then the run that is resumed, then the preset. The settings of an estimator that is
+    not the preset's are the estimator's own; a setting that it does not have is None.
 
     Raises:
-        ValueError: for an unknown estimator, a convention that it does not have, and what a resumed run does not allow.
+        ValueError: the estimator is unknown or does not have a setting that was given, or a resumed run does not allow
+            an option.
     """
     given = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     if config.resume is not None:
@@ -169,11 +176,57 @@ def resolve(config: Config) -> dict:
     return {"schedule_updates": options["num_updates"]} | options
 
 
+# What --help shows for an option that is None after the preset.
+WITHOUT_VALUE = {
+    "num_steps": "complete episodes",
+    "max_grad_norm": "no limit",
+    "activation": "that of the network",
+}
+
+
+def preset_words(config: Config, arguments: Sequence[str]) -> dict[str, str]:
+    """Option → its value if it is left out, and what decides it: `0.01, preset of CartPole-v1`.
+
+    The environment and the estimator are those of `arguments`, the words of the command line, else those of `config`.
+    An estimator that is unknown is replaced by the preset's.
+    """
+    read = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    read.add_argument("--env", default=config.env)
+    read.add_argument("--estimator", default=config.estimator)
+    try:
+        asked, _ = read.parse_known_args(list(arguments))
+    except argparse.ArgumentError:  # a name is missing; the real parser says so
+        asked = argparse.Namespace(env=config.env, estimator=config.estimator)
+    environment, of_preset = asked.env or DEFAULT_ENV, presets.preset(asked.env or DEFAULT_ENV)
+    try:
+        options = resolve(Config(env=environment, estimator=asked.estimator))
+    except ValueError:
+        options = resolve(Config(env=environment))
+    estimator = options["estimator"]
+    words = {"schedule_updates": "--num-updates"} | ({} if asked.env else {"env": DEFAULT_ENV})
+    for name, value in options.items():
+        if name in ("env", "seed", "gif", "schedule_updates"):
+            continue
+        if name in registry.SETTINGS and value is None:
+            words[name] = f"none, {estimator} has no such setting"
+        elif name in registry.SETTINGS and (of_preset[name] is None or estimator != of_preset["estimator"]):
+            words[name] = f"{_shown(value)}, setting of {estimator}"
+        else:
+            words[name] = (
+                f"{_shown(WITHOUT_VALUE.get(name) if value is None else value)}, {presets.called(environment)}"
+            )
+    return words
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+
+
 def _resumed(config: Config, given: dict) -> dict:
     fixed = presets.DEFAULT | former.translated(resume.options(config.resume))
     free = ("num_updates", "eval_episodes", "gif", "resume")
     defaults = dataclasses.asdict(Config())
     for name, value in given.items():
         if name not in free and value != defaults[name] and value != fixed.get(name):
-            raise ValueError(f"{option(name)} {value}: a resumed run keeps its options, here {fixed.get(name)}")
+            raise ValueError(f"{option(name)} {value}: a resumed run keeps its own value, {fixed.get(name)}")
     return fixed | {name: given[name] for name in free if name in given and given[name] != defaults[name]}

@@ -1,4 +1,4 @@
-"""What `experiments.train` uses for an environment where the command line leaves an option open, and why."""
+"""The values that `experiments.train` uses for options that the command line leaves out, and the reasons for them."""
 
 from typing import Any
 
@@ -88,8 +88,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # Images, long episodes, rare rewards: continuing windows of an actor-critic waste no step on waiting for the longest
 # episode, and an update every 32 steps of 64 lanes learns before the first thousand episodes are over. γ < 1 and λ < 1
-# trade bias for quiet, the mean over live steps and standardised weights fix the update's size while rewards grow from
-# 0.5 to 20 an episode, and the entropy bonus keeps the paddle moving until the ball is understood.
+# trade bias for less noise, the mean over live steps and standardised weights fix the update's size while rewards grow
+# from 0.5 to 20 an episode, and the entropy bonus keeps the paddle moving until the ball is understood.
 MINATAR = {
     "estimator": "gae",
     "num_seeds": 2,
@@ -109,6 +109,15 @@ MINATAR = {
 
 
 def preset(environment: str) -> dict[str, Any]:
-    """The options for an environment's name, complete."""
+    """Every option, with its value for the environment of that name."""
+    return DEFAULT | (_own(environment) or {})
+
+
+def called(environment: str) -> str:
+    """The name of an environment's preset in --help: `preset of maze`, or `common preset` for most environments."""
+    return "common preset" if _own(environment) is None else f"preset of {environment}"
+
+
+def _own(environment: str) -> dict[str, Any] | None:
     name = environment.removeprefix("gymnax:")
-    return DEFAULT | (MINATAR if name.endswith("-MinAtar") else PRESETS.get(name, {}))
+    return MINATAR if name.endswith("-MinAtar") else PRESETS.get(name)

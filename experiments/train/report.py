@@ -1,4 +1,4 @@
-"""What `experiments.train` says of trained policies: returns with intervals, the learning curve, an animation."""
+"""The report of `experiments.train` on trained policies: returns with intervals, the learning curve, an animation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from pgjax.types import Environment, Policy, PyTree
 
 
 class Evaluated(NamedTuple):
-    """Runs after training, S of them.
+    """S runs after training.
 
     Attributes:
         results: run → its evaluation, for the runs that did not fail.
-        failures: run → why it failed, in training or in its evaluation.
+        failures: run → the reason why it failed, in training or in its evaluation.
     """
 
     results: dict[int, evaluation.Evaluation]
@@ -37,7 +37,7 @@ def run_name(options: Mapping[str, Any], rates: np.ndarray, run: int) -> str:
 def evaluate_runs(
     options: Mapping[str, Any], environment: Environment, policy: Policy, params: PyTree, failures: Mapping[int, str]
 ) -> Evaluated:
-    """Evaluates every run that has not failed, on the same starts; `params` has leaves `[S, ...]`."""
+    """Evaluate every run that has not failed, all on the same starts; `params` has leaves `[S, ...]`."""
     results, failures = {}, dict(failures)
     key = jax.random.key(options["seed"] + 10_000)
     for run in range(options["num_seeds"] * len(options["lr"])):
@@ -46,7 +46,7 @@ def evaluate_runs(
         of_run = jax.tree.map(lambda x: x[run], params)
         try:
             results[run] = evaluation.evaluate(environment, policy, of_run, key, num_episodes=options["eval_episodes"])
-        except ValueError as error:  # outputs of θ that is finite still, but too large
+        except ValueError as error:  # θ is still finite, but its outputs are not
             failures[run] = str(error)
     return Evaluated(results=results, failures=failures)
 
@@ -54,7 +54,7 @@ def evaluate_runs(
 def report_runs(
     options: Mapping[str, Any], evaluated: Evaluated, rates: np.ndarray, seconds: float, recorder: runner.Recorder
 ) -> None:
-    """Rows and a table of returns: means over seeds, every run, and the environment's own metrics of the best run."""
+    """Record rows and a table: mean returns over seeds, the return of every run, and the metrics of the best run."""
     lines, results = [], evaluated.results
     for rate in options["lr"]:
         means = [result.mean for run, result in results.items() if np.isclose(rates[run], rate)]
@@ -78,7 +78,7 @@ def report_runs(
 
 
 def report_policy(environment: Environment, result: evaluation.Evaluation, recorder: runner.Recorder) -> None:
-    """Rows and a table of one policy."""
+    """Record rows and a table of one policy."""
     lines = [("evaluated return", environment.name, _of_returns(result)), *_metric_lines(result, environment.name)]
     for line in lines:
         _row(recorder, *line)
@@ -90,7 +90,7 @@ def failure_sentence(evaluated: Evaluated, options: Mapping[str, Any], rates: np
     if not evaluated.failures:
         return ""
     reasons = "; ".join(f"{run_name(options, rates, run)}: {why}" for run, why in sorted(evaluated.failures.items()))
-    kept = ", the others are evaluated and the best policy of them is saved" if evaluated.results else ""
+    kept = "; the others are evaluated, and the best policy among them is saved" if evaluated.results else ""
     return f"{len(evaluated.failures)} of {len(rates)} runs failed{kept}: {reasons}"
 
 
@@ -130,22 +130,25 @@ def _table(recorder: runner.Recorder, lines: Sequence[tuple[str, str, Estimate |
 
 
 def how_to_read(options: Mapping[str, Any], num_runs: int) -> str:
-    """What the ± and the intervals are, and how the saved policy was chosen."""
+    """A note on the meaning of ± and of the intervals, and on the choice of the saved policy."""
     episodes = options["eval_episodes"]
     if num_runs == 1:
-        return f"± of the run is the standard error over {episodes} episodes; one run cannot tell how seeds differ."
-    over_seeds = ", ± of the mean that over seeds" if options["num_seeds"] > 1 else ""
+        return (
+            f"The number after ± is the standard error over {episodes} episodes. One run does not show how much the "
+            "return differs between seeds."
+        )
+    over_seeds = " and that of a mean is over seeds" if options["num_seeds"] > 1 else ""
     return (
-        f"± of a run is the standard error over {episodes} episodes{over_seeds}; intervals are Student's t; all runs "
-        f"met the same starts. policy.safetensors holds the best of the {num_runs} runs. The episodes that chose it "
-        "overestimate its return."
+        f"The number after ± is a standard error: that of a run is over {episodes} episodes{over_seeds}. Intervals are "
+        "those of Student's t. All runs were evaluated on the same starts. policy.safetensors holds the best of the "
+        f"{num_runs} runs. It was chosen by these episodes, so they overestimate its return."
     )
 
 
 def draw(
     options: Mapping[str, Any], environment: Environment, policy: Policy, params: PyTree, recorder: runner.Recorder
 ) -> None:
-    """An episode as an animation, where the environment can be drawn."""
+    """Draw an episode as an animation, if the environment can be drawn."""
     if environment.render is None or not options["gif"]:
         return
     frames = evaluation.frames(environment, policy, params, jax.random.key(options["seed"] + 20_000))
@@ -156,10 +159,10 @@ def caption(options: Mapping[str, Any], num_failed: int = 0) -> str:
     from experiments.harness import plots
 
     seeds = options["num_seeds"]
-    runs = f"Mean over {seeds} seeds, {plots.bands(seeds, 'seeds')}" if seeds > 1 else "One seed, hence no band"
-    failed = f"; failed runs left out: {num_failed}" if num_failed else ""
-    windows = "; of the episodes that ended in each window, at first the short ones" if options["num_steps"] else ""
-    return f"{runs}{failed}; undiscounted returns of the training episodes{windows}."
+    runs = f"Mean over {seeds} seeds, {plots.bands(seeds, 'seeds')}" if seeds > 1 else "One seed, so there is no band"
+    failed = f"; failed runs that are left out: {num_failed}" if num_failed else ""
+    windows = "; a window shows the episodes that ended in it, at first the short ones" if options["num_steps"] else ""
+    return f"{runs}{failed}. Undiscounted returns of the training episodes{windows}."
 
 
 def plot(results: dict | None, recorder: runner.Recorder) -> None:
@@ -172,7 +175,7 @@ def plot(results: dict | None, recorder: runner.Recorder) -> None:
     returns, rates, steps = (results[name][good] for name in ("returns", "rates", "steps"))
     keep = np.isfinite(returns).all(axis=0)
     if not keep.any():
-        recorder.note("There is no learning curve: in no update did an episode end in every run.")
+        recorder.note("There is no learning curve, because in no update an episode ended in every run.")
         return
     tenth = max(1, returns.shape[1] // 10)
     first, last = (_mean_of_finite(part) for part in (returns[:, :tenth], returns[:, -tenth:]))

@@ -1,4 +1,4 @@
-"""Going on with a run of `experiments.train`: where it lies, its options, its state and what it had measured."""
+"""Resuming a run of `experiments.train`: its directory, its options, its state and its measurements so far."""
 
 import glob
 import json
@@ -18,13 +18,13 @@ History = dict[str, np.ndarray]
 
 
 class Saved(NamedTuple):
-    """A run as it was left.
+    """A run as it was when it stopped.
 
     Attributes:
         states: leaves `[S, ...]`.
         history: `num_steps` and `mean_return` of every update so far, `[S, U]`.
         records: the lines of its `metrics.jsonl` so far.
-        complete: whether it had been evaluated too.
+        complete: whether the run had also been evaluated.
     """
 
     states: TrainState | None
@@ -34,17 +34,17 @@ class Saved(NamedTuple):
 
     @property
     def done(self) -> int:
-        """Updates so far."""
+        """The number of updates so far."""
         return self.history["num_steps"].shape[1]
 
 
 def find(path: pathlib.Path) -> pathlib.Path:
-    """The directory of a run, by the path that it has or was to have: NAME, NAME-incomplete, or `.NAME.partial`.
+    """The directory of the run with the path `.../NAME`: NAME, NAME-incomplete, or `.NAME.partial`.
 
-    The second is that of a run which was interrupted, the third of one that was killed; of several the latest.
+    An interrupted run leaves the second, a killed run the third. If there are several, the latest is returned.
 
     Raises:
-        ValueError: if none of them holds a run that can go on.
+        ValueError: none of them holds a run that can be resumed.
     """
     others = [*path.parent.glob(f"{glob.escape(path.name)}-incomplete*"), path.with_name(f".{path.name}.partial")]
     others = [other for other in others if (other / OPTIONS).is_file()]
@@ -53,20 +53,21 @@ def find(path: pathlib.Path) -> pathlib.Path:
     if others:
         return max(others, key=lambda other: (other / OPTIONS).stat().st_mtime)
     raise ValueError(
-        f"--resume {path}: no run of this experiment is there, nor in {path.name}-incomplete or .{path.name}.partial "
-        f"beside it (a run has {OPTIONS} as soon as its first updates are saved)"
+        f"--resume {path}: this folder holds no run of experiments.train that can be resumed, and neither do "
+        f"{path.name}-incomplete and .{path.name}.partial beside it. A run can be resumed as soon as its first updates "
+        f"are saved; it then has a file {OPTIONS}"
     )
 
 
 def options(path: pathlib.Path) -> dict[str, Any]:
-    """The options of the run that `find` finds, complete."""
+    """All options of the run that `find` returns."""
     as_given = lambda value: tuple(value) if isinstance(value, list) else value
     read = json.loads((find(path) / OPTIONS).read_text(encoding="utf-8"))
     return {name: as_given(value) for name, value in read.items()}
 
 
 def nothing(num_runs: int) -> Saved:
-    """What a new run begins with."""
+    """The empty record with which a new run begins."""
     history = {name: np.zeros((num_runs, 0), dtype) for name, dtype in MEASURED.items()}
     return Saved(states=None, history=history, records=[], complete=False)
 
@@ -77,7 +78,7 @@ def extended(history: History, metrics: dict[str, np.ndarray]) -> History:
 
 
 def save(recorder: Recorder, options: dict[str, Any], saved: Saved) -> None:
-    """Writes what `restore` needs. The state comes last, so that a kill leaves too much, never too little."""
+    """Write the files that `restore` reads. The state comes last, so a kill never leaves it without its history."""
     recorder.path(OPTIONS).write_text(json.dumps(options, default=str, indent=2) + "\n", encoding="utf-8")
     checkpoints.save(recorder.path(HISTORY), saved.history, {"shape": saved.history["num_steps"].shape})
     checkpoints.save(recorder.path(STATE), saved.states)
@@ -85,10 +86,10 @@ def save(recorder: Recorder, options: dict[str, Any], saved: Saved) -> None:
 
 
 def restore(path: pathlib.Path, shapes: TrainState) -> Saved:
-    """The run that `find` finds, up to the update of its state; `shapes` is a `TrainState` of shapes `[S, ...]`.
+    """The run that `find` returns, up to the last saved update; `shapes` is a `TrainState` of shapes `[S, ...]`.
 
     Raises:
-        ValueError: if a file is missing or damaged, or fits another program.
+        ValueError: a file is missing or damaged, or its shapes are not those of `shapes`.
     """
     directory = find(path)
     states = checkpoints.restore(directory / STATE, shapes)
@@ -97,7 +98,7 @@ def restore(path: pathlib.Path, shapes: TrainState) -> Saved:
     like = {name: jax.ShapeDtypeStruct(shape, dtype) for name, dtype in MEASURED.items()}
     history = checkpoints.restore(directory / HISTORY, like)
     lines = (directory / METRICS).read_text(encoding="utf-8").splitlines()
-    # A line that a kill cut short belongs to an update after the state's, like every line after it.
+    # A kill can cut a line short. That line and all later ones belong to updates after the saved state.
     whole = [json.loads(line) for line in lines if line.endswith("}")]
     return Saved(
         states=states,

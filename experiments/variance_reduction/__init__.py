@@ -1,17 +1,18 @@
 """Why a baseline matters: REINFORCE and its three cures, exactly and on CartPole.
 
-Claim    The estimate (G_1 − b) Σ_t ∇ ln f(X_t, θ)_{A_t} of ∇ρ(θ) is right on average and noisy. Three cures make it
-         quieter and leave its mean where it is: many episodes, reward-to-go G_t, a predicted return v(X_t).
+Claim    The estimate (G_1 − b) Σ_t ∇ ln f(X_t, θ)_{A_t} of ∇ρ(θ) is right on average, but noisy. Three cures make it
+         less noisy and do not change its mean: many episodes, reward-to-go G_t, a predicted return v(X_t).
 Source   Williams 1992 (REINFORCE); Sutton et al. 2000 (v(X_t)); Kool et al. 2019 (leave-one-out).
 Command  python -m experiments.variance_reduction
          python -m experiments.variance_reduction --many-episodes rloo reinforce_optimal my_file:my_baseline
-Shows    (a) on the short corridor, the mean and variance of every estimate by enumeration: no sampling error;
-         (b) on CartPole-v1 at three stages of training, variance, signal-to-noise ratio and cosine with a large-sample
-         gradient, all estimates from the same episodes; (c) learning curves over 16 seeds.
-Expect   G_1 alone does not learn; ρ̂ mends that; each further cure is quieter and faster. Two wrong twins in (a) are off
-         by the predicted factors. A constant ρ̂ fits G_1, not the shrinking G_t: at some policies reward-to-go with ρ̂ is
+Shows    (a) The mean and the variance of every estimate on the short corridor, by enumeration and so without sampling
+         error. (b) The variance, the signal-to-noise ratio and the cosine with a large-sample gradient on CartPole-v1
+         at three stages of training, all estimates from the same episodes. (c) Learning curves over 16 seeds.
+Expect   G_1 alone does not learn. It learns with the baseline ρ̂, and each further cure makes the estimate less noisy
+         and learning faster. (a) also contains two wrong estimates; their means are off by the predicted factors. A
+         constant ρ̂ fits G_1, but not G_t, which shrinks during an episode: for some policies reward-to-go with ρ̂ is
          noisier than G_1 with ρ̂. About two minutes on two CPU cores, compilation included.
-Departs  Adam instead of plain ascent, the same learning rate for all; the objective is undiscounted throughout.
+Departs  Adam replaces plain gradient ascent, with the same learning rate for all estimates. Nothing is discounted.
 """
 
 import dataclasses
@@ -35,36 +36,36 @@ __all__ = ["TINY", "Config", "plot", "run"]
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options of the experiment; the defaults are what the README shows."""
+    """Options of this experiment. The defaults give the results that experiments/README.md shows."""
 
     seeds: int = 16
-    """Runs of each learning curve."""
+    """The number of runs, with different seeds, behind each learning curve."""
     episodes: int = 800
-    """Episodes of each run of a learning curve."""
+    """The number of episodes of each run of a learning curve."""
     batch: int = 16
-    """Episodes in a batch, for the variants that use many."""
+    """B, the number of episodes in a batch, for the estimators of --many-episodes."""
     measured: int = 1024
-    """Episodes on which the estimates are compared, the same for all."""
+    """The number of episodes on which all estimates are compared."""
     reference: int = 8192
-    """Episodes of the large-sample gradient."""
+    """The number of episodes of the large-sample gradient."""
     stages: tuple[int, int, int] = (0, 8, 20)
-    """Updates of training before each measurement."""
+    """The numbers of updates after which the gradient estimates are measured, increasing."""
     learning_rate: float = 0.01
-    """Adam's η."""
+    """The learning rate η of Adam."""
     hidden: tuple[int, ...] = (32, 32)
-    """Widths of the policy's and the value's dense layers."""
+    """The widths of the dense layers of the policy and of the value network."""
     one_episode: tuple[str, ...] = ("reinforce", "reinforce_moving_average")
-    """Unbiased estimators that learn from one episode at a time, by the names that `python -m experiments.estimators`
-    lists, or module:function for your own; the module is imported and its code runs."""
+    """Unbiased estimators that learn from one episode at a time. Each is a name that `python -m experiments.estimators`
+    lists, or module:function for an estimator of your own; that module is imported and its code runs."""
     many_episodes: tuple[str, ...] = (
         "reinforce_moving_average",
         "gpomdp_moving_average",
         "gpomdp_value",
         "gpomdp_leave_one_out",
     )
-    """Unbiased estimators that learn from --batch episodes at a time, named as --one-episode."""
+    """Unbiased estimators that learn from --batch episodes at a time, named in the same way."""
     seed: int = 0
-    """The seed of every random number."""
+    """The seed of every random number in this experiment."""
 
     def validate(self) -> None:
         runner.require(self.seeds >= 2, "--seeds", self.seeds, "at least 2 (for an interval)")
@@ -80,12 +81,12 @@ class Config:
         for option, names in (("--one-episode", self.one_episode), ("--many-episodes", self.many_episodes)):
             for name in names:
                 ladder.check_name(option, name)
-        runner.require(self.one_episode + self.many_episodes, "--many-episodes", "", "at least one estimator")
+        runner.require(self.one_episode + self.many_episodes, "--many-episodes", "()", "at least one estimator")
         runner.require(all(width >= 1 for width in self.hidden), "--hidden", self.hidden, "at least 1 each")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
-        runner.require(
-            0 < self.learning_rate < float("inf"), "--learning-rate", self.learning_rate, "above 0 and finite"
-        )
+        runner.require_counts(self, "seeds", "episodes", "batch", "measured", "reference", "hidden")
+        runner.require_counts(self, "stages", least=0)
+        runner.require_rate("--learning-rate", self.learning_rate)
 
     def variants(self) -> dict[str, Variant]:
         return ladder.variants(self.one_episode, self.many_episodes)
@@ -137,9 +138,9 @@ def stage_parameters(config: Config, problem: Problem) -> list:
 
 
 def measure_stages(config: Config, problem: Problem, recorder: runner.Recorder) -> dict:
-    """Per quantity, stage and variant: the estimate from a batch of its own size, all variants on the same episodes.
+    """Quantity → stage → variant → its value. All variants are measured on the same episodes.
 
-    The baseline's state is that of training at this θ for 20 batches, and then stands still.
+    The baseline first sees 20 batches of the policy at this θ. Then its state is kept fixed.
     """
     environment, policy, value = problem
     batch_key, warm_key, reference_key = jax.random.split(jax.random.key(config.seed + 1), 3)
@@ -182,12 +183,14 @@ def measure_stages(config: Config, problem: Problem, recorder: runner.Recorder) 
                     )
                 progress.advance(1)
     described = ", ".join(f"{stage} {value:.0f}" for stage, value in returns.items())
-    recorder.note(f"(b) mean return of the policies: {described}; reference: the mean of {config.reference} episodes.")
+    recorder.note(
+        f"(b) Mean returns of the policies: {described}. The reference is a mean of {config.reference} episodes."
+    )
     return {"measured": results, "returns": returns}
 
 
 def learning_curves(config: Config, problem: Problem, recorder: runner.Recorder) -> dict:
-    """Per variant: episodes seen `[U]` and mean training return `[S, U]`."""
+    """Variant → the number of episodes seen `[U]` and the mean training return `[S, U]`."""
     environment, policy, value = problem
     keys = jax.vmap(jax.random.key)(config.seed + jnp.arange(config.seeds))
     curves, chosen = {}, config.variants()
@@ -209,11 +212,11 @@ def learning_curves(config: Config, problem: Problem, recorder: runner.Recorder)
                 keys,
                 num_updates=config.episodes // size,
                 on_chunk=heard,
-                # One lane a run leaves the vector units idle, so runs share them.
+                # A run of one episode cannot fill the vector units, so several runs share them.
                 mapping="auto" if variant.many else "vmap",
             )
             returns = run.metrics["mean_return"]
-            # Windows of the same number of episodes for all, so that a curve's noise is its variant's.
+            # Every point of a curve averages the same number of episodes, so that the curves can be compared.
             window = max(1, config.batch // size)
             usable = returns.shape[1] // window * window
             smooth = returns[:, :usable].reshape(config.seeds, -1, window).mean(axis=2)
@@ -238,7 +241,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         measured = measure_stages(config, problem, recorder)
     with recorder.timed("(c) learning curves"):
         curves = learning_curves(config, problem, recorder)
-    recorder.note(f"B is 2 in (a) and {config.batch} in (b) and (c); ± is one standard error.")
+    recorder.note(f"B is 2 in (a) and {config.batch} in (b) and (c). The number after ± is one standard error.")
     if few := diagnostics.few_runs(config.seeds, "seeds"):
         recorder.note(few)
     results = {"exact": variances, **measured, "curves": curves, "config": config}
@@ -250,7 +253,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
 
 
 def answer(results: dict, recorder: runner.Recorder) -> None:
-    """One line per variant: how noisy its estimate is, exactly and on CartPole, how near to ∇ρ, and what it learns."""
+    """Record a table with one line for each variant: variance, exact and on CartPole, cosine with ∇ρ, and return."""
     number, measured, stage = runner.format_number, results["measured"], STAGES[1]
     reached = results["returns"][stage]
     headers = ["estimate", "exact tr Var, corridor", f"tr Var, CartPole at return {reached:.0f}"]

@@ -1,4 +1,4 @@
-"""What the learning curves say, and the three figures."""
+"""The finding of the learning curves, and the three figures of the experiment."""
 
 import numpy as np
 
@@ -11,14 +11,14 @@ def last_fifth(returns: np.ndarray) -> np.ndarray:
 
 
 def finding(curves: dict) -> str:
-    """What the learning curves say: the return over the last fifth, worst and best."""
+    """The sentence in the title: the worst and the best return over the last fifth of training."""
     last = {name: last_fifth(y).mean() for name, (_, y) in curves.items()}
     worst, best = min(last, key=last.get), max(last, key=last.get)
     return f"REINFORCE with “{worst}” ends at a return of {last[worst]:.0f}, with “{best}” at {last[best]:.0f}"
 
 
 def dots(values: dict) -> dict:
-    """Intervals for a logarithmic axis: nothing at or below zero."""
+    """Intervals for a logarithmic axis, which cannot show values at or below zero."""
     positive = {name: x for name, x in values.items() if x.value > 0}
     return {name: (x.value, max(x.low, x.value / 10), x.high) for name, x in positive.items()}
 
@@ -61,8 +61,13 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
             below.set_yticklabels([])
     recorder.figure(figure, "gradients")
 
-    title = "Exactly, by enumeration: the same mean, ∇ρ, and very different variances"
-    figure, ax = plots.figure(title, "Short corridor with the state shown, 8 steps, B = 2.", width=8.5, height=3.6)
+    title = "All estimates have the same exact mean ∇ρ and very different exact variances"
+    figure, ax = plots.figure(
+        title,
+        "All trajectories of the short corridor are enumerated; the state is shown, 8 steps, B = 2.",
+        width=8.5,
+        height=3.6,
+    )
     plots.bars_with_intervals(
         ax, {name: (value,) * 3 for name, value in results["exact"].items()}, scale="log", colour_of=colour_of
     )

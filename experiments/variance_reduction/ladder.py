@@ -9,7 +9,7 @@ from pgjax.types import Baseline, Estimator, Policy
 
 
 class Variant(NamedTuple):
-    """The whole independent variable: which estimator of the registry, from one episode or from many."""
+    """One variant: an estimator of the registry, from one episode or from many."""
 
     entry: registry.Entry
     many: bool
@@ -19,7 +19,7 @@ class Variant(NamedTuple):
 
 
 def check_name(option: str, name: str) -> None:
-    """Refuses an estimator that this experiment cannot compare; what is module:function is not imported yet."""
+    """Refuse an estimator that this experiment cannot compare. A module:function is not imported yet."""
     if ":" in name:
         return
     try:
@@ -28,10 +28,10 @@ def check_name(option: str, name: str) -> None:
         raise runner.UsageError(f"{option}: {error}") from error
     lacking = [need for need in entry.needs if need != "value"]
     reasons = (
-        (entry.bias, f"is biased ({entry.bias}): this experiment compares variances alone"),
-        (entry.natural, "estimates the natural gradient, another quantity"),
+        (entry.bias, f"is biased ({entry.bias}), and this experiment compares only variances"),
+        (entry.natural, "estimates the natural gradient, which is another quantity"),
         (lacking, f"needs {' and '.join(registry.NEEDS[need] for need in lacking)}"),
-        (entry.compares and option == "--one-episode", "compares episodes, and here it has one"),
+        (entry.compares and option == "--one-episode", "compares episodes, and needs more than one"),
     )
     for refused, reason in reasons:
         if refused:
@@ -47,5 +47,5 @@ def variants(one_episode: Sequence[str], many_episodes: Sequence[str]) -> dict[s
     return {named(variant): variant for variant in (*one, *many)}
 
 
-# What the policies of the stages are trained with, and what the large sample is weighed with.
+# The estimator that trains the policies of the three stages and weighs the large sample.
 QUIET = Variant(entry=registry.ENTRIES["gpomdp_value"], many=True)

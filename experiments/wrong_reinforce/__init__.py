@@ -1,17 +1,18 @@
 """Is your REINFORCE right? A museum of wrong ones, each caught by an exact gradient.
 
-Claim    The mistakes that teaching code and libraries make in REINFORCE show in the mean of the estimate, and none
-         needs a training run to be found: enumerate all episodes of a small problem and compare E[ĝ] with ∇ρ. What
-         nearly all of them climb instead is known in closed form.
+Claim    The mistakes that teaching code and libraries make in REINFORCE show in the mean of the estimate. No training
+         run is needed to find them: enumerate all episodes of a small problem and compare E[ĝ] with ∇ρ. For nearly all
+         mistakes a closed form says what the wrong estimate climbs instead of ρ.
 Source   Threads in public repositories, beside each exhibit in `museum.md`; Nota & Thomas 2020 (γᵗ dropped); Shao et
          al. 2024, Liu et al. 2025 (GRPO); Sutton & Barto 2018, section 13.4 (w learned inside the episode).
 Command  python -m experiments.wrong_reinforce
-Shows    For each exhibit its wrong line, the ratio E[ĝ]·∇ρ / ‖∇ρ‖², the cosine and the relative bias, beside what
-         dynamic programming predicts, and its right twin: pgjax's estimator with the convention that was meant.
-Expect   All wrong ones caught, as predicted to 1e-10; all twins and the wrongly accused within 1e-10 of ∇ρ. Otherwise
-         the run fails. Under a minute on two CPU cores, nearly all of it compilation.
-Departs  One isolated mistake each, where the original often had several; sums over time where the original's mean is
-         not the point. Batches of 1, 2 or G episodes, so that everything can be enumerated.
+Shows    For each exhibit its wrong line, the ratio E[ĝ]·∇ρ / ‖∇ρ‖², the cosine and the relative bias, beside the
+         predictions of dynamic programming, and its right twin: pgjax's estimator with the intended convention.
+Expect   All wrong exhibits are caught and agree with the predictions to 1e-10. All right twins, and all exhibits that
+         were wrongly accused, agree with ∇ρ to 1e-10. Otherwise the run fails. Under a minute on two CPU cores, nearly
+         all of it compilation.
+Departs  Each exhibit has one mistake, where the original code often had several. It sums over time where the original
+         has a mean that is not the mistake. Batches have 1, 2 or G episodes, so that everything can be enumerated.
 """
 
 import dataclasses
@@ -32,30 +33,30 @@ VARIANTS = EXHIBITS
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options of the experiment; the defaults are what the README shows."""
+    """Options of this experiment. The defaults give the results that experiments/README.md shows."""
 
     exhibits: tuple[str, ...] = ()
-    """Which exhibits, by their names in the table; all if empty."""
+    """The exhibits that are measured, by their names in the table; all of them if none is given."""
     discount: float = 0.9
-    """γ where an exhibit needs one."""
+    """The discount γ of the exhibits that discount."""
     decay: float = 0.9
-    """β of ρ̂ ← β ρ̂ + (1 − β) G."""
+    """β in the running mean ρ̂ ← β ρ̂ + (1 − β) G."""
     step_size: float = 0.25
-    """α of w ← w + α (G − w)."""
+    """α in the update w ← w + α (G − w) of a learned baseline."""
     epsilon: float = 0.2
-    """ε of ε-greedy play."""
+    """ε of an ε-greedy policy, the probability of a random action."""
     success: float = 0.2
-    """p, the probability of a right answer in a group."""
+    """p, the probability that an answer in a group is right."""
     group: int = 4
-    """G, answers in a group."""
+    """G, the number of answers in a group."""
     seed: int = 0
-    """Of the policy at which all is measured."""
+    """The seed of the policy at which everything is measured."""
 
     def validate(self) -> None:
         known = f"among {', '.join(VARIANTS)}"
         runner.require(set(self.exhibits) <= set(VARIANTS), "--exhibits", ", ".join(self.exhibits), known)
         for name in ("discount", "decay", "step_size", "epsilon", "success"):
-            # Nearer to an end some exhibits are hardly wrong any more.
+            # Close to 0 or 1 some exhibits are hardly wrong.
             value = getattr(self, name)
             runner.require(0.01 <= value <= 0.99, f"--{name.replace('_', '-')}", value, "in [0.01, 0.99]")
         runner.require(3 <= self.group <= 10, "--group", self.group, "in 3, …, 10 (at 2 the factor is 1)")
@@ -69,35 +70,39 @@ class Config:
         return make_room(self.seed, **{name: getattr(self, name) for name in constants})
 
 
-TINY = Config(exhibits=("minus sign forgotten", "batch mean with the own sample", "γᵗ on top of discounted returns"))
+TINY = Config(
+    exhibits=("minus sign forgotten", "batch mean that contains the sample", "γᵗ on top of discounted returns")
+)
 
 
 class Results(NamedTuple):
-    """Facts of the exhibits by name, of the twins by key, and the exhibits themselves."""
+    """The exhibits, their measurements by name, and the measurements of the twins by key."""
 
     exhibits: Mapping[str, Exhibit]
     found: Mapping[str, measure.Found]
     twins: Mapping[str, measure.Found]
 
     def verdicts(self) -> dict[str, str]:
-        """Of the exhibits by name and of the twins by what they declare."""
+        """The verdicts: of the exhibits by name, and of the twins by label."""
         wrong = {name: not exhibit.innocent for name, exhibit in self.exhibits.items()}
         own = {name: measure.verdict(found, wrong=wrong[name]) for name, found in self.found.items()}
         return own | {TWINS[key].label: measure.verdict(found, wrong=False) for key, found in self.twins.items()}
 
 
 def run(config: Config, recorder: runner.Recorder) -> Results:
-    """Raises RuntimeError, after everything is recorded, where a verdict is not what it should be."""
+    """Measure and record all exhibits; raises RuntimeError at the end if a verdict is not the expected one."""
     exhibits = config.chosen()
     with recorder.timed("enumeration and predictions"), jax.enable_x64(True):
         found, twins = measure.measure(config.room(), exhibits)
     results = Results(exhibits=exhibits, found=found, twins=twins)
     record(results, recorder)
     recorder.path("museum.md").write_text(page.write(exhibits, found, twins, results.verdicts()), encoding="utf-8")
-    recorder.note("museum.md has each wrong line, why it looks right, what it climbs, how to mend it and where it was.")
+    recorder.note(
+        "museum.md shows each wrong line, why it looks right, what it climbs, how to mend it and where it was seen."
+    )
     unexpected = {name: word for name, word in results.verdicts().items() if verdicts.otherwise(word)}
     if unexpected:
-        raise RuntimeError("; ".join(f"{name} is {word}" for name, word in unexpected.items()))
+        raise RuntimeError("; ".join(f"{name}: the verdict is {word}" for name, word in unexpected.items()))
     return results
 
 
@@ -143,13 +148,13 @@ def record(results: Results, recorder: runner.Recorder) -> None:
         recorder.row(quantity=quantity, variant=label, ours=found.bias, exact=0.0, verdict=judged[label])
     misses = [found.miss for found in results.found.values() if found.miss is not None]
     recorder.note(
-        f"exact: by dynamic programs and binomial sums, not by enumeration; {len(misses)} of {len(results.found)} "
-        f"means are predicted so, and agree as vectors to {max(misses, default=0.0):.0e} ‖∇ρ‖."
+        "The column of exact numbers comes from dynamic programs and binomial sums, not from enumeration. They predict "
+        f"{len(misses)} of {len(results.found)} means, which agree as vectors to {max(misses, default=0.0):.0e} ‖∇ρ‖."
     )
 
 
 def finding(results: Results) -> str:
-    """How many are caught, how many of them point elsewhere, how many twins pass; all from the data."""
+    """The sentence in the title: how many exhibits are caught, and how many twins pass. It is made from the data."""
     judged = results.verdicts()
     wrong = [name for name, exhibit in results.exhibits.items() if not exhibit.innocent]
     caught = [name for name in wrong if judged[name] == measure.CAUGHT]
@@ -166,9 +171,9 @@ def plot(results: Results, recorder: runner.Recorder) -> None:
 
     count = len(results.exhibits)
     caption = (
-        "Exact, by enumeration of all episodes of a walk of at most 3 steps (of a group of answers for the group's "
-        "deviation), float64. Crosses: predicted without enumeration. Circles: the right twin. Below the line: accused "
-        "in public, and right on average."
+        "All numbers are exact: every episode of a walk of at most 3 steps is enumerated (every group of answers for "
+        "the group's deviation), in float64. Crosses are predictions without enumeration, circles are the right twins. "
+        "The exhibits below the line were accused in public and are right on average."
     )
     figure, axes = plots.figure(finding(results), caption, columns=3, width=13.5, height=2.2 + 0.29 * count)
     blue, red, green = plots.PALETTE[:3]
@@ -177,7 +182,7 @@ def plot(results: Results, recorder: runner.Recorder) -> None:
         colour = blue if exhibit.innocent else red
         predictions = (found.predicted_ratio, None, None if exhibit.innocent else found.predicted_bias)
         for ax, field, predicted in zip(axes, ("ratio", "cosine", "bias"), predictions, strict=True):
-            # A logarithmic axis has no place for an exact 0.
+            # A logarithmic axis cannot show an exact 0.
             place = (lambda x: max(x, 1e-17)) if field == "bias" else (lambda x: x)
             ax.plot(place(getattr(twin, field)), row, "o", markersize=9, markerfacecolor="none", color=green)
             ax.plot(place(getattr(found, field)), row, "o", markersize=6, color=colour)
@@ -193,5 +198,5 @@ def plot(results: Results, recorder: runner.Recorder) -> None:
         if 0 < innocent < count:
             ax.axhline(count - innocent - 0.5, color=plots.GREY, linewidth=1)
     axes[2].set_xscale("log")
-    plots.reference_line(axes[2], measure.TOLERANCE, "what a test allows", axis="x")
+    plots.reference_line(axes[2], measure.TOLERANCE, "tolerance of the test", axis="x")
     recorder.figure(figure, "wrong_reinforce")

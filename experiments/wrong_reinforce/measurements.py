@@ -1,4 +1,4 @@
-"""Exact means of all exhibits and twins, the gradients they should have had, and the verdicts."""
+"""Exact means of all exhibits and twins, the gradients that they should have, and the verdicts."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -20,7 +20,7 @@ CAUGHT, PASSES = verdicts.say(Verdict.AGREES, "caught"), verdicts.say(Verdict.AG
 
 
 class Place(NamedTuple):
-    """Where estimates are enumerated: all episodes, their probabilities, θ, and the size of a batch."""
+    """A problem on which estimates are enumerated: all episodes, their probabilities, θ, and the size of a batch."""
 
     enumeration: exact.Enumeration
     probabilities: jax.Array
@@ -33,10 +33,10 @@ class Found(NamedTuple):
 
     Attributes:
         ratio: E[ĝ]·∇ρ / ‖∇ρ‖².
-        cosine: of E[ĝ] and ∇ρ; 0 where E[ĝ] is 0.
+        cosine: the cosine of E[ĝ] and ∇ρ; 0 if E[ĝ] is 0.
         bias: ‖E[ĝ] − ∇ρ‖ / ‖∇ρ‖.
         variance: tr Var(ĝ).
-        predicted_ratio, predicted_bias: of the prediction; None where there is none, as for twins.
+        predicted_ratio, predicted_bias: the same of the prediction; None if there is none, as for twins.
         miss: ‖E[ĝ] − prediction‖ / ‖∇ρ‖.
     """
 
@@ -50,7 +50,7 @@ class Found(NamedTuple):
 
 
 def make_places(room: Room) -> dict[tuple[str, int], Place]:
-    """(what is played, B) → place; a twin's `place` names one of them."""
+    """(the problem that is played, B) → place. The `place` of a twin is one of these keys."""
     walk = exact.enumerate_trajectories(room.mdp)
     bandit = exact.enumerate_trajectories(exact.make_bandit([1.0, 0.0]))
     compute = lambda: {
@@ -71,7 +71,7 @@ def make_places(room: Room) -> dict[tuple[str, int], Place]:
 
 
 def gradients(room: Room) -> dict[str, jax.Array]:
-    """∇ρ of every objective that a twin has: by differentiating dynamic programs, of the bandit in closed form."""
+    """Objective of a twin → its ∇ρ, from differentiated dynamic programs; that of the bandit has a closed form."""
     gradient = lambda mdp, apply=room.apply, discount=1.0: exact.exact_gradient(apply, room.params, mdp, discount)
     return {
         "return": gradient(room.mdp),
@@ -94,7 +94,7 @@ def _estimate_of_twin(room: Room, key: str, place: Place):
 
 
 def measure(room: Room, exhibits: Mapping[str, Exhibit]) -> tuple[dict[str, Found], dict[str, Found]]:
-    """Facts of the exhibits, by name, and of their twins, by key in `TWINS`. One program for each place."""
+    """The measurements of the exhibits, by name, and of their twins, by key in `TWINS`. Each place is one program."""
     # One program: dispatched one by one, these small operations would take longer to compile than the enumeration.
     compute = lambda: (gradients(room), {name: e.predicted(room) for name, e in exhibits.items() if e.predicted})
     (targets, predictions), shown, twins = jax.jit(compute)(), {}, {}
@@ -117,7 +117,7 @@ def measure(room: Room, exhibits: Mapping[str, Exhibit]) -> tuple[dict[str, Foun
 
 
 def facts(mean: jax.Array, variance: float, target: jax.Array, predicted: jax.Array | None = None) -> Found:
-    """What a mean `[...]` and its prediction, if there is one, are to the gradient `target`."""
+    """Compare a mean `[...]`, and its prediction if there is one, with the gradient `target`."""
     mean, target = np.asarray(mean), np.asarray(target)
     length = np.linalg.norm(target)
     ratio = lambda x: float(np.vdot(x, target) / length**2)
@@ -137,7 +137,7 @@ def facts(mean: jax.Array, variance: float, target: jax.Array, predicted: jax.Ar
 
 
 def verdict(found: Found, *, wrong: bool) -> str:
-    """CAUGHT or PASSES where all is as it should be, and otherwise what is wrong; a NaN is never right."""
+    """CAUGHT or PASSES if the estimate is as expected; otherwise the reason why not. A NaN is never as expected."""
     if found.miss is not None and not found.miss <= TOLERANCE:
         return verdicts.say(Verdict.WRONG, "not as predicted")
     if wrong:

@@ -1,4 +1,4 @@
-"""The exhibits of the museum: the wrong code, what it climbs instead of ρ, its right twin, where it was seen.
+"""The exhibits of the museum: the wrong code, what it climbs instead of ρ, its right twin, and where it was seen.
 
 Sources are threads in public repositories, `owner/name #number`, papers, or "a common slip".
 """
@@ -11,15 +11,15 @@ from experiments.wrong_reinforce import wrong_losses as losses
 
 @dataclasses.dataclass(frozen=True)
 class Exhibit:
-    """One loss that is wrong, or that was accused of it.
+    """One loss that is wrong, or that was called wrong.
 
     Attributes:
         loss: the code.
-        twin: what it should have been, a name of `TWINS`, which also says the batch and the objective.
-        predicted: E of the estimate by other mathematics than enumeration; None where we know no closed form.
-        climbs: what the estimate follows, in a few words.
-        looks_right, mend, seen: for the visitor; `seen` is where.
-        innocent: accused in public, and right on average.
+        twin: the right estimator, a name of `TWINS`. It also determines the batch and the objective.
+        predicted: the mean of the estimate, computed without enumeration; None if we know no closed form.
+        climbs: what the estimate climbs instead of ρ, in a few words.
+        looks_right, mend, seen: why it looks right, how to mend it, where it was seen.
+        innocent: whether it was called wrong in public, but is right on average.
     """
 
     loss: losses.Loss
@@ -81,7 +81,7 @@ EXHIBITS: dict[str, Exhibit] = {
         loss=losses.discounted_rewards_as_returns,
         twin="discounted",
         predicted=predictions.discounted_rewards,
-        climbs="each reward for its own action only: every later consequence is lost",
+        climbs="only the reward that directly follows each action: all later consequences are lost",
         looks_right="The array has the right length and the right discounts.",
         mend="Sum from behind: G = r + γ G.",
         seen="hunkim/ReinforcementZeroToAll #1",
@@ -90,7 +90,7 @@ EXHIBITS: dict[str, Exhibit] = {
         loss=losses.immediate_reward_left_out,
         twin="to_go",
         predicted=predictions.without_immediate,
-        climbs="what comes after the action's own reward; the last action learns nothing",
+        climbs="the rewards after the one that the action caused; the last action learns nothing",
         looks_right="R_{t+1} has the index t + 1, so `rewards[t + 1:]` looks like the formula.",
         mend="`rewards[t]` holds R_{t+1}, the reward that A_t caused: G starts with it.",
         seen="a common slip",
@@ -122,13 +122,13 @@ EXHIBITS: dict[str, Exhibit] = {
         mend="Scale by numbers from other episodes, the same for all steps.",
         seen="MorvanZhou/Reinforcement-learning-with-tensorflow #128; alessiodm/drl-zh #5",
     ),
-    "batch mean with the own sample": Exhibit(
+    "batch mean that contains the sample": Exhibit(
         loss=losses.own_sample_in_batch_mean,
         twin="leave_one_out",
         predicted=predictions.scaled(lambda room: 0.5),
         climbs="(B − 1)/B ∇ρ, here with B = 2",
         looks_right="The mean over many episodes hardly depends on any one of them.",
-        mend="Leave the own episode out: `leave_one_out()`.",
+        mend="Leave the episode itself out of its mean: `leave_one_out()`.",
         seen="jsboige/CoursIA #15256; GRPO and Dr. GRPO",
     ),
     "ρ̂ refreshed before use": Exhibit(
@@ -162,9 +162,9 @@ EXHIBITS: dict[str, Exhibit] = {
         loss=losses.minus_sign_forgotten,
         twin="to_go",
         predicted=predictions.scaled(lambda room: -1.0),
-        climbs="−∇ρ: it learns to fail",
-        looks_right="log_probs × returns is what should grow, and optimisers are called optimisers.",
-        mend="They minimise: `loss = -objective`, written in one place.",
+        climbs="−∇ρ: the policy learns to fail",
+        looks_right="log_probs × returns should grow, and an optimiser seems to make things grow.",
+        mend="Optimisers minimise: write `loss = -objective`, in one place.",
         seen="a common slip",
     ),
     "gradient through the advantage": Exhibit(
@@ -172,7 +172,7 @@ EXHIBITS: dict[str, Exhibit] = {
         twin="shared",
         predicted=predictions.through_advantage,
         climbs="∇ρ + E[Σ_t H(f) ∇v]: the critic grows wherever the policy is undecided",
-        looks_right="Autodiff is trusted to do the right thing.",
+        looks_right="Automatic differentiation seems to do the right thing.",
         mend="`stop_gradient(advantages)`, `.detach()`.",
         seen="keras-team/keras-io #194; astariul/encode-attend-navigate-pytorch #2; coreylynch/async-rl #8",
     ),
@@ -180,7 +180,7 @@ EXHIBITS: dict[str, Exhibit] = {
         loss=losses.greedy_action_scored,
         twin="to_go",
         predicted=predictions.greedy,
-        climbs="E[Σ_t G_t ∇ ln max f]: whatever is likeliest is praised for the others' returns",
+        climbs="E[Σ_t G_t ∇ ln max f]: the likeliest action gets the credit for the returns of the others",
         looks_right="`max` and `argmax` give the policy's action, in deep Q-learning.",
         mend="Score the action that was played.",
         seen="a common slip",
@@ -208,7 +208,7 @@ EXHIBITS: dict[str, Exhibit] = {
         twin="total",
         predicted=predictions.padded,
         climbs="∇ρ + E[(T − L) G] ∇ ln f(padding): short episodes teach the padding's action",
-        looks_right="Rewards are zero there; but G_1 is not.",
+        looks_right="Rewards are zero in the padding; but G_1 is not.",
         mend="`where(alive, log_probs, 0)`.",
         seen="a common slip; huggingface/trl #7044 in an advantage",
     ),
@@ -217,7 +217,7 @@ EXHIBITS: dict[str, Exhibit] = {
         twin="bootstrapped",
         predicted=predictions.gradient,
         climbs="the objective of a shorter walk: what lies behind the limit is worth 0",
-        looks_right="`done` was one flag for years.",
+        looks_right="For years `done` was the only flag.",
         mend="`terminated` stops the bootstrap; at `truncated` add v(X_T).",
         seen="anthonytorlucci/rlevo #170; Toni-SM/skrl #449; jsboige/CoursIA #7825",
     ),
@@ -225,8 +225,8 @@ EXHIBITS: dict[str, Exhibit] = {
         loss=losses.bootstrap_past_the_end,
         twin="difference",
         predicted=predictions.past_the_end,
-        climbs="one step is told that the goal pays whatever the network says there",
-        looks_right="v of the goal should be 0, if only anybody had trained it there.",
+        climbs="the last step is told that the goal pays what the network predicts there",
+        looks_right="v of the goal should be 0, but the network was never trained there.",
         mend="`rewards + (1 - terminated) * next_values`.",
         seen="a common slip",
     ),
@@ -244,7 +244,7 @@ EXHIBITS: dict[str, Exhibit] = {
         twin="value",
         predicted=predictions.broadcast,
         climbs="∇ρ − ∇E[mean of v over the episode]: b has seen where the actions led",
-        looks_right="Nothing complains, and the mean makes it a number again.",
+        looks_right="No error appears, and the mean makes a number of it again.",
         mend="Squeeze the value head; let strict rank promotion refuse it.",
         seen="PacktPublishing/Deep-Reinforcement-Learning-Hands-On #33, #74; floodsung/a2c_cartpole_pytorch #3",
     ),
@@ -254,7 +254,7 @@ EXHIBITS: dict[str, Exhibit] = {
         predicted=predictions.group_deviation,
         climbs="E[σ̂] / (p (1 − p)) ∇p: rare successes and rare failures count more",
         looks_right="Advantages of size 1 suit the optimiser.",
-        mend="Leave the deviation out, and the own sample: `leave_one_out()`.",
+        mend="Do not divide by the deviation, and leave the sample itself out of its mean: `leave_one_out()`.",
         seen="GRPO, Shao et al. 2024; Liu et al. 2025",
     ),
     "ε-greedy played, softmax scored": Exhibit(
@@ -262,7 +262,7 @@ EXHIBITS: dict[str, Exhibit] = {
         twin="played",
         predicted=predictions.exploring,
         climbs="Σ_a f_ε Q_ε ∇ ln f: the score does not sum to zero under the policy that plays",
-        looks_right="Exploration is how the data came about, not what is learned.",
+        looks_right="Exploration produced the data, but it is not what should be learned.",
         mend="Score ln f_ε, or weigh by f / f_ε.",
         seen="coleam00/Archon #821",
     ),
@@ -271,7 +271,7 @@ EXHIBITS: dict[str, Exhibit] = {
         twin="discounted",
         predicted=predictions.discounted,
         climbs="∇ρ: rewards before A_t have mean zero against its score",
-        looks_right="Rewards from before an action cannot be its merit.",
+        looks_right="An action cannot have caused the rewards before it, so they seem to be wrong there.",
         mend="Nothing is wrong; reward-to-go is often quieter.",
         seen="udacity/deep-reinforcement-learning #42; huggingface/deep-rl-class #70; google-research/recsim_ng #3",
         innocent=True,
@@ -282,7 +282,7 @@ EXHIBITS: dict[str, Exhibit] = {
         predicted=predictions.discounted,
         climbs="∇ρ of the discounted objective, exactly",
         looks_right="It seems to discount twice.",
-        mend="Nothing is wrong: it is the factor that others drop.",
+        mend="Nothing is wrong: it is the factor that other code drops.",
         seen="mimoralea/gdrl #38; datawhalechina/easy-rl #181",
         innocent=True,
     ),

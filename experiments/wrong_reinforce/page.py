@@ -1,4 +1,4 @@
-"""`museum.md`: the exhibits for a visitor who wants to read, not to compute."""
+"""`museum.md`: a page that shows and explains the exhibits."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from experiments.wrong_reinforce.twins import TWINS
 INTRODUCTION = """\
 # A museum of wrong REINFORCEs
 
-Every loss below is minimised, so the estimate ĝ is minus its gradient, and a right one has E[ĝ] = ∇ρ(θ), whatever its
-noise. *Length* is E[ĝ]·∇ρ / ‖∇ρ‖², *cosine* says whether the direction is right, *bias* is ‖E[ĝ] − ∇ρ‖ / ‖∇ρ‖: right
-code has 1, 1, 0. All numbers are exact, at one policy of one small problem; the words hold in general. In the code
-`e` is a finished episode, or a batch, with `log_probs`, `rewards`, `length` L, padded with zeros; `to_go(rewards)` is
-G_t, t counts from 1, and an arrow marks the line that is accused."""
+Every loss below is minimised, so the estimate ĝ is minus its gradient. A right estimate has E[ĝ] = ∇ρ(θ), however noisy
+it is. *Length* is E[ĝ]·∇ρ / ‖∇ρ‖², *cosine* is that of E[ĝ] and ∇ρ, *bias* is ‖E[ĝ] − ∇ρ‖ / ‖∇ρ‖; right code has 1, 1
+and 0. All numbers are exact, for one policy of one small problem; the explanations hold in general. In the code `e` is
+a finished episode, or a batch, with `log_probs`, `rewards` and `length` L, padded with zeros. `to_go(rewards)` is G_t,
+t counts from 1, and an arrow marks the line in question."""
 
 
 def write(
@@ -23,11 +23,11 @@ def write(
     twins: Mapping[str, Found],
     verdicts: Mapping[str, str],
 ) -> str:
-    """The page, in Markdown: a table of all, then a card for each."""
+    """The page in Markdown: for wrong and for innocent exhibits a table, then a card for each."""
     wrong = [name for name, exhibit in exhibits.items() if not exhibit.innocent]
     innocent = [name for name in exhibits if name not in wrong]
     parts = [INTRODUCTION]
-    for title, names in (("Wrong", wrong), ("Accused, and innocent", innocent)):
+    for title, names in (("Wrong", wrong), ("Called wrong, but right on average", innocent)):
         if names:
             cards = [card(name, exhibits[name], found[name], twins[exhibits[name].twin]) for name in names]
             parts += [f"## {title}", table({name: exhibits[name] for name in names}, found, verdicts), *cards]
@@ -43,10 +43,10 @@ def table(exhibits: Mapping[str, Exhibit], found: Mapping[str, Found], verdicts:
 
 
 def card(name: str, exhibit: Exhibit, found: Found, twin: Found) -> str:
-    """One exhibit: the line, why it looks right, what happens, how to mend it, where it was seen."""
+    """The card of one exhibit: the line, why it looks right, what happens, how to mend it, where it was seen."""
     facts = f"length {_rounded(found.ratio)}, cosine {_rounded(found.cosine)}, bias {_rounded(found.bias)}"
     predicted = (
-        "no closed form is known to us"
+        "we know no closed form"
         if found.miss is None
         else f"predicted {format_number(found.predicted_ratio)} along ∇ρ and {_rounded(found.predicted_bias)} off it"
     )
@@ -56,7 +56,7 @@ def card(name: str, exhibit: Exhibit, found: Found, twin: Found) -> str:
         else ""
     )
     bias = format_number(twin.bias, digits=1)
-    accused = "Why it was accused" if exhibit.innocent else "Why it looks right"
+    accused = "Why it was called wrong" if exhibit.innocent else "Why it looks right"
     return "\n".join(
         [
             f"### {name}",

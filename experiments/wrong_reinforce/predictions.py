@@ -1,7 +1,8 @@
-"""What each exhibit must give on average, from dynamic programming and binomial sums: nothing is enumerated here.
+"""The mean of each exhibit, from dynamic programming and binomial sums, without enumeration.
 
-Two identities carry nearly all of it. For any function Y of an episode, E[Y Σ_t ∇ ln f(X_t, θ)_{A_t}] = ∇E[Y]: what
-multiplies the score of the whole episode by Y climbs E[Y]. And E[Σ_t ∇ℓ(X_t, A_t) G_t] = Σ_t Σ_s d_t(s) Σ_a f_a Q_t ∇ℓ.
+Nearly all predictions follow from two identities. For any function Y of an episode E[Y Σ_t ∇ ln f(X_t, θ)_{A_t}] =
+∇E[Y], so code that multiplies the score of the whole episode by Y climbs E[Y]. And
+E[Σ_t ∇ℓ(X_t, A_t) G_t] = Σ_t Σ_s d_t(s) Σ_a f_a Q_t ∇ℓ.
 
 Axes: T time, S states, A actions, K outcomes.
 """
@@ -134,13 +135,13 @@ def without_powers(room: Room) -> jax.Array:
 
 
 def learned_inside(room: Room) -> jax.Array:
-    """w_t has absorbed the share 1 − (1 − α)^t of E[G_t | X_t, A_t]'s effect: step t keeps the factor (1 − α)^t."""
+    """w_t has taken in the share 1 − (1 − α)^t of the effect of A_t on G_t, so step t keeps the factor (1 − α)^t."""
     kept = (1 - room.step_size) ** steps(room)
     return step_gradient(room, lambda q: kept[:, None, None] * q)
 
 
 def through_advantage(room: Room) -> jax.Array:
-    """∇ρ + Σ_t Σ_s d_t(s) H(f(s)) ∇v(s): the critic is pushed up wherever the policy is undecided."""
+    """∇ρ + Σ_t Σ_s d_t(s) H(f(s)) ∇v(s): the critic is pushed up in states where the policy is undecided."""
     policy = exact.policy_probabilities(room.apply, room.params, room.mdp)
     entropy = -jnp.sum(policy * jnp.log(policy), axis=1)
     visits = jnp.sum(exact.visitation(room.mdp, policy), axis=0)
@@ -162,7 +163,7 @@ def twice(room: Room) -> jax.Array:
 
 
 def padded(room: Room) -> jax.Array:
-    """Padding shows the goal and action 0, T − L times: E[(T − L) G] ∇ ln f(goal)_0 too much."""
+    """∇ρ + E[(T − L) G] ∇ ln f(goal)_0: the padding shows the goal and action 0, T − L times."""
     idle = sum_of_episode(room, room.params, of_length=room.mdp.horizon - 1 - steps(room))
     score = jax.grad(lambda params: jax.nn.log_softmax(room.apply(params, room.mdp.observations[GOAL]))[0])
     return gradient(room) + idle * score(room.params)
@@ -182,7 +183,7 @@ def run_on(room: Room) -> jax.Array:
 
 
 def broadcast(room: Room) -> jax.Array:
-    """∇ρ − ∇E[mean of v(X_t) over the episode], v held: a baseline that has seen where the actions led."""
+    """∇ρ − ∇E[mean of v(X_t) over the episode], v fixed: the baseline depends on where the actions led."""
     values = jnp.broadcast_to(room.values[:, None, None], room.mdp.rewards.shape)
     return gradient(room) - climbs(of_length=1 / (steps(room) + 1), rewards=values)(room)
 

@@ -1,4 +1,4 @@
-"""The right twins of the exhibits: what the wrong code meant, declared as a user of pgjax declares it."""
+"""The right twins of the exhibits: what the wrong code should compute, declared as a user of pgjax declares it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from pgjax.types import Baseline, Estimator, Policy
 
 @dataclasses.dataclass(frozen=True)
 class Twin:
-    """pgjax's own estimator with the convention that an exhibit meant, and the gradient that it must give.
+    """The estimator of pgjax that an exhibit should have been, and the gradient that it must give.
 
     Attributes:
-        text: what `make_estimator` is told, as a user writes it.
+        text: the arguments of `make_estimator`, as a user writes them.
         estimator: room → Estimator.
-        target: what ∇ρ means for it: `"return"`; `"discounted"`; `"unlimited"`, the walk without its time limit;
-            `"played"`, of the ε-greedy policy; `"bandit"`.
-        batch: B; 0 for the group's size G.
+        target: the objective whose gradient it must give: `"return"`; `"discounted"`; `"unlimited"`,
+            the walk without its time limit; `"played"`, of the ε-greedy policy; `"bandit"`.
+        batch: B; 0 means the size G of the group.
     """
 
     text: str
@@ -31,7 +31,7 @@ class Twin:
 
     @property
     def place(self) -> tuple[str, int]:
-        """What is played, and B."""
+        """The problem that is played, and B."""
         return (self.target if self.target in ("played", "bandit") else "walk"), self.batch
 
     @property

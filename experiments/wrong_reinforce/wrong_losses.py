@@ -1,8 +1,8 @@
 """The wrong code itself: each function is a loss to be minimised, as teaching code and libraries write it.
 
 The estimate is minus the gradient of the loss with respect to θ, so a right loss would be −Σ_t ln f(X_t, θ)_{A_t} G_t.
-One line of each is wrong, or accused of it, and marked. `e` is one finished episode, arrays `[T]`, or where the
-function says so a batch, `[T, B]`; `room` knows the constants.
+In each function one line is marked: it is wrong, or was called wrong. `e` is one finished episode with arrays `[T]`, or
+a batch `[T, B]` where the function says so; `room` holds the constants.
 """
 
 import inspect

@@ -65,7 +65,7 @@ def test_the_exact_part_is_exact(exact_rows):
     assert len(means) == len(variance_reduction.Config().variants()) + 2
     for row in means.values():
         assert row["verdict"] == "agrees" and abs(row["ours"] - row["exact"]) < 1e-10
-    assert means["wrong: batch mean with own episode"]["ours"] == pytest.approx(0.5)
+    assert means["wrong: batch mean that contains the episode"]["ours"] == pytest.approx(0.5)
     assert means["wrong: ρ̂ refreshed before use"]["ours"] == pytest.approx(0.9)
 
 
@@ -132,7 +132,7 @@ def interrupted(tmp_path_factory):
 def test_an_interrupted_training_says_the_command_that_goes_on(interrupted):
     directory, words = interrupted
     output = directory.parent.parent
-    assert words == f"To go on: python -m experiments.train --resume {directory} --output-dir {output}"
+    assert words == f"To resume it: python -m experiments.train --resume {directory} --output-dir {output}"
 
 
 def test_a_resumed_run_covers_the_whole_training(train_run, interrupted, tmp_path):
@@ -178,7 +178,7 @@ def test_what_is_resumed_is_found_by_its_name(tmp_path):
 
 
 def test_a_run_whose_updates_are_all_done_is_evaluated_unless_it_has_been(train_run, tmp_path):
-    with pytest.raises(runner.UsageError, match="--num-updates 4: must be above the 4 already done"):
+    with pytest.raises(runner.UsageError, match="--num-updates 4: must be above 4, the updates already done"):
         runner.execute("train", train.Config(resume=train_run), train.run, output_dir=tmp_path)
     cut = tmp_path / "cut-incomplete"
     shutil.copytree(train_run, cut)
@@ -202,9 +202,12 @@ def test_captions_and_notes_count_the_seeds():
     note = report.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 2)
     assert "over seeds" not in note and "the best of the 2" in note
     assert "± of the mean that over seeds" in report.how_to_read({"num_seeds": 2, "eval_episodes": 7}, 4)
-    assert report.caption({"num_seeds": 1, "num_steps": None}).startswith("One seed, hence no band; undiscounted")
+    assert report.caption({"num_seeds": 1, "num_steps": None}).startswith("One seed, so there is no band. Undiscounted")
     two = report.caption({"num_seeds": 2, "num_steps": 8}, num_failed=1)
-    assert two.startswith("Mean over 2 seeds, 95 % t bands (Only 2 seeds: ") and "failed runs left out: 1" in two
+    assert (
+        two.startswith("Mean over 2 seeds, 95 % t bands (Only 2 seeds: ")
+        and "; failed runs that are left out: 1." in two
+    )
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does_bit_for_bit(train_run, tmp_path):
@@ -267,7 +270,7 @@ BROKEN = """
         (["--estimator", "rloo", "--num-episodes", "1"], ["--num-episodes 1: must be at least 2", "rloo"]),
         (["--network-options", "heads"], ["--network-options heads: must be KEY=VALUE", "JSON"]),
         (["--network-options", "channels=x"], ["--network-options channels=x: must be KEY=VALUE"]),
-        (["--network-options", "channels=1", "channels=2"], ["channels=2: channels must be given once"]),
+        (["--network-options", "channels=1", "channels=2"], ["channels=2: channels is given twice"]),
         (["--env", "recall", "--network-options", "heads=2"], ["among ['memory_size'], got 'heads'"]),
         (["--env", "reverse", "--network-options", "heads=3"], ["heads must divide the width 64", "got 3"]),
         (["--env", "reverse", "--activation", "relu"], ["activation must be None or 'gelu'", "got 'relu'"]),

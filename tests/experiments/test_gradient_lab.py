@@ -236,7 +236,7 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
             ["--problem", "own_lab:walk", "--policy", "fresh", "--estimator", "reinforce_optimal_exact"],
             ["--estimator reinforce_optimal_exact: needs a tabular problem"],
         ),
-        (["--problem", "maze", "--checkpoint", "x.safetensors"], ["--problem maze", "without --checkpoint"]),
+        (["--problem", "maze", "--checkpoint", "x.safetensors"], ["--problem maze", "left out with --checkpoint"]),
         (["--estimator", "G₁"], ["no estimator is called 'G₁'", "known are reinforce, "]),
         (["--batch", "0"], ["--batch 0", "at least 1"]),
         (["--batch", "4", "--group-size", "3"], ["--group-size 3", "divide --batch 4"]),
@@ -244,7 +244,7 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
         (["--checkpoint", "nothing.safetensors"], ["nothing.safetensors"]),
         (["--checkpoint", "own.safetensors"], ["names the environment own_saved:walk", "does not ship", "--env"]),
         (["--checkpoint", "own.safetensors", "--env", "maze"], ["the observation_space {", "environment maze has"]),
-        (["--problem", "maze", "--env", "maze"], ["--env maze", "used with --checkpoint"]),
+        (["--problem", "maze", "--env", "maze"], ["--env maze", "used together with --checkpoint"]),
     ],
 )
 def test_bad_input_is_refused(own_module, tmp_path, monkeypatch, capsys, arguments, words):

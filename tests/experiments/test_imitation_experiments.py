@@ -190,12 +190,12 @@ def test_a_saved_data_set_is_cloned_in_the_place_of_an_expert(saved, tmp_path):
         (["--algorithms", "gail"], ["--algorithms gail", "cloning, dagger, dart"]),
         (["--rounds", "3"], ["--rounds 3", "divisor"]),
         (["--algorithms", "cloning", "cloning"], ["--algorithms cloning cloning", "each once"]),
-        (["--dataset", "SAVED", "--algorithms", "dagger"], ["--algorithms dagger", "cannot be asked"]),
+        (["--dataset", "SAVED", "--algorithms", "dagger"], ["--algorithms dagger", "cannot answer questions"]),
         (["--save-dataset", "SAVED"], ["--save-dataset", "a new file in a folder that exists"]),
         (["--save-dataset", "nowhere/x.npz"], ["nowhere/x.npz", "a new file"]),
         (["--dataset", "nothing.npz"], ["nothing.npz"]),
         (["--problem", "pendulum", "--dataset", "SAVED"], ["--dataset does not fit pendulum", "actions"]),
-        (["--problem", "maze", "--dataset", "SAVED"], ["--episodes 20", "at most the 2"]),
+        (["--problem", "maze", "--dataset", "SAVED"], ["--episodes 20", "at most 2, the number"]),
     ],
 )
 def test_bad_input_is_refused(saved, tmp_path, monkeypatch, capsys, arguments, words):
@@ -217,7 +217,7 @@ def test_cartpole_is_copied_from_twenty_episodes_and_its_mediocre_expert_passed(
     rows = rows_of(runner.execute("imitation", config, imitation.run, imitation.plot, output_dir=tmp_path))
     assert rows["return of a copy of 20 episodes", "cloning"]["ours"] >= 475
     assert rows["return of a copy of 1 episode", "cloning"]["ours"] < 475
-    end = rows["return in the end", "from the copy"]["ours"]
+    end = rows["return at the end", "from the copy"]["ours"]
     assert end > rows["return of the mediocre expert", None]["ours"] + 100
     passed = "updates until 25 % above the mediocre expert"
     assert rows[passed, "from the copy"]["ours"] < rows[passed, "from scratch"]["ours"] - 5

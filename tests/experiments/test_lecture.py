@@ -44,5 +44,5 @@ def test_a_flat_place_holds_up_for_longer_where_the_start_is_flatter():
 
 
 def test_an_unknown_idea_is_refused(tmp_path):
-    with pytest.raises(runner.UsageError, match="--only loss: must be some of decisions, imitation"):
+    with pytest.raises(runner.UsageError, match="--only loss: must be among decisions, imitation"):
         runner.execute("lecture", lecture.Config(only=("loss",)), lecture.run, output_dir=tmp_path)

@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on(tmp_path, asked):
 def test_a_run_that_is_still_going_on_is_left_alone(tmp_path):
     with runner.Recorder("toy", Config(), output_dir=tmp_path, run_name="one") as recorder:
         assert directories.is_running(recorder.directory)
-        with pytest.raises(runner.UsageError, match="still going on"):
+        with pytest.raises(runner.UsageError, match="still running"):
             execute(tmp_path, resume=recorder.directory)
     assert not directories.is_running(recorder.directory)
 

@@ -193,7 +193,8 @@ def test_help_puts_defaults_of_none_into_words(capsys):
         count: int = 3
         """A count."""
 
-        def default_words(self):
+        def default_words(self, arguments):
+            assert "--help" in arguments
             return {"rate": "0.01, the preset's"}
 
     for arguments in (["--help"], ["--tiny", "--help"]):
@@ -202,7 +203,7 @@ def test_help_puts_defaults_of_none_into_words(capsys):
         shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
         assert "The learning rate. (default: 0.01, the preset's)" in shown and "A path. (may be left out)" in shown
         assert f"(default: {1 if '--tiny' in arguments else 3})" in shown and "default: None" not in shown
-        assert "The run's name. (default: date, time and a short id)" in shown
+        assert "The name of the run. (default: the date, the time and a short id)" in shown
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys, pla
     directory = f"{place}/toy/one-incomplete"
     quoted = f"'{directory}'" if " " in directory else directory
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"To go on: python -m experiments.toy --resume {quoted}{option}"
+    assert last == f"To resume it: python -m experiments.toy --resume {quoted}{option}"
 
 
 def test_running_out_of_memory_says_what_helps(tmp_path):

@@ -91,7 +91,7 @@ def test_what_is_damaged_is_listed_with_what_is_wrong(damaged, capsys):
     assert all(run.status == ("killed" if name == "dead" else "damaged") for name, run in found.items())
     for name, words in {
         "cut": "summary.json cannot be read (JSONDecodeError)",
-        "null": "summary.json holds no object",
+        "null": "summary.json holds no JSON object",
         "deep": "summary.json cannot be read (RecursionError)",
         "empty": "summary.json is missing; environment.json is missing",
         "bytes": "summary.json cannot be read",
@@ -160,9 +160,9 @@ def test_curves_are_those_of_each_variant_and_only_what_grows_is_a_clock(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["compare", "near"], "compare takes two runs or more, got 1"),
-        (["compare", "near", "far"], "near: 2 runs are called so: other/near, toy/near; name one"),
-        (["compare", "fat", "far"], "fat: no run is called so; did you mean far?"),
+        (["compare", "near"], "compare needs two runs or more, got 1"),
+        (["compare", "near", "far"], "near: 2 runs have this name: other/near, toy/near; choose one of them"),
+        (["compare", "fat", "far"], "fat: no run has this name; did you mean far?"),
         (["runs", "--experiment", "toys"], "--experiment toys: must be one of other, toy"),
     ],
 )

@@ -155,3 +155,41 @@ def test_every_preset_is_complete_and_every_name_in_it_an_option():
         entry.resolve(build.settings(presets.preset(name)))  # refuses a convention that its estimator does not have
         assert presets.preset(name).keys() <= train.Config.__dataclass_fields__.keys()
         assert presets.preset(name).keys() == presets.DEFAULT.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ([], {"lr": "0.01, preset of CartPole-v1", "discount": "1.0, setting of gpomdp_value", "env": "CartPole-v1"}),
+        (
+            ["--env", "Pendulum-v1"],
+            {"estimator": "gae, preset of Pendulum-v1", "lambda_": "0.9, preset of Pendulum-v1"},
+        ),
+        (
+            ["--env=maze", "--estimator", "gae"],
+            {"discount": "1.0, setting of gae", "clip": "none, gae has no such setting"},
+        ),
+        (["--env", "own:make"], {"num_updates": "60, common preset", "num_steps": "complete episodes, common preset"}),
+        (["--estimator", "nope", "--help"], {"estimator": "gpomdp_value, preset of CartPole-v1"}),
+        (["--help", "--env"], {"env": "CartPole-v1"}),
+    ],
+    ids=str,
+)
+def test_the_help_shows_what_the_preset_and_the_estimator_decide(arguments, wanted):
+    words = train.Config().default_words(arguments)
+    assert wanted.items() <= words.items()
+    unsaid = {name for name, value in dataclasses.asdict(train.Config()).items() if value is None} - words.keys()
+    assert unsaid - {"env"} == {"render", "resume"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden": (2**31,)}, "--hidden 2147483648: must be at least 1 and at most 65536"),
+        ({"num_seeds": 2**31}, "--num-seeds 2147483648: must be at least 1 and at most 2³⁰"),
+        ({"lr": (1e300,)}, "--lr 1e.300: must be in .1.2e-38, 3.4e.38., the range of float32"),
+    ],
+)
+def test_sizes_and_rates_that_no_machine_has_are_refused(options, message):
+    with pytest.raises(runner.UsageError, match=message):
+        train.Config(**options).validate()

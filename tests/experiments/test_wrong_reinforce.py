@@ -19,7 +19,7 @@ from experiments.wrong_reinforce.twins import TWINS
 WRONG = [name for name, exhibit in EXHIBITS.items() if not exhibit.innocent]
 FACTORS = {
     "minus sign forgotten": -1.0,
-    "batch mean with the own sample": 0.5,
+    "batch mean that contains the sample": 0.5,
     "ρ̂ refreshed before use": 0.9,
     "baseline that knows the action": 0.0,
 }
@@ -123,7 +123,7 @@ def test_a_museum_that_errs_fails_loudly_and_keeps_its_table(tmp_path, monkeypat
     right = dataclasses.replace(EXHIBITS["γᵗ on top of discounted returns"], innocent=False)
     monkeypatch.setattr(wrong_reinforce, "VARIANTS", dict.fromkeys(wrong_reinforce.TINY.exhibits[:1], right))
     config = dataclasses.replace(wrong_reinforce.TINY, exhibits=wrong_reinforce.TINY.exhibits[:1])
-    with pytest.raises(RuntimeError, match="minus sign forgotten is wrong: not caught"):
+    with pytest.raises(RuntimeError, match="minus sign forgotten: the verdict is wrong: not caught"):
         runner.execute("wrong_reinforce", config, wrong_reinforce.run, output_dir=tmp_path, run_name="liar")
     summary = json.loads((tmp_path / "wrong_reinforce" / "liar-incomplete" / "summary.json").read_text())
     assert summary["status"] == "failed" and summary["rows"][0]["verdict"] == "wrong: not caught"
