@@ -10,7 +10,7 @@ row t for the reward-to-go; row 0 is G_1 either way.
 
 from pgjax.baselines.critics import action_value_function, action_values
 from pgjax.baselines.group_means import batch_mean, leave_one_out
-from pgjax.baselines.informed import greedy_rollout, input_dependent, shifted
+from pgjax.baselines.informed import greedy_rollout, shifted
 from pgjax.baselines.optimal import (
     OptimalState,
     optimal_constant,
@@ -40,7 +40,6 @@ __all__ = [
     "batch_mean",
     "constant",
     "greedy_rollout",
-    "input_dependent",
     "leave_one_out",
     "moving_average",
     "none",

@@ -1,9 +1,4 @@
-"""Baselines that know more than X_t: the input that drives the problem, a greedy episode; and any baseline, shifted.
-
-Axes: T time, B episodes.
-"""
-
-from collections.abc import Callable
+"""The baseline of a greedy episode, and any baseline shifted by a constant. Axes: T time, B episodes."""
 
 import jax
 import jax.numpy as jnp
@@ -11,35 +6,6 @@ import jax.numpy as jnp
 from pgjax._checks import require_kind
 from pgjax.baselines.simple import stateless
 from pgjax.types import Baseline, Needs, PyTree, Trajectory
-
-
-def input_dependent(
-    inputs_of: Callable[[PyTree], PyTree], function: Callable[[PyTree, PyTree, jax.Array], jax.Array]
-) -> Baseline:
-    """b_t = b(X_t, z_{1:T}, t): may look ahead at the exogenous input z, because no action moves it. Unbiased.
-
-    E[b(X_t, z) ∇ ln f(X_t, θ)_{A_t}] = 0 because A_t and z are independent given X_t, whatever of z the policy sees in
-    X_t. What the input alone makes of the return is then no longer noise. An "input" that actions move, such as a
-    position, biases the estimate by −E[Σ_t b_t ∇ ln f(X_t, θ)_{A_t}].
-
-    Args:
-        inputs_of: `obs of one row → z` of that row. Observations must carry the input on every live row; rows past an
-            episode's end repeat the last one.
-        function: `(obs, inputs [T, ...], t) → scalar` for one row; `inputs` is the whole episode's.
-
-    Source: Mao, Venkatakrishnan, Schwarzkopf & Alizadeh 2019.
-    """
-
-    def of_episode(obs: PyTree) -> jax.Array:
-        inputs = jax.vmap(inputs_of)(obs)
-        times = jnp.arange(jax.tree.leaves(obs)[0].shape[0])
-        return jax.vmap(function, (0, None, 0))(obs, inputs, times)
-
-    def predict(trajectory: Trajectory) -> jax.Array:
-        values = jax.vmap(of_episode, in_axes=1, out_axes=1)(trajectory.obs)
-        return jnp.where(trajectory.alive, values, jnp.zeros((), values.dtype))
-
-    return stateless(predict)
 
 
 def greedy_rollout() -> Baseline:

@@ -15,7 +15,7 @@ from pgjax.rewards.stages import (
     running_scale,
     transform,
 )
-from pgjax.rewards.transforms import centre, kl_regularised, potential_shaping, relabel, scale, whiten
+from pgjax.rewards.transforms import centre, kl_regularised, relabel, scale, whiten
 
 __all__ = [
     "KLPenaltyState",
@@ -26,7 +26,6 @@ __all__ = [
     "in_turn",
     "kl_penalty",
     "kl_regularised",
-    "potential_shaping",
     "relabel",
     "reward_model",
     "running_scale",

@@ -89,44 +89,6 @@ def whiten(trajectory: Trajectory) -> Trajectory:
     return relabel(trajectory, standardised(trajectory.rewards, trajectory.alive))
 
 
-def potential_shaping(
-    trajectory: Trajectory,
-    potentials: jax.Array,
-    next_potentials: jax.Array,
-    discount: jax.typing.ArrayLike,
-) -> Trajectory:
-    """A hint in the rewards that leaves the order of the policies as it was.
-
-    R_{t+1} ← R_{t+1} + γ Φ(X_{t+1}) − Φ(X_t),    Φ = 0 where terminated
-
-    The sum telescopes: a discounted return from X_1 changes by −Φ(X_1) alone, whatever the policy does,
-    provided that nothing is left at the end. So Φ counts as 0 in terminal states, whatever stands there. At a
-    truncation Φ(X_{t+1}) is kept, which is right where the returns bootstrap from values of the shaped
-    problem, v(x) − Φ(x). Where the horizon is itself the end of the problem, pass next potentials that are 0
-    at truncated steps, or γᵀ Φ(X_{T+1}) remains in the objective.
-
-    Args:
-        trajectory: T steps of B episodes.
-        potentials: Φ(X_t) `[T, B]`, in units of reward.
-        next_potentials: Φ(X_{t+1}) `[T, B]`, before any reset.
-        discount: γ in [0, 1], the one of the returns.
-
-    Returns:
-        The trajectory, rewards `[T, B]`.
-
-    Raises:
-        ValueError: if the discount is outside [0, 1].
-
-    Source: Ng, Harada & Russell 1999, theorem 1.
-    """
-    chex.assert_equal_shape([trajectory.rewards, potentials, next_potentials])
-    require_float("trajectory.rewards", trajectory.rewards)
-    require_in_range("discount", discount, 0.0, 1.0)
-    discount = jnp.asarray(discount, trajectory.rewards.dtype)
-    following = jnp.where(trajectory.terminated, 0.0, next_potentials)
-    return relabel(trajectory, trajectory.rewards + discount * following - potentials)
-
-
 def kl_regularised(
     trajectory: Trajectory,
     log_probs: jax.Array,
