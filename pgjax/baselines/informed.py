@@ -9,15 +9,20 @@ from pgjax.types import Baseline, Needs, PyTree, Trajectory
 
 
 def greedy_rollout() -> Baseline:
-    """b = the return of the greedy policy from the same start, under the same randomness of the problem. Unbiased.
+    """b = the return of a greedy episode from the same start and with the same randomness of the problem. Unbiased.
 
-    Reads `trajectory.greedy_returns`, which it declares in `needs`: training and the laboratory fill them in by
-    `evaluation.with_greedy_returns`. Costs a second episode for each.
+    The baseline reads `trajectory.greedy_returns` and says so in `needs`; training and the diagnostics fill them in
+    with `evaluation.with_greedy_returns`. It costs one more episode for each episode.
 
     Raises:
-        ValueError: when the trajectory has none.
+        ValueError: when the baseline is used, if the trajectory has no `greedy_returns`.
 
     Source: Rennie et al. 2017 (self-critical training); Kool, van Hoof & Welling 2019.
+
+    Example:
+        >>> from pgjax import baselines
+        >>> baselines.greedy_rollout()
+        Baseline(greedy_rollout, needs=Needs(greedy_returns=True))
     """
 
     def predict(trajectory: Trajectory) -> jax.Array:
@@ -32,10 +37,17 @@ def greedy_rollout() -> Baseline:
 
 
 def shifted(baseline: Baseline, epsilon: float | jax.Array) -> Baseline:
-    """b + ε for any baseline b. As unbiased as b; tr Var grows by ε² E‖score‖² around the best b and the sign of ε
-    decides whether tried actions are pushed up or down.
+    """b + ε for any baseline b, with the same bias as b.
+
+    Around the best b, tr Var grows by ε² E‖score‖². With ε < 0 every weight is larger, which makes the tried actions
+    more probable; with ε > 0 every weight is smaller, which makes them less probable.
 
     Source: Chung, Thomas, Machado & Le Roux 2021.
+
+    Example:
+        >>> from pgjax import baselines
+        >>> baselines.shifted(baselines.leave_one_out(), epsilon=-1.0)
+        Baseline(shifted, leave_one_out)
     """
     require_kind("baseline", baseline, Baseline, "baselines.leave_one_out()")
 
