@@ -48,7 +48,7 @@ def _optimal(
     spread: Callable[[jax.Array, Trajectory], jax.Array],
     collect: Callable[[jax.Array, Trajectory], jax.Array],
 ) -> Baseline:
-    """An optimal baseline: `spread` broadcasts b to `[T, B]`; `collect` sums the rows `[T, B]` or `[1, B]` of each b."""
+    """An optimal baseline: `spread` broadcasts b to `[T, B]`, `collect` sums rows `[T, B]` or `[1, B]` for each b."""
     require_in_range("decay", decay, 0.0, 1.0)
     require_one_of("norm", norm, get_args(ScoreNorm))
 
