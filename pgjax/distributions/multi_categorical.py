@@ -47,7 +47,7 @@ def multi_categorical(sizes: Sequence[int]) -> Distribution:
         chex.assert_shape(logits, exists.shape)
         chex.assert_type(logits, float)
         low = floor(logits.dtype)
-        # Masked logits stay above those of actions that do not exist: a row without allowed actions must not draw these.
+        # Masked logits stay above those of actions that do not exist, so that no row can draw such an action.
         return jnp.where(exists, jnp.maximum(logits, low / 2), low)
 
     def sample(key: jax.Array, logits: jax.Array) -> jax.Array:
