@@ -3,12 +3,11 @@
     environments ─► rollouts ─► rewards ─► returns ─► baselines ─► losses ─► estimators ─► training ─► experiments
      X_t, A_t, R_t+1  Trajectory  relabel     G_t        b(X_t)     surrogate   ∇̂ρ         optax, scan   tables, plots
 
-One idea carries it: the estimator that is measured is the estimator that trains. A user declares an estimator once
-(`estimators.make_estimator`); the same object is checked against an exact gradient (`exact`), has its variance
-measured (`diagnostics`), and trains a policy across thousands of parallel episodes (`training`).
+The main idea: the estimator that is measured is the estimator that trains. You declare an estimator once
+(`estimators.make_estimator`). Then `exact` checks this object against an exact gradient, `diagnostics` measures its
+variance, and `training` uses it to train a policy on thousands of parallel episodes.
 
-The modules are loaded when they are first used: `import pgjax` costs little beyond jax, and nothing here imports gymnax
-or matplotlib before it is needed.
+Each module is loaded when it is first used. So `import pgjax` itself loads neither jax nor flax nor gymnax.
 """
 
 import importlib
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# What `__getattr__` below loads, as editors and type checkers read it; a test compares the two.
+# The names that `__getattr__` below loads, for editors and type checkers; a test compares the two lists.
 if TYPE_CHECKING:
     from pgjax import acting as acting
     from pgjax import advantages as advantages
@@ -111,7 +110,7 @@ _TYPES = {
 __all__ = [*_MODULES, *_TYPES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-# Hidden from type checkers, to which it would make every misspelled name an Any.
+# Type checkers do not see this function: with it, every misspelled name would have the type Any.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""Checks of arguments: a ValueError names the argument, what is allowed, and the value that was given.
+"""Checks of arguments: a ValueError names the argument, the allowed values and the given value.
 
-A traced value has no number yet, so the checks on values let tracers pass: the same function then serves one
-hyper-parameter and a batch of them under `jit` and `vmap`.
+A traced value has no number yet, so checks of values accept tracers. The same function then works for one
+hyper-parameter and, under `jit` and `vmap`, for a batch of them.
 """
 
 import operator
@@ -33,18 +33,17 @@ def _allowed(low: float | None, high: float | None) -> str:
 
 
 def require_in_range(name: str, value: Any, low: float | None, high: float | None) -> None:
-    """low ≤ value ≤ high for a number or every entry of an array; None leaves that side open.
+    """Require low ≤ value ≤ high for a number or for each entry of an array; None means that there is no bound.
 
     Raises:
-        ValueError: if a value is out of range or NaN ("discount must be in [0, 1], got -0.5"), or is not a
-            number.
+        ValueError: if a value is out of range, NaN or not a number ("discount must be in [0, 1], got -0.5").
     """
     if is_traced(value):
         return
     numbers = np.asarray(value)
     if not jnp.issubdtype(numbers.dtype, jnp.number):
         raise ValueError(f"{name} must be a number {_allowed(low, high)}, got {value!r}")
-    # Written so that NaN, which compares false with everything, is outside.
+    # All comparisons with NaN are false, so NaN counts as outside.
     inside = np.ones(numbers.shape, bool)
     if low is not None:
         inside &= numbers >= low
@@ -55,7 +54,7 @@ def require_in_range(name: str, value: Any, low: float | None, high: float | Non
 
 
 def require_integer(name: str, value: Any, low: int | None, high: int | None) -> None:
-    """One whole number with low ≤ value ≤ high; a float is refused even if it is whole, and so is a bool.
+    """Require an integer with low ≤ value ≤ high; floats, even whole ones, and bools are errors.
 
     Raises:
         ValueError: if the value is not an integer, or is out of range.
@@ -72,10 +71,10 @@ def require_integer(name: str, value: Any, low: int | None, high: int | None) ->
 
 
 def require_float(name: str, value: Any) -> None:
-    """A number or an array, traced or not, of a float type: a coefficient cast to integers would be cut to 0.
+    """Require a number or an array of a float type, traced or not; a cast to integers would turn coefficients into 0.
 
     Raises:
-        ValueError: for another type, such as integers or bool.
+        ValueError: if the type is another one, such as an integer type or bool.
     """
     dtype = jnp.result_type(value)
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -83,27 +82,27 @@ def require_float(name: str, value: Any) -> None:
 
 
 def require_one_of(name: str, value: Any, options: Sequence[str]) -> None:
-    """value ∈ options, for conventions that are chosen by a word.
+    """Require one of the words in `options`.
 
     Raises:
-        ValueError: if it is none of them.
+        ValueError: if the value is another one.
     """
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
 
 
 def require_kind(name: str, value: Any, kind: type, example: str) -> None:
-    """value is such a record, for arguments in whose place a word or a function that makes one is easily given.
+    """Require a record of type `kind`; users easily pass a word, or the function that makes the record, instead.
 
     Raises:
-        ValueError: if it is none, with an example of how one is made.
+        ValueError: if the value has another type; the message shows an `example` of how to make the record.
     """
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be of type {kind.__name__} (such as {example}), got {value!r}")
 
 
 def shown(value: Any) -> str:
-    """A value from outside, such as a file's, as an error shows it: of bounded length, without control characters."""
+    """The text of a value from outside, such as a file, for an error: of limited length, without control characters."""
     text = value if isinstance(value, str) else reprlib.repr(value)
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 300 else f"{text[:300]} …"

@@ -1,6 +1,6 @@
-"""Which axes each field of a trajectory has, checked by shape and dtype alone, so that tracers pass.
+"""The axes of each field of a trajectory, and their checks by shape and dtype, which accept tracers.
 
-Axes: T time, B episodes. `pgjax.types.Trajectory` says what the fields mean.
+Axes: T time, B episodes. `pgjax.types.Trajectory` explains the fields.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from pgjax._records import PyTree
 
-# The axes and the type of an array; of a pytree, the axes that every leaf begins with.
+# The axes and the type of each array; for pytrees, the first axes of each leaf.
 _ARRAYS = {
     "alive": ("TB", "bool"),
     "rewards": ("TB", "float"),
@@ -29,24 +29,24 @@ _KINDS = {"bool": jnp.bool_, "float": jnp.floating}
 
 
 def time_major(fields: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """The fields with the axes `[B, T, ...]` exchanged; those without a time axis stay as they are."""
+    """The fields with the axes B and T exchanged; fields without a time axis do not change."""
     axes = {name: axes for name, (axes, _) in _ARRAYS.items()} | _TREES
     swap = lambda tree: jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
     return {name: swap(value) if axes[name] == "TB" else value for name, value in fields.items()}
 
 
 def require_layout(fields: Mapping[str, PyTree], *, batch_major: bool = False) -> None:
-    """Every field has its axes and its type: one error names the first that has not.
+    """Require that each field has its axes and its type.
 
-    T and B are what most of `alive`, `rewards`, `terminated` and `truncated` say, so that the one which is wrong is
-    named. Fields that are None are absent.
+    T and B come from the shape that most of `alive`, `rewards`, `terminated` and `truncated` have, so that the error
+    names the field that differs. Fields that are None are not checked.
 
     Args:
         fields: the fields of a trajectory by their names.
         batch_major: whether the axes are `[B, T, ...]` instead of `[T, B, ...]`.
 
     Raises:
-        ValueError: for the first field of another shape or type.
+        ValueError: for the first field with a wrong shape or type.
     """
     for name in _REQUIRED:
         if not _is_array(fields[name]):
@@ -72,7 +72,7 @@ def _ordered(axes: str, order: str) -> str:
 
 
 def _refuse_batch_major(fields: Mapping[str, PyTree], sizes: dict[str, int]) -> None:
-    """`final_obs [B, ...]` tells which axis of the other fields holds the episodes, unless T = B."""
+    """Raise an error for batch-major fields: `final_obs [B, ...]` shows which axis holds the episodes, unless T = B."""
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(fields["final_obs"])}
     if sizes["T"] != sizes["B"] and lengths == {(sizes["T"],)}:
         raise ValueError(
@@ -83,7 +83,7 @@ def _refuse_batch_major(fields: Mapping[str, PyTree], sizes: dict[str, int]) -> 
 
 def _require_array(name: str, value: Any, axes: str, sizes: dict[str, int], kind: str) -> None:
     allowed = [tuple(sizes[axis] for axis in axes)]
-    if name == "score_norms":  # of whole episodes: one row stands for all
+    if name == "score_norms":  # norms of whole episodes have one row
         allowed.append(tuple(1 if axis == "T" else sizes[axis] for axis in axes))
     if not (_is_array(value) and jnp.shape(value) in allowed and jnp.issubdtype(value.dtype, _KINDS[kind])):
         choices = " or ".join(str(list(shape)) for shape in allowed)
@@ -100,7 +100,7 @@ def _require_leading(name: str, tree: PyTree, axes: str, sizes: dict[str, int]) 
 
 
 def _require_alike(fields: Mapping[str, PyTree]) -> None:
-    """`final_obs` and `next_obs` are observations as `obs` has them."""
+    """Require that `final_obs` and `next_obs` have the structure and shapes of the observations in `obs`."""
     for name in ("final_obs", "next_obs"):
         if fields.get(name) is None:
             continue

@@ -1,6 +1,6 @@
-"""What all records share: the type of their fields, and how they print in one line.
+"""The type of the fields of records, and the text of a record in one line.
 
-A record of functions would print as addresses. Here each function is shown by the name of the function that made it:
+Python prints functions as addresses. Here each function of a record is shown by the name of the function that made it:
 `make_estimator.<locals>.gradient` as `make_estimator`.
 """
 
@@ -10,21 +10,21 @@ from typing import Any, TypeAlias
 
 import jax
 
-# A tree of containers whose leaves are arrays: what `jax.tree.map` takes. Its shape is checked where it matters.
+# A tree of containers whose leaves are arrays, as `jax.tree.map` takes it. Functions check its structure where needed.
 PyTree: TypeAlias = Any
 
 _LONGEST = 160
 
 
 def one_line(record: Any) -> str:
-    """A NamedTuple as `Name(makers, field=value, …)`, for its `__repr__`.
+    """The text `Name(makers, field=value, …)` of a NamedTuple, for its `__repr__`.
 
-    The makers of its functions stand first, each once, without private helpers of others. Fields that hold no function
-    follow, but for those that are None or have their default.
+    First come the makers of its functions, each once; private helpers are left out if there are other makers. Then come
+    the other fields, except those that are None or have their default.
     """
     defaults = record._field_defaults
     makers, values = [], []
-    # What a record does says more about it than how its state begins.
+    # `init` comes last: the other functions say more about a record.
     for name in sorted(record._fields, key=lambda name: name == "init"):
         value = getattr(record, name)
         if value is None or (name in defaults and _is_plain(value) and value == defaults[name]):
@@ -38,7 +38,7 @@ def one_line(record: Any) -> str:
 
 
 def brief(value: Any) -> str:
-    """A field in a few words: an array by dtype and shape, a large tree by the number of its arrays."""
+    """A short text of a field: an array by its dtype and shape, a large tree by the number of its arrays."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype}{list(value.shape)}"
     if type(value).__repr__ not in (tuple.__repr__, dict.__repr__, list.__repr__):
@@ -54,13 +54,13 @@ def brief(value: Any) -> str:
 
 
 def print_as_made_by(maker: Callable, *functions: Any) -> None:
-    """Lets functions that a helper made print as if the maker of `maker`, which the helper was given, had made them."""
+    """Let functions that a helper made print as if the maker of `maker`, an argument of the helper, had made them."""
     for function in functions:
         function.__qualname__ = f"{_maker_of(maker)}.<locals>.{function.__name__}"
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether `==` answers yes or no: no array is in it."""
+    """Whether `==` gives one bool, because the value holds no array."""
     return (
         value is None
         or isinstance(value, bool | int | float | str)
@@ -73,8 +73,10 @@ def _is_function(value: Any) -> bool:
 
 
 def _maker_of(function: Any) -> str:
-    """The outermost function that a function was defined in. Of one that was defined in none: `module.name`, or the
-    module alone where it is pgjax's, such as `categorical`.
+    """The name of the outermost function in which a function was defined.
+
+    For a function that was defined at the top of a module it is `module.name`; for modules of pgjax it is the module
+    alone, such as `categorical`.
     """
     while isinstance(function, functools.partial):
         function = function.func

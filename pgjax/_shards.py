@@ -1,8 +1,8 @@
-"""Episodes over several devices: what is split, what every device holds, and in which order sums are taken.
+"""Episodes on several devices: which arrays are split, which are whole on each device, and the order of sums.
 
-Under a mesh with an axis `episodes` every device plays and differentiates its share of the episodes. Sums are taken
-over a fixed number of blocks of episodes, added in a fixed order, so that they do not depend on the number of devices.
-Without such a mesh the same blocks are taken one after another. Axes: T time, B episodes.
+Under a mesh with an axis `episodes` each device plays and differentiates its share of the episodes. A sum is taken over
+a fixed number of blocks of episodes, which are added in a fixed order, so it does not depend on the number of devices.
+Without such a mesh the same blocks are computed one after another. Axes: T time, B episodes.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from jax.sharding import PartitionSpec
 from pgjax.types import PyTree
 
 EPISODES_AXIS = "episodes"
-# How many blocks a sum may have. A block has an even number of episodes: products of one row are rounded differently,
-# and with three or five the last bits were found to depend on the number of devices.
+# The allowed numbers of blocks in a sum. A block must have an even number of episodes: products of one row are rounded
+# differently, and with three or five episodes the last bits were found to depend on the number of devices.
 _BLOCKS = (8, 4, 2)
 _deterministic = contextvars.ContextVar("deterministic", default=True)
 
 
 @contextlib.contextmanager
 def summation(*, deterministic: bool) -> Iterator[None]:
-    """While tracing inside: whether sums over episodes are taken in blocks of a fixed order, whatever the devices."""
+    """A context in which traced sums over episodes have blocks of a fixed order on any devices, if `deterministic`."""
     token = _deterministic.set(deterministic)
     try:
         yield
@@ -41,16 +41,16 @@ def _most_blocks(num_episodes: int) -> int:
 
 
 def num_blocks(num_episodes: int) -> int:
-    """How many blocks of a fixed order the episodes are cut into: 8, 4 or 2; 1 where the order does not count.
+    """The number of blocks of episodes with a fixed order: 8, 4 or 2, or 1 if the order does not matter.
 
-    It depends on the number of episodes alone, unless there are more devices than blocks.
+    It depends only on the number of episodes, unless there are more devices than blocks.
     """
     count = _most_blocks(num_episodes)
     return count if _deterministic.get() and count % num_shards() == 0 else 1
 
 
 def most_shards(num_devices: int, num_episodes: int, group_size: int) -> int:
-    """How many of the devices can share the episodes, whole groups each, without changing a sum."""
+    """The largest number of devices that can share the episodes in whole groups without changing a sum."""
     fits = lambda count: _most_blocks(num_episodes) % count == 0 and (num_episodes // group_size) % count == 0
     return max(filter(fits, range(1, num_devices + 1)))
 
@@ -65,12 +65,14 @@ def over_episode_shards(
     """`function(*arguments)`; under a mesh axis `episodes` each device calls it with its share of the episodes.
 
     Args:
-        in_axes: for each argument, on which axis of its leaves the episodes stand; None where it is shared.
-        out_axes: the same of the result, a pytree prefix.
-        multiple: the episodes of a device must be a multiple of it, such as a group.
+        function: the function of the arguments.
+        arguments: its arguments.
+        in_axes: for each argument, the axis of the episodes in its leaves; None if all devices get the whole argument.
+        out_axes: the axis of the episodes in the result, as a pytree prefix.
+        multiple: the number of episodes on a device must be a multiple of this number, such as the size of a group.
 
     Raises:
-        ValueError: if the devices do not divide the episodes into such multiples.
+        ValueError: if the devices cannot divide the episodes in this way.
     """
     shards = num_shards()
     if shards == 1:
@@ -86,15 +88,15 @@ def over_episode_shards(
 
 
 def everywhere(tree: PyTree) -> PyTree:
-    """The arrays, whole on every device: for statistics of the batch."""
+    """The arrays as a whole on each device, for statistics of the batch."""
     if num_shards() == 1:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
 
 
 def numbers_everywhere(rows: PyTree) -> PyTree:
-    """Rows `[T, B, ...]` whose numbers `[T, B]` are whole on every device; what is larger stays where it is.
+    """The rows `[T, B, ...]`, with leaves of the shape `[T, B]` whole on each device; larger leaves are not moved.
 
-    Without it the compiler may split the numbers, and their sums then depend on the number of devices.
+    Otherwise the compiler may split these leaves, and sums over them then depend on the number of devices.
     """
     return jax.tree.map(lambda x: everywhere(x) if x.ndim == 2 else x, rows)

@@ -1,9 +1,9 @@
-"""Mean and spread of values, so that equal is equal: values that are all the same have a spread of exactly 0.
+"""Mean and spread (standard deviation) of values; the spread of equal values is exactly 0.
 
-Rounding in a mean gives equal values a tiny spread, which a division would blow up to ±1. Differences to one of the
-values are exact for equal ones, so moments are taken of those. Squares are taken in units of the largest deviation:
-in float32 those of 10¹⁹ overflow and those of 10⁻²³ vanish. Nothing here adds an absolute ε, so a factor on the values
-is a factor on mean and spread.
+Rounding in a mean would give equal values a tiny spread, and a division by it would make numbers near ±1 of rounding
+errors. So the moments are those of differences to one of the values, which are exactly 0 for equal values. Squares are
+taken in units of the largest deviation, because in float32 the square of 10¹⁹ overflows and the square of 10⁻²³ is 0.
+No absolute ε is added, so a factor on the values is a factor on the mean and the spread.
 """
 
 import jax
@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 
 def ordered_sum(x: jax.Array, axis: int | None = None) -> jax.Array:
-    """Σ x along one axis or over all (dimensions kept), by adding the second half to the first until one is left.
+    """Σ x along one axis or over all axes (dimensions kept), by adding the second half to the first until one is left.
 
-    `jnp.sum` takes numbers in the order in which the compiler lays them out in memory, which may differ from one number
-    of devices to another, and the last bits with it. These additions are elementwise, so that no layout changes them.
+    `jnp.sum` adds numbers in the order in which the compiler lays them out in memory. This order, and with it the last
+    bits of the sum, may depend on the number of devices. The additions here are elementwise, so no layout changes them.
     """
     shape = (1,) * x.ndim if axis is None else tuple(1 if i == axis % x.ndim else n for i, n in enumerate(x.shape))
-    # A product that is compiled into an addition would be rounded otherwise.
+    # A product merged into an addition would be rounded differently.
     x = jax.lax.optimization_barrier(jnp.ravel(x) if axis is None else jnp.moveaxis(x, axis, 0))
     while x.shape[0] > 1:
         half = (x.shape[0] + 1) // 2
@@ -29,19 +29,19 @@ def ordered_sum(x: jax.Array, axis: int | None = None) -> jax.Array:
 def centre_and_spread(
     x: jax.Array, mask: jax.Array | None = None, *, axis: int | None = None, ddof: int = 0
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean m, deviations x − m and standard deviation s of the values under a mask, along `axis` (dimensions kept).
+    """Mean m, deviations x − m and standard deviation s of the values inside a mask, along `axis` (dimensions kept).
 
     m = x₀ + (1/n) Σ (x_i − x₀),   s² = Σ (x_i − m)² / max(n − ddof, 1),   x₀ one of the values
 
     Args:
-        x: values, a float type.
-        mask: bool, of the shape of x: which values count; all of them if None.
-        axis: one axis, or None for all of them.
+        x: values of a float type.
+        mask: bool, of the shape of x, true for the n values that count; all count if None.
+        axis: one axis, or None for all axes.
         ddof: 0 for the divisor n, 1 for n − 1.
 
     Returns:
-        m and s with the axes kept as 1, and x − m in the shape of x, 0 outside the mask. s and x − m are exactly 0
-        where all values that count are equal.
+        m and s, whose reduced axes have length 1, and x − m in the shape of x, 0 outside the mask. s and x − m are
+        exactly 0 if all values that count are equal.
     """
     mask = jnp.ones(x.shape, jnp.bool_) if mask is None else mask
     count = jnp.sum(mask, axis=axis, keepdims=True).astype(x.dtype)
@@ -51,7 +51,7 @@ def centre_and_spread(
     shifted = jnp.where(mask, x - origin, jnp.zeros_like(x))
     shift = ordered_sum(shifted, axis) / jnp.maximum(count, 1)
     deviations = jnp.where(mask, shifted - shift, jnp.zeros_like(x))
-    # Squares of deviations below 1e-23 or above 1e19 have no place in float32; those of their ratios to the largest do.
+    # float32 cannot hold squares of deviations below 1e-23 or above 1e19, but it holds those of ratios to the largest.
     scale = jnp.max(jnp.abs(deviations), axis=axis, keepdims=True)
     unequal = scale > 0
     ratios = deviations / jnp.where(unequal, scale, jnp.ones_like(scale))
@@ -62,6 +62,6 @@ def centre_and_spread(
 
 
 def standardised(x: jax.Array, mask: jax.Array | None = None, *, axis: int | None = None, ddof: int = 0) -> jax.Array:
-    """(x − m) / s of `centre_and_spread`, in the shape of x; exactly 0 where all values that count are equal."""
+    """(x − m) / s of `centre_and_spread`, in the shape of x; exactly 0 if all values that count are equal."""
     _, deviations, spread = centre_and_spread(x, mask, axis=axis, ddof=ddof)
     return deviations / jnp.where(spread > 0, spread, jnp.ones_like(spread))

@@ -1,8 +1,8 @@
-"""What a policy computes, with memory or without: one step of it, or the outputs for all rows of a batch.
+"""The outputs of a policy, with or without memory: for one step, or for all rows of a batch.
 
-Rollouts, gradients, scores and evaluation ask this module, so that each of them serves policies with memory. Rows of a
-policy without memory are independent of each other; with memory a row needs the rows of its episode before it, so a
-batch is cut into whole episodes. Axes: T time, B episodes, n episodes of one piece.
+Rollouts, gradients, scores and evaluation use this module, so all of them work for policies with memory. Without memory
+the rows are independent of each other. With memory a row needs the earlier rows of its episode, so a batch is cut into
+whole episodes. Axes: T time, B episodes, n episodes of one piece.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from pgjax.types import Policy, PyTree, Trajectory
 
 
 class Inputs(NamedTuple):
-    """What the outputs of a batch are a function of, besides θ.
+    """The inputs of a policy for a batch, in addition to θ.
 
     Attributes:
         obs: X_t, leaves `[T, B, ...]`.
-        starts: bool `[T, B]`, the rows where a new episode begins inside a window; None in complete episodes.
-        carry: the memory at row 0 of a window, leaves `[1, B, ...]`; None where row 0 is X_1.
+        starts: bool `[T, B]`, true for the rows where a new episode begins inside a window; None in complete episodes.
+        carry: the memory at row 0 of a window, leaves `[1, B, ...]`; None if row 0 is X_1.
     """
 
     obs: PyTree
@@ -30,15 +30,19 @@ class Inputs(NamedTuple):
 
 
 def require_memoryless(policy: Policy, who: str) -> Callable[[PyTree, PyTree], PyTree]:
-    """`policy.apply`; refuses a policy that cannot be asked about one observation alone.
+    """`policy.apply`; an error for a policy that needs its memory.
+
+    Args:
+        policy: the policy.
+        who: the subject of the error, which needs `apply`.
 
     Raises:
-        ValueError: if the policy has no `apply`; `who` names what needs it.
+        ValueError: if `policy.apply` is None.
     """
     if policy.apply is None:
         raise ValueError(
             f"{who} needs a policy whose outputs are a function of one observation (Policy.apply), got a policy that "
-            "has memory only (Policy.apply is None)"
+            "has only a memory (Policy.apply is None)"
         )
     return policy.apply
 
@@ -51,12 +55,12 @@ def _apply_of(policy: Policy) -> Callable[[PyTree, PyTree], PyTree]:
 
 
 def start(policy: Policy, params: PyTree, obs: PyTree) -> PyTree:
-    """The memory at X_1 of one episode, `()` for a policy without memory."""
+    """The memory at X_1 of one episode; `()` for a policy without memory."""
     return () if policy.memory is None else policy.memory.start(params, obs)
 
 
 def step(policy: Policy, params: PyTree, carry: PyTree, obs: PyTree) -> tuple[PyTree, PyTree]:
-    """The memory after X_t, and the distribution's parameters for A_t, of one episode."""
+    """The memory after X_t and the distribution's parameters for A_t, for one episode."""
     if policy.memory is None:
         return carry, _apply_of(policy)(params, obs)
     return policy.memory.step(params, carry, obs)
@@ -65,11 +69,13 @@ def step(policy: Policy, params: PyTree, carry: PyTree, obs: PyTree) -> tuple[Py
 def unroll(
     policy: Policy, params: PyTree, obs: PyTree, starts: jax.Array | None = None, carry: PyTree | None = None
 ) -> PyTree:
-    """The distribution's parameters for every row of one sequence, leaves `[T, ...]`.
+    """The distribution's parameters for each row of one sequence, leaves `[T, ...]`.
 
     Args:
+        policy: f(x, θ).
+        params: θ.
         obs: X_t, leaves `[T, ...]`.
-        starts: bool `[T]`, the rows that begin a new episode; None if only row 0 does, or none.
+        starts: bool `[T]`, true for the rows that begin a new episode; None if no row after row 0 begins one.
         carry: the memory at row 0; None if row 0 is X_1.
     """
     memory = policy.memory
@@ -90,21 +96,21 @@ def unroll(
 
 
 def inputs(policy: Policy, trajectory: Trajectory) -> Inputs:
-    """What the policy looks at in a trajectory; only a policy with memory needs more than the observations."""
+    """The inputs of the policy from a trajectory; only a policy with memory needs more than the observations."""
     if policy.memory is None or trajectory.next_obs is None:
         return Inputs(obs=trajectory.obs)
     ended = trajectory.terminated | trajectory.truncated
     starts = jnp.concatenate([jnp.zeros_like(ended[:1]), ended[:-1]])
     if trajectory.carry is None:
-        raise ValueError("trajectory.carry must hold what the policy remembers at row 0 of a window, got None")
+        raise ValueError("trajectory.carry must hold the memory of the policy at row 0 of a window, got None")
     return Inputs(obs=trajectory.obs, starts=starts, carry=jax.tree.map(lambda x: x[None], trajectory.carry))
 
 
 def outputs(policy: Policy, params: PyTree, seen: Inputs) -> PyTree:
-    """The distribution's parameters of a piece, leaves `[N, ...]`.
+    """The distribution's parameters for the rows of a piece, leaves `[N, ...]`.
 
-    A piece has leaves `[N, ...]` for a policy without memory, and whole episodes `[T, n, ...]`, N = T n, for one with
-    memory: `pieces.sum_over_rows(..., whole_episodes=policy.memory is not None)` cuts them.
+    For a policy without memory a piece has leaves `[N, ...]`. For a policy with memory it holds whole episodes
+    `[T, n, ...]` with N = T n; `rows.sum_over_rows(..., whole_episodes=policy.memory is not None)` cuts such pieces.
     """
     if policy.memory is None:
         return jax.vmap(_apply_of(policy), (None, 0))(params, seen.obs)
@@ -117,14 +123,14 @@ def outputs(policy: Policy, params: PyTree, seen: Inputs) -> PyTree:
 
 
 def rows_of(policy: Policy, tree: PyTree) -> PyTree:
-    """The rows `[N, ...]` of a piece: the piece itself, or whole episodes `[T, n, ...]` laid flat."""
+    """The rows `[N, ...]` of a piece: the piece itself, or its whole episodes `[T, n, ...]` in one axis."""
     if policy.memory is None:
         return tree
     return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), tree)
 
 
 def log_probs(policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None) -> jax.Array:
-    """ln f(X_t, θ)_{A_t} of every row, `[T, B]`; zero where not `alive`."""
+    """ln f(X_t, θ)_{A_t} of each row, `[T, B]`; 0 where not `alive`."""
 
     def of_piece(piece: tuple[Inputs, PyTree]) -> jax.Array:
         seen, actions = piece

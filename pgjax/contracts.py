@@ -1,7 +1,7 @@
-"""The contracts of an environment and of a trajectory, checked at the door: one error names what is wrong.
+"""Checks of environments and trajectories when they enter a function; one error names the first thing that is wrong.
 
-Everything here looks at structures, shapes and dtypes alone, by tracing: nothing is compiled or run, and tracers pass.
-What only values can tell (finite numbers, bounds, the same key giving the same result) `environments.check` looks at.
+The checks look at structures, shapes and dtypes only. They trace functions but compile and run nothing, and they accept
+tracers. `environments.check` checks the values: finite numbers, bounds, and that the same key gives the same result.
 """
 
 import weakref
@@ -18,7 +18,10 @@ from pgjax.types import Environment, PyTree, Step, Trajectory
 
 
 class ConformanceError(ValueError):
-    """An environment breaks its contract: `property` is the part, the message what was seen and wanted."""
+    """The error for an environment that breaks its contract.
+
+    The attribute `property` names the part that is wrong; the message says what the check saw and what it wanted.
+    """
 
     def __init__(self, name: str, property: str, seen: str, wanted: str):
         super().__init__(f"environment {name}: {property}: saw {seen}, wanted {wanted}")
@@ -26,46 +29,48 @@ class ConformanceError(ValueError):
 
 
 def require_trajectory(trajectory: Trajectory) -> None:
-    """Every field has the axes and the type that `Trajectory` gives it, with T and B those of `alive [T, B]`.
+    """Require that all fields of a trajectory have the axes and types of `Trajectory`.
 
-    Rewards, returns, log-probabilities and norms of scores are floats of exactly `[T, B]` (`score_norms` also
-    `[1, B]`), masks are bool `[T, B]`, leaves of `obs`, `actions` and `next_obs` begin with `[T, B]`, those of
-    `final_obs` and `carry` with `[B]`. Batch-major fields are told by `final_obs`, unless T = B.
+    Rewards, returns, log-probabilities and norms of scores must be floats `[T, B]` (`score_norms` also `[1, B]`), and
+    masks must be bool `[T, B]`. The leaves of `obs`, `actions` and `next_obs` must begin with the axes `[T, B]`, those
+    of `final_obs` and `carry` with `[B]`. The shape of `final_obs` shows whether the fields are batch-major, unless
+    T = B.
 
     Raises:
-        ValueError: for the first field that has not, with what it has and what is right.
+        ValueError: for the first field that is wrong; the message gives its shape and type and the right ones.
     """
     require_layout(trajectory._asdict())
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
-    """Each leaf with the path to it, such as `['pixels']`."""
+    """The leaves of a tree, each with its path, such as `['pixels']`."""
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-# For each environment the types of parameters, and of floats (x64), under which it was found to keep its contract.
+# For each environment, the types of its parameters and of floats (x64) for which it has passed the check.
 _kept: weakref.WeakKeyDictionary[Environment, set[Any]] = weakref.WeakKeyDictionary()
 
 
 def require_environment(environment: Environment, params: PyTree = None, *, params_axis: int | None = None) -> None:
-    """What tracing alone can tell of the contract of `Environment`; asked again about one record, it costs nothing.
+    """Require that an environment keeps the contract of `Environment`, as far as tracing shows it.
 
-    The horizon is an integer of at least 1; the spaces are known, and observations and actions have their shapes and
-    dtypes; `reset` and `step` can be traced, and give state and observation one structure, shape and strong dtype, so
-    that a loop can carry them; the reward is a float scalar and `terminated` a bool one; the mask of actions is bool
-    `[A]`, and metrics are scalars under names.
+    The horizon must be an integer of at least 1. The spaces must be spaces of pgjax, and observations and actions must
+    have their shapes and dtypes. JAX must be able to trace `reset` and `step`. Both must return states and observations
+    of the same structure, shapes and strong dtypes, so that a loop can carry them. The reward must be a float scalar
+    and `terminated` a bool scalar. The action mask must be bool `[A]`, and the metrics must be a dict of scalars. A
+    second check of the same record costs almost nothing.
 
     Args:
         environment: the environment.
-        params: of the environment; default `environment.params`.
-        params_axis: 0 if the leaves of `params` have a leading `[B]`, one row for each episode.
+        params: the parameters of the environment; `environment.params` if None.
+        params_axis: 0 if the leaves of `params` have a first axis `[B]`, one row for each episode; else None.
 
     Raises:
-        ConformanceError: a ValueError, at the first part that fails.
+        ConformanceError: a ValueError, for the first part that is wrong.
     """
     if not isinstance(environment, Environment):
         raise ValueError(
-            f"environment must be a pgjax.Environment (gymnax's become one by environments.from_gymnax), got "
+            "environment must be a pgjax.Environment (environments.from_gymnax converts those of gymnax), got "
             f"{type(environment).__name__}"
         )
     params = _shapes_of(environment, environment.params if params is None else params, params_axis)
@@ -78,7 +83,7 @@ def require_environment(environment: Environment, params: PyTree = None, *, para
 
 
 def _shapes_of(env: Environment, params: PyTree, axis: int | None) -> PyTree:
-    """The parameters of one episode as shapes and dtypes, Python's numbers weak as they are."""
+    """The shapes and dtypes of the parameters of one episode; Python's numbers keep their weak type."""
     for path, leaf in named_leaves(params):
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
             raise ConformanceError(env.name, f"params{path}", _kind_of(leaf), "a number or an array")
@@ -118,7 +123,7 @@ def _require_start_and_step(env: Environment, params: PyTree) -> None:
 
 
 def _checked_step(env: Environment) -> Callable[..., tuple[PyTree, Step]]:
-    """`step`, with a look at what it returns before tracing makes arrays of Python's numbers."""
+    """`step` with a check of its results, before tracing turns Python's numbers into arrays."""
 
     def step(*arguments: PyTree) -> tuple[PyTree, Step]:
         transition = env.step(*arguments)
@@ -133,7 +138,7 @@ def _checked_step(env: Environment) -> Callable[..., tuple[PyTree, Step]]:
 
 
 def _sampled(env: Environment, key: jax.ShapeDtypeStruct) -> PyTree:
-    """Shapes and dtypes of a sampled action, each found as its space declares it."""
+    """The shapes and dtypes of a sampled action, after a check against the action space."""
     _require_spaces(env, "action space", env.action_space)
     action = _traced(env, "action space", lambda key: spaces.sample(env.action_space, key), key)
     _require_in_space(env, "action space", env.action_space, action)
@@ -163,7 +168,7 @@ def _require_metrics(env: Environment, state: PyTree, obs: PyTree, params: PyTre
 
 
 def _traced(env: Environment, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """The shapes and dtypes that the function returns; whatever it raises is an error of the environment."""
+    """The shapes and dtypes that a function returns; all its errors become a ConformanceError of the environment."""
     try:
         return jax.eval_shape(function, *arguments)
     except ConformanceError:
@@ -207,7 +212,7 @@ def _require_spaces(env: Environment, property: str, space: PyTree) -> None:
 
 
 def _require_in_space(env: Environment, property: str, space: PyTree, tree: PyTree) -> None:
-    """Every array has the shape and dtype that its space declares."""
+    """Require that each array has the shape and dtype that its space declares."""
     _require_spaces(env, property, space)
     declared, shown = jax.tree.structure(space, is_leaf=spaces.is_space), jax.tree.structure(tree)
     if declared != shown:
@@ -219,12 +224,12 @@ def _require_in_space(env: Environment, property: str, space: PyTree, tree: PyTr
 
 
 def _type_of(leaf: Any) -> str:
-    """Dtype and shape of an array, the type's name of anything else."""
+    """The dtype and shape of an array, or the name of the type of another object."""
     if not hasattr(leaf, "dtype"):
         return _kind_of(leaf)
     return f"{'weak ' if getattr(leaf, 'weak_type', False) else ''}{leaf.dtype} {list(leaf.shape)}"
 
 
 def _kind_of(value: Any) -> str:
-    """The type's name; a traced array is one to its reader."""
+    """The name of the type; traced arrays are called arrays too."""
     return "array" if isinstance(value, jax.ShapeDtypeStruct | jax.Array) else type(value).__name__

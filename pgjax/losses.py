@@ -1,15 +1,14 @@
-"""Losses, elementwise and to be minimised: the caller masks and reduces, and how it does is the estimator.
+"""Elementwise losses, to be minimised; the caller applies the mask and adds them up.
 
-Sums and means over time, over episodes and over live steps are different estimators of different things; none
-of them is hidden here. All arrays of a call have one shape, `[...]`, any axes; no broadcasting between them.
+Sums and means over time, over episodes and over live steps give different estimators, so no function here hides one.
+All arrays of a call have the same shape `[...]` with any axes; the functions do not broadcast.
 
-*Weights are constants of the gradient.* They are numbers that multiply ∇ ln f, and they usually depend on
-parameters: a baseline that shares layers with the policy, a standardised return, a value that was just
-predicted. Were the gradient to flow through them, w ∇ ln f would gain the term ln f ∇w, which is no part of
-any policy gradient. So `stop_gradient` is applied here, to weights, targets and the log-probabilities of
-other policies, once and always.
+*Weights are constants of the gradient.* They multiply ∇ ln f, and they often depend on parameters: a baseline may share
+layers with the policy, or a value was just predicted. If the gradient flowed through the weights, w ∇ ln f would gain
+the term ln f ∇w, which belongs to no policy gradient. So all functions here apply `stop_gradient` to weights, targets
+and the log-probabilities of other policies.
 
-Log-probabilities, values and entropies have a float type (ValueError otherwise), which is the type of the loss.
+Log-probabilities, values and entropies must have a float type (ValueError otherwise); the loss has the same type.
 """
 
 import chex
@@ -20,12 +19,12 @@ from pgjax._checks import require_float, require_in_range
 
 
 def _loss(objective: jax.Array) -> jax.Array:
-    """loss = −objective, here and nowhere else: maximising becomes minimising."""
+    """loss = −objective; the sign changes in this function only."""
     return -objective
 
 
 def score_function_objective(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
-    """w ln f(X_t, θ)_{A_t} `[...]`, to be maximised; arguments as in `score_function_loss`."""
+    """w ln f(X_t, θ)_{A_t} `[...]`, to be maximised; the arguments are those of `score_function_loss`."""
     chex.assert_equal_shape([log_probs, weights])
     require_float("log_probs", log_probs)
     return jax.lax.stop_gradient(weights) * log_probs
@@ -36,8 +35,8 @@ def score_function_loss(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
 
     objective = w ln f(X_t, θ)_{A_t}
 
-    REINFORCE, reward-to-go, baselines, behavioural cloning and next-token prediction (w = 1) differ only in
-    w. Only the gradient means something: the value is not a measure of performance.
+    REINFORCE, reward-to-go, baselines, behavioural cloning and next-token prediction (w = 1) differ only in w. Use only
+    the gradient of this loss: its value does not measure the performance of the policy.
 
     Args:
         log_probs: ln f(X_t, θ)_{A_t} `[...]`.
@@ -61,7 +60,7 @@ def _ratios(log_probs: jax.Array, behaviour_log_probs: jax.Array) -> jax.Array:
 def importance_weighted_objective(
     log_probs: jax.Array, behaviour_log_probs: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """w ratio `[...]`, to be maximised; arguments as in `importance_weighted_loss`."""
+    """w ratio `[...]`, to be maximised; the arguments are those of `importance_weighted_loss`."""
     chex.assert_equal_shape([log_probs, behaviour_log_probs, weights])
     return jax.lax.stop_gradient(weights) * _ratios(log_probs, behaviour_log_probs)
 
@@ -71,8 +70,8 @@ def importance_weighted_loss(log_probs: jax.Array, behaviour_log_probs: jax.Arra
 
     objective = w ratio,    ratio = f(X_t, θ)_{A_t} / f(X_t, θ_old)_{A_t}
 
-    At θ_old the ratio is 1 and the gradient that of `score_function_loss`. The ratio of one action corrects
-    the choice at X_t, not how often θ_old came to X_t.
+    At θ_old the ratio is 1 and the gradient is that of `score_function_loss`. The ratio of one action corrects for the
+    choice at X_t; it does not correct for how often θ_old visited X_t.
 
     Args:
         log_probs: ln f(X_t, θ)_{A_t} `[...]`.
@@ -95,14 +94,14 @@ def clipped_surrogate_objective(
     *,
     clip: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """min(ratio w, clip(ratio, 1 − ε, 1 + ε) w) `[...]`, to be maximised; as `clipped_surrogate_loss`."""
+    """min(ratio w, clip(ratio, 1 − ε, 1 + ε) w) `[...]`, to be maximised; see `clipped_surrogate_loss`."""
     chex.assert_equal_shape([log_probs, behaviour_log_probs, weights])
     require_in_range("clip", clip, 0.0, None)
     clip = jnp.asarray(clip, log_probs.dtype)
     weights = jax.lax.stop_gradient(weights)
     ratios = _ratios(log_probs, behaviour_log_probs)
     surrogate, clipped = ratios * weights, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * weights
-    # Not a minimum: where both are equal, that has half of each gradient.
+    # Not jnp.minimum: if both are equal, its gradient is half of each.
     return jnp.where(surrogate <= clipped, surrogate, clipped)
 
 
@@ -113,13 +112,13 @@ def clipped_surrogate_loss(
     *,
     clip: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """Minus the clipped surrogate of PPO: no reward for moving a ratio further than ε in the direction of w.
+    """Minus the clipped surrogate of PPO, which does not reward a ratio for moving more than ε in the direction of w.
 
     objective = min(ratio w, clip(ratio, 1 − ε, 1 + ε) w)
 
-    A lower bound of the importance-weighted objective, equal to it with its gradient where |ratio − 1| ≤ ε: at the edge
-    too, so that ε = 0 leaves the score function's gradient at θ_old.
-    The gradient is zero where w > 0 and ratio > 1 + ε, and where w < 0 and ratio < 1 − ε.
+    The objective is a lower bound of the importance-weighted objective. Where |ratio − 1| ≤ ε both have the same value
+    and the same gradient. This includes the edges, so with ε = 0 the gradient at θ_old is that of the score function.
+    The gradient is 0 where w > 0 and ratio > 1 + ε, and where w < 0 and ratio < 1 − ε.
 
     Args:
         log_probs: ln f(X_t, θ)_{A_t} `[...]`.
@@ -144,8 +143,7 @@ def value_loss(values: jax.Array, targets: jax.Array) -> jax.Array:
 
     loss = ½ (v(X_t) − G_t)²
 
-    Targets that bootstrap from v are constants all the same: the semi-gradient of temporal-difference
-    learning.
+    Targets that bootstrap from v are constants too. This gives the semi-gradient of temporal-difference learning.
 
     Args:
         values: v(X_t) `[...]`.
@@ -162,7 +160,7 @@ def value_loss(values: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def entropy_loss(entropies: jax.Array) -> jax.Array:
-    """Minus the entropy, to be scaled by the caller: an entropy bonus changes the objective.
+    """Minus the entropy. The caller multiplies it by a coefficient; an entropy bonus changes the objective.
 
     objective = H(f(X_t, θ))
 
@@ -179,7 +177,7 @@ def entropy_loss(entropies: jax.Array) -> jax.Array:
 
 
 def _log_ratios(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
-    """ln π(a) − ln π_ref(a), the reference held fixed."""
+    """ln π(a) − ln π_ref(a), where the reference is a constant of the gradient."""
     chex.assert_equal_shape([log_probs, reference_log_probs])
     require_float("log_probs", log_probs)
     require_float("reference_log_probs", reference_log_probs)
@@ -187,11 +185,12 @@ def _log_ratios(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Arr
 
 
 def kl_k1(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
-    """The plain estimate of KL(π ‖ π_ref) from one action a ~ π: unbiased, of either sign, useless as a loss.
+    """k1, the plain estimate of KL(π ‖ π_ref) from one action a ~ π. Its value is unbiased and may be negative.
 
     k1 = ln π(a) − ln π_ref(a),    E k1 = KL(π ‖ π_ref),    E ∇k1 = E ∇ ln π = 0
 
-    Its place is in the reward (`rewards.kl_regularised`): weighing the score function by it does give ∇KL.
+    Do not use it as a loss, because its expected gradient is 0. Use it in the reward (`rewards.kl_regularised`): as the
+    weight of the score function it does give ∇KL.
 
     Args:
         log_probs: ln π(a) `[...]`, a ~ π.
@@ -206,7 +205,7 @@ def kl_k1(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
 
 
 def kl_k2(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
-    """The squared estimate: never negative, its value biased, its gradient right.
+    """k2, the squared estimate of KL(π ‖ π_ref). Its value is biased and never negative; its gradient is unbiased.
 
     k2 = ½ (ln π(a) − ln π_ref(a))²,    E ∇k2 = E[k1 ∇ ln π] = ∇KL(π ‖ π_ref)
 
@@ -223,11 +222,12 @@ def kl_k2(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
 
 
 def kl_k3(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
-    """The estimate with a control variate: never negative, of unbiased value, with the other KL's gradient.
+    """k3, the estimate of KL(π ‖ π_ref) with a control variate. Its value is unbiased and never negative.
 
     k3 = (r − 1) − ln r,    r = π_ref(a) / π(a),    E k3 = KL(π ‖ π_ref),    E ∇k3 = ∇KL(π_ref ‖ π)
 
-    Unbiased where π(a) > 0 wherever π_ref(a) > 0, so that E r = 1.
+    Its gradient is that of the other divergence, KL(π_ref ‖ π). The value is unbiased if π(a) > 0 for all a with
+    π_ref(a) > 0, so that E r = 1.
 
     Args:
         log_probs: ln π(a) `[...]`, a ~ π.
@@ -245,12 +245,12 @@ def kl_k3(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
 def kl_penalty_loss(
     log_probs: jax.Array, reference_log_probs: jax.Array, *, kl_coef: jax.typing.ArrayLike
 ) -> jax.Array:
-    """β k2, the estimate of a KL penalty that has the penalty's gradient.
+    """β k2, whose expected gradient is that of the penalty β KL(π ‖ π_ref).
 
     loss = β ½ (ln π(a) − ln π_ref(a))²,    E ∇loss = β ∇KL(π ‖ π_ref) at X_t, over a ~ π
 
-    Step by step it leaves out that the action at t changes the divergence met later; `rewards.kl_regularised`
-    or log-probabilities summed over the whole sequence keep that.
+    The loss of single steps ignores that the action at t changes the divergence at later steps. To include this, use
+    `rewards.kl_regularised`, or pass log-probabilities that are summed over the whole sequence.
 
     Args:
         log_probs: ln π(a) `[...]`, a ~ π.
@@ -261,7 +261,7 @@ def kl_penalty_loss(
         β k2 `[...]`.
 
     Raises:
-        ValueError: if kl_coef is negative, which would pay for leaving the reference.
+        ValueError: if kl_coef is negative, because it would then reward leaving the reference.
     """
     require_in_range("kl_coef", kl_coef, 0.0, None)
     return jnp.asarray(kl_coef, log_probs.dtype) * kl_k2(log_probs, reference_log_probs)

@@ -1,20 +1,20 @@
-"""Returns of one stream of T steps: arrays in, arrays out; `jax.vmap(f, in_axes=1, out_axes=1)` for many.
+"""Returns of one stream of T steps, from arrays; use `jax.vmap(f, in_axes=1, out_axes=1)` for many streams.
 
-Row t holds R_{t+1}, the reward that A_t caused. Rewards are zero after the end of an episode, so that padding
-adds nothing to the rows before it; rows of padding have no meaning and are to be masked by the caller.
+Row t holds R_{t+1}, the reward that A_t caused. Rewards must be 0 after the end of an episode, so that padding adds
+nothing to the rows before it. The results in rows of padding have no meaning; the caller must mask them.
 
-*Two masks do two jobs.* `terminated` stops the bootstrap: the problem is over and nothing is left to gain, so
-v(X_{t+1}) counts as 0, whatever stands there. `terminated | truncated` stops the trace: row t + 1 belongs to
-another episode, so nothing flows back from it. A truncated row therefore bootstraps and a terminated one does
-not. `next_values[t]` = v(X_{t+1}) is the value of the observation before any reset; the last row of a stream
-always bootstraps from `next_values[T − 1]` unless it is terminated.
+*Two masks do two jobs.* `terminated` stops the bootstrap: the problem is over, so v(X_{t+1}) counts as 0, whatever its
+number is. `terminated | truncated` stops the trace: row t + 1 belongs to another episode, so its return does not flow
+back into row t. So a truncated row bootstraps, and a terminated row does not. `next_values[t]` = v(X_{t+1}) is the
+value of the observation before any reset. The last row of a stream always bootstraps from `next_values[T − 1]`, unless
+it is terminated.
 
-Every hyper-parameter may be a traced scalar: a sweep over it is a `vmap` and compiles once.
+Each hyper-parameter may be a traced scalar: a `jax.vmap` over many values compiles once.
 
-Sums run from the last step to the first and carry along what each addition rounds away (Kahan 1965): without a
-discount a sum of any length has the error of one rounding, 6·10⁻⁸ of the largest in float32. Products with γ or γλ
-are rounded at every step, and forgotten as the rewards are: after 10 000 rewards of 0.1 or 1.1, relative errors of 1
-to 2·10⁻⁶ were measured for γ = 0.99 and of 10⁻⁶ for γ = 0.9999. Sums of integers below 2²⁴ are exact. Axis: T time.
+Sums run from the last step to the first. They carry the rounding error of each addition along (Kahan 1965). So without
+a discount a sum of any length has the error of one rounding, in float32 6·10⁻⁸ of the largest partial sum. Products
+with γ or γλ are rounded at every step. After 10 000 rewards of 0.1 or 1.1, relative errors of 1 to 2·10⁻⁶ were measured
+for γ = 0.99 and of 10⁻⁶ for γ = 0.9999. Sums of integers below 2²⁴ are exact. Axis: T time.
 """
 
 import chex
@@ -25,7 +25,7 @@ from pgjax._checks import is_traced, require_in_range, require_integer
 
 
 def total_return(rewards: jax.Array) -> jax.Array:
-    """The return of the whole episode.
+    """The undiscounted return of the whole episode.
 
     G_1 = Σ_t R_{t+1}
 
@@ -43,7 +43,7 @@ def total_return(rewards: jax.Array) -> jax.Array:
 def discount_weights(num_steps: int, discount: jax.typing.ArrayLike) -> jax.Array:
     """The powers of the discount, in the default float type.
 
-    w_t = γᵗ, t = 0, …, T − 1, with γ⁰ = 1 for γ = 0 too
+    w_t = γᵗ, t = 0, …, T − 1, with γ⁰ = 1 also for γ = 0
 
     Args:
         num_steps: T.
@@ -85,7 +85,7 @@ def discounted_return(rewards: jax.Array, *, discount: jax.typing.ArrayLike) -> 
 def _sum_back(
     terms: jax.Array, factor: jax.Array, *, cut: jax.Array | None = None, last: jax.Array | None = None
 ) -> jax.Array:
-    """S_t = x_t + f S_{t+1} `[T]`, the product left out where `cut`; S_T = `last`, or 0."""
+    """S_t = x_t + f S_{t+1} `[T]`, without the product where `cut` is true; S_T is `last`, or 0."""
 
     def step(following: tuple[jax.Array, jax.Array], row: tuple[jax.Array, jax.Array | None]):
         term, ends = row
@@ -95,18 +95,18 @@ def _sum_back(
         current = scaled + added
         return (current, added - (current - scaled)), current
 
-    # A scan beats a reversed cumulative sum tenfold on CPU, and serves every factor.
+    # On a CPU a scan is ten times as fast as a reversed cumulative sum, and it works for every factor.
     zero = jnp.zeros((), terms.dtype)
     return jax.lax.scan(step, (zero if last is None else last, zero), (terms, cut), reverse=True)[1]
 
 
 def reward_to_go(rewards: jax.Array, *, discount: jax.typing.ArrayLike = 1.0) -> jax.Array:
-    """What is still to come from each step on.
+    """The reward-to-go: the sum of the rewards from each step on.
 
     G_t = R_{t+1} + γ G_{t+1} = Σ_k γᵏ R_{t+k+1}
 
     Args:
-        rewards: R_{t+1} `[T]` of one episode; two episodes in one stream would be added up.
+        rewards: R_{t+1} `[T]` of one episode. If the stream held two episodes, the function would add them up.
         discount: γ in [0, 1].
 
     Returns:
@@ -124,7 +124,7 @@ def reward_to_go(rewards: jax.Array, *, discount: jax.typing.ArrayLike = 1.0) ->
 
 
 def _assert_stream(floats: list[jax.Array], masks: list[jax.Array]) -> None:
-    """One stream: arrays `[T]`, rewards and values of a float type, masks bool."""
+    """Check the arrays `[T]` of one stream: rewards and values have a float type, masks are bool."""
     chex.assert_rank([*floats, *masks], 1)
     chex.assert_equal_shape([*floats, *masks])
     chex.assert_type(floats, float)
@@ -140,12 +140,12 @@ def n_step_returns(
     n: int | jax.Array,
     discount: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """n rewards, then the value.
+    """The n-step return: the sum of n rewards and the value after them.
 
     G_t⁽ⁿ⁾ = R_{t+1} + γ G_{t+1}⁽ⁿ⁻¹⁾ = Σ_{k<n} γᵏ R_{t+k+1} + γⁿ v(X_{t+n}),    G_t⁽⁰⁾ = v(X_t)
 
-    A row fewer than n steps from a cut, or from the end of the stream, bootstraps there. n = 1 is TD(0);
-    every n ≥ T is the λ-return at λ = 1. The work is n·T.
+    If a cut or the end of the stream comes in fewer than n steps, the row bootstraps there. n = 1 is TD(0), and every
+    n ≥ T gives the λ-return with λ = 1. The work is proportional to n T.
 
     Args:
         rewards: R_{t+1} `[T]`.
@@ -190,12 +190,12 @@ def lambda_returns(
     discount: jax.typing.ArrayLike,
     lambda_: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """The mean of all n-step returns with weights (1 − λ) λⁿ⁻¹.
+    """The λ-return: the mean of all n-step returns with the weights (1 − λ) λⁿ⁻¹.
 
     G_t^λ = R_{t+1} + γ [(1 − λ) v(X_{t+1}) + λ G_{t+1}^λ]
 
-    At a cut and at the end of the stream the bracket is v(X_{t+1}), or 0 where terminated. λ = 0 is TD(0), λ
-    = 1 the Monte-Carlo return plus what is bootstrapped at the cut.
+    At a cut and at the end of the stream the bracket is v(X_{t+1}), or 0 where terminated. λ = 0 is TD(0), and λ = 1 is
+    the Monte-Carlo return plus the bootstrapped value at the cut.
 
     Args:
         rewards: R_{t+1} `[T]`.
@@ -232,12 +232,12 @@ def gae(
     discount: jax.typing.ArrayLike,
     lambda_: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """Generalised advantage estimates: discounted sums of TD errors.
+    """Generalised advantage estimates (GAE): discounted sums of TD errors.
 
     A_t = δ_t + γλ A_{t+1} = Σ_k (γλ)ᵏ δ_{t+k},    δ_t = R_{t+1} + γ v(X_{t+1}) − v(X_t)
 
-    A_t = G_t^λ − v(X_t) where `next_values` repeats the next row's `values` inside an episode. v(X_{t+1}) counts
-    as 0 where terminated; the sum stops after a cut.
+    A_t = G_t^λ − v(X_t) if, inside an episode, `next_values[t]` equals `values[t + 1]`. v(X_{t+1}) counts as 0 where
+    terminated; the sum stops after a cut.
 
     Args:
         rewards: R_{t+1} `[T]`.

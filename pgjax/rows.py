@@ -1,9 +1,9 @@
-"""Sums and maps over the rows of a time-major batch, in pieces that fit the cache.
+"""Sums and maps over the rows of a time-major batch, in pieces that fit into the cache.
 
-A batch `[T, B, ...]` is read as T·B rows. Working through it a few thousand rows at a time keeps a network's
-activations in the cache (a measured factor of two to four on a CPU), bounds memory, and stops at the last live
-row, so the padding of finished episodes costs nothing. Where rows depend on the rows before them (a policy with
-memory), the pieces are whole episodes `[T, n, ...]`.
+A batch `[T, B, ...]` is read as T·B rows, some hundred or thousand at a time. So the activations of a network stay in
+the cache (measured on a CPU: two to four times as fast), the memory is bounded, and the padding after the last live row
+costs nothing. If rows depend on the rows before them (a policy with memory), the pieces are whole episodes
+`[T, n, ...]`.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from pgjax.types import PyTree
 
 PieceFunction = Callable[..., tuple[PyTree, PyTree]]
 
-# In pieces of 256 rows of a 64 × 64 network everything stays in a core's L2 cache and nothing is handed to other
-# threads: the gradient then measured 1.1 (idle machine) to 1.7 times (busy) the speed of two cores with 8 192 rows.
-# Machines with more cores were not measured.
+# With 256 rows and a 64 × 64 network a piece stays in the L2 cache of one core and uses no other thread. On two cores
+# the gradient was then 1.1 times (idle machine) to 1.7 times (busy machine) as fast as with 8 192 rows. Machines with
+# more cores were not measured.
 _FEW_CORES = 4
 _CPU_ROWS, _MANY_CORE_ROWS = 256, 8192
 _ACCELERATOR_ROWS, _ACCELERATOR_NUMBERS = 1 << 20, 1 << 24
@@ -29,18 +29,25 @@ RUNS_AXIS = "runs"
 
 
 def default_rows(row_size: int = 1) -> int:
-    """The number of rows in a piece: 256 on a CPU with at most 4 cores (one core's L2 cache), 8 192 on one with more
-    (work for all of them); on an accelerator 2²⁰, fewer where a row has more than 16 numbers (memory)."""
+    """The number of rows in a piece, chosen by the device.
+
+    On a CPU with at most 4 cores it is 256, so that a piece fits into the L2 cache of one core; with more cores it is
+    8 192, so that all of them have work. On an accelerator it is 2²⁰, or less to save memory if a row has more than 16
+    numbers.
+
+    Args:
+        row_size: how many numbers a row has.
+    """
     if jax.default_backend() != "cpu":
         return min(_ACCELERATOR_ROWS, max(1024, _ACCELERATOR_NUMBERS // row_size))
     return _CPU_ROWS if (os.cpu_count() or 1) <= _FEW_CORES else _MANY_CORE_ROWS
 
 
 def largest_of_runs(x: jax.Array, *axes: str) -> jax.Array:
-    """The largest of a number over the runs that are vmapped together (axis `RUNS_AXIS`) and over further named `axes`.
+    """The maximum of x over the runs that are vmapped together (axis `RUNS_AXIS`) and over further named `axes`.
 
-    Where there is no such axis it is the number itself. A loop whose trip count is shared needs no select of its whole
-    state for each run.
+    Without such an axis it is x itself. If all runs share the number of iterations of a loop, JAX does not have to
+    select between old and new loop states for each run.
     """
     for axis in (RUNS_AXIS, *axes):
         with contextlib.suppress(NameError):
@@ -61,11 +68,11 @@ def _num_live_rows(alive: jax.Array) -> jax.Array:
 
 
 class _Cut(NamedTuple):
-    """A batch cut into pieces of one size. The last one reaches back over rows already seen, which its mask leaves out.
+    """A batch cut into pieces of one size. The last piece may repeat rows of the piece before; its mask excludes them.
 
     Attributes:
         count: the number of pieces up to the last live row.
-        take: `k → (start, piece, mask)`, piece k and where it begins.
+        take: `k → (start, piece, mask)`, the start of piece k, its rows and its mask.
     """
 
     count: jax.Array
@@ -99,8 +106,8 @@ def _cut_episodes(rows: PyTree, alive: jax.Array, size: int) -> _Cut:
 def _cut(rows: PyTree, alive: jax.Array, rows_per_piece: int | None, whole_episodes: bool) -> _Cut:
     cut = _cut_episodes if whole_episodes else _cut_rows
     found = cut(rows, alive, _piece_size(rows, alive, rows_per_piece))
-    # Where one piece is all there is, the compiler would move the work on it out of the loop and into what stands
-    # around it, which rounds it otherwise: a piece leaves the barrier only with its index, and the count is not known.
+    # If there is only one piece, the compiler would move its work out of the loop and merge it with other work, which
+    # changes the rounding. The barriers prevent this: they hide the count, and tie each piece to its index.
     return _Cut(
         count=jax.lax.optimization_barrier(found.count),
         take=lambda k: jax.lax.optimization_barrier((k, found.take(k)))[1],
@@ -108,12 +115,12 @@ def _cut(rows: PyTree, alive: jax.Array, rows_per_piece: int | None, whole_episo
 
 
 def _first() -> jax.Array:
-    """The index 0, of the default integer type of the moment."""
+    """The index 0 in the current default integer type."""
     return jnp.zeros((), int)
 
 
 def _add(total: PyTree, part: PyTree) -> PyTree:
-    # A product that is compiled into the addition would be rounded otherwise than one that another device has sent.
+    # A product merged into the addition is rounded differently from a product that another device has sent.
     return jax.tree.map(jnp.add, total, jax.lax.optimization_barrier(part))
 
 
@@ -124,7 +131,7 @@ def _zeros(shapes: PyTree) -> PyTree:
 def _of_block(
     function: PieceFunction, rows: PyTree, alive: jax.Array, rows_per_piece: int | None, whole_episodes: bool
 ) -> tuple[PyTree, PyTree]:
-    """The sums of a block, and the values of its rows, `[T, b, ...]`, zero where not alive."""
+    """The sums of a block, and the values of its rows `[T, b, ...]`, 0 where not alive."""
     cut = _cut(rows, alive, rows_per_piece, whole_episodes)
     sums, values = jax.eval_shape(lambda k: function(*cut.take(k)[1:]), _first())
     shape = alive.shape if whole_episodes else (alive.size,)
@@ -159,29 +166,29 @@ def over_rows(
     whole_episodes: bool = False,
     shared: tuple = (),
 ) -> tuple[PyTree, PyTree]:
-    """One pass over the rows that adds up and keeps: Σ over pieces of the first result, and the second of every row.
+    """One pass over the rows: the first results of `function` summed over pieces, and its second result for each row.
 
-    The sum is taken block by block of episodes in a fixed order, on one device or on many (`_shards`).
+    The sum adds blocks of episodes in a fixed order, on one device or on many (`_shards`).
 
     Args:
-        function: takes leaves `[N, ...]` and a bool mask `[N]` (`[T, n, ...]` and `[T, n]` if `whole_episodes`, with
-            N = T n). It returns a pytree of sums, in which every row with a false mask contributes zero, and a tree of
-            values `[N, ...]`.
+        function: takes leaves `[N, ...]` and a bool mask `[N]`; if `whole_episodes`, leaves `[T, n, ...]` and a mask
+            `[T, n]` with N = T n. It returns a pytree of sums, to which rows with a false mask must add 0, and a pytree
+            of values `[N, ...]`.
         rows: leaves `[T, B, ...]`.
         alive: bool `[T, B]`.
-        rows_per_piece: N at most; `default_rows()` if None. A whole episode is a piece even if it has more rows.
-        whole_episodes: whether a piece must hold the whole of its episodes.
-        shared: further arguments of `function`, the same for all rows. What it differentiates in must be among them:
-            devices that share the episodes can differentiate only in what they were handed.
+        rows_per_piece: the largest N; `default_rows()` if None. A piece holds at least one episode if `whole_episodes`.
+        whole_episodes: whether a piece must hold whole episodes.
+        shared: further arguments of `function`, the same for all rows. If `function` differentiates with respect to an
+            array, this array must be among them: several devices can differentiate only arrays that they received.
 
     Returns:
-        The sums, and the values `[T, B, ...]`, zero where not `alive`.
+        The sums, and the values `[T, B, ...]`, 0 where not `alive`.
     """
     num_episodes, shards = alive.shape[1], _shards.num_shards()
     count = _shards.num_blocks(num_episodes)
-    # One block a device where the order does not count.
+    # If the order does not matter, each device has one block.
     size = num_episodes // max(count, shards)
-    # Traced once for all its uses, which are several for the shapes alone; inlined, the program is the same.
+    # jit traces the function once for its several uses. As it is inlined, the program does not change.
     traced = jax.jit(function, inline=True)
 
     def block(rows: PyTree, alive: jax.Array, shared: tuple, k: jax.Array) -> tuple[PyTree, PyTree]:
@@ -192,7 +199,7 @@ def over_rows(
         return _of_block(of_piece, rows, alive, rows_per_piece, whole_episodes)
 
     def joined(values: jax.Array) -> jax.Array:
-        """`[blocks, T, b, ...]` as `[T, blocks · b, ...]`."""
+        """The values `[blocks, T, b, ...]` in the shape `[T, blocks · b, ...]`."""
         return jnp.moveaxis(values, 0, 1).reshape((values.shape[1], -1, *values.shape[3:]))
 
     if shards == 1:
@@ -229,7 +236,7 @@ def sum_over_rows(
     whole_episodes: bool = False,
     shared: tuple = (),
 ) -> PyTree:
-    """Σ over pieces of `function(piece, mask, *shared)`: `over_rows` without values."""
+    """The sum over pieces of `function(piece, mask, *shared)`: `over_rows` without values."""
     only_sums = lambda piece, mask, *shared: (function(piece, mask, *shared), ())
     return over_rows(only_sums, rows, alive, rows_per_piece, whole_episodes=whole_episodes, shared=shared)[0]
 
@@ -242,6 +249,6 @@ def map_over_rows(
     *,
     whole_episodes: bool = False,
 ) -> PyTree:
-    """`function(piece)` of every row, `[T, B, ...]`, zero where not `alive`: `over_rows` without sums."""
+    """`function(piece)` for each row, `[T, B, ...]`, 0 where not `alive`: `over_rows` without sums."""
     only_values = lambda piece, mask: ((), function(piece))
     return over_rows(only_values, rows, alive, rows_per_piece, whole_episodes=whole_episodes)[1]

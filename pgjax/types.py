@@ -1,7 +1,7 @@
-"""The contracts of pgjax: the records that every other module takes and returns.
+"""The records that all modules of pgjax take and return.
 
-Row t of every time-major array holds X_t, A_t and R_{t+1}, the reward that A_t caused (t counts from 0 in
-code, from 1 in the mathematics). Axes: T time, B episodes, A actions, D features.
+Row t of each time-major array holds X_t, A_t and R_{t+1}, the reward that A_t caused. The time t starts at 0 in the
+code and at 1 in the mathematics. Axes: T time, B episodes, A actions, D features.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from pgjax._records import one_line
 from pgjax.spaces import Box as Box
 from pgjax.spaces import Discrete as Discrete
 
-# The words of conventions that several modules share; the modules check them against these.
+# The words for conventions that several modules share and check.
 ScoreNorm = Literal["vanilla", "natural"]
 TimeWeights = Literal["none", "discount"]
 
 
 class Step(NamedTuple):
-    """What one transition shows: X_{t+1}, R_{t+1}, and whether the problem itself ended there."""
+    """The visible part of one transition: X_{t+1}, R_{t+1}, and whether the problem itself ended there."""
 
     obs: PyTree
     reward: jax.Array
@@ -37,21 +37,25 @@ class Step(NamedTuple):
 class Environment:
     """A problem as a record of pure functions, (X_{t+1}, R_{t+1}) ~ p(X_t, A_t).
 
-    `reset(key, params) → (state, obs)` draws X_1 ~ d_0. `step(key, state, action, params) → (state, Step)` is
-    the raw transition: no auto-reset and no time limit inside. The rollout alone produces `truncated`, at
-    `horizon`. State and observation have the same structure, shape and dtype from `reset` and `step`; the reward is a
-    float scalar and `terminated` a bool scalar. `pgjax.contracts.require_environment` checks it.
+    `reset(key, params) → (state, obs)` draws X_1 ~ d_0. `step(key, state, action, params) → (state, Step)` is the plain
+    transition, without an automatic reset and without a time limit. Only the rollout sets `truncated`, at `horizon`.
+    `reset` and `step` return states and observations of the same structure, shapes and dtypes. The reward is a float
+    scalar and `terminated` is a bool scalar. `pgjax.contracts.require_environment` checks all this.
 
     Attributes:
-        name: what `pgjax.environments.make` calls it.
-        reset, step: pure functions of one episode; batch them with `jax.vmap`.
-        params: the default parameters, a pytree whose leaves may be vmapped (domain randomisation).
-        observation_space, action_space: trees of `pgjax.spaces`; `spaces.as_space` takes other libraries' spaces.
+        name: the name in `pgjax.environments.make`.
+        reset, step: pure functions of one episode; `jax.vmap` makes them functions of many.
+        params: the default parameters, a pytree. Its leaves may be vmapped, so that episodes have different parameters
+            (domain randomisation).
+        observation_space, action_space: trees of `pgjax.spaces`; `spaces.as_space` converts the spaces of gymnax and
+            Gymnasium.
         horizon: T, the greatest number of steps of an episode.
-        render: `(state, obs, params) → uint8 [H, W, 3]`, a picture of one state drawn on the host, or None.
-        action_mask: `obs → bool [A]`, which discrete actions are allowed at X_t, at least one; None if all are.
-        metrics: `(state, obs, params) → {name: scalar}`, numbers of a state that `evaluation.evaluate` reports beside
-            the return (success, violations, clicks) and that nothing learns from; None if there are none.
+        render: `(state, obs, params) → uint8 [H, W, 3]`, a picture of one state that is drawn on the host; or None.
+        action_mask: `obs → bool [A]`, true for the discrete actions that are allowed at X_t, at least one; None if all
+            actions are always allowed.
+        metrics: `(state, obs, params) → {name: scalar}`, numbers about a state, such as success, violations or clicks.
+            `evaluation.evaluate` reports them together with the return; no estimator learns from them. None if there
+            are none.
     """
 
     name: str
@@ -73,9 +77,9 @@ class Environment:
 class Distribution(NamedTuple):
     """A family of action distributions as pure functions of its parameters, for one observation.
 
-    `sample(key, parameters)`, `log_prob(parameters, action)`, `entropy(parameters)`, `kl(p, q)` and
-    `mode(parameters)`; `parameters` is what a policy's `apply` returns. `entropy` or `kl` is None where it cannot be
-    computed: who reports it leaves it out, and who needs it calls `distributions.require`.
+    The functions are `sample(key, parameters)`, `log_prob(parameters, action)`, `entropy(parameters)`, `kl(p, q)` and
+    `mode(parameters)`; `parameters` is what `apply` of a policy returns. `entropy` or `kl` is None if it cannot be
+    computed. Reports then leave it out; a function that needs it calls `distributions.require`, which raises an error.
     """
 
     sample: Callable[[jax.Array, PyTree], PyTree]
@@ -89,14 +93,14 @@ class Distribution(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What a policy remembers of the episode so far, for one episode; vmap outside.
+    """The memory of a policy within an episode, as functions of one episode; use `jax.vmap` for many.
 
     Attributes:
-        start: `(params, obs) → carry` at X_1: the memory before the first action. A transformer reads its prompt here.
-        step: `(params, carry, obs) → (carry, outputs)`: looks at X_t, and gives the distribution's parameters for A_t.
+        start: `(params, obs) → carry` at X_1, the memory before the first action. A transformer reads its prompt here.
+        step: `(params, carry, obs) → (carry, outputs)`; it reads X_t and returns the distribution's parameters for A_t.
         unroll: `(params, carry | None, obs [T, ...], starts bool [T] | None) → outputs [T, ...]`, the outputs of all
-            rows at once. A carry of None means that row 0 is X_1; `starts` marks the rows that are the X_1 of a new
-            episode (None: no row after row 0). If the field is None, `unroll` is a scan of `step`.
+            rows at once. If carry is None, row 0 is X_1. `starts` marks the rows that are the X_1 of a new episode; if
+            it is None, no row after row 0 is one. If the field `unroll` is None, a scan of `step` replaces it.
     """
 
     start: Callable[[PyTree, PyTree], PyTree]
@@ -110,14 +114,15 @@ class Memory(NamedTuple):
 class Policy(NamedTuple):
     """f(x, θ): `init(key, obs) → params` and `apply(params, obs) → parameters` of `distribution`.
 
-    Both see one observation; vmap outside. Plain functions, so linen, nnx and raw JAX all fit.
+    Both functions take one observation; use `jax.vmap` for many. They are plain functions, so they can be made with
+    flax.linen, flax.nnx or JAX alone.
 
     Attributes:
         init: draws θ.
-        apply: the distribution's parameters as a function of X_t alone; None for a policy that has to remember.
+        apply: the distribution's parameters as a function of X_t alone; None for a policy that needs its memory.
         distribution: the family of action distributions.
-        memory: how the policy remembers; None for a policy that does not. A policy that has both `apply` and `memory`
-            computes the same function twice: `apply` serves the oracle, and `memory` is the fast path of rollouts.
+        memory: the memory of the policy; None for a policy without memory. If a policy has both `apply` and `memory`,
+            both compute the same function: `exact` uses `apply`, and rollouts use `memory`, which is faster.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
@@ -135,20 +140,21 @@ class Trajectory(NamedTuple):
     Attributes:
         obs: X_t, leaves `[T, B, ...]`.
         actions: A_t, leaves `[T, B, ...]`.
-        rewards: R_{t+1}, `[T, B]`, zero where not `alive`.
-        alive: bool `[T, B]`, true while the episode runs; every other row is padding.
-        terminated: bool `[T, B]`, the problem ended at this step: nothing is left to bootstrap.
-        truncated: bool `[T, B]`, the horizon cut the episode here: v(`next_obs`) may be bootstrapped.
-        final_obs: the observation after each lane's last live step, before any reset, leaves `[B, ...]`.
-        next_obs: X_{t+1} before any reset, `[T, B, ...]`; only in windows, where lanes reset inside.
-        returns: G_t `[T, B]`, filled in by an estimator before its baseline sees the trajectory.
-        score_norms: squared norms of the scores, `[T, B]`, or `[1, B]` of whole episodes where those multiply G_1;
-            filled in before `predict` for a baseline that needs them.
-        behaviour_log_probs: ln f(X_t, θ_old)_{A_t} of the policy that acted, `[T, B]`; None where nothing was recorded,
-            which means that θ itself acted.
-        greedy_returns: G_1 of a greedy episode from the same start, in every row, `[T, B]`, if it was played.
-        carry: what a policy with memory remembered at row 0 of a window, leaves `[B, ...]`; None in complete episodes,
-            which begin with `Memory.start`. It was computed with the θ of earlier windows.
+        rewards: R_{t+1}, `[T, B]`, 0 where not `alive`.
+        alive: bool `[T, B]`, true while the episode runs; all other rows are padding.
+        terminated: bool `[T, B]`, true where the problem ended at this step, so that the value after it is 0.
+        truncated: bool `[T, B]`, true where the horizon cut the episode, so that returns may bootstrap from
+            v(`next_obs`).
+        final_obs: the observation after the last live step of each stream, before any reset, leaves `[B, ...]`.
+        next_obs: X_{t+1} before any reset, `[T, B, ...]`; only in windows, in which new episodes may begin.
+        returns: G_t `[T, B]`; the estimator fills it in before its baseline sees the trajectory.
+        score_norms: squared norms of the scores ∇ ln f(X_t, θ)_{A_t}, `[T, B]`; or of whole episodes, `[1, B]`, where
+            those multiply G_1. The estimator fills it in for a baseline that needs it.
+        behaviour_log_probs: ln f(X_t, θ_old)_{A_t} of the policy that acted, `[T, B]`. None means that θ itself acted.
+        greedy_returns: G_1 of a greedy episode from the same start, the same in all rows, `[T, B]`; None if no such
+            episode was played.
+        carry: the memory of the policy at row 0 of a window, leaves `[B, ...]`, computed with the θ of earlier windows.
+            None in complete episodes, which begin with `Memory.start`.
     """
 
     obs: PyTree
@@ -172,16 +178,16 @@ class Trajectory(NamedTuple):
 
     @classmethod
     def from_batch_major(cls, **fields: PyTree) -> "Trajectory":
-        """The trajectory of fields whose axes are `[B, T, ...]`, as many training loops have them.
+        """A trajectory from fields with the axes `[B, T, ...]`, which many training loops use.
 
-        Every field but `final_obs` and `carry`, `[B, ...]`, has its first two axes exchanged. A trajectory that was
-        built batch-major by mistake is mended by `Trajectory.from_batch_major(**trajectory._asdict())`.
+        The function exchanges the first two axes of all fields except `final_obs` and `carry`, which are `[B, ...]`. If
+        you built a trajectory batch-major by mistake, use `Trajectory.from_batch_major(**trajectory._asdict())`.
 
         Args:
             **fields: the attributes of a trajectory by their names, `[B, T, ...]`.
 
         Raises:
-            ValueError: if a field has another shape or type, with the right one.
+            ValueError: if a field has a wrong shape or type; the message gives the right one.
             TypeError: if a field is missing or unknown.
         """
         given = cls(**fields)._asdict()
@@ -190,16 +196,16 @@ class Trajectory(NamedTuple):
 
 
 class Rewards(NamedTuple):
-    """The reward stage: what stands for the rewards of a collected trajectory, with parameters and state of its own.
+    """The reward stage: it replaces the rewards of a collected trajectory and may have parameters and a state.
 
-    A penalty for leaving a reference policy, a reward model that learns and a running scale are such stages
-    (`pgjax.rewards`). No gradient flows through them.
+    Examples are a penalty for leaving a reference policy, a reward model that learns and a running scale
+    (`pgjax.rewards`). No gradient flows through the stage.
 
     Attributes:
-        init: `(key, params) → state`; `params` is the policy's θ at the start of training, such as a reference.
-        relabel: `(params, state, trajectory) → (trajectory, metrics)`: the trajectory with other rewards.
-        update: `(state, trajectory) → state`, after the estimator used the relabelled trajectory.
-        needs_log_probs: whether `relabel` reads `trajectory.behaviour_log_probs`, which the rollout then records.
+        init: `(key, params) → state`; `params` is the policy's θ at the start of training, for example for a reference.
+        relabel: `(params, state, trajectory) → (trajectory, metrics)`, the trajectory with the new rewards.
+        update: `(state, trajectory) → state`, called after the estimator has used the relabelled trajectory.
+        needs_log_probs: whether `relabel` reads `trajectory.behaviour_log_probs`; the rollout then records them.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
@@ -212,12 +218,12 @@ class Rewards(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """What an estimator or a baseline must be given beyond the trajectory; whoever collects the episodes provides it.
+    """What an estimator or a baseline needs beyond a plain trajectory; training and the diagnostics provide it.
 
     Attributes:
-        scores: the norm (`"vanilla"`, `"natural"`) in which `trajectory.score_norms` are wanted, or `"none"`.
-        greedy_returns: whether `trajectory.greedy_returns` is wanted, a second episode for each.
-        group_size: k, how many consecutive episodes share a start; None where any start will do.
+        scores: the norm of `trajectory.score_norms`, `"vanilla"` or `"natural"`; `"none"` if they are not needed.
+        greedy_returns: whether `trajectory.greedy_returns` are needed, which cost a second episode for each episode.
+        group_size: k, the number of consecutive episodes that share a start; None if the starts do not matter.
     """
 
     scores: ScoreNorm | Literal["none"] = "none"
@@ -229,19 +235,19 @@ class Needs(NamedTuple):
 
 
 class Baseline(NamedTuple):
-    """b(X_t), what an estimator subtracts from the return. *Use, then update.*
+    """b(X_t), which an estimator subtracts from the return. *Use, then update.*
 
-    `init(key, sample) → state`, `predict(state, trajectory) → b [T, B]` and
-    `update(state, trajectory, returns) → (state, metrics)`. `predict` runs before `update` sees the same
-    episodes, so b never depends on the action that it weighs, or its docstring says by which factor it fails.
+    The functions are `init(key, sample) → state`, `predict(state, trajectory) → b [T, B]` and
+    `update(state, trajectory, returns) → (state, metrics)`. `predict` runs before `update` sees the same episodes. So b
+    does not depend on the action that it weighs; a baseline that breaks this rule says so in its docstring.
 
     Attributes:
-        of_observation: true if row t of `predict` is a function of row t of `obs` alone, a v(X_t): such a
-            baseline predicts what is still to come, and can be asked about X_{t+1}, which bootstrapped returns need.
-        needs: what `predict` and `update` read of the trajectory beyond what a rollout records.
-        predict_and_update: `(state, trajectory, returns) → (b [T, B], state, metrics)`, what `predict` and `update`
-            give, in one pass over the rows: a network's forward pass is not done again for its fit. None where nothing
-            is saved by it; who replaces `predict` or `update` replaces it too.
+        of_observation: true if row t of `predict` is a function of row t of `obs` alone, a v(X_t). Such a baseline can
+            also predict v(X_{t+1}), which bootstrapped returns need.
+        needs: what `predict` and `update` read from the trajectory beyond what a rollout records.
+        predict_and_update: `(state, trajectory, returns) → (b [T, B], state, metrics)`, the results of `predict` and
+            `update` in one pass over the rows, so that the forward pass of a network is not repeated for its fit. None
+            if that saves nothing. If you replace `predict` or `update`, replace this function too.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
@@ -258,9 +264,9 @@ class Baseline(NamedTuple):
 
 
 class Critic(NamedTuple):
-    """q(X_t, ·), a prediction of the return for every action of a discrete space. *Use, then update*, as a baseline.
+    """q(X_t, ·), a prediction of the return for each action of a discrete space. *Use, then update*, as for a baseline.
 
-    `init(key, sample) → state`, `predict(state, trajectory) → q [T, B, A]` (zero where not alive) and
+    The functions are `init(key, sample) → state`, `predict(state, trajectory) → q [T, B, A]` (0 where not alive) and
     `update(state, trajectory, returns) → (state, metrics)`. Row t of `predict` is a function of row t of `obs` alone.
     """
 
@@ -273,17 +279,17 @@ class Critic(NamedTuple):
 
 
 class Estimator(NamedTuple):
-    """An estimate of ∇ρ(θ) from a batch of episodes; the laboratory measures this object and training uses it.
+    """An estimator of ∇ρ(θ) from a batch of episodes; the diagnostics measure this object and training uses it.
 
     Attributes:
         init: `(key, sample) → state`.
-        gradient: `(params, state, trajectory) → (∇̂ρ, state, metrics)`: the estimate weighs with the old state;
-            the new state has seen the batch.
-        episode_gradients: `(params, state, trajectory)` → the summand of each episode, leaves `[B, ...]`; their
-            mean is `gradient`.
-        fits_windows: whether it can learn from windows, which cut episodes: its returns bootstrap, and no factor
-            depends on the time since an episode began.
-        needs: what the collected batch must hold or how it must be collected.
+        gradient: `(params, state, trajectory) → (∇̂ρ, state, metrics)`. The estimate uses the old state; the new state
+            has seen the batch.
+        episode_gradients: `(params, state, trajectory)` → the summand of each episode, leaves `[B, ...]`. Their mean is
+            `gradient`.
+        fits_windows: whether the estimator can learn from windows, which cut episodes. Its returns must then bootstrap,
+            and no factor may depend on the time since the start of an episode.
+        needs: what the estimator needs of the batch and of the way it is collected.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
@@ -297,17 +303,17 @@ class Estimator(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """Everything that is needed to go on; one pytree, saved and restored whole.
+    """Everything that a run needs to continue, as one pytree that is saved and restored as a whole.
 
     Attributes:
         params: θ.
-        optimizer_state: optax's.
-        estimator_state: the baseline's.
-        lanes: running episodes of auto-reset windows, or `()` when every update collects complete episodes.
-        key: the run's key; update u uses `fold_in(key, u)`, so a resumed run continues bit for bit.
+        optimizer_state: the state of the optax optimizer.
+        estimator_state: the state of the estimator, which holds that of its baseline.
+        lanes: the running episodes of windows, or `()` if each update collects complete episodes.
+        key: the key of the run. Update u uses `fold_in(key, u)`, so a resumed run gives bit for bit the same numbers.
         update: int32, the number of updates done.
-        reward_state: the reward stage's (reference θ, β, reward model), `()` without one. Another state of the same
-            shapes may be put here between two updates: nothing is compiled again.
+        reward_state: the state of the reward stage (reference θ, β, reward model), or `()` without one. Between two
+            updates you may put another state of the same shapes here; nothing is compiled again.
     """
 
     params: PyTree

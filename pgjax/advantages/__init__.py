@@ -1,29 +1,30 @@
-"""Advantages of plain arrays, for a loop of your own; the estimators of pgjax call the same functions.
+"""Advantages of plain arrays, for your own training loop; the estimators of pgjax call the same functions.
 
-An advantage is the weight w of a step in the gradient Σ w ∇ ln f(X_t, θ)_{A_t}; it is written A below. The arrays are
-batch-major here: B episodes (answers), T steps (tokens). `mask` says which entries count, and every result is 0 outside
-it, whatever stands there (NaN too). Numbers have to be of a float type, masks bool.
+An advantage, written A below, is the weight of a step in the gradient Σ A ∇ ln f(X_t, θ)_{A_t}. The arrays are
+batch-major here: B episodes (answers), T steps (tokens). `mask` is true for the entries that count. Outside the mask
+every result is 0, even if the input there is NaN. Numbers must have a float type, and masks must be bool.
 
 | function | A | expected gradient |
 |---|---|---|
-| `rloo` | G_i − the mean of the others of its group | exact |
+| `rloo` | G_i − the mean of the other episodes of its group | exact |
 | `dr_grpo` | G_i − the mean of its group | exactly (k − 1)/k of the exact one |
-| `grpo` | (G_i − the mean of its group) / standard deviation of its group | biased, prompt by prompt |
+| `grpo` | (G_i − the mean of its group) / standard deviation of its group | biased by a factor for each prompt |
 | `reinforce_plus_plus` | (G_t − the batch's mean) / the batch's standard deviation | biased |
-| `gae` | Σ_l (γλ)ˡ δ_{t+l} | as good as the values |
+| `gae` | Σ_l (γλ)ˡ δ_{t+l} | biased by the error of the values |
 
-*Groups.* The k answers to one prompt form a group. With `group_size=k` the groups are the rows 0 … k − 1, k … 2k − 1
-and so on, and k divides B. With `group_ids [B]` and `num_groups=N` row i belongs to group `group_ids[i]`, and groups
-may have unequal sizes. With neither the whole batch is one group. An episode without a step that counts is left out of
-its group, so that empty rows may fill up a batch. To mask answers for what they say changes the objective.
+*Groups.* The k answers to one prompt form a group. With `group_size=k` the rows 0 … k − 1 are the first group, the rows
+k … 2k − 1 the second, and so on; k must divide B. With `group_ids [B]` and `num_groups=N` row i belongs to the group
+`group_ids[i]`, and groups may have different sizes. Without these arguments the whole batch is one group. An episode
+whose steps all lie outside the mask is left out of its group, so you may fill up a batch with empty rows. If you mask
+answers because of their content, you change the objective.
 
-*The factor 1/|o_i| is no part of an advantage.* It belongs to the loss, which adds up the steps of an episode in one of
-three ways; `aggregate` has a name for each. The column above is about the sum.
+*The factor 1/|o_i| is not part of an advantage.* It belongs to the loss, which adds up the steps of an episode in one
+of three ways; `aggregate` has a name for each. The last column of the table assumes the sum.
 
-*Advantages are constants of the gradient.* `losses.score_function_loss` and the other losses of pgjax stop the gradient
-there. A loss of your own has to apply `jax.lax.stop_gradient` if rewards or values depend on θ, as KL penalties do.
+*Advantages are constants of the gradient.* The losses of pgjax, such as `losses.score_function_loss`, stop the gradient
+at them. Your own loss must call `jax.lax.stop_gradient` if rewards or values depend on θ, as KL penalties do.
 
-Example: answers of up to three tokens; a token 2 ends an answer; every token 0 is worth 1.
+Example: answers have up to three tokens; the token 2 ends an answer; each token 0 is worth 1.
 
     >>> import jax, jax.numpy as jnp
     >>> from pgjax import advantages, losses
@@ -32,7 +33,7 @@ Example: answers of up to three tokens; a token 2 ends an answer; every token 0 
     ... def answer(key, theta):
     ...     tokens = jax.random.categorical(key, theta, shape=(64, 3))  # [B, T]
     ...     ends = (tokens == 2).astype(jnp.int32)
-    ...     mask = jnp.cumsum(ends, axis=1) - ends == 0  # up to the end token and with it
+    ...     mask = jnp.cumsum(ends, axis=1) - ends == 0  # true up to the end token, which is included
     ...     return tokens, mask, jnp.where((tokens == 0) & mask, 1.0, 0.0)
     >>> @jax.jit
     ... def loss(theta, tokens, mask, rewards):

@@ -1,4 +1,4 @@
-"""Arrays at the door: types and shapes, and rows with their live steps in front. Axes: B episodes, T steps."""
+"""Checks of types and shapes, and rows whose live steps stand in front. Axes: B episodes, T steps."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,13 +23,13 @@ def as_floats(
     """`x` as an array of a float type.
 
     Args:
-        name: what an error calls it.
+        name: the name of `x` in an error.
         x: the numbers.
-        ranks: the numbers of axes that are allowed; any if None.
-        like: the shape `[B, T]` of the rewards, which `x` has to follow; any if None.
+        ranks: the allowed numbers of axes; any number if None.
+        like: the shape `[B, T]` of the rewards, which `x` must have too; any shape if None.
 
     Raises:
-        ValueError: for another type (integers would round what is divided) or another shape.
+        ValueError: if the type is not a float type (integers would round quotients) or the shape is wrong.
     """
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -40,10 +40,10 @@ def as_floats(
 
 
 def as_bools(name: str, x: jax.Array, shape: tuple[int, ...], ranks: tuple[int, ...]) -> jax.Array:
-    """`x` as a bool array of `shape`, or of its leading axes where `ranks` allows fewer.
+    """`x` as a bool array of `shape`, or of the first axes of `shape` if `ranks` allows fewer axes.
 
     Raises:
-        ValueError: for another type or another shape.
+        ValueError: if the type is not bool or the shape is wrong.
     """
     x = jnp.asarray(x)
     if x.dtype != jnp.bool_:
@@ -53,10 +53,10 @@ def as_bools(name: str, x: jax.Array, shape: tuple[int, ...], ranks: tuple[int, 
 
 
 def as_mask(mask: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
-    """Which entries count: bool of the given shape; all of them if None.
+    """The mask as a bool array of the given shape; all entries count if `mask` is None.
 
     Raises:
-        ValueError: for another type or another shape.
+        ValueError: if the type is not bool or the shape is wrong.
     """
     if mask is None:
         return jnp.ones(shape, jnp.bool_)
@@ -67,13 +67,13 @@ def as_mask(mask: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
 
 
 class LiveFirst(NamedTuple):
-    """Rows `[B, T]` with the steps that count in front, in their order, and zeros (False) behind them.
+    """Rows `[B, T]` with the steps that count in front, in the same order, and zeros (False) after them.
 
     Attributes:
-        pack: `x [B, T] → [B, T]`, from the caller's columns to this order.
-        unpack: the way back; 0 outside the mask.
-        live: bool `[B, T]`, the mask in this order: a run of True from the left.
-        ends: bool `[B, T]`, the last step that counts of each row.
+        pack: `x [B, T] → [B, T]`, moves the columns of the caller into this order.
+        unpack: moves them back; 0 outside the mask.
+        live: bool `[B, T]`, the mask in this order: first only True, then only False.
+        ends: bool `[B, T]`, true at the last step that counts of each row.
     """
 
     pack: Callable[[jax.Array], jax.Array]
@@ -83,7 +83,7 @@ class LiveFirst(NamedTuple):
 
 
 def live_first(mask: jax.Array) -> LiveFirst:
-    """The order in which gaps in `mask [B, T]` (a prompt in front, a tool's words in between) are no steps at all."""
+    """The order without gaps: it skips what `mask [B, T]` leaves out, such as a prompt or the output of a tool."""
     order = jnp.argsort(~mask, axis=1, stable=True)
     back = jnp.argsort(order, axis=1)
     live = jnp.take_along_axis(mask, order, axis=1)

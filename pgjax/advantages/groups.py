@@ -1,7 +1,7 @@
-"""Numbers compared with the others of their group, along axis 0. Axes: B episodes, N groups, k episodes of a group.
+"""Returns compared with those of the other episodes of a group. Axes: B episodes, N groups, k episodes of a group.
 
-Any axes may follow the first; each of their entries is compared on its own. `returns [T, B]` of a time-major trajectory
-are compared step by step as `returns.T`.
+Axis 0 holds the episodes. Other axes may follow; the functions then compare the episodes separately for each index of
+those axes. Pass the `returns [T, B]` of a time-major trajectory as `returns.T` to compare them step by step.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from pgjax.advantages._arrays import as_floats, as_mask
 
 
 class GroupStatistics(NamedTuple):
-    """What each entry's group looks like; all fields have the shape of the returns, `[B, ...]`.
+    """Statistics of the group of each entry; all fields have the shape of the returns, `[B, ...]`.
 
     Attributes:
         mean: m, the mean of the entries of the group that count.
-        deviations: G − m; 0 outside the mask, and exactly 0 where all that count are equal.
-        spread: their standard deviation s, exactly 0 where all that count are equal.
-        count: n, how many of them count, as a float.
+        deviations: G − m; 0 outside the mask, and exactly 0 if all entries of the group that count are equal.
+        spread: s, the standard deviation of those entries; exactly 0 if they are equal.
+        count: n, the number of those entries, as a float.
     """
 
     mean: jax.Array
@@ -32,7 +32,7 @@ class GroupStatistics(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """`split`: `[B, ...] → [N, M, ...]`, a group in each row; `join` is the way back, and takes `[N, 1, ...]` too."""
+    """`split` maps `[B, ...]` to `[N, M, ...]`, one group in each row; `join` maps it and `[N, 1, ...]` back."""
 
     split: Callable[[jax.Array], jax.Array]
     join: Callable[[jax.Array], jax.Array]
@@ -46,7 +46,7 @@ def _consecutive(shape: tuple[int, ...], group_size: int) -> _Layout:
 
 
 def _by_id(shape: tuple[int, ...], group_ids: jax.Array, num_groups: int) -> _Layout:
-    """Every group has a row of all B episodes; those of other groups are 0 (False) in it."""
+    """A layout in which each group has a row of all B episodes; the episodes of other groups are 0 (False) in it."""
     members = group_ids.astype(jnp.int32)[None] == jnp.arange(num_groups, dtype=jnp.int32)[:, None]
     members = members.reshape(*members.shape, *(1 for _ in shape[1:]))
     of_members = lambda x: jnp.where(members, x, jnp.zeros_like(x))
@@ -54,15 +54,15 @@ def _by_id(shape: tuple[int, ...], group_ids: jax.Array, num_groups: int) -> _La
 
 
 def require_members(least: int, num_episodes: int, group_size: int | None, group_ids: jax.Array | None) -> None:
-    """Groups of at least `least` episodes, as far as it is known before the data are (not with `group_ids`).
+    """Require at least `least` episodes in each group. Groups from `group_ids` are not checked, as they are data.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: if a group is too small.
     """
     if group_size is not None:
         require_integer("group_size", group_size, least, None)
     elif group_ids is None and num_episodes < least:
-        raise ValueError(f"a batch that is one group must hold at least {least} episodes, got {num_episodes}")
+        raise ValueError(f"a batch that forms one group must hold at least {least} episodes, got {num_episodes}")
 
 
 def _layout(
@@ -75,7 +75,7 @@ def _layout(
             f"group_ids and num_groups must be given together, got group_ids={group_ids}, num_groups={num_groups}"
         )
     if group_size is not None:
-        raise ValueError(f"group_size must be None where group_ids are given, got {group_size}")
+        raise ValueError(f"group_size must be None if group_ids are given, got {group_size}")
     require_integer("num_groups", num_groups, 1, None)
     group_ids = jnp.asarray(group_ids)
     if group_ids.shape != shape[:1] or not jnp.issubdtype(group_ids.dtype, jnp.integer):
@@ -104,25 +104,32 @@ def group_statistics(
     num_groups: int | None = None,
     ddof: int = 0,
 ) -> GroupStatistics:
-    """Mean, deviations, standard deviation and count of each entry's group.
+    """Mean, deviations, standard deviation and count of the group of each entry.
 
-    m = (1/n) Σ_j G_j,    s² = Σ_j (G_j − m)² / (n − ddof),    j over the entries of the group that count
+    m = (1/n) Σ_j G_j,    s² = Σ_j (G_j − m)² / (n − ddof),    j over the n entries of the group that count
 
     Args:
         returns: G `[B, ...]`.
-        mask: bool `[B, ...]`, which entries count; all if None.
-        group_size: k consecutive rows are a group; the whole batch if neither this nor `group_ids` is given.
-        group_ids: the group of each row, int `[B]`, in 0 … N − 1. The work and the memory are N times those of
+        mask: bool `[B, ...]`, true for the entries that count; all count if None.
+        group_size: k, the number of consecutive rows in a group. If neither this nor `group_ids` is given, the whole
+            batch is one group.
+        group_ids: the group of each row, int `[B]`, in 0 … N − 1. They cost N times the work and memory of
             `group_size`.
-        num_groups: N, known when the function is compiled; needed with `group_ids`.
+        num_groups: N, a number that is known when the function is compiled; needed with `group_ids`.
         ddof: 0 for the divisor n, 1 for n − 1.
 
     Returns:
         The statistics, each `[B, ...]`.
 
     Raises:
-        ValueError: for a wrong type or shape, a group size that does not divide B, `group_ids` without
-            `num_groups` or outside 0 … N − 1 (where they are no tracers), or a ddof other than 0 and 1.
+        ValueError: if a type or shape is wrong, the group size does not divide B, `group_ids` comes without
+            `num_groups`, an id lies outside 0 … N − 1 (tracers are not checked), or ddof is neither 0 nor 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import advantages
+        >>> print(advantages.group_statistics(jnp.array([1.0, 3.0, 5.0, 5.0]), group_size=2).spread)
+        [1. 1. 0. 0.]
     """
     require_integer("ddof", ddof, 0, 1)
     returns = as_floats("returns", returns)
@@ -149,23 +156,29 @@ def leave_one_out(
     group_ids: jax.Array | None = None,
     num_groups: int | None = None,
 ) -> jax.Array:
-    """Each entry minus the mean of the others of its group that count.
+    """Each entry minus the mean of the other entries of its group that count.
 
     G_i − (1/(n − 1)) Σ_{j≠i} G_j = n/(n − 1) (G_i − m)
 
-    Exactly 0 where all are equal. An entry that counts alone in its group keeps its value: there is no other to compare
-    it with, and b = 0 is unbiased.
+    The result is exactly 0 if all entries of the group are equal. If an entry is the only one of its group that counts,
+    it keeps its value: no other entry can be its baseline, and b = 0 is unbiased.
 
     Args:
         returns: G `[B, ...]`.
-        mask: bool `[B, ...]`, which entries count; all if None.
+        mask: bool `[B, ...]`, true for the entries that count; all count if None.
         group_size, group_ids, num_groups: as in `group_statistics`; k ≥ 2.
 
     Returns:
         An array `[B, ...]`, in units of the returns; 0 outside the mask.
 
     Raises:
-        ValueError: as `group_statistics`, and for a group size of 1.
+        ValueError: as in `group_statistics`, and for a group size of 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import advantages
+        >>> print(advantages.leave_one_out(jnp.array([1.0, 3.0, 5.0, 5.0]), group_size=2))
+        [-2.  2.  0.  0.]
     """
     groups = {"group_size": group_size, "group_ids": group_ids, "num_groups": num_groups}
     require_members(2, jnp.shape(returns)[0], group_size, group_ids)
@@ -185,11 +198,11 @@ def standardise_groups(
 ) -> jax.Array:
     """Each entry minus the mean of its group, divided by the standard deviation of its group.
 
-    (G_i − m) / s, and exactly 0 where all that count are equal
+    (G_i − m) / s, and exactly 0 if all entries of the group that count are equal
 
     Args:
         returns: G `[B, ...]`.
-        mask: bool `[B, ...]`, which entries count; all if None.
+        mask: bool `[B, ...]`, true for the entries that count; all count if None.
         group_size, group_ids, num_groups: as in `group_statistics`; k ≥ 2.
         ddof: 0 for the divisor n of s², 1 for n − 1.
 
@@ -197,7 +210,7 @@ def standardise_groups(
         An array `[B, ...]`, without a unit; 0 outside the mask.
 
     Raises:
-        ValueError: as `group_statistics`, and for a group size of 1.
+        ValueError: as in `group_statistics`, and for a group size of 1.
     """
     groups = {"group_size": group_size, "group_ids": group_ids, "num_groups": num_groups}
     require_members(2, jnp.shape(returns)[0], group_size, group_ids)

@@ -1,4 +1,4 @@
-"""Along the steps of an episode: what is still to come, GAE, standardising, adding up. Axes: B episodes, T steps."""
+"""Functions along the steps of an episode: reward-to-go, GAE, standardising, sums. Axes: B episodes, T steps."""
 
 import functools
 from typing import Literal, get_args
@@ -17,23 +17,29 @@ OverTime = Literal["sum", "mean", "episode_mean"]
 def reward_to_go(
     rewards: jax.Array, mask: jax.Array | None = None, *, discount: jax.typing.ArrayLike = 1.0
 ) -> jax.Array:
-    """What is still to come from each step on, one episode a row.
+    """The sum of the rewards from each step on; each row is one episode.
 
     G_t = R_{t+1} + γ G_{t+1}, t over the steps that count
 
     Args:
         rewards: R_{t+1} `[B, T]`; a reward outside the mask does not count.
-        mask: bool `[B, T]`, the steps that count; all if None. Gaps in it are no steps: they discount nothing, and
-            what comes behind them is still to come.
+        mask: bool `[B, T]`, true for the steps that count; all count if None. A gap in the mask is skipped: it does not
+            discount, and the rewards after it count for the steps before it.
         discount: γ in [0, 1].
 
     Returns:
         G_t `[B, T]`, in units of reward; 0 outside the mask.
 
     Raises:
-        ValueError: for a wrong type or shape, or a discount outside [0, 1].
+        ValueError: if a type or shape is wrong, or the discount is outside [0, 1].
 
     Source: Sutton & Barto 2018, eq. 3.9.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import advantages
+        >>> print(advantages.reward_to_go(jnp.array([[0.0, 1.0, 4.0]]), discount=0.5))
+        [[1.5 3.  4. ]]
     """
     rewards = as_floats("rewards", rewards, (2,))
     rows = live_first(as_mask(mask, rewards.shape))
@@ -57,19 +63,19 @@ def gae(
     A_t = δ_t + γλ A_{t+1},    δ_t = R_{t+1} + γ v(X_{t+1}) − v(X_t)
 
     v(X_{t+1}) counts as 0 where terminated. The sum stops after a step that is terminated or truncated, and after the
-    last step that counts. In whole episodes with γ = 1 the gradient is unbiased for λ = 1, whatever the values,
-    and for every λ where the values are exact; otherwise their errors make its bias.
+    last step that counts. In whole episodes with γ = 1 the gradient is unbiased for λ = 1 with any values, and for
+    every λ with exact values. In all other cases the errors of the values cause a bias.
 
     Args:
         rewards: R_{t+1} `[B, T]`.
         values: v(X_t) `[B, T]`.
-        next_values: v(X_{t+1}) before any reset, `[B, T]`; or `[B]`, only the one after the last step that counts,
-            where a row holds one episode: inside it v(X_{t+1}) is the value of the next step that counts.
-        terminated: bool `[B, T]`; or `[B]`, whether the row's last step that counts is the end of its episode. The last
-            step bootstraps from `next_values` where it is not (a time limit, a window's end).
-        truncated: bool `[B, T]`, where a row goes on with another episode behind a time limit, which needs `next_values
-            [B, T]`; None where no row does.
-        mask: bool `[B, T]`, the steps that count; all if None. Gaps in it are no steps.
+        next_values: v(X_{t+1}) before any reset, `[B, T]`. Or `[B]`, only the value after the last step that counts, if
+            each row holds one episode; inside the row v(X_{t+1}) is then the value of the next step that counts.
+        terminated: bool `[B, T]`. Or `[B]`, whether the last step that counts of a row ends its episode; if not (a time
+            limit, the end of a window), the last step bootstraps from `next_values`.
+        truncated: bool `[B, T]`, true where a time limit ends an episode and the row continues with another episode;
+            this needs `next_values [B, T]`. None if no row does so.
+        mask: bool `[B, T]`, true for the steps that count; all count if None. Gaps in the mask are skipped.
         discount: γ in [0, 1].
         lambda_: λ in [0, 1].
 
@@ -77,8 +83,8 @@ def gae(
         A_t `[B, T]`, in units of reward; 0 outside the mask.
 
     Raises:
-        ValueError: for a wrong type or shape, `truncated` with `next_values [B]`, or a discount or lambda_ outside
-            [0, 1].
+        ValueError: if a type or shape is wrong, `truncated` is given with `next_values [B]`, or the discount or lambda_
+            is outside [0, 1].
 
     Source: Schulman, Moritz, Levine, Jordan & Abbeel 2016, eq. 16.
     """
@@ -87,7 +93,7 @@ def gae(
     next_values = as_floats("next_values", next_values, (1, 2), rewards.shape)
     terminated = as_bools("terminated", terminated, rewards.shape, (1, 2))
     if truncated is not None and next_values.ndim == 1:
-        raise ValueError("next_values must have the shape [B, T] where truncated is given, got [B]")
+        raise ValueError("next_values must have the shape [B, T] if truncated is given, got [B]")
     rows = live_first(as_mask(mask, rewards.shape))
     rewards, values = rows.pack(rewards), rows.pack(values)
     if next_values.ndim == 1:
@@ -103,22 +109,23 @@ def gae(
 
 
 def standardise(x: jax.Array, mask: jax.Array | None = None, *, ddof: int = 0) -> jax.Array:
-    """(x − m) / s over all entries that count; exactly 0 where they are all equal.
+    """(x − m) / s over all entries that count; exactly 0 if all of them are equal.
 
     m = (1/n) Σ x,    s² = Σ (x − m)² / (n − ddof)
 
-    Biased as an advantage: m contains the episode's own return, and the factor 1/s is random and depends on it too.
+    As an advantage it is biased: m contains the episode's own return, and the factor 1/s is random and depends on that
+    return too.
 
     Args:
         x: numbers of a float type, any axes.
-        mask: bool of the shape of x, the n entries that count; all if None.
+        mask: bool of the shape of x, true for the n entries that count; all count if None.
         ddof: 0 for the divisor n, 1 for n − 1.
 
     Returns:
         An array of the shape of x, without a unit; 0 outside the mask.
 
     Raises:
-        ValueError: for a wrong type or shape, or a ddof other than 0 and 1.
+        ValueError: if a type or shape is wrong, or ddof is neither 0 nor 1.
     """
     require_integer("ddof", ddof, 0, 1)
     x = as_floats("x", x)
@@ -126,22 +133,31 @@ def standardise(x: jax.Array, mask: jax.Array | None = None, *, ddof: int = 0) -
 
 
 def step_weights(mask: jax.Array, *, over_time: OverTime = "sum", dtype: jax.typing.DTypeLike = float) -> jax.Array:
-    """The weight of each step in a mean over episodes; B is the number of episodes with a step that counts.
+    """The weight of each step in a mean over episodes.
 
     `"sum"`: 1/B    `"mean"`: 1 / Σ_i |o_i|    `"episode_mean"`: 1 / (B |o_i|)
 
-    |o_i| is the number of steps of episode i that count.
+    |o_i| is the number of steps of episode i that count, and B is the number of episodes with at least one such step.
 
     Args:
-        mask: bool `[B, T]`, the steps that count.
-        over_time: the word; `aggregate` says what each does to the gradient.
+        mask: bool `[B, T]`, true for the steps that count.
+        over_time: one of the three words; `aggregate` says what each does to the gradient.
         dtype: the float type of the weights.
 
     Returns:
         The weights `[B, T]`; 0 outside the mask.
 
     Raises:
-        ValueError: for an unknown word, or a mask of a wrong type or shape.
+        ValueError: if the word is unknown, or the mask has a wrong type or shape.
+
+    Example: one answer of two tokens and one of a single token.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import advantages
+        >>> mask = jnp.array([[True, True], [True, False]])
+        >>> print(advantages.step_weights(mask, over_time="episode_mean"))
+        [[0.25 0.25]
+         [0.5  0.  ]]
     """
     require_one_of("over_time", over_time, get_args(OverTime))
     mask = as_bools("mask", mask, jnp.shape(mask), (2,))
@@ -158,22 +174,22 @@ def aggregate(terms: jax.Array, mask: jax.Array, *, over_time: OverTime = "sum")
 
     `"sum"`: (1/B) Σ_i Σ_t x    `"mean"`: Σ_i Σ_t x / Σ_i |o_i|    `"episode_mean"`: (1/B) Σ_i (1/|o_i|) Σ_t x
 
-    B is the number of episodes with a step that counts, |o_i| the number of steps of episode i that count.
+    |o_i| is the number of steps of episode i that count, and B is the number of episodes with at least one such step.
 
-    `"sum"` leaves the expected gradient as it is (Dr. GRPO, up to a constant; verl's seq-mean-token-sum). `"mean"` is a
-    rescaling by B / Σ_i |o_i|, which is random (DAPO; verl's token-mean). `"episode_mean"` is biased towards short
-    right answers and long wrong ones (GRPO; verl's seq-mean-token-mean).
+    `"sum"` does not change the expected gradient (Dr. GRPO, up to a constant; seq-mean-token-sum in verl). `"mean"`
+    multiplies the sum by B / Σ_i |o_i|, which is random (DAPO; token-mean in verl). `"episode_mean"` is biased towards
+    short right answers and long wrong answers (GRPO; seq-mean-token-mean in verl).
 
     Args:
         terms: x `[B, T]`, such as `losses.score_function_loss(log_probs, advantages)`.
-        mask: bool `[B, T]`, the steps that count.
-        over_time: the word.
+        mask: bool `[B, T]`, true for the steps that count.
+        over_time: one of the three words.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: for an unknown word, a wrong type or a wrong shape.
+        ValueError: if the word is unknown, or a type or shape is wrong.
 
     Source: Shao et al. 2024, eq. 3 (1/|o_i|); Liu et al. 2025 (without it).
     """

@@ -1,16 +1,16 @@
-"""The ladder of baselines b(X_t) behind one signature: init, predict, update.
+"""Baselines b(X_t), which an estimator subtracts from the return; each has the functions init, predict and update.
 
-*Use, then update*: `predict` is asked about a batch before `update` has seen it, so b is independent of the
-actions that it weighs and E[b Σ_t ∇ ln f(X_t, θ)_{A_t}] = 0: the gradient stays unbiased whatever b is. The
-baselines for which this fails (`batch_mean`) say so, with the factor.
+*Use, then update*: `predict` is called on a batch before `update` has seen it. So b is independent of the actions that
+it weighs, E[b Σ_t ∇ ln f(X_t, θ)_{A_t}] = 0, and the gradient stays unbiased for every b. If this does not hold for a
+baseline (`batch_mean`), its docstring gives the factor.
 
-Axes: T time, B episodes. `trajectory.returns` is the estimator's G: G_1 in every row for the total return, G_t in
-row t for the reward-to-go; row 0 is G_1 either way.
+Axes: T time, B episodes. `trajectory.returns` is the return G of the estimator: G_1 in every row with `total_return`,
+G_t in row t with `reward_to_go`. Row 0 is G_1 in both cases.
 """
 
 from pgjax.baselines.critics import action_value_function, action_values
 from pgjax.baselines.group_means import batch_mean, leave_one_out
-from pgjax.baselines.informed import greedy_rollout, input_dependent, shifted
+from pgjax.baselines.informed import greedy_rollout, shifted
 from pgjax.baselines.optimal import (
     OptimalState,
     optimal_constant,
@@ -40,7 +40,6 @@ __all__ = [
     "batch_mean",
     "constant",
     "greedy_rollout",
-    "input_dependent",
     "leave_one_out",
     "moving_average",
     "none",

@@ -1,4 +1,4 @@
-"""Critics q(X_t, ·), predictions of the return for every action: given, or a network fitted to what was taken.
+"""Critics q(X_t, ·), which predict the return of every action: a given function, or a network fitted to returns.
 
 *Use, then update*, as with baselines: q is computed before it has seen the batch that it weighs. Axes: T time,
 B episodes, A actions.
@@ -16,11 +16,17 @@ from pgjax.types import Critic, PyTree, Trajectory
 
 
 def action_values(function: Callable[[PyTree], jax.Array], *, rows_per_piece: int | None = None) -> Critic:
-    """q(X_t, ·) of a given function of one observation (an exact table, another run's network); learns nothing.
+    """q(X_t, ·) from a given function of one observation, such as an exact table; the critic learns nothing.
 
     Args:
-        function: obs → q `[A]`.
-        rows_per_piece: how many rows are worked on at a time.
+        function: `obs → q [A]`.
+        rows_per_piece: the number of rows that are computed at a time; chosen by the device if None.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import baselines
+        >>> baselines.action_values(lambda obs: jnp.array([0.0, 1.0]))  # q of two actions
+        Critic(action_values)
     """
     return Critic(
         init=lambda key, sample: (),
@@ -43,20 +49,31 @@ def action_value_function(
     """q(x, a) = m + s · network(x)_a, fitted to the returns by ½ (q(X_t, A_t) − G_t)², averaged over live steps.
 
     m and s are moving averages of the targets' mean and standard deviation, as in `baselines.value_function`. Only the
-    action taken has a target: what q says of the others, it says by generalisation.
+    taken action has a target. For the other actions q relies on the generalisation of the network.
 
     Args:
         init_params: `(key, obs) → params`, for one observation.
         apply: `(params, obs) → [A]`, for one observation.
-        optimizer: an optax gradient transformation (anything with its `init` and `update`).
-        num_steps: gradient steps over the whole batch per update.
-        decay: of the moving averages m and s, in [0, 1].
-        rows_per_piece: how many rows are worked on at a time.
+        optimizer: an optax gradient transformation, or any object with its `init` and `update`.
+        num_steps: the number of gradient steps per update; each uses the whole batch.
+        decay: the decay of the moving averages m and s, in [0, 1].
+        rows_per_piece: the number of rows that are computed at a time; chosen by the device if None.
 
     Raises:
         ValueError: if `num_steps` < 1 or `decay` is outside [0, 1].
 
     Source: Sutton, McAllester, Singh & Mansour 2000 (a fitted q in the gradient).
+
+    Example: a linear critic of two actions, and observations with four features.
+
+        >>> import jax.numpy as jnp, optax
+        >>> from pgjax import baselines
+        >>> baselines.action_value_function(
+        ...     init_params=lambda key, obs: jnp.zeros((4, 2)),
+        ...     apply=lambda params, obs: obs @ params,
+        ...     optimizer=optax.adam(1e-2),
+        ... )
+        Critic(action_value_function, fitted)
     """
 
     def of_action_taken(params: PyTree, row: tuple[PyTree, jax.Array]) -> jax.Array:

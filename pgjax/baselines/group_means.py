@@ -1,7 +1,7 @@
 """Baselines that an episode gets from the other episodes of its group.
 
-A batch of B episodes is B/k groups of k consecutive lanes. Training and the laboratory read `Baseline.needs` and let
-the episodes of a group share one start (one prompt, one problem); nothing is biased where starts differ.
+A batch of B episodes holds B/k groups of k consecutive episodes. Training and the diagnostics read `Baseline.needs` and
+let the episodes of a group share one start (one prompt, one problem). If the starts differ, nothing becomes biased.
 Axes: T time, B episodes, k episodes of a group.
 """
 
@@ -18,7 +18,7 @@ Over = Literal["episodes", "live"]
 
 
 def split_groups(x: jax.Array, group_size: int | None) -> jax.Array:
-    """`[T, B]` as `[T, B/k, k]`; the whole batch is one group if `group_size` is None.
+    """x `[T, B]` in the shape `[T, B/k, k]`; the whole batch is one group if `group_size` is None.
 
     Raises:
         ValueError: if k does not divide B.
@@ -37,19 +37,25 @@ def _check(over: Over, group_size: int | None, least: int) -> None:
 
 
 def batch_mean(over: Over = "episodes", group_size: int | None = None) -> Baseline:
-    """b_t = the group's mean of G_t, the episode's own included.
+    """b_t = the mean of G_t over the group, which includes the episode itself. Biased by a known factor.
 
-    Biased: the episode's own return pulls b towards itself, and over all episodes the expected gradient is exactly
-    (k − 1)/k of the true one. `leave_one_out` is the cure. With `total_return` this is Dr. GRPO, the group mean of GRPO
-    without its division by the standard deviation (Liu et al. 2025).
+    With `over="episodes"` the expected gradient is exactly (k − 1)/k of the true one, because the mean contains the
+    episode's own return. `leave_one_out` is unbiased. With `total_return` this baseline is Dr. GRPO (Liu et al. 2025):
+    the group mean of GRPO without the division by the standard deviation.
 
     Args:
-        over: `"episodes"` averages over all k episodes (a finished one counts its G_t, zero for reward-to-go);
-            `"live"` over the episodes still running at t (no exact factor then).
-        group_size: k consecutive episodes form a group and share a start; the whole batch, of any starts, if None.
+        over: `"episodes"` averages over all k episodes; a finished episode counts with its G_t, which is 0 for
+            `reward_to_go`. `"live"` averages over the episodes that still run at t; the factor above is then not exact.
+        group_size: k, the number of consecutive episodes that form a group and share a start. If None, the whole batch
+            is one group, and its starts may differ.
 
     Raises:
-        ValueError: for an unknown word, or a group size that does not divide the batch.
+        ValueError: if `over` is an unknown word; when the baseline is used, if `group_size` does not divide the batch.
+
+    Example:
+        >>> from pgjax import baselines
+        >>> baselines.batch_mean(group_size=4)
+        Baseline(batch_mean, needs=Needs(group_size=4))
     """
     _check(over, group_size, 1)
 
@@ -63,15 +69,23 @@ def batch_mean(over: Over = "episodes", group_size: int | None = None) -> Baseli
 def leave_one_out(over: Over = "episodes", group_size: int | None = None) -> Baseline:
     """b_t = the mean of G_t over the *other* episodes of the group. Unbiased.
 
-    G^i − b^i = k/(k − 1) (G^i − mean G): RLOO (Kool, van Hoof & Welling 2019; Ahmadian et al. 2024). Needs k ≥ 2.
+    G^i − b^i = k/(k − 1) (G^i − mean G). With `total_return` this is RLOO (Kool, van Hoof & Welling 2019; Ahmadian
+    et al. 2024). A group needs k ≥ 2 episodes.
 
     Args:
-        over: `"episodes"` averages over all k − 1 others (a finished one counts its G_t, zero for reward-to-go);
-            `"live"` over the others still running at t, and b = 0 when there is none.
-        group_size: k consecutive episodes form a group and share a start; the whole batch, of any starts, if None.
+        over: `"episodes"` averages over all k − 1 other episodes; a finished one counts with its G_t, which is 0 for
+            `reward_to_go`. `"live"` averages over the others that still run at t; b = 0 if there is none.
+        group_size: k, the number of consecutive episodes that form a group and share a start. If None, the whole batch
+            is one group, and its starts may differ.
 
     Raises:
-        ValueError: when a group has a single episode, or its size does not divide the batch.
+        ValueError: if `over` is an unknown word or `group_size` < 2; when the baseline is used, if a group has a single
+            episode or `group_size` does not divide the batch.
+
+    Example:
+        >>> from pgjax import baselines
+        >>> baselines.leave_one_out(group_size=4)
+        Baseline(leave_one_out, needs=Needs(group_size=4))
     """
     _check(over, group_size, 2)
 

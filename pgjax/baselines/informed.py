@@ -1,9 +1,4 @@
-"""Baselines that know more than X_t: the input that drives the problem, a greedy episode; and any baseline, shifted.
-
-Axes: T time, B episodes.
-"""
-
-from collections.abc import Callable
+"""The baseline of a greedy episode, and any baseline shifted by a constant. Axes: T time, B episodes."""
 
 import jax
 import jax.numpy as jnp
@@ -13,45 +8,21 @@ from pgjax.baselines.simple import stateless
 from pgjax.types import Baseline, Needs, PyTree, Trajectory
 
 
-def input_dependent(
-    inputs_of: Callable[[PyTree], PyTree], function: Callable[[PyTree, PyTree, jax.Array], jax.Array]
-) -> Baseline:
-    """b_t = b(X_t, z_{1:T}, t): may look ahead at the exogenous input z, because no action moves it. Unbiased.
-
-    E[b(X_t, z) ∇ ln f(X_t, θ)_{A_t}] = 0 because A_t and z are independent given X_t, whatever of z the policy sees in
-    X_t. What the input alone makes of the return is then no longer noise. An "input" that actions move, such as a
-    position, biases the estimate by −E[Σ_t b_t ∇ ln f(X_t, θ)_{A_t}].
-
-    Args:
-        inputs_of: `obs of one row → z` of that row. Observations must carry the input on every live row; rows past an
-            episode's end repeat the last one.
-        function: `(obs, inputs [T, ...], t) → scalar` for one row; `inputs` is the whole episode's.
-
-    Source: Mao, Venkatakrishnan, Schwarzkopf & Alizadeh 2019.
-    """
-
-    def of_episode(obs: PyTree) -> jax.Array:
-        inputs = jax.vmap(inputs_of)(obs)
-        times = jnp.arange(jax.tree.leaves(obs)[0].shape[0])
-        return jax.vmap(function, (0, None, 0))(obs, inputs, times)
-
-    def predict(trajectory: Trajectory) -> jax.Array:
-        values = jax.vmap(of_episode, in_axes=1, out_axes=1)(trajectory.obs)
-        return jnp.where(trajectory.alive, values, jnp.zeros((), values.dtype))
-
-    return stateless(predict)
-
-
 def greedy_rollout() -> Baseline:
-    """b = the return of the greedy policy from the same start, under the same randomness of the problem. Unbiased.
+    """b = the return of a greedy episode from the same start and with the same randomness of the problem. Unbiased.
 
-    Reads `trajectory.greedy_returns`, which it declares in `needs`: training and the laboratory fill them in by
-    `evaluation.with_greedy_returns`. Costs a second episode for each.
+    The baseline reads `trajectory.greedy_returns` and says so in `needs`; training and the diagnostics fill them in
+    with `evaluation.with_greedy_returns`. It costs one more episode for each episode.
 
     Raises:
-        ValueError: when the trajectory has none.
+        ValueError: when the baseline is used, if the trajectory has no `greedy_returns`.
 
     Source: Rennie et al. 2017 (self-critical training); Kool, van Hoof & Welling 2019.
+
+    Example:
+        >>> from pgjax import baselines
+        >>> baselines.greedy_rollout()
+        Baseline(greedy_rollout, needs=Needs(greedy_returns=True))
     """
 
     def predict(trajectory: Trajectory) -> jax.Array:
@@ -66,10 +37,17 @@ def greedy_rollout() -> Baseline:
 
 
 def shifted(baseline: Baseline, epsilon: float | jax.Array) -> Baseline:
-    """b + ε for any baseline b. As unbiased as b; tr Var grows by ε² E‖score‖² around the best b and the sign of ε
-    decides whether tried actions are pushed up or down.
+    """b + ε for any baseline b, with the same bias as b.
+
+    Around the best b, tr Var grows by ε² E‖score‖². With ε < 0 every weight is larger, which makes the tried actions
+    more probable; with ε > 0 every weight is smaller, which makes them less probable.
 
     Source: Chung, Thomas, Machado & Le Roux 2021.
+
+    Example:
+        >>> from pgjax import baselines
+        >>> baselines.shifted(baselines.leave_one_out(), epsilon=-1.0)
+        Baseline(shifted, leave_one_out)
     """
     require_kind("baseline", baseline, Baseline, "baselines.leave_one_out()")
 

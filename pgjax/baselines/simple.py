@@ -1,4 +1,4 @@
-"""Baselines that need no network: numbers, given functions, running averages.
+"""Baselines without a network: constants, given functions and running averages.
 
 Axes: T time, B episodes.
 """
@@ -16,7 +16,22 @@ from pgjax.types import Baseline, PyTree, Trajectory
 
 
 def stateless(predict: Callable[[Trajectory], jax.Array], **kwargs) -> Baseline:
-    """A baseline that is a function of the trajectory alone and learns nothing."""
+    """A baseline that is a function of the trajectory alone and learns nothing.
+
+    Args:
+        predict: `trajectory → b [T, B]`.
+        **kwargs: further fields of `Baseline`, such as `needs`.
+
+    Example: the number of steps left before the horizon, for a problem that pays 1 at every step.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import baselines
+        >>> def steps_left():
+        ...     ones = lambda trajectory: jnp.ones_like(trajectory.rewards)
+        ...     return baselines.stateless(lambda trajectory: jnp.cumsum(ones(trajectory), axis=0)[::-1])
+        >>> steps_left()
+        Baseline(steps_left)
+    """
     baseline = Baseline(
         init=lambda key, sample: (),
         predict=lambda state, trajectory: predict(trajectory),
@@ -28,10 +43,10 @@ def stateless(predict: Callable[[Trajectory], jax.Array], **kwargs) -> Baseline:
 
 
 def returns_of(trajectory: Trajectory) -> jax.Array:
-    """G `[T, B]`, which the estimator fills in.
+    """G `[T, B]`, which the estimator has filled in.
 
     Raises:
-        ValueError: if it did not.
+        ValueError: if `trajectory.returns` is None.
     """
     if trajectory.returns is None:
         raise ValueError("this baseline needs trajectory.returns, got None: make_estimator fills them in")
@@ -39,20 +54,39 @@ def returns_of(trajectory: Trajectory) -> jax.Array:
 
 
 def none() -> Baseline:
-    """b = 0."""
+    """b = 0.
+
+    Example:
+        >>> from pgjax import baselines
+        >>> baselines.none()
+        Baseline(constant)
+    """
     return constant(0.0)
 
 
 def constant(value: float) -> Baseline:
-    """b = `value`, a number fixed before any data. Unbiased."""
+    """b = `value`, a number that does not depend on the data. Unbiased.
+
+    Example:
+        >>> from pgjax import baselines
+        >>> baselines.constant(-8.0)
+        Baseline(constant)
+    """
     return stateless(lambda trajectory: jnp.full_like(trajectory.rewards, value))
 
 
 def state_values(function: Callable[[PyTree], jax.Array]) -> Baseline:
-    """b = v(X_t) for a given function of one observation (an exact value function, a table). Unbiased.
+    """b = v(X_t) for a given function of one observation, such as an exact value function. Unbiased.
 
     Args:
-        function: obs → scalar.
+        function: `obs → scalar`.
+
+    Example: minus the distance to 0 as the value. Returns that bootstrap accept it, because it sees X_t alone.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import baselines
+        >>> baselines.state_values(lambda obs: -jnp.abs(obs[0]))
+        Baseline(state_values, of_observation=True)
     """
 
     def predict(trajectory: Trajectory) -> jax.Array:
@@ -65,26 +99,31 @@ Initial = Literal["zero", "first", "debiased"]
 
 
 class MovingAverageState(NamedTuple):
-    """`estimate` is ρ̂ before any correction, `num_updates` counts the batches seen; both scalars."""
+    """`estimate` is ρ̂ before any correction, `num_updates` the number of batches seen; both are scalars."""
 
     estimate: jax.Array
     num_updates: jax.Array
 
 
 def moving_average(decay: float = 0.9, initial: Initial | float = "zero") -> Baseline:
-    """b = ρ̂, a running estimate of ρ(θ); after use, ρ̂ ← β ρ̂ + (1 − β) mean over episodes of G_1. Unbiased.
+    """b = ρ̂, a running estimate of ρ(θ); after use, ρ̂ ← β ρ̂ + (1 − β) (mean of G_1 over the batch). Unbiased.
 
-    A batch of one episode is the update of REINFORCE (Williams 1992, with a moving-average baseline). Refreshing
-    ρ̂ with the batch *before* using it would shrink the expected gradient by exactly β.
+    With one episode in a batch this is the update of REINFORCE with a moving-average baseline (Williams 1992). If such
+    a batch updated ρ̂ *before* its use, the expected gradient would be exactly β times the true one.
 
     Args:
         decay: β in [0, 1].
-        initial: what ρ̂ starts at. A number; `"zero"`; `"first"` (b = 0 for the first batch, whose mean return then
-            becomes ρ̂); `"debiased"` (start at zero and use ρ̂ / (1 − βⁿ) after n batches, b = 0 before the first,
-            as Adam does; Kingma & Ba 2015).
+        initial: the value at which ρ̂ starts. It is a number, or `"zero"`, or `"first"`: b = 0 for the first batch,
+            whose mean return then becomes ρ̂. With `"debiased"` ρ̂ starts at 0 and b = ρ̂ / (1 − βⁿ) after n batches, as
+            in Adam (Kingma & Ba 2015); b = 0 before the first batch.
 
     Raises:
         ValueError: if `decay` is outside [0, 1] or `initial` is an unknown word.
+
+    Example:
+        >>> from pgjax import baselines
+        >>> baselines.moving_average(decay=0.9, initial="first")
+        Baseline(moving_average)
     """
     require_in_range("decay", decay, 0.0, 1.0)
     if isinstance(initial, str):
@@ -117,19 +156,27 @@ def moving_average(decay: float = 0.9, initial: Initial | float = "zero") -> Bas
 
 
 class TimeDependentState(NamedTuple):
-    """`estimates` is b_t, `[T]`; `seen` is bool `[T]`, whether any episode was ever alive at t."""
+    """`estimates` is b_t, `[T]`; `seen` is bool `[T]`, true if any episode has been alive at t."""
 
     estimates: jax.Array
     seen: jax.Array
 
 
 def time_dependent(decay: float = 0.9) -> Baseline:
-    """b_t, one moving average per time step of the mean of G_t over the episodes still running at t. Unbiased.
+    """b_t, a moving average for each time step of the mean of G_t over the episodes that still run at t. Unbiased.
 
-    b_t ← β b_t + (1 − β) mean G_t after use; a time step's first mean becomes its b_t, before which b_t = 0.
+    After use, b_t ← β b_t + (1 − β) (mean of G_t). The first mean of a time step becomes its b_t; before that, b_t = 0.
 
     Args:
         decay: β in [0, 1].
+
+    Raises:
+        ValueError: if `decay` is outside [0, 1].
+
+    Example:
+        >>> from pgjax import baselines
+        >>> baselines.time_dependent(decay=0.9)
+        Baseline(time_dependent)
     """
     require_in_range("decay", decay, 0.0, 1.0)
 

@@ -1,4 +1,4 @@
-"""The predicted return v(X_t), a network fitted to the returns it has weighed. Axes: T time, B episodes."""
+"""The predicted return v(X_t): a network fitted to the returns. Axes: T time, B episodes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +14,14 @@ from pgjax.types import Baseline, PyTree, Trajectory
 
 
 class ValueFunctionState(NamedTuple):
-    """The network's `params` and `optimizer_state`; `mean` and `scale` of the targets, scalars; a batch counter."""
+    """The state of a fitted value.
+
+    Attributes:
+        params: the parameters of the network.
+        optimizer_state: the state of its optimizer.
+        mean, scale: m and s, the moving averages of the targets' mean and standard deviation, scalars.
+        num_updates: the number of batches seen, int32.
+    """
 
     params: PyTree
     optimizer_state: PyTree
@@ -24,7 +31,7 @@ class ValueFunctionState(NamedTuple):
 
 
 class _Moments(NamedTuple):
-    """m and s as they will be after the batch, the unit of the targets, and the spread of this batch's; scalars."""
+    """m and s after the batch, the unit of the targets, and the standard deviation of this batch's targets; scalars."""
 
     mean: jax.Array
     scale: jax.Array
@@ -45,16 +52,22 @@ def fitted(
     """`init`, and `(state, trajectory, returns) → (values [T, B], state, metrics)`, of a network fitted to returns.
 
     v = m + s · network(row), fitted by ½ (v − G_t)² / s² over live steps. m and s are moving averages of the targets'
-    mean and standard deviation: the network's output stays of order one whatever the rewards' unit. Both start at 0,
-    where every value is 0; s begins with the first batch whose targets differ. So a factor c on all rewards is a factor
-    c on all values, and nothing else changes.
+    mean and standard deviation, so the output of the network has order one in every unit of the rewards. Both start at
+    0, where every value is 0; s starts with the first batch whose targets differ. So a factor c on all rewards becomes
+    a factor c on all values and changes nothing else.
 
-    The metric `unexplained_variance` is E(v − G_t)² / Var(G_t) of the values v that weighed this batch: 1 for the best
-    constant, above 1 for worse values, infinite for wrong values of targets that do not vary.
+    The metric `unexplained_variance` is E(v − G_t)² / Var(G_t), where v are the values that weighed this batch. It is 1
+    for the best constant and above 1 for values that are worse. It is infinite if the values are wrong although the
+    targets do not vary.
 
     Args:
-        rows_of: what of the trajectory the network sees, leaves `[T, B, ...]`.
+        init_params: `(key, obs) → params`, for one observation.
+        rows_of: `trajectory → rows`, the inputs of the network, leaves `[T, B, ...]`.
         apply_row: `(params, row) → scalar`.
+        optimizer: an optax gradient transformation, or any object with its `init` and `update`.
+        num_steps: the number of gradient steps per update; each uses the whole batch.
+        decay: the decay of the moving averages m and s, in [0, 1].
+        rows_per_piece: the number of rows that are computed at a time; chosen by the device if None.
 
     Raises:
         ValueError: if `num_steps` < 1 or `decay` is outside [0, 1].
@@ -90,7 +103,7 @@ def fitted(
         targets = jnp.where(moments.scale > 0, (returns - moments.mean) / moments.unit, 0.0)
 
         def of_piece(params: PyTree, rows: tuple[PyTree, jax.Array, jax.Array], mask: jax.Array):
-            """The loss; the squared error of the values before this update, in the same unit, and those values."""
+            """The loss; and the values before this update with their squared error in the same unit."""
             inputs, target, given = rows
             outputs = jax.vmap(apply_row, (None, 0))(params, inputs)
             values = state.mean + state.scale * outputs
@@ -106,7 +119,7 @@ def fitted(
             rows = (rows_of(trajectory), targets, returns)
             return over_rows(sums_and_values, rows, alive, rows_per_piece, shared=(params,))
 
-        # The first pass has the parameters of the values which weigh this batch.
+        # The first pass uses the parameters before the update, so its values are those that weigh this batch.
         (loss, error, gradient), values = one_pass(state.params)
 
         def one_more(carry: tuple[ValueFunctionState, PyTree], _):
@@ -139,19 +152,31 @@ def value_function(
 ) -> Baseline:
     """b = v(X_t), a network fitted to the returns by ½ (v(X_t) − G_t)², averaged over live steps. Unbiased.
 
-    v(x) = m + s · network(x), where m and s are moving averages of the targets' mean and standard deviation: the
-    network's output stays of order one whatever the rewards' unit. v = 0 before the first update.
+    v(x) = m + s · network(x), where m and s are moving averages of the targets' mean and standard deviation. So the
+    output of the network has order one in every unit of the rewards. v = 0 before the first update.
 
     Args:
         init_params: `(key, obs) → params`, for one observation.
         apply: `(params, obs) → scalar`, for one observation.
-        optimizer: an optax gradient transformation (anything with its `init` and `update`).
-        num_steps: gradient steps over the whole batch per update.
-        decay: of the moving averages m and s, in [0, 1].
-        rows_per_piece: how many rows are worked on at a time.
+        optimizer: an optax gradient transformation, or any object with its `init` and `update`.
+        num_steps: the number of gradient steps per update; each uses the whole batch.
+        decay: the decay of the moving averages m and s, in [0, 1].
+        rows_per_piece: the number of rows that are computed at a time; chosen by the device if None.
 
     Raises:
         ValueError: if `num_steps` < 1 or `decay` is outside [0, 1].
+
+    Example: a linear value of observations with four features.
+
+        >>> import jax.numpy as jnp, optax
+        >>> from pgjax import baselines
+        >>> baselines.value_function(
+        ...     init_params=lambda key, obs: jnp.zeros(4),
+        ...     apply=lambda params, obs: obs @ params,
+        ...     optimizer=optax.adam(1e-2),
+        ...     num_steps=5,
+        ... )
+        Baseline(value_function, fitted, of_observation=True)
     """
     init, use_and_fit = fitted(
         init_params,

@@ -1,11 +1,11 @@
-"""Families of action distributions: records of pure functions for one observation; vmap for more.
+"""Families of action distributions: records of pure functions for one observation; use `jax.vmap` for many.
 
-`log_prob`, `entropy` and `kl` are scalars in nats, the sum over the dimensions of an action. They are written
-for the hot path: elementwise arithmetic and sums over the last axis, no gather, because the backward pass of
-a gather is a scatter. Axes: A actions, D dimensions of an action, n items, k places of a slate.
+`log_prob`, `entropy` and `kl` are scalars in nats: sums over the dimensions of an action. They use elementwise
+arithmetic and sums over the last axis, and no gather, because the backward pass of a gather is a slow scatter. Axes:
+A actions, D dimensions of an action, n items, k places of a slate.
 
-Parameters that are NaN, and logits of +∞, cannot be refused under `jit`. They are shown instead: a continuous
-action is NaN, every integer of a discrete one is −1, and `log_prob` of either is NaN.
+Under `jit` no error can be raised for parameters that are NaN or logits that are +∞. Instead the results show them: a
+continuous action is NaN, all integers of a discrete action are −1, and the `log_prob` of both is NaN.
 """
 
 from pgjax.distributions.bernoulli import bernoulli

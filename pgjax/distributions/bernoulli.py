@@ -1,4 +1,4 @@
-"""Independent bits."""
+"""The distribution of independent bits."""
 
 import chex
 import jax
@@ -9,7 +9,7 @@ from pgjax.types import Distribution
 
 
 def _logits(*logits: jax.Array) -> list[jax.Array]:
-    """Infinite logits made finite, so that 0 · ln 0 is 0 and not NaN, here and in gradients."""
+    """The logits with large finite numbers for ±∞, so that 0 · ln 0 is 0 and not NaN, also in gradients."""
     chex.assert_equal_shape(logits)
     chex.assert_type(list(logits), float)
     return [jnp.clip(x, floor(x.dtype), -floor(x.dtype)) for x in logits]
@@ -53,12 +53,12 @@ bernoulli = Distribution(
     kl=_kl,
     mode=lambda logits: _or_invalid(logits > 0.0, logits),
 )
-"""D independent bits: parameters are logits l `[D]`, an action is 0 or 1, of any number type, `[D]`.
+"""D independent bits: the parameters are logits l `[D]`, and an action is an array `[D]` of 0 and 1 of any number type.
 
 P(a_d = 1) = σ(l_d),   ln p(a) = −Σ_d softplus(∓l_d) (− for 1, + for 0),
 H = Σ_d [σ(l_d) softplus(−l_d) + σ(−l_d) softplus(l_d)]
 
-A logit of ±∞ is a bit that is sure: values and gradients stay finite, with 0 · ln 0 = 0, and a log-probability or
-divergence of about √(largest float) stands for infinity. `mode` is 0 in a dimension where both are equally probable.
-The log-probability of an entry that is neither 0 nor 1 is NaN.
+A logit of ±∞ makes a bit certain. Values and gradients stay finite, with 0 · ln 0 = 0; a log-probability or divergence
+of about √(largest float) stands for infinity. `mode` is 0 where both values are equally probable. If an entry of an
+action is neither 0 nor 1, the log-probability is NaN.
 """

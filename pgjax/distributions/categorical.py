@@ -1,4 +1,4 @@
-"""One of A actions, by logits."""
+"""The distribution over A actions, with logits as parameters."""
 
 import chex
 import jax
@@ -9,34 +9,40 @@ from pgjax.types import Distribution
 
 
 def floor(dtype: jnp.dtype) -> float:
-    """−√(largest number) of a float type: exp of it is an exact 0, and no sum or square of it overflows."""
+    """−√(largest number) of a float type. Its exp is exactly 0, and no sum or square of it overflows."""
     return -float(np.sqrt(float(jnp.finfo(dtype).max)))
 
 
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
-    """The float type itself, or float32 for a half-precision one, whose uniform numbers have too few levels."""
+    """The float type itself, or float32 for half precision, whose uniform numbers have too few different values."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def masked_logits(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """Logits under which the actions outside the mask have probability exactly 0.
+    """Logits for which the actions outside the mask have probability exactly 0.
 
     l_a where mask_a, else −√(largest float): −1.8·10¹⁹ in float32
 
-    Finite rather than −∞: then 0 · ln 0 is 0 and not NaN, in entropies, divergences and their gradients, and
-    no gradient reaches the logits of masked actions. The log-probability of a masked action is about that
-    number too. It stands for −∞, and so does a divergence of that size.
+    The number is finite and not −∞. So 0 · ln 0 is 0 and not NaN in entropies, divergences and their gradients, and no
+    gradient reaches the logits of masked actions. The log-probability of a masked action is about the same number; it
+    stands for −∞, and a divergence of this size stands for ∞.
 
-    A row without any valid action cannot be refused under `jit`: its distribution is uniform over *all*
-    actions, finite, so that rows of padding stay harmless. Whether real rows have one is for the
-    environment's tests.
+    Under `jit` no error can be raised for a row without any allowed action. Its distribution is uniform over *all*
+    actions and finite, so that rows of padding do no harm. `environments.check` tests whether masks allow an action.
 
     Args:
-        logits: l `[A]`, of size far below the floor.
+        logits: l `[A]`, much smaller in size than √(largest float).
         mask: bool `[A]`, true where the action is allowed.
 
     Returns:
         Logits `[A]`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import distributions
+        >>> logits = distributions.masked_logits(jnp.zeros(4), jnp.array([True, False, True, False]))
+        >>> print(jax.nn.softmax(logits))
+        [0.5 0.  0.5 0. ]
     """
     chex.assert_rank([logits, mask], 1)
     chex.assert_equal_shape([logits, mask])
@@ -45,33 +51,31 @@ def masked_logits(logits: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def or_invalid(action: jax.Array, logits: jax.Array) -> jax.Array:
-    """The action, or −1 where the logits hold NaN or +∞: no probabilities belong to those."""
+    """The action, or −1 if a logit is NaN or +∞, because such logits define no probabilities."""
     return jnp.where(jnp.isfinite(jnp.max(jnp.maximum(logits, floor(logits.dtype)))), action, -1)
 
 
 def _log_softmax(logits: jax.Array) -> jax.Array:
-    """ln softmax(l) `[A]`, finite for logits of −∞ too."""
+    """ln softmax(l) `[A]`, finite even for logits of −∞."""
     chex.assert_rank(logits, 1)
     chex.assert_type(logits, float)
     return jax.nn.log_softmax(jnp.maximum(logits, floor(logits.dtype)))
 
 
 def categorical_quantile(logits: jax.Array, uniform: jax.Array) -> jax.Array:
-    """The action at a level of the cumulative distribution: one uniform number decides the action.
+    """The action at the level u of the cumulative distribution: one uniform number determines the action.
 
     a = min {a : p_a > 0, p_0 + … + p_a > u}
 
-    The same u under two policies couples their actions (common random numbers). The first action *of positive
-    probability* is asked for, and u is measured against the largest cumulative sum, not against 1: so no
-    rounding of the sums, in whatever order they are taken, can yield an action of probability 0, for no u in
-    [0, 1).
+    Two policies with the same u have coupled actions (common random numbers). The function searches the first action
+    *of positive probability* and compares u with the largest cumulative sum instead of 1. So no u in [0, 1) and no
+    rounding of the sums can give an action of probability 0.
 
-    u is a multiple of 2⁻²³ in float32 (2⁻⁵² in float64), so the frequency of an action differs from its
-    probability by up to 2⁻²³, besides rounding of the sums; an action of probability below that may never be
-    drawn.
+    u is a multiple of 2⁻²³ in float32 (2⁻⁵² in float64). So the frequency of an action differs from its probability by
+    up to 2⁻²³, apart from rounding in the sums; an action with a smaller probability may never be drawn.
 
     Args:
-        logits: l `[A]`, masked ones included.
+        logits: l `[A]`, which may be masked.
         uniform: u `[]` in [0, 1).
 
     Returns:
@@ -90,7 +94,7 @@ def categorical_quantile(logits: jax.Array, uniform: jax.Array) -> jax.Array:
 
 
 def _categorical_sample(key: jax.Array, logits: jax.Array) -> jax.Array:
-    # Half-precision uniforms would leave only some hundred levels.
+    # Uniform numbers in half precision have only some hundred different values.
     return categorical_quantile(logits, jax.random.uniform(key, (), at_least_float32(logits.dtype)))
 
 
@@ -100,7 +104,7 @@ def _categorical_log_prob(logits: jax.Array, action: jax.Array) -> jax.Array:
     chex.assert_type(action, int)
     actions = jnp.arange(logits.shape[0], dtype=action.dtype)
     log_prob = jnp.sum(jnp.where(actions == action, log_probs, 0.0))
-    # Without this an action that does not exist would have probability 1.
+    # Without this, an action that does not exist would have probability 1.
     return jnp.where((action >= 0) & (action < logits.shape[0]), log_prob, jnp.nan)
 
 
@@ -124,12 +128,11 @@ categorical = Distribution(
     kl=categorical_kl,
     mode=lambda logits: or_invalid(jax.lax.argmax(logits, 0, jnp.int32), logits),
 )
-"""One of A actions: parameters are logits l `[A]`, an action is an integer `[]`.
+"""One of A actions: the parameters are logits l `[A]`, and an action is an integer `[]`.
 
 p_a = exp(l_a) / Σ_b exp(l_b),   H = −Σ_a p_a ln p_a,   KL(p ‖ q) = Σ_a p_a (ln p_a − ln q_a)
 
-Logits may be masked (`masked_logits`, or −∞): values and gradients of log_prob, entropy and kl stay finite,
-with 0 · ln 0 = 0. The log-probability of an action outside 0, …, A − 1 is NaN. `sample` is
-`categorical_quantile` at one uniform number, `mode` the first of the most probable actions. Both are −1 if a
-logit is NaN or +∞.
+Logits may be masked (`masked_logits`, or −∞): values and gradients of log_prob, entropy and kl stay finite, with
+0 · ln 0 = 0. The log-probability of an action outside 0, …, A − 1 is NaN. `sample` is `categorical_quantile` at one
+uniform number, and `mode` is the first of the most probable actions. Both are −1 if a logit is NaN or +∞.
 """

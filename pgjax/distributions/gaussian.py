@@ -1,4 +1,4 @@
-"""Independent normal dimensions."""
+"""The normal distribution with independent dimensions."""
 
 from typing import NamedTuple
 
@@ -13,21 +13,21 @@ LN_2PI = float(np.log(2.0 * np.pi))
 
 
 class GaussianParameters(NamedTuple):
-    """μ and ln σ of independent normal distributions, both of the action's shape `[D]`."""
+    """μ and ln σ of independent normal distributions, both of the shape `[D]` of an action."""
 
     mean: jax.Array
     log_std: jax.Array
 
 
 def assert_gaussian(*parameters: GaussianParameters) -> None:
-    """Means and ln σ are of one shape and of a float type; AssertionError otherwise."""
+    """Require that all means and ln σ have the same shape and a float type; AssertionError otherwise."""
     arrays = [array for parameter in parameters for array in parameter]
     chex.assert_equal_shape(arrays)
     chex.assert_type(arrays, float)
 
 
 def gaussian_sample(key: jax.Array, parameters: GaussianParameters) -> jax.Array:
-    """μ + σ z with z ~ N(0, I), of the shape and float type of the mean."""
+    """μ + σ z with z ~ N(0, I); the result has the shape and the float type of the mean."""
     assert_gaussian(parameters)
     mean, log_std = parameters
     return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape, mean.dtype)
@@ -60,11 +60,10 @@ diagonal_gaussian = Distribution(
     kl=_gaussian_kl,
     mode=lambda parameters: parameters.mean,
 )
-"""Independent normal dimensions: parameters are `GaussianParameters`, an action is unbounded, `[D]`.
+"""Independent normal dimensions: the parameters are `GaussianParameters`, and an action `[D]` is unbounded.
 
 ln p(a) = −Σ_d [½ ((a_d − μ_d)/σ_d)² + ln σ_d + ½ ln 2π],   H = Σ_d [ln σ_d + ½ ln 2πe],
 KL(p ‖ q) = Σ_d [ln(σ_q/σ_p) + (σ_p² + (μ_p − μ_q)²) / (2 σ_q²) − ½]
 
-An environment that clips actions does so on its side: `log_prob` is to be asked about the action that was
-drawn, not about the clipped one.
+If an environment clips actions, call `log_prob` with the action that was drawn, and not with the clipped action.
 """

@@ -1,4 +1,4 @@
-"""Actions of several parts, each with a distribution of its own."""
+"""Distributions of actions with several parts, where each part has its own distribution."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -9,22 +9,27 @@ from pgjax.types import Distribution, PyTree
 
 
 def joint(families: PyTree) -> Distribution:
-    """Independent parts: parameters and actions are trees whose leaves belong to those of a tree of distributions.
+    """A distribution with independent parts; its parameters and actions are trees like the tree `families`.
 
     ln p(a) = Σ_i ln p_i(a_i),   H = Σ_i H_i,   KL = Σ_i KL_i
 
-    The parts are independent given the observation. `entropy` and `kl` are None if one part's is.
+    The parts are independent given the observation. `entropy` is None if one part has no entropy, and likewise `kl`.
 
     Args:
-        families: a dict, tuple or other tree of `Distribution`, such as `{"buy": categorical, "price":
-            diagonal_gaussian}`.
+        families: a dict, tuple or other tree of `Distribution`.
 
     Returns:
         The distribution.
 
     Raises:
-        ValueError: if the tree has no distribution or a leaf is none; when used, if a tree of parameters or actions has
-            another structure.
+        ValueError: if the tree is empty or a leaf is not a `Distribution`; when the distribution is used, if a tree of
+            parameters or actions has another structure.
+
+    Example: an action with a choice and a price.
+
+        >>> from pgjax import distributions
+        >>> distributions.joint({"buy": distributions.categorical, "price": distributions.diagonal_gaussian})
+        Distribution(joint)
     """
     is_family = lambda node: isinstance(node, Distribution)
     parts, structure = jax.tree.flatten(families, is_leaf=is_family)
@@ -49,19 +54,20 @@ def joint(families: PyTree) -> Distribution:
 
 
 def require(distribution: Distribution, name: Literal["entropy", "kl"], who: str) -> Callable[..., jax.Array]:
-    """`distribution.entropy` or `distribution.kl`; refuses a distribution that has it not.
+    """`distribution.entropy` or `distribution.kl`; an error if the distribution does not have this function.
 
     Args:
+        distribution: the distribution.
         name: `"entropy"` or `"kl"`.
-        who: what needs it, such as "an entropy bonus (entropy_coef)" or "the natural gradient".
+        who: the subject of the error, which needs the function, such as "an entropy bonus (entropy_coef)".
 
     Raises:
-        ValueError: if `distribution` has None there.
+        ValueError: if the function is None.
     """
     function = getattr(distribution, name)
     if function is None:
         raise ValueError(
-            f"{who} needs Distribution.{name}, which this family of actions does not have (it is None): a Plackett–Luce"
-            " distribution over slates has it only for few items and short slates"
+            f"{who} needs Distribution.{name}, but it is None in this distribution: a Plackett–Luce distribution over "
+            "slates has it only for few items and short slates"
         )
     return function

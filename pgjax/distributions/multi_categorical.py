@@ -1,4 +1,4 @@
-"""Several choices at once, each one of its own number of actions."""
+"""The distribution of several simultaneous choices, which may have different numbers of actions."""
 
 from collections.abc import Sequence
 
@@ -13,22 +13,32 @@ from pgjax.types import Distribution
 
 
 def multi_categorical(sizes: Sequence[int]) -> Distribution:
-    """D independent categorical choices: parameters are logits l `[D, A]`, an action is an integer array `[D]`.
+    """D independent categorical choices: the parameters are logits l `[D, A]`, and an action is an integer array `[D]`.
 
     p(a) = Π_i softmax(l_i)_{a_i},   H = Σ_i H_i,   KL = Σ_i KL_i,   0 ≤ a_i < sizes[i]
 
-    A is the largest of the sizes. Row i uses its first sizes[i] logits; the others have probability exactly 0 and no
-    gradient reaches them, whatever they are. Masks and logits of NaN or +∞ act row by row as in `categorical`. The
-    log-probability of an action outside the sizes is NaN.
+    A is the largest size. Row i uses its first sizes[i] logits. The other logits of the row are ignored: their actions
+    have probability exactly 0, and no gradient reaches them. Masks and logits of NaN or +∞ work row by row, as in
+    `categorical`. The log-probability of an action outside the sizes is NaN.
 
     Args:
-        sizes: how many actions each of the D choices has.
+        sizes: the number of actions of each of the D choices.
 
     Returns:
         The distribution over `MultiDiscrete(sizes)`.
 
     Raises:
-        ValueError: if `sizes` is no sequence of at least one integer, each at least 1.
+        ValueError: if `sizes` is not a sequence of at least one integer, or an integer is below 1.
+
+    Example: a choice among two actions and a choice among three.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import distributions
+        >>> both = distributions.multi_categorical([2, 3])
+        >>> both
+        Distribution(multi_categorical)
+        >>> print(both.mode(jnp.array([[0.0, 1.0, 9.0], [0.0, 1.0, 9.0]])))  # the first row uses two logits
+        [1 2]
     """
     counts = np.asarray(MultiDiscrete(tuple(sizes)).sizes)
     exists = np.arange(counts.max()) < counts[:, None]
@@ -37,7 +47,7 @@ def multi_categorical(sizes: Sequence[int]) -> Distribution:
         chex.assert_shape(logits, exists.shape)
         chex.assert_type(logits, float)
         low = floor(logits.dtype)
-        # Masked actions stand above those that do not exist, which a row without any valid action could draw otherwise.
+        # Masked logits stay above those of actions that do not exist, so that no row can draw such an action.
         return jnp.where(exists, jnp.maximum(logits, low / 2), low)
 
     def sample(key: jax.Array, logits: jax.Array) -> jax.Array:

@@ -22,38 +22,50 @@ _MOST_TERMS = 10_000
 
 
 def plackett_luce(n: int, k: int) -> Distribution:
-    """The Plackett–Luce distribution: parameters are logits l `[n]`, an action is a slate `[k]` of different items.
+    """The Plackett–Luce distribution: the parameters are logits l `[n]`; an action is a slate `[k]` of different items.
 
     ln p(a) = Σ_{i=1..k} [l_{a_i} − ln Σ_{j not in a_1, …, a_{i−1}} exp(l_j)]
 
-    `sample` is the k largest of l_j + g_j in falling order, g_j independent standard Gumbel numbers. That is exact:
-    the largest is item j with probability softmax(l)_j, and given which one it is, the order of the others is
-    distributed as if it had never been there (Yellott 1977). Frequencies are as fine as uniform numbers of the logits'
-    type, 2⁻²³ in float32. `mode` is the k most probable items in falling order, which is the most probable slate.
+    `sample` gives the k items with the largest l_j + g_j in falling order, where the g_j are independent standard
+    Gumbel numbers. This is exact: the first item is j with probability softmax(l)_j, and given the first item, the
+    order of the others has the distribution without that item (Yellott 1977). Frequencies are as fine as the uniform
+    numbers of the logits' type, 2⁻²³ in float32. `mode` gives the k most probable items in falling order, which is the
+    most probable slate.
 
-    The entropy and the divergence have no short closed form. They are the exact sums over all that may have been
-    chosen before each place, by the chain rule,
+    The entropy and the divergence have no short closed form. By the chain rule they are exact sums over all items that
+    may stand before each place,
 
         H = Σ_i Σ_{a_1, …, a_{i−1}} p(a_1, …, a_{i−1}) H(A_i | a_1, …, a_{i−1}),
 
-    and likewise KL. Where these sums have more than 10 000 terms (k = 2 from n = 101 on, k = 3 from 22) `entropy` and
-    `kl` are None: training goes on without that metric, and an entropy bonus or a natural gradient cannot be had.
+    and likewise for KL. If these sums have more than 10 000 terms (k = 2 from n = 101 on, k = 3 from n = 22 on),
+    `entropy` and `kl` are None. Training then runs without the entropy as a metric, and an entropy bonus or a natural
+    gradient is an error.
 
-    Logits may be masked (`masked_logits`, or −∞). A mask that allows fewer than k items cannot be refused under `jit`:
-    the slate is then filled up with others. The log-probability of a slate that repeats an item, or holds one outside
-    0, …, n − 1, is NaN; so is every slate's if a logit is NaN or +∞, and then all entries of a sample are −1.
+    Logits may be masked (`masked_logits`, or −∞). Under `jit` no error can be raised if the mask allows fewer than k
+    items; the slate then also holds masked items. The log-probability is NaN for a slate that repeats an item or holds
+    an item outside 0, …, n − 1. If a logit is NaN or +∞, the log-probability of every slate is NaN, and all entries of
+    a sample are −1.
 
     Args:
-        n: number of items.
-        k: length of a slate.
+        n: the number of items.
+        k: the length of a slate.
 
     Returns:
         The distribution over `Slate(n, k)`.
 
     Raises:
-        ValueError: if n is no integer of at least 1, or k none in [1, n].
+        ValueError: if n is not an integer of at least 1, or k is not an integer in [1, n].
 
     Source: Plackett 1975; Luce 1959; sampling: Yellott 1977, Kool, van Hoof & Welling 2019.
+
+    Example: the best three of five items, and a slate that is too long for an entropy.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import distributions
+        >>> print(distributions.plackett_luce(n=5, k=3).mode(jnp.array([0.0, 3.0, 1.0, 2.0, -1.0])))
+        [1 3 2]
+        >>> distributions.plackett_luce(n=200, k=10).entropy is None
+        True
     """
     Slate(n, k)
 
@@ -108,7 +120,7 @@ def plackett_luce(n: int, k: int) -> Distribution:
 
 
 def _log_prob(logits: jax.Array, prefix: jax.Array | np.ndarray) -> jax.Array:
-    """ln p of the first places of a slate, `[i]`, with different items; 0 for none."""
+    """ln p of the first places `[i]` of a slate, which hold different items; 0 if there are no places."""
     n, length = logits.shape[0], prefix.shape[0]
     chosen = prefix[:, None] == jnp.arange(n, dtype=prefix.dtype)[None]
     count = chosen.astype(jnp.int32)
@@ -119,7 +131,7 @@ def _log_prob(logits: jax.Array, prefix: jax.Array | np.ndarray) -> jax.Array:
 
 
 def _terms(n: int, k: int) -> int:
-    """How many numbers are added for all places: n times the number of prefixes; one place alone counts as none."""
+    """The number of terms of the sums: n times the number of prefixes, not counting the empty prefix."""
     number, terms = 1, 0
     for i in range(1, k):
         number *= n - i + 1
@@ -128,6 +140,6 @@ def _terms(n: int, k: int) -> int:
 
 
 def _prefixes(n: int, length: int) -> np.ndarray:
-    """All ordered selections of `length` of n items, int32 `[number, length]`."""
+    """All ordered selections of `length` items out of n, int32 `[number of selections, length]`."""
     prefixes = list(itertools.permutations(range(n), length))
     return np.asarray(prefixes, np.int32).reshape(len(prefixes), length)

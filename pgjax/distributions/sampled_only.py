@@ -1,4 +1,4 @@
-"""The distribution of actions that can be drawn and nothing else: an expert's, or that of actions at random."""
+"""Distributions that can only be sampled, such as the actions of an expert or random actions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +9,17 @@ from pgjax.types import Distribution
 
 
 def sampled_only(sample: Callable[[jax.Array, Any], Any], reason: str) -> Distribution:
-    """The distribution with `sample(key, params) → action`; its other functions raise NotImplementedError.
+    """The distribution of a given `sample(key, parameters) → action`; its other functions raise NotImplementedError.
 
     Args:
         sample: draws one action.
-        reason: the sentence of the error, which says why there is no probability to give.
+        reason: the message of the error, a sentence that says why the probability is unknown.
+
+    Example:
+        >>> from pgjax import distributions
+        >>> expert = lambda key, parameters: parameters.argmax()
+        >>> distributions.sampled_only(expert, reason="the expert's action has no probability")
+        Distribution(sampled_only)
     """
 
     def unknown(*_: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A normal distribution in a box, with the likelihood of what finite precision makes of it at the walls."""
+"""The normal distribution squashed into a box, with probabilities for the walls, where floats cannot resolve it."""
 
 from typing import NamedTuple
 
@@ -14,24 +14,24 @@ from pgjax.distributions.gaussian import LN_2PI, GaussianParameters, assert_gaus
 from pgjax.types import Distribution
 
 _LN_2 = float(np.log(2.0))
-# Numpy constants, so that a trace holds them in the dtype of its parameters.
+# NumPy constants, so that they get the dtype of the parameters when a function is traced.
 _NODES, _NODE_WEIGHTS = np.polynomial.hermite.hermgauss(32)
-# The smallest distance of an action from a wall, in units of the rounding there.
+# The smallest distance of an action from a wall, in units of the rounding error at the wall.
 _UNITS = 64
 
 
 def _log_tanh_slope(u: jax.Array) -> jax.Array:
-    """ln(1 − tanh² u), which would be ln 0 from |u| ≈ 9 on in float32 if it were written so."""
+    """ln(1 − tanh² u) in a stable form; the plain form would be ln 0 for |u| above about 9 in float32."""
     return 2.0 * (_LN_2 - u - jax.nn.softplus(-2.0 * u))
 
 
 class _Box(NamedTuple):
-    """The box as constants in the parameters' type, each `[D]`.
+    """The box as constants in the float type of the parameters, each `[D]`.
 
     Attributes:
-        low, high: its walls.
+        low, high: the walls.
         centre, half: c and h.
-        step: 1 − tanh L, the width of the stretch that counts as the wall, in units of h.
+        step: 1 − tanh L, the width of the region that counts as the wall, in units of h.
         limit: L.
     """
 
@@ -53,44 +53,53 @@ class _Box(NamedTuple):
     def log_wall(self, parameters: GaussianParameters, side: ArrayLike) -> jax.Array:
         """ln P(U > L) for side 1, ln P(U < −L) for side −1, `[D]`."""
         mean, log_std = parameters
-        # Where ln P ≈ −z²/2 is about −√(largest float), it stands for −∞; its derivative would overflow.
+        # ln P ≈ −z²/2 stops at about −√(largest float), which stands for −∞; beyond it the derivative would overflow.
         least = -float(np.sqrt(-2.0 * floor(mean.dtype)))
         return log_ndtr(jnp.maximum((side * mean - self.limit) * jnp.exp(-log_std), least))
 
 
 def squashed_gaussian(low: ArrayLike, high: ArrayLike) -> Distribution:
-    """A normal distribution pressed into a box by tanh: parameters `GaussianParameters`, actions `[D]`.
+    """A normal distribution squashed into a box by tanh: parameters `GaussianParameters`, actions `[D]`.
 
     a = c + h tanh(u),   u ~ N(μ, σ²),   c = (high + low)/2,   h = (high − low)/2
     ln p(a) = Σ_d [ln N(u_d; μ_d, σ_d²) − ln h_d − 2 (ln 2 − u_d − softplus(−2 u_d))],   u = artanh((a − c)/h)
 
-    Near a wall, floats do not tell one u from another: the action does not determine u. So every u beyond ±L gives
-    the wall itself, and its likelihood is that of all of them, which makes E ∇ ln p exactly 0:
+    Near a wall, many u are rounded to the same action, so the action does not determine u. Therefore every u beyond ±L
+    gives the wall itself, whose likelihood is the probability of all these u. This makes E ∇ ln p exactly 0:
 
         a_d = high_d where u_d > L,   ln p(a)_d = ln P(U_d > L) − ln(h_d ε_d),   ε = 1 − tanh L
 
-    and likewise at low. h ε is the length that the wall stands for; it makes a density of the probability and has no
-    part in a gradient. ε is 64 (1 + |c|/h) times the spacing of floats at 1: L = 6.2 in float32 and 16.3 in float64 for
-    a box around 0. Inside, rounding moves the recovered u by less than 0.01. An action beyond a wall counts as at it.
+    The formula at low is the same with −L. h ε is the length that the wall stands for; it turns the probability into a
+    density and does not affect gradients. ε is 64 (1 + |c|/h) times the spacing of floats at 1. For a box around 0 this
+    gives L = 6.2 in float32 and L = 16.3 in float64. Inside the box, rounding changes the recovered u by less than
+    0.01. An action beyond a wall counts as the wall.
 
-    `entropy` is −E ln p, of which E Σ_d ln(da_d/du_d) is computed by 32-point Gauss–Hermite quadrature in each
-    dimension. Its greatest error per dimension over all μ is 7·10⁻⁸ nats at σ = 1, 2·10⁻⁴ at 2, 0.011 at 4 and 0.1 at
-    8, and 1.4·10⁻⁵ at the walls in float32. `kl` is exact: the Gaussians' inside, and that of the probabilities at the
-    walls. `mode` is the image of μ: the median in each dimension. It is the density's own mode only for small σ; a
-    wide Gaussian piles up at the walls.
+    `entropy` is −E ln p. Its part E Σ_d ln(da_d/du_d) is computed by 32-point Gauss–Hermite quadrature in each
+    dimension. The greatest error per dimension over all μ is 7·10⁻⁸ nats at σ = 1, 2·10⁻⁴ at 2, 0.011 at 4 and 0.1 at
+    8, and 1.4·10⁻⁵ at the walls in float32. `kl` is exact: it adds the divergence of the Gaussians inside the box and
+    the divergence of the probabilities at the walls. `mode` is the image of μ, the median in each dimension. It is near
+    the maximum of the density only for small σ; with a large σ the density is greatest near the walls.
 
     Args:
-        low, high: the box, numbers or arrays that broadcast to `[D]`; constants, not tracers.
+        low, high: the box, as numbers or arrays that broadcast to `[D]`. They are constants and cannot be tracers.
 
     Returns:
         The distribution.
 
     Raises:
-        ValueError: if a bound is not finite, or low is not below high; when used, if the box is so narrow and so far
-            from 0 that the floats of the parameters' type hold few numbers of it.
+        ValueError: if a bound is not finite, or low is not below high; when the distribution is used, if the box is so
+            narrow and so far from 0 that the float type of the parameters has only few numbers inside it.
 
     Source: Haarnoja, Zhou, Abbeel & Levine 2018, appendix C; the walls: Fujita & Maeda 2018 (their clipped action
     policy gradient, here for a squashed Gaussian).
+
+    Example: actions between −2 and 2, as for the torque of Pendulum.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import distributions
+        >>> torque = distributions.squashed_gaussian(low=-2.0, high=2.0)
+        >>> print(torque.mode(distributions.GaussianParameters(mean=jnp.array([9.0]), log_std=jnp.zeros(1))))
+        [2.]
     """
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
@@ -148,7 +157,7 @@ def _entropy(box: _Box, parameters: GaussianParameters) -> jax.Array:
 
 
 def _entropy_of_walls(box: _Box, parameters: GaussianParameters) -> jax.Array:
-    """−Σ P (ln P − ln(h ε)), less E ln(da/du) beyond ±L, where ln(da/du) falls by 2 for each unit of u; `[D]`."""
+    """−Σ P (ln P − ln(h ε)) minus E ln(da/du) beyond ±L, where ln(da/du) falls by 2 for each unit of u; `[D]`."""
     mean, log_std = parameters
     log_length, at_limit = jnp.log(box.half * box.step), box.log_slope(box.limit)
     total = jnp.zeros_like(mean)

@@ -1,11 +1,12 @@
 """Estimators of ∇ρ(θ): returns × baseline × objective, one hot path.
 
-Most are the gradient of a weighted log-likelihood,
+Most estimators are the gradient of a weighted log-likelihood, and `make_estimator` makes them:
 
     ∇̂ρ = (1/B) Σ_b Σ_t w_t^b ∇ ln f(X_t^b, θ)_{A_t^b},    w_t = G_t − b(X_t),
 
-with other weights: `make_estimator`. The defaults give the exact gradient of the stated objective ρ(θ) = E[Σ_t R_{t+1}]
-in expectation: sum over time, mean over complete episodes, nothing standardised. Axes: T time, B episodes.
+They differ in their weights. With the defaults the expectation of the estimate is the exact gradient of the objective
+ρ(θ) = E[Σ_t R_{t+1}]: the estimate is a sum over time and a mean over complete episodes, and nothing is standardised.
+Axes: T time, B episodes.
 """
 
 from pgjax.estimators.critic import CriticEstimatorState, make_critic_estimator

@@ -1,4 +1,4 @@
-"""What estimators that need Monte-Carlo returns and their own targets have in common. Axes: T time, B episodes."""
+"""Checks and factors shared by the estimators that accept Monte-Carlo returns only. Axes: T time, B episodes."""
 
 from typing import get_args
 
@@ -14,25 +14,32 @@ from pgjax.types import Baseline, TimeWeights
 def require_monte_carlo(
     returns: ReturnRule, baseline: Baseline, time_weights: TimeWeights, *, from_start: bool = True
 ) -> None:
-    """Returns that do not bootstrap and count from the start only if `from_start`; b without scores; γᵗ once.
+    """Refuse arguments that an estimator with Monte-Carlo returns cannot use.
+
+    Args:
+        returns: G; the rule must not bootstrap.
+        baseline: b; it must not need scores.
+        time_weights: `"discount"` multiplies row t by γᵗ. `total_return` already discounts from the start, so the two
+            exclude each other.
+        from_start: whether `total_return` is allowed.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: if one of these conditions fails.
     """
     require_kind("returns", returns, ReturnRule, "estimators.reward_to_go()")
     require_kind("baseline", baseline, Baseline, "baselines.leave_one_out()")
     require_one_of("time_weights", time_weights, get_args(TimeWeights))
     if returns.bootstraps or (returns.from_start and not from_start):
         allowed = "total_return or reward_to_go" if from_start else "reward_to_go"
-        raise ValueError(f"returns must be {allowed} here, got another rule")
+        raise ValueError(f"returns must be {allowed} in this estimator, got {returns!r}")
     if baseline.needs.scores != "none":
-        raise ValueError(f"baseline must not need scores here, got one with needs.scores={baseline.needs.scores!r}")
+        raise ValueError(f"baseline must not need scores in this estimator, got {baseline!r}")
     if time_weights == "discount" and returns.from_start:
         raise ValueError("time_weights must be 'none' with total_return, which already discounts from the start")
 
 
 def time_factors(returns: ReturnRule, time_weights: TimeWeights, like: jax.Array) -> jax.Array:
-    """The factor of each row, γᵗ or 1, `[T, B]` and of the dtype of `like [T, B]`."""
+    """The factor of each row, γᵗ or 1: an array `[T, B]` with the dtype of `like [T, B]`."""
     if time_weights == "none":
         return jnp.ones_like(like)
     powers = return_functions.discount_weights(like.shape[0], returns.discount).astype(like.dtype)

@@ -1,9 +1,9 @@
-"""Estimators with a critic q(X_t, ·) of discrete actions: expected gradients and control variates that see the action.
+"""Estimators with a critic q(X_t, ·) of discrete actions: expected gradients, and control variates that see the action.
 
     Σ_a f(x, θ)_a ∇ ln f(x, θ)_a q(x, a) = ∇ Σ_a f(x, θ)_a q(x, a)
 
-is known without sampling, so what q explains of the return may be taken out of the weights, A_t and all, and put back
-as this term. Axes: T time, B episodes, A actions.
+This sum over all actions needs no sampling. An estimator may therefore subtract q(X_t, A_t) from the weights, although
+q depends on the action, and add this sum to correct the expectation. Axes: T time, B episodes, A actions.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -24,20 +24,20 @@ CriticForm = Literal["all_action", "action_dependent", "uncorrected", "trajector
 
 
 class CriticEstimatorState(NamedTuple):
-    """What the `critic` and the state `baseline` have learnt."""
+    """The state of the `critic` and the state of the `baseline`."""
 
     critic: PyTree
     baseline: PyTree
 
 
 def _all_log_probs(policy: Policy, outputs: PyTree, num_actions: int) -> jax.Array:
-    """ln f(x, θ)_a of every action, `[N, A]`, of outputs `[N, ...]`."""
+    """ln f(x, θ)_a of every action, `[N, A]`, from the policy's outputs `[N, ...]`."""
     of_row = jax.vmap(policy.distribution.log_prob, (None, 0))
     return jax.vmap(of_row, (0, None))(outputs, jnp.arange(num_actions))
 
 
 def _of_action_taken(q: jax.Array, actions: jax.Array) -> jax.Array:
-    """q(X_t, A_t), `[...]`, of `q [..., A]`."""
+    """q(X_t, A_t), `[...]`, from `q [..., A]`."""
     taken = jax.nn.one_hot(actions, q.shape[-1], dtype=jnp.bool_)
     return jnp.sum(jnp.where(taken, q, 0.0), axis=-1)
 
@@ -50,7 +50,10 @@ def _later_surprises(
     discount: jax.typing.ArrayLike,
     rows_per_piece: int | None,
 ) -> jax.Array:
-    """Σ_{k>t} γ^{k−t} (q_k − v_k), `[T, B]`, with v_k = Σ_a f(X_k, θ)_a q(X_k, a); its mean given X_t, A_t is 0."""
+    """Σ_{k>t} γ^{k−t} (q_k − v_k), `[T, B]`, with v_k = Σ_a f(X_k, θ)_a q(X_k, a).
+
+    Given X_t and A_t, the expectation of this sum is 0.
+    """
 
     def expected(piece: tuple[acting.Inputs, jax.Array]) -> jax.Array:
         seen, values = piece
@@ -79,7 +82,7 @@ def make_critic_estimator(
     time_weights: TimeWeights = "none",
     rows_per_piece: int | None = None,
 ) -> Estimator:
-    """An estimator of ∇ρ(θ) that knows a q(X_t, ·) for every action of a discrete space.
+    """An estimator of ∇ρ(θ) that uses a critic q(X_t, ·) for all actions of a discrete space.
 
     With ψ_t = ∇ ln f(X_t, θ)_{A_t}, q_t = q(X_t, A_t), v_t = Σ_a f(X_t, θ)_a q(X_t, a) and g_t = ∇ Σ_a f(X_t, θ)_a
     q(X_t, a) (q held fixed), the summand of one episode is
@@ -89,41 +92,50 @@ def make_critic_estimator(
         uncorrected        Σ_t ψ_t (G_t − q_t − b_t)
         trajectory_wise    Σ_t ψ_t (G_t − q_t − Σ_{k>t} γ^{k−t} (q_k − v_k) − b_t) + g_t
 
-    - `"all_action"` samples states only: its mean is Σ_t E ∇Σ_a f q, so it is unbiased if q is the Q of the policy
-      (of the time left, where the horizon is finite) and otherwise as wrong as q is.
-    - `"action_dependent"` and `"trajectory_wise"` are unbiased for every q that does not depend on the batch. The
-      first leaves what later actions do to G_t; the second removes that too. With the exact Q and deterministic
-      transitions and rewards its weights are 0 and it equals `"all_action"`: what remains is the variance of Σ_t g_t,
-      that of the states visited.
-    - `"uncorrected"` is a negative control: biased by exactly −E Σ_t g_t.
+    - `"all_action"` samples the states only. Its expectation is Σ_t E ∇Σ_a f q. It is unbiased if q is the action value
+      Q of the policy (with a finite horizon: the Q for the remaining time). Any error of q becomes a bias.
+    - `"action_dependent"` and `"trajectory_wise"` are unbiased for every q that does not depend on the batch.
+      `"action_dependent"` keeps the variance that later actions put into G_t; `"trajectory_wise"` removes that too.
+      With the exact Q and deterministic transitions and rewards, the weights of `"trajectory_wise"` are 0, so it equals
+      `"all_action"`. Only the variance of Σ_t g_t remains, which comes from the visited states.
+    - `"uncorrected"` is a negative control: its bias is exactly −E Σ_t g_t.
 
-    With γ < 1 all of this holds for the discounted objective under `time_weights="discount"`, or with
-    `total_return(γ)` for the two unbiased forms; without, rows are weighed as in `reward_to_go`.
-    Costs a pass of the critic over the rows, the A log-probabilities of each row, and for `"trajectory_wise"` a second
-    pass of the policy.
+    With γ < 1 all of this holds for the discounted objective if `time_weights="discount"`; for the two unbiased forms
+    also with `total_return(γ)`. In all other cases the rows have the weights of `reward_to_go`.
+    The estimator costs a pass of the critic over the rows and the A log-probabilities of each row. `"trajectory_wise"`
+    also costs a second pass of the policy.
 
     Args:
         policy: f(x, θ) whose actions are the integers 0, …, A − 1 (categorical).
-        critic: q, whose predictions tell A (`critics.action_values`, `critics.action_value_function`); fitted to G.
-        form: one of the above.
-        returns: G, a Monte-Carlo rule; `reward_to_go()` if None. `"all_action"` uses it for the critic alone.
-        baseline: b, fitted to what the weights leave for it, G_t − q_t − …; `baselines.none()` if None. No part of
-            `"all_action"`, where Σ_a ∇f_a b = 0.
-        time_weights: `"none"`, or `"discount"`: the factor γᵗ on row t, as in `make_estimator`.
-        rows_per_piece: how many rows the hot path works on at a time.
+        critic: q (`baselines.action_values`, `baselines.action_value_function`), fitted to G. The shape of its
+            predictions `[T, B, A]` gives A.
+        form: one of the four forms above.
+        returns: G, a Monte-Carlo rule; `reward_to_go()` if None. `"all_action"` uses it to fit the critic only.
+        baseline: b, fitted to the part of the return that q leaves, G_t − q_t − …; `baselines.none()` if None.
+            `"all_action"` takes no baseline, because Σ_a ∇f_a b = 0.
+        time_weights: `"none"`, or `"discount"` for the factor γᵗ on row t, as in `make_estimator`.
+        rows_per_piece: the number of rows that the gradient is computed for at a time; chosen by the device if None.
 
     Raises:
-        ValueError: for an unknown word, returns that bootstrap, a baseline that weighs by scores or has nothing to
-            subtract from, or γᵗ twice.
+        ValueError: if a word is unknown, `returns` bootstraps, `baseline` needs scores, `baseline` is given with
+            `"all_action"`, or `time_weights="discount"` is combined with `total_return`.
 
     Source: Sutton, McAllester, Singh & Mansour 2000, Ciosek & Whiteson 2018 (all actions); Gu et al. 2017, Liu et al.
         2018, Wu et al. 2018 (action-dependent), Tucker et al. 2018 (the missing term); Cheng, Yan & Boots 2020
         (trajectory-wise).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import baselines, environments, estimators, networks
+        >>> policy = networks.make_policy(environments.make("corridor"))
+        >>> critic = baselines.action_values(lambda obs: jnp.array([-1.0, 1.0]))  # q(x, a) of its two actions
+        >>> estimators.make_critic_estimator(policy, critic, form="action_dependent")
+        Estimator(make_critic_estimator, fits_windows=False)
     """
     require_one_of("form", form, get_args(CriticForm))
     returns = reward_to_go() if returns is None else returns
     if baseline is not None and form == "all_action":
-        raise ValueError("baseline must be None with form='all_action', where Σ_a ∇f_a b = 0, got one")
+        raise ValueError(f"baseline must be None with form='all_action', because Σ_a ∇f_a b = 0, got {baseline!r}")
     baseline = baselines.none() if baseline is None else baseline
     require_monte_carlo(returns, baseline, time_weights)
 
@@ -134,7 +146,7 @@ def make_critic_estimator(
         )
 
     def weigh(params: PyTree, state: CriticEstimatorState, q: jax.Array, trajectory: Trajectory):
-        """w, the factor of g_t, what b is fitted to and G, each `[T, B]`."""
+        """The weights w, the factors of g_t, the targets of b, and G; each `[T, B]`."""
         targets = returns.compute(trajectory, None, None)
         factors = time_factors(returns, time_weights, targets)
         if form == "all_action":

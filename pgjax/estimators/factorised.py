@@ -1,9 +1,10 @@
-"""Policies whose action is a vector of independent components: a baseline for each that sees all the others.
+"""Estimators for actions with independent components: the baseline of a component sees all the other components.
 
     f(x, θ)_a = Π_i f_i(a_i | x, θ),    ∇̂ρ = (1/B) Σ_b Σ_t Σ_i ∇ ln f_i(A_{t,i} | X_t) (G_t − b_i(X_t, A_{t,−i}))
 
-Given X_t, component i is independent of the others A_{t,−i}, so E[b_i ∇ ln f_i] = 0 and nothing is biased, while the
-noise that the others put into G_t can be taken out. Axes: T time, B episodes, N rows, D components.
+Given X_t, component i is independent of the other components A_{t,−i}. So E[b_i ∇ ln f_i] = 0 and the estimator is
+unbiased, while b_i can remove the noise that the other components put into G_t. Axes: T time, B episodes, N rows,
+D components.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +22,9 @@ ActionValue = Callable[[PyTree, jax.Array], jax.Array]
 
 
 def each_component(distribution: Distribution) -> ComponentLogProbs:
-    """`(outputs, action [D]) → ln f_i(a_i | x) [D]` of a family whose parameters have one entry per component.
+    """`(outputs, action [D]) → ln f_i(a_i | x) [D]` for a distribution that has one parameter for each component.
 
-    `bernoulli` and `diagonal_gaussian` are such families: the sum over i is their `log_prob`.
+    `bernoulli` and `diagonal_gaussian` are such distributions: their `log_prob` is the sum over i.
     """
     alone = lambda outputs, action: distribution.log_prob(jax.tree.map(lambda x: x[None], outputs), action[None])
     return jax.vmap(alone)
@@ -37,27 +38,39 @@ def factorised(
     returns: ReturnRule | None = None,
     rows_per_piece: int | None = None,
 ) -> Estimator:
-    """Σ_t Σ_i ∇ ln f_i(A_{t,i} | X_t) (G_t − b_i(X_t, A_{t,−i})), the mean over episodes. Unbiased.
+    """The mean over episodes of Σ_t Σ_i ∇ ln f_i(A_{t,i} | X_t) (G_t − b_i(X_t, A_{t,−i})). Unbiased.
 
-    *b_i must not see a_i.* One that does adds −Σ_i ∇_i E[b_i] to the expectation, ∇_i through f_i alone; with b_i = the
-    return itself nothing is left of the gradient. `counterfactual` and `at_component_mode` keep to this rule. The
-    baselines are computed with the log-likelihood, row by row, and no gradient flows into them.
+    *b_i must not depend on a_i.* A baseline that does adds −Σ_i ∇_i E[b_i] to the expectation, where ∇_i differentiates
+    through f_i alone; if b_i is the return itself, the estimate is 0. `counterfactual` and `at_component_mode` keep
+    this rule. The baselines are computed row by row together with the log-likelihood, and no gradient flows into them.
 
     Args:
-        policy: f(x, θ), of D components that are independent given x.
+        policy: f(x, θ), with D components that are independent given x.
         component_log_probs: `(outputs of the policy, action [D]) → ln f_i(a_i | x) [D]`; see `each_component`.
         baseline: `(outputs of the policy, obs, action [D]) → b [D]` for one row.
-        returns: G; `reward_to_go()` if None. Not one that bootstraps.
-        rows_per_piece: how many rows the hot path works on at a time.
+        returns: G, a rule that does not bootstrap; `reward_to_go()` if None.
+        rows_per_piece: the number of rows that the gradient is computed for at a time; chosen by the device if None.
 
     Raises:
-        ValueError: for bootstrapped returns; when used, if a component's baseline is missing.
+        ValueError: if `returns` bootstraps; when the estimator is used, if `baseline` does not return one number for
+            each component.
 
     Source: Wu et al. 2018.
+
+    Example: two bits, and a critic q(x, a) that counts the ones.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import Policy, distributions, estimators
+        >>> policy = Policy(init=lambda key, obs: jnp.zeros((3, 2)), apply=lambda params, obs: obs @ params,
+        ...                 distribution=distributions.bernoulli)
+        >>> log_probs = estimators.each_component(distributions.bernoulli)
+        >>> baseline = estimators.counterfactual(log_probs, q=lambda obs, action: action.sum().astype(float))
+        >>> estimators.factorised(policy, log_probs, baseline)
+        Estimator(factorised, fits_windows=False)
     """
     returns = reward_to_go() if returns is None else returns
     if returns.bootstraps:
-        raise ValueError("returns must be total_return or reward_to_go in factorised, got a rule that bootstraps")
+        raise ValueError(f"returns must be total_return or reward_to_go in factorised, got {returns!r}")
 
     def weigh(params: PyTree, state: PyTree, trajectory: Trajectory):
         targets = returns.compute(trajectory, None, None)
@@ -69,7 +82,9 @@ def factorised(
         log_probs = component_log_probs(outputs, action)
         b = jax.lax.stop_gradient(baseline(outputs, obs, action))
         if b.shape != log_probs.shape:
-            raise ValueError(f"baseline must give one number per component, {log_probs.shape}, got shape {b.shape}")
+            raise ValueError(
+                f"baseline must return one number for each component, shape {log_probs.shape}, got shape {b.shape}"
+            )
         return jnp.sum((weight[None] - b) * log_probs)
 
     def row_objective(outputs: PyTree, rows: tuple) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -87,15 +102,15 @@ def factorised(
 def counterfactual(
     component_log_probs: ComponentLogProbs, q: ActionValue, values: Sequence[float] = (0, 1)
 ) -> ComponentBaseline:
-    """b_i(x, a_{−i}) = Σ_v f_i(v | x) q(x, (v, a_{−i})): what component i's choice leaves open, averaged over it.
+    """b_i(x, a_{−i}) = Σ_v f_i(v | x) q(x, (v, a_{−i})): the mean of q over all values of component i.
 
-    With q(x, a) = E[G_t | X_t = x, A_t = a], G_t − b_i averages to the advantage of a_i for the others' actions. Any q
-    is unbiased. Asks for q at D · |values| actions per row.
+    With q(x, a) = E[G_t | X_t = x, A_t = a], the mean of G_t − b_i is the advantage of a_i, given the other components.
+    The estimator is unbiased for every q. It evaluates q at D · |values| actions per row.
 
     Args:
         component_log_probs: as in `factorised`.
         q: `(obs, action [D]) → scalar`.
-        values: all values that a component can take, the same for every component; 0 and 1 for bits.
+        values: all values that a component can take, the same for each component; 0 and 1 for bits.
 
     Source: Foerster et al. 2018 (COMA); Wu et al. 2018.
     """
@@ -113,7 +128,9 @@ def counterfactual(
 
 
 def at_component_mode(distribution: Distribution, q: ActionValue) -> ComponentBaseline:
-    """b_i(x, a_{−i}) = q(x, (m_i, a_{−i})) with m the mode of f(x, θ): one q per component, for continuous actions.
+    """b_i(x, a_{−i}) = q(x, (m_i, a_{−i})), where m is the mode of f(x, θ).
+
+    It suits continuous actions and evaluates q once for each component.
 
     Source: Wu et al. 2018 (their mean-marginalised baseline; a Gaussian's mode is its mean).
     """

@@ -1,10 +1,10 @@
-"""The one hot path: the gradient of a sum over live rows of an objective of the policy's outputs.
+"""The hot path of all estimators: the gradient of an objective of the policy's outputs, summed over live rows.
 
     ∇̂ρ = (1/B) Σ_b Σ_t ∇ objective(outputs(X_t^b, θ), row_t^b)
 
-The weights come first and are part of the rows; then this gradient, in pieces of rows that fit the cache, and only as
-far as episodes live. The pieces are whole episodes where the policy has memory. Axes: T time, B episodes, N rows of one
-piece.
+The weights are computed first and are part of the rows. The gradient is then computed for pieces of rows that fit into
+the cache, up to the last live row. If the policy has memory, a piece holds whole episodes. Axes: T time, B episodes,
+N rows of one piece.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,12 @@ RowObjective = Callable[[PyTree, PyTree], tuple[jax.Array, PyTree]]
 
 
 def count_live(alive: jax.Array, dtype: Any) -> jax.Array:
-    """Live steps, at least one, as a number to divide by."""
+    """The number of live steps, or 1 if there is none, so that it can be a divisor."""
     return jnp.maximum(jnp.sum(alive), 1).astype(dtype)
 
 
 def mean_over_live(total: PyTree, alive: jax.Array) -> PyTree:
-    """Sums over live rows as means."""
+    """Sums over live rows, divided by the number of live rows."""
     return jax.tree.map(lambda x: x / count_live(alive, x.dtype), total)
 
 
@@ -41,13 +41,19 @@ def batch_gradient(
     alive: jax.Array,
     rows_per_piece: int | None = None,
 ) -> tuple[PyTree, PyTree]:
-    """(1/B) Σ_{b,t} ∇ objective over live rows, a pytree as `params`, and Σ_{b,t} of the second output.
+    """(1/B) Σ_{b,t} ∇ objective over live rows, and Σ_{b,t} of further numbers.
 
     Args:
-        row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], numbers to sum up, leaves [N])`.
-        seen: what the policy looks at, `acting.inputs(policy, trajectory)`.
+        policy: f(x, θ).
+        row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], further numbers, leaves [N])`.
+        params: θ.
+        seen: the inputs of the policy, `acting.inputs(policy, trajectory)`.
         rows: leaves `[T, B, ...]`.
         alive: bool `[T, B]`.
+        rows_per_piece: N at most; `rows.default_rows` if None.
+
+    Returns:
+        The gradient, a pytree like `params`, and the sums of the further numbers.
     """
     function = _masked_gradient(policy, row_objective)
     summed, extra = sum_over_rows(
@@ -59,7 +65,7 @@ def batch_gradient(
 def each_episode(
     policy: Policy, row_objective: RowObjective, params: PyTree, seen: acting.Inputs, rows: PyTree, alive: jax.Array
 ) -> PyTree:
-    """Σ_t ∇ objective of every episode, leaves `[B, ...]`: their mean is `batch_gradient`'s."""
+    """Σ_t ∇ objective of each episode, leaves `[B, ...]`; their mean is the gradient of `batch_gradient`."""
     function = _masked_gradient(policy, row_objective)
     alone = lambda tree: tree if policy.memory is None else jax.tree.map(lambda x: x[:, None], tree)
     one = lambda episode, mask: function(alone(episode), alone(mask), params)[0]
@@ -78,13 +84,13 @@ def _masked_gradient(policy: Policy, row_objective: RowObjective):
 
 
 def entropies(policy: Policy, outputs: PyTree) -> dict[str, jax.Array]:
-    """`{"entropy": H(f(X_t, θ)) [N]}` of outputs `[N, ...]`; empty for families without a closed form."""
+    """`{"entropy": H(f(X_t, θ)) [N]}` from outputs `[N, ...]`; empty if the distribution has no entropy function."""
     entropy = policy.distribution.entropy
     return {} if entropy is None else {"entropy": jax.vmap(entropy)(outputs)}
 
 
 def weighted_log_likelihood(policy: Policy) -> RowObjective:
-    """`(outputs, (actions, w)) → (w ln f(X_t, θ)_{A_t}, entropies)`, the row objective of a score function."""
+    """The row objective of the score function: `(outputs, (actions, w)) → (w ln f(X_t, θ)_{A_t}, entropies)`."""
 
     def row_objective(outputs: PyTree, rows: tuple[PyTree, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         actions, weight = rows
@@ -104,14 +110,17 @@ def assemble(
     needs: Needs | None = None,
     rows_per_piece: int | None = None,
 ) -> Estimator:
-    """An `Estimator` whose gradient goes through the hot path: where every estimator of weights ends.
+    """An `Estimator` whose gradient is computed by the hot path; all estimators with weights are made here.
 
     Args:
-        init, fits_windows, needs: the `Estimator`'s own.
-        weigh: `(params, state, trajectory) → (rows [T, B, ...], new state, metrics)`: all that `row_objective` needs,
-            made with the old state and constant for the gradient; the new state has seen the batch.
-        row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], name → a metric of each row [N])`;
-            `weighted_log_likelihood(policy)`, of rows (actions, weights), if None.
+        policy: f(x, θ).
+        init, fits_windows, needs: the fields of the `Estimator`.
+        weigh: `(params, state, trajectory) → (rows [T, B, ...], new state, metrics)`. The rows hold what
+            `row_objective` needs; they are computed with the old state and are constants of the gradient. The new state
+            has seen the batch.
+        row_objective: `(outputs [N, ...], rows [N, ...]) → (objective [N], name → a metric of each row [N])`. If None:
+            `weighted_log_likelihood(policy)`, whose rows are (actions, weights).
+        rows_per_piece: N at most; `rows.default_rows` if None.
     """
     row_objective = weighted_log_likelihood(policy) if row_objective is None else row_objective
 

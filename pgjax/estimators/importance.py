@@ -1,4 +1,4 @@
-"""Gradients at θ from episodes of an older θ_old, by the ratios of whole episodes: unbiased, at the price of variance.
+"""Unbiased gradients at θ from the episodes of an older θ_old, by importance ratios; the price is a larger variance.
 
     ratio_t = f(X_t, θ)_{A_t} / f(X_t, θ_old)_{A_t},    E_{θ_old}[Π_{i≤k} ratio_i h(X_1, A_1, …, X_k, A_k)] = E_θ[h]
 
@@ -21,7 +21,10 @@ RatioWeighting = Literal["per_decision", "trajectory"]
 
 
 def log_ratios(policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None) -> jax.Array:
-    """ln ratio_t, `[T, B]`, zero where not alive; all zero where no behaviour was recorded, which means θ itself."""
+    """ln ratio_t, `[T, B]`, 0 where not alive.
+
+    It is 0 everywhere if the trajectory has no `behaviour_log_probs`, because then θ itself acted.
+    """
     behaviour = trajectory.behaviour_log_probs
     if behaviour is None:
         return jnp.zeros_like(trajectory.rewards)
@@ -32,7 +35,7 @@ def log_ratios(policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_
 def weighted_reward_to_go(rewards: jax.Array, ratios: jax.Array, discount: jax.typing.ArrayLike) -> jax.Array:
     """Y_t = ratio_t (R_{t+1} + γ Y_{t+1}) = Σ_{k≥t} γ^{k−t} (Π_{t≤i≤k} ratio_i) R_{k+1} of one episode, all `[T]`.
 
-    Its mean given X_t under θ_old is θ's value of X_t. Source: Precup, Sutton & Singh 2000.
+    Given X_t, the mean of Y_t under θ_old is the value of X_t under θ. Source: Precup, Sutton & Singh 2000.
     """
     discount = jnp.asarray(discount, rewards.dtype)
 
@@ -53,36 +56,46 @@ def importance_weighted(
     time_weights: TimeWeights = "none",
     rows_per_piece: int | None = None,
 ) -> Estimator:
-    """∇ρ(θ) from episodes that θ_old played. Unbiased, if θ_old gives probability to all that θ does.
+    """An estimator of ∇ρ(θ) from episodes that θ_old played.
+
+    It is unbiased if every action that is possible under θ is possible under θ_old.
 
         trajectory     Σ_t ψ_t (Π_i ratio_i) (G_t − b(X_t))
         per_decision   Σ_t ψ_t [Σ_{k≥t} γ^{k−t} (Π_{i≤k} ratio_i) R_{k+1} − (Π_{i≤t} ratio_i) b(X_t)]
 
-    with ψ_t = ∇ ln f(X_t, θ)_{A_t}, and the ratios constants of the gradient. A reward needs the ratios up to the
-    action that caused it; later ones only add variance. b(X_t) needs those up to and *including* ratio_t: without the
-    own one E[ψ_t | X_t] is not 0, and without any the states are θ_old's besides. (ratio_t alone on the whole row is
-    `losses.importance_weighted_loss`, PPO's surrogate, whose states and later actions stay θ_old's: biased
-    off-policy.) At θ = θ_old both are the score function's. The variance can grow exponentially with T; the metric
-    `effective_sample_size`, in [1/B, 1], is (Σ_b W_b)² / (B Σ_b W_b²) of the ratios W_b of whole episodes. Costs a
-    second pass of the policy over the rows.
+    Here ψ_t = ∇ ln f(X_t, θ)_{A_t}, and the ratios are constants of the gradient. A reward needs the ratios up to the
+    action that caused it; later ratios only add variance. b(X_t) needs the ratios up to and *including* ratio_t:
+    without ratio_t, E[ψ_t | X_t] is not 0, and without the earlier ratios the states have the distribution of θ_old.
+    (`losses.importance_weighted_loss`, the surrogate of PPO, multiplies the whole row by ratio_t alone. Its states and
+    later actions remain those of θ_old, so it is biased off-policy.) At θ = θ_old both forms are the score function.
+
+    The variance can grow exponentially with T. The metric `effective_sample_size`, in [1/B, 1], is
+    (Σ_b W_b)² / (B Σ_b W_b²), where W_b = Π_t ratio_t is the ratio of episode b. The estimator costs a second pass of
+    the policy over the rows. The trajectory must hold `behaviour_log_probs` (see `record_behaviour`), unless θ itself
+    acted.
 
     Args:
         policy: f(x, θ).
-        returns: G, a Monte-Carlo rule. `"per_decision"`: `reward_to_go(γ)`, the default with γ = 1. `"trajectory"`:
-            also `total_return(γ)`, the default.
-        baseline: b, predicted before the batch is seen; fitted to `weighted_reward_to_go` per decision, and to
-            (Π_i ratio_i) G_t for whole trajectories. `baselines.none()` if None.
+        returns: G, a Monte-Carlo rule. `"per_decision"` accepts `reward_to_go(γ)`, by default with γ = 1.
+            `"trajectory"` accepts `total_return(γ)` too, its default with γ = 1.
+        baseline: b, predicted before the batch is seen; `baselines.none()` if None. It is fitted to
+            `weighted_reward_to_go` with `"per_decision"`, and to (Π_i ratio_i) G_t with `"trajectory"`.
         weighting: `"per_decision"` or `"trajectory"`.
-        time_weights: `"none"`, or `"discount"`: the factor γᵗ on row t, as in `make_estimator`.
-        rows_per_piece: how many rows the hot path works on at a time.
-
-    `behaviour_log_probs` must be recorded (`record_behaviour`) unless θ itself acted.
+        time_weights: `"none"`, or `"discount"` for the factor γᵗ on row t, as in `make_estimator`.
+        rows_per_piece: the number of rows that the gradient is computed for at a time; chosen by the device if None.
 
     Raises:
-        ValueError: for an unknown word, returns that bootstrap, `total_return` per decision (a past reward would need
-            other ratios), a baseline that weighs by scores, or γᵗ twice.
+        ValueError: if a word is unknown, `returns` bootstraps, `total_return` is used with `"per_decision"` (past
+            rewards would need other ratios), `baseline` needs scores, or `time_weights="discount"` is combined with
+            `total_return`.
 
     Source: Precup, Sutton & Singh 2000 (per decision); Jie & Abbeel 2010 (the policy gradient).
+
+    Example:
+        >>> from pgjax import baselines, environments, estimators, networks
+        >>> policy = networks.make_policy(environments.make("corridor"))
+        >>> estimators.importance_weighted(policy, weighting="trajectory", baseline=baselines.moving_average())
+        Estimator(importance_weighted, moving_average, fits_windows=False)
     """
     require_one_of("weighting", weighting, get_args(RatioWeighting))
     whole = weighting == "trajectory"
@@ -91,7 +104,7 @@ def importance_weighted(
     require_monte_carlo(returns, baseline, time_weights, from_start=whole)
 
     def weigh(state: PyTree, log_ratio: jax.Array, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
-        """What multiplies ψ_t, and what b is fitted to, both `[T, B]`."""
+        """The factor of ψ_t, and the targets of b; both `[T, B]`."""
         up_to = jnp.cumsum(log_ratio, axis=0)
         if whole:
             episode = jnp.exp(up_to[-1:])
@@ -110,7 +123,7 @@ def importance_weighted(
         weight, targets = weigh(state, log_ratio, trajectory)
         weight = jnp.where(trajectory.alive, time_factors(returns, time_weights, weight) * weight, 0.0)
         state, metrics = baseline.update(state, trajectory._replace(returns=targets), targets)
-        # A common factor cancels; without the largest, exp cannot overflow.
+        # A common factor cancels. After division by the largest ratio, exp cannot overflow.
         total = jnp.sum(log_ratio, axis=0)
         relative = jnp.exp(total - jnp.max(total))
         effective = jnp.square(jnp.mean(relative)) / jnp.mean(jnp.square(relative))

@@ -1,4 +1,4 @@
-"""The natural gradient of any estimator: (F + δI)⁻¹ ∇̂ρ, F the Fisher information of an episode.
+"""The natural gradient of any estimator: (F + δI)⁻¹ ∇̂ρ, where F is the Fisher information of an episode.
 
 Axes: T time, B episodes, P parameters.
 """
@@ -20,11 +20,11 @@ from pgjax.types import Estimator, Policy, PyTree, Trajectory
 def fisher_vector_product(
     policy: Policy, params: PyTree, trajectory: Trajectory, vector: PyTree, rows_per_piece: int | None = None
 ) -> PyTree:
-    """F̂ v with F̂ = (1/B) Σ_b Σ_t Σ_a f(X_t, θ)_a ψ ψᵀ, a pytree as `params`; F̂ itself is never formed.
+    """F̂ v with F̂ = (1/B) Σ_b Σ_t Σ_a f(X_t, θ)_a ψ ψᵀ, a pytree like `params`; the matrix F̂ is never formed.
 
-    It is the Hessian of (1/B) Σ_{b,t} KL(f(X_t, θ) ‖ f(X_t, θ')) in θ' at θ, times v: expected over actions and
-    summed over the live steps of an episode, so E F̂ is the Fisher information of whole episodes on-policy
-    (`exact.fisher_matrix`). Costs about two gradients.
+    F̂ is the Hessian of (1/B) Σ_{b,t} KL(f(X_t, θ) ‖ f(X_t, θ')) in θ' at θ' = θ. It is an expectation over actions
+    and a sum over the live steps of an episode. So on-policy E F̂ is the Fisher information of whole episodes
+    (`exact.fisher_matrix`). The product costs about two gradients.
 
     Source: Pearlmutter 1994, Martens 2010 (the product); Schulman et al. 2015, appendix C.
     """
@@ -52,14 +52,14 @@ def fisher_vector_product(
 
 
 def softmax_inverse_fisher(logits: jax.Array, gradient: jax.Array) -> jax.Array:
-    """F⁺ g of softmax tables, row by row: (I − 11ᵀ/A) diag(1/π) g, `[..., A]`, without forming F = diag(π) − ππᵀ.
+    """F⁺ g for softmax tables, row by row: (I − 11ᵀ/A) diag(1/π) g, `[..., A]`; F = diag(π) − ππᵀ is never formed.
 
-    For g = w ∇ ln π_a = w (e_a − π) it is w (e_a − 1/A) / π_a: the shortest of the natural directions. Each row's
-    Fisher information is that of its own softmax; how often a state is visited is left out, as Chung et al. 2021 do.
+    For g = w ∇ ln π_a = w (e_a − π) the result is w (e_a − 1/A) / π_a, the shortest natural direction. The Fisher
+    information of a row is that of its own softmax. It ignores how often a state is visited, as in Chung et al. 2021.
 
     Args:
-        logits: `[..., A]`, π = softmax over the last axis; NaN where π underflows to 0.
-        gradient: g, as `logits`; its rows sum to zero, as those of every gradient through a softmax do.
+        logits: `[..., A]`, π is the softmax over the last axis. The result is NaN where π underflows to 0.
+        gradient: g, of the shape of `logits`. Each row must sum to 0, as every gradient through a softmax does.
 
     Source: Kakade 2002; Agarwal, Kakade, Lee & Mahajan 2021, lemma 15.
     """
@@ -77,39 +77,47 @@ def natural(
     iterations: int = 10,
     rows_per_piece: int | None = None,
 ) -> Estimator:
-    """(F + δI)⁻¹ ∇̂ρ for the ∇̂ρ of any estimator; the weights, the state and its update stay the estimator's.
+    """(F + δI)⁻¹ ∇̂ρ for the ∇̂ρ of any estimator; the weights, the state and its update stay those of the estimator.
 
-    With `fisher` given the mean is (F + δI)⁻¹ E ∇̂ρ: as unbiased for the natural gradient as ∇̂ρ is for ∇ρ. Without, F̂
-    is estimated from the same episodes, and E[F̂⁻¹ ∇̂ρ] differs from F⁻¹ ∇ρ by order 1/B. With δ = 0 the solution is
-    the shortest, F⁺ ∇̂ρ; δ > 0 shortens the step, most in directions that hardly change the policy, where noise is
-    greatest. A step of length α along F⁻¹ ∇ρ does not depend, to first order in α, on how θ parametrises the policy.
+    If `fisher` is given, the expectation is (F + δI)⁻¹ E ∇̂ρ, so an unbiased ∇̂ρ gives an unbiased natural gradient. If
+    not, F̂ is estimated from the same episodes, and E[F̂⁻¹ ∇̂ρ] differs from F⁻¹ ∇ρ by an amount of order 1/B. With δ = 0
+    the solution is the shortest one, F⁺ ∇̂ρ. δ > 0 shortens the step, mostly in directions that hardly change the
+    policy, where the noise is greatest. To first order in α, a step of length α along F⁻¹ ∇ρ does not depend on how θ
+    parametrises the policy.
 
-    F is that of a whole episode, a *sum* over time as ∇ρ is: with an estimator that averages over time the result is
-    that much smaller, and δ is to be compared with T. From windows it is that of T steps.
+    F belongs to a whole episode and is a *sum* over time, as ∇ρ is. So an estimator that averages over time gives a
+    result that is smaller by that factor. F grows with T; choose δ accordingly. From windows F is that of T steps.
+
+    `episode_gradients` multiplies the summand of each episode by the inverse of the batch's F̂. This solves B systems,
+    each at the cost of one. Their mean is `gradient`, up to the residuals.
 
     Args:
-        estimator: of ∇ρ(θ).
+        estimator: an estimator of ∇ρ(θ).
         policy: f(x, θ), whose `distribution.kl` gives F̂.
         damping: δ ≥ 0.
-        fisher: `params → F [P, P]` in the order of `ravel_pytree(params)`, such as the oracle's; then solved densely,
-            by the pseudo-inverse if δ is the number 0, in P³. If None: conjugate gradients on
-            `fisher_vector_product`, each iteration about two gradients of the batch.
-        solve: `(params, ∇̂ρ) → x` where the solution is known in closed form, in place of `fisher`, without damping and
-            iterations. `softmax_inverse_fisher` for softmax tables: with one state F⁻¹ ∇̂ρ, with several each state by
-            its own F_s, whatever the visits.
-        iterations: of conjugate gradients at most; exact after as many as F̂ has distinct eigenvalues, and ended by
-            rounding before it spoils x. The metric `natural_residual` is ‖∇̂ρ − (F̂ + δI) x‖ / ‖∇̂ρ‖ of what they
-            return. It says how far the equation is solved, not how near x is: with eigenvalues λ from small to large
-            the relative error of x may be λ_max / λ_min times it.
-        rows_per_piece: how many rows a product works on at a time.
-
-    `episode_gradients` multiplies the summand of each episode by the inverse of the batch's F̂, B systems of the cost
-    of one; their mean is `gradient` up to the residuals.
+        fisher: `params → F [P, P]` in the order of `ravel_pytree(params)`, such as an exact F. The system is then
+            solved densely in a time of order P³, by the pseudo-inverse if δ is the number 0. If None, conjugate
+            gradients solve it with `fisher_vector_product`; an iteration costs about two gradients of the batch.
+        solve: `(params, ∇̂ρ) → x`, a solution in closed form. It replaces `fisher`, damping and iterations.
+            `softmax_inverse_fisher` solves softmax tables: F⁻¹ ∇̂ρ with one state; with several states, it uses the F_s
+            of each state and ignores how often the state is visited.
+        iterations: the greatest number of iterations of conjugate gradients. The solution is exact after as many
+            iterations as F̂ has distinct eigenvalues; the search ends earlier when rounding would spoil x. The metric
+            `natural_residual` is ‖∇̂ρ − (F̂ + δI) x‖ / ‖∇̂ρ‖. It measures the error of the equation and not that of x:
+            the relative error of x may be larger by a factor of λ_max / λ_min, the ratio of the extreme eigenvalues.
+        rows_per_piece: the number of rows that a product is computed for at a time; chosen by the device if None.
 
     Raises:
-        ValueError: if `damping` < 0 or `iterations` < 1, or for `solve` beside `fisher` or a damping.
+        ValueError: if `damping` < 0, `iterations` < 1, or `solve` is given together with `fisher` or a damping.
 
     Source: Amari 1998; Kakade 2002; Schulman et al. 2015 (conjugate gradients).
+
+    Example:
+        >>> from pgjax import baselines, environments, estimators, networks
+        >>> policy = networks.make_policy(environments.make("corridor"))
+        >>> vanilla = estimators.make_estimator(policy, baseline=baselines.leave_one_out())
+        >>> estimators.natural(vanilla, policy, damping=0.01)
+        Estimator(natural, leave_one_out, fits_windows=False)
     """
     require_kind("estimator", estimator, Estimator, "estimators.make_estimator(policy)")
     require_kind("policy", policy, Policy, "networks.make_policy(environment)")
@@ -119,7 +127,7 @@ def natural(
         distributions.require(policy.distribution, "kl", "the natural gradient by conjugate gradients")
     pseudo = not is_traced(damping) and float(damping) == 0.0
     if solve is not None and not (fisher is None and pseudo):
-        raise ValueError("solve must come without fisher and without damping, which it stands for")
+        raise ValueError("solve must be given without fisher and without damping, because it replaces both")
 
     def damped(params: PyTree, trajectory: Trajectory) -> Callable[[PyTree], PyTree]:
         def product(vector: PyTree) -> PyTree:

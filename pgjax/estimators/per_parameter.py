@@ -1,4 +1,4 @@
-"""One baseline for every parameter, g_j = (G_1 − b_j) S_j. Axes: T time, B episodes, P parameters."""
+"""An estimator with one baseline for each parameter, g_j = (G_1 − b_j) S_j. Axes: T time, B episodes, P parameters."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from pgjax.types import Estimator, Policy, PyTree, Trajectory
 
 
 class PerParameterState(NamedTuple):
-    """Running averages, of S_j² G_1 in `weighted` and of S_j² in `squares`: pytrees as the parameters."""
+    """Running averages of S_j² G_1 in `weighted` and of S_j² in `squares`: pytrees like the parameters."""
 
     weighted: PyTree
     squares: PyTree
@@ -29,27 +29,34 @@ def per_parameter(
     discount: ArrayLike = 1.0,
     rows_per_piece: int | None = None,
 ) -> Estimator:
-    """g_j = (G_1 − b_j) S_j with b_j = E[S_j² G_1] / E[S_j²], S = Σ_t ∇ ln f(X_t, θ)_{A_t} of the episode. Unbiased.
+    """g_j = (G_1 − b_j) S_j with b_j = E[S_j² G_1] / E[S_j²] and the episode's score S = Σ_t ∇ ln f(X_t, θ)_{A_t}.
 
-    Each coordinate gets the baseline that suits it: Var g_j(b) = Var g_j(b_j) + (b − b_j)² E[S_j²], so that no
-    constant, one for all or one for each, has less variance. Both expectations are running averages, moved after use,
-    m ← β m + (1 − β) (mean over the batch). b_j = 0 while the average of S_j² is zero: before the first batch, and for
-    a parameter that moved no action yet.
+    The estimator is unbiased. Each coordinate has the best constant baseline for itself: no other constant b has a
+    smaller variance, because Var g_j(b) = Var g_j(b_j) + (b − b_j)² E[S_j²]. Both expectations
+    are running averages, updated after use by m ← β m + (1 − β) (mean over the batch). b_j = 0 while the average of
+    S_j² is 0: before the first batch, and for a parameter that has not changed the probability of any action yet.
 
-    The gradient takes two passes of the hot path, for Σ_b G_1 S and Σ_b S. Learning b needs the scores of single
-    episodes besides: a third pass, and B P numbers of memory.
+    The gradient takes two passes over the rows, for Σ_b G_1 S and for Σ_b S. To learn b, the estimator also needs the
+    score of each episode: a third pass, and memory for B P numbers.
 
     Args:
         policy: f(x, θ).
         decay: β in [0, 1].
-        values: fixed b_j, a pytree as the parameters; nothing is learned then.
-        discount: γ of G_1 = Σ_t γ^{t−1} R_{t+1}.
-        rows_per_piece: how many rows the hot path works on at a time.
+        values: fixed b_j, a pytree like the parameters. Nothing is learned if they are given.
+        discount: γ in [0, 1] of G_1 = Σ_t γ^{t−1} R_{t+1}.
+        rows_per_piece: the number of rows that the gradient is computed for at a time; chosen by the device if None.
 
     Raises:
-        ValueError: if `decay` or `discount` is outside [0, 1]; when used, if `values` is not shaped as the parameters.
+        ValueError: if `decay` or `discount` is outside [0, 1]; when the estimator is used, if `values` does not have
+            the structure and shapes of the parameters.
 
     Source: Peters & Schaal 2008, section 3.1 (episodic REINFORCE with the optimal baseline).
+
+    Example:
+        >>> from pgjax import environments, estimators, networks
+        >>> policy = networks.make_policy(environments.make("corridor"))
+        >>> estimators.per_parameter(policy, decay=0.95)
+        Estimator(per_parameter, fits_windows=False)
     """
     require_in_range("decay", decay, 0.0, 1.0)
     returns = total_return(discount)
@@ -86,7 +93,7 @@ def per_parameter(
     def init(key: jax.Array, sample: Trajectory) -> PyTree:
         if values is not None:
             return ()
-        # Only the shapes of the parameters count here.
+        # Only the shapes of the parameters matter here.
         obs = jax.tree.map(lambda x: x[0, 0], sample.obs)
         shapes = jax.eval_shape(policy.init, key, obs)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -111,5 +118,5 @@ def per_parameter(
 def _checked(values: PyTree, params: PyTree) -> PyTree:
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (values, params)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"values must be shaped as the parameters, {shapes[1]}, got {shapes[0]}")
+        raise ValueError(f"values must have the shapes of the parameters, {shapes[1]}, got {shapes[0]}")
     return jax.tree.map(lambda b, p: jnp.asarray(b, p.dtype), values, params)

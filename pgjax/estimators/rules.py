@@ -1,4 +1,4 @@
-"""What stands for the return G in an estimator's weights, and the v(X_{t+1}) that bootstrapped returns need.
+"""Rules for the return G in an estimator's weights, and the v(X_{t+1}) that bootstrapped returns need.
 
 Axes: T time, B episodes.
 """
@@ -17,13 +17,14 @@ from pgjax.types import Baseline, PyTree, Trajectory
 
 
 class ReturnRule(NamedTuple):
-    """A rule for what stands for the return G in the weights; `pgjax.returns` has the arithmetic of one stream.
+    """A rule that computes the return G in the weights of an estimator; `pgjax.returns` has the arithmetic.
 
     Attributes:
         compute: `(trajectory, values [T, B], next_values [T, B]) → G [T, B]`; Monte-Carlo rules ignore the values.
-        bootstraps: whether it uses the values: only such a rule can learn from windows, which cut episodes.
+        bootstraps: whether the rule uses the values. Only such a rule can learn from windows, which cut episodes.
         discount: γ.
-        from_start: whether the rule counts γ from the episode's first step, and so needs no further factor γᵗ.
+        from_start: whether the rule discounts from the first step of the episode, so that no further factor γᵗ is
+            allowed.
     """
 
     compute: Callable[[Trajectory, jax.Array | None, jax.Array | None], jax.Array]
@@ -39,7 +40,13 @@ _over_episodes = lambda function: jax.vmap(function, in_axes=1, out_axes=1)
 
 
 def total_return(discount: ArrayLike = 1.0) -> ReturnRule:
-    """G_1 = Σ_t γ^{t−1} R_{t+1} in every row: REINFORCE as first written (Williams 1992)."""
+    """G_1 = Σ_t γ^{t−1} R_{t+1} in every row, the return of REINFORCE (Williams 1992).
+
+    Example:
+        >>> from pgjax import estimators
+        >>> estimators.total_return(discount=0.99)
+        ReturnRule(total_return, bootstraps=False, discount=0.99, from_start=True)
+    """
     require_in_range("discount", discount, 0.0, 1.0)
 
     def compute(trajectory: Trajectory, values, next_values) -> jax.Array:
@@ -53,11 +60,16 @@ def total_return(discount: ArrayLike = 1.0) -> ReturnRule:
 
 
 def reward_to_go(discount: ArrayLike = 1.0) -> ReturnRule:
-    """G_t = Σ_k γ^k R_{t+k+1}: rewards that A_t cannot have caused are left out.
+    """G_t = Σ_k γ^k R_{t+k+1}, which leaves out the rewards that A_t cannot have caused.
 
-    The expectation of the gradient is that of `total_return` at γ = 1. With γ < 1 and no γᵗ factor
-    (`time_weights="none"`) it is biased: a direction that favours early rewards and is the gradient of no objective
-    (Nota & Thomas 2020), in exchange for less variance.
+    At γ = 1 the expected gradient is that of `total_return`. With γ < 1 and no factor γᵗ (`time_weights="none"`) the
+    variance is smaller, but the estimate is biased: its direction favours early rewards and is the gradient of no
+    objective (Nota & Thomas 2020).
+
+    Example:
+        >>> from pgjax import estimators
+        >>> estimators.reward_to_go(discount=0.99)
+        ReturnRule(reward_to_go, bootstraps=False, discount=0.99)
     """
     require_in_range("discount", discount, 0.0, 1.0)
 
@@ -71,7 +83,13 @@ def reward_to_go(discount: ArrayLike = 1.0) -> ReturnRule:
 
 
 def n_step(n: int, discount: ArrayLike = 1.0) -> ReturnRule:
-    """G_t^{(n)}, n rewards and then the baseline's v(X_{t+n}). Biased by the error of v."""
+    """G_t^{(n)}, the sum of n rewards and the baseline's v(X_{t+n}). The error of v makes it biased.
+
+    Example:
+        >>> from pgjax import estimators
+        >>> estimators.n_step(n=5, discount=0.99)
+        ReturnRule(n_step, bootstraps=True, discount=0.99)
+    """
     require_integer("n", n, 1, None)
     require_in_range("discount", discount, 0.0, 1.0)
 
@@ -86,8 +104,15 @@ def n_step(n: int, discount: ArrayLike = 1.0) -> ReturnRule:
 
 
 def lambda_return(lambda_: float = 0.95, discount: ArrayLike = 1.0) -> ReturnRule:
-    """G_t^λ; G_t^λ − v(X_t) is the generalised advantage estimate (Schulman et al. 2016). Biased by the error of v
-    for λ < 1, and where the horizon truncates an episode."""
+    """The λ-return G_t^λ; G_t^λ − v(X_t) is the generalised advantage estimate, GAE (Schulman et al. 2016).
+
+    The error of v makes it biased for λ < 1, and for every λ where the horizon truncates an episode.
+
+    Example:
+        >>> from pgjax import estimators
+        >>> estimators.lambda_return(lambda_=0.95, discount=0.99)
+        ReturnRule(lambda_return, bootstraps=True, discount=0.99)
+    """
     require_in_range("lambda_", lambda_, 0.0, 1.0)
     require_in_range("discount", discount, 0.0, 1.0)
 
@@ -102,9 +127,9 @@ def lambda_return(lambda_: float = 0.95, discount: ArrayLike = 1.0) -> ReturnRul
 
 
 def next_values(baseline: Baseline, state: PyTree, trajectory: Trajectory, values: jax.Array) -> jax.Array:
-    """v(X_{t+1}) before any reset, `[T, B]`, of a baseline that is a function of the observation.
+    """v(X_{t+1}) before any reset, `[T, B]`, from a baseline that is a function of the observation.
 
-    In complete episodes X_{t+1} is the next row, except after the last live one, where it is `final_obs`.
+    In complete episodes X_{t+1} is the observation of the next row. After the last live row it is `final_obs`.
     """
     if trajectory.next_obs is not None:
         return baseline.predict(state, trajectory._replace(obs=trajectory.next_obs))

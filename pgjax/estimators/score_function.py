@@ -24,7 +24,10 @@ Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def score_function(log_probs: jax.Array, behaviour_log_probs: jax.Array, weights: jax.Array) -> jax.Array:
-    """w ln f: on-policy, whatever the behaviour. `losses.score_function_objective` in an estimator's signature."""
+    """w ln f, as an `objective` for `make_estimator`: `losses.score_function_objective`.
+
+    It ignores `behaviour_log_probs`, so it is right on-policy only.
+    """
     del behaviour_log_probs
     return losses.score_function_objective(log_probs, weights)
 
@@ -32,8 +35,8 @@ def score_function(log_probs: jax.Array, behaviour_log_probs: jax.Array, weights
 def clipped_surrogate(clip: float = 0.2) -> Objective:
     """PPO's clipped surrogate (Schulman et al. 2017) with ε = `clip`, as an `objective` for `make_estimator`.
 
-    At θ = θ_old the ratios are 1 and the gradient is the score function's. After a step it is biased twice: the ratio
-    of one action does not correct how often X_t is visited, and clipped rows give no gradient.
+    At θ = θ_old the ratios are 1 and the gradient is that of the score function. After a step it has two biases: the
+    ratio of one action does not correct how often X_t is visited, and clipped rows have no gradient.
     """
     require_in_range("clip", clip, 0.0, None)
     return lambda log_probs, behaviour, weights: losses.clipped_surrogate_objective(
@@ -44,7 +47,10 @@ def clipped_surrogate(clip: float = 0.2) -> Objective:
 def record_behaviour(
     policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None
 ) -> Trajectory:
-    """`trajectory` with `behaviour_log_probs` ln f(X_t, θ_old)_{A_t}, for steps that leave the θ_old that acted."""
+    """The trajectory with ln f(X_t, θ)_{A_t} of the given `params` as `behaviour_log_probs`.
+
+    Record the θ_old that acted before you take several steps on the same episodes, because θ then leaves θ_old.
+    """
     require_trajectory(trajectory)
     recorded = acting.log_probs(policy, params, trajectory, rows_per_piece)
     return trajectory._replace(behaviour_log_probs=recorded)
@@ -63,35 +69,45 @@ def make_estimator(
     time_weights: TimeWeights = "none",
     rows_per_piece: int | None = None,
 ) -> Estimator:
-    """An estimator of ∇ρ(θ), declared once: the laboratory measures it and the training loop uses it.
+    """An estimator of ∇ρ(θ); the diagnostics measure this object and training uses the same one.
 
     Args:
         policy: f(x, θ), with memory or without.
         returns: G; `reward_to_go()` if None.
         baseline: b; `baselines.none()` if None.
-        objective: elementwise `(log_probs, behaviour_log_probs, weights) → [N]`, to be maximised: `score_function`,
-            `losses.importance_weighted_objective`, `clipped_surrogate(ε)`. The behaviour is what
-            `trajectory.behaviour_log_probs` recorded, or θ itself where nothing was.
+        objective: an elementwise function `(log_probs, behaviour_log_probs, weights) → [N]` to be maximised, such as
+            `score_function`, `losses.importance_weighted_objective` or `clipped_surrogate(ε)`. It receives
+            `trajectory.behaviour_log_probs`, or the log-probabilities of θ itself if the trajectory has none.
         entropy_coef: c ≥ 0 in the bonus c · Σ_t H(f(X_t, θ)), which changes the objective.
-        over_time: `"sum"` over the steps of an episode (the exact gradient); `"mean"` over all live steps of the
-            batch (a rescaling by the batch's mean length, random and so biased; the custom of actor-critics); or
-            `"episode_mean"`, each episode divided by its own length (GRPO's 1/|o|; biased towards short successes and
-            long failures).
-        standardise: `"none"`; `"population"`: weights minus their mean over live steps, divided by their standard
-            deviation (divisor n); `"group_population"`, `"group_sample"`: minus the group's mean, divided by the
-            group's standard deviation with divisor k or k − 1, row by row (GRPO with `total_return`; Shao et al. 2024).
-            Equal weights become 0. All biased: an episode's return is part of the mean, and the scale is random.
-        group_size: k consecutive episodes form a group, for `standardise`; the baseline's groups if None, and the whole
-            batch where the baseline has none. Training and the laboratory let the episodes of a group share a start.
-        time_weights: `"none"`, or `"discount"`: the factor γᵗ on row t, which makes the expectation the exact
-            gradient of the discounted objective E[Σ_t γᵗ R_{t+1}] (t from 0) when `returns` is `reward_to_go(γ)`.
-        rows_per_piece: how many rows the hot path works on at a time.
+        over_time: how the steps are added up. `"sum"` adds the steps of an episode, which gives the exact gradient.
+            `"mean"` averages over all live steps of the batch, as actor-critic programs usually do; the divisor is the
+            mean length in the batch, which is random, so the estimate is biased. `"episode_mean"` divides each episode
+            by its own length (1/|o| in GRPO); it is biased towards short successes and long failures.
+        standardise: how the weights are standardised. `"none"` leaves them as they are. `"population"` subtracts their
+            mean over live steps and divides by their standard deviation (divisor n). `"group_population"` and
+            `"group_sample"` subtract the mean of the group and divide by its standard deviation with the divisor k or
+            k − 1, row by row (with `total_return` this is GRPO; Shao et al. 2024). Equal weights become 0. All but
+            `"none"` are biased, because the mean contains the episode's own return and the scale is random.
+        group_size: k, the number of consecutive episodes that form a group for `standardise`. If None, the groups are
+            those of the baseline, or the whole batch if the baseline has no groups. Training and the diagnostics let
+            the episodes of a group share a start.
+        time_weights: `"none"`, or `"discount"` for the factor γᵗ on row t. With `reward_to_go(γ)` the factor makes the
+            expectation the exact gradient of the discounted objective E[Σ_t γᵗ R_{t+1}] (t from 0).
+        rows_per_piece: the number of rows that the gradient is computed for at a time; chosen by the device if None.
 
     Raises:
-        ValueError: for a coefficient out of range, an unknown convention, group sizes that differ, or bootstrapped
-            returns with a baseline that is not a function of the observation.
+        ValueError: if a coefficient is out of range, a word is unknown, the group size differs from that of the
+            baseline, or `returns` bootstraps and `baseline` is not a function of the observation.
 
     Source: Williams 1992 (REINFORCE); Sutton et al. 2000; Schulman et al. 2016 (the family of weights).
+
+    Example: RLOO, whose groups are four episodes from one start.
+
+        >>> from pgjax import baselines, environments, estimators, networks
+        >>> policy = networks.make_policy(environments.make("corridor"))
+        >>> estimators.make_estimator(policy, returns=estimators.total_return(),
+        ...                           baseline=baselines.leave_one_out(group_size=4))
+        Estimator(make_estimator, leave_one_out, fits_windows=False, needs=Needs(group_size=4))
     """
     require_in_range("entropy_coef", entropy_coef, 0.0, None)
     if not callable(objective):
@@ -128,7 +144,7 @@ def make_estimator(
         return (trajectory.actions, weight, trajectory.behaviour_log_probs, bonus), state, metrics
 
     def row_objective(outputs: PyTree, rows: tuple) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """w ln f + c H (with `score_function`), and H where it is known."""
+        """w ln f + c H (with `score_function`), and H if the distribution has it."""
         actions, weight, behaviour, bonus = rows
         log_probs = jax.vmap(policy.distribution.log_prob)(outputs, actions)
         behaviour = jax.lax.stop_gradient(log_probs) if behaviour is None else behaviour

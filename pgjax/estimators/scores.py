@@ -1,6 +1,6 @@
-"""Scores ∇ ln f(X_t, θ)_{A_t} one by one, for estimators and baselines that need more than their weighted sum.
+"""Single scores ∇ ln f(X_t, θ)_{A_t}, for estimators and baselines that need more than the weighted sum of scores.
 
-A score has P numbers for every row, so this costs P times the memory of the hot path for what it keeps. Axes: T time,
+A score holds P numbers for each row, so single scores need about P times the memory of their sum. Axes: T time,
 B episodes, P parameters.
 """
 
@@ -17,9 +17,9 @@ from pgjax.types import Policy, PyTree, ScoreNorm, Trajectory
 
 
 def step_scores(policy: Policy, params: PyTree, seen: acting.Inputs, actions: PyTree) -> jax.Array:
-    """ψ_t = ∇ ln f(X_t, θ)_{A_t} of every row of one episode, flat, `[T, P]`; arguments `[T, ...]`.
+    """ψ_t = ∇ ln f(X_t, θ)_{A_t} of each row of one episode as flat vectors `[T, P]`; the arguments are `[T, ...]`.
 
-    With memory ψ_t reaches back over the rows before it, which costs a backward pass of the episode for each row.
+    If the policy has memory, ψ_t depends on the rows before it, and each row costs a backward pass of the episode.
     """
     flat, unravel = ravel_pytree(params)
     if policy.memory is not None:
@@ -30,7 +30,7 @@ def step_scores(policy: Policy, params: PyTree, seen: acting.Inputs, actions: Py
 
 
 def episode_score(policy: Policy, params: PyTree, seen: acting.Inputs, actions: PyTree, alive: jax.Array) -> jax.Array:
-    """S = Σ_t ψ_t over the live rows of one episode, `[P]`; arguments `[T, ...]`."""
+    """S = Σ_t ψ_t over the live rows of one episode, `[P]`; the arguments are `[T, ...]`."""
     log_likelihood = lambda theta: jnp.sum(jnp.where(alive, _log_probs(policy, theta, seen, actions), 0.0))
     return ravel_pytree(jax.grad(log_likelihood)(params))[0]
 
@@ -42,13 +42,13 @@ def _log_probs(policy: Policy, params: PyTree, seen: acting.Inputs, actions: PyT
 
 
 def _episodes(policy: Policy, trajectory: Trajectory) -> tuple[acting.Inputs, PyTree, jax.Array]:
-    """Inputs, actions and alive with the episodes first, leaves `[B, T, ...]`."""
+    """The inputs, the actions and `alive` with the axis of episodes first, leaves `[B, T, ...]`."""
     together = (acting.inputs(policy, trajectory), trajectory.actions, trajectory.alive)
     return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), together)
 
 
 def fisher_estimate(policy: Policy, params: PyTree, trajectory: Trajectory) -> jax.Array:
-    """F̂ = (1/B) Σ_b Σ_t ψ_t ψ_tᵀ of the actions taken, `[P, P]`: E of it is the Fisher matrix of whole episodes."""
+    """F̂ = (1/B) Σ_b Σ_t ψ_t ψ_tᵀ of the taken actions, `[P, P]`; E F̂ is the Fisher matrix of whole episodes."""
 
     def of_episode(total: jax.Array, episode: tuple) -> tuple[jax.Array, None]:
         seen, actions, alive = episode
@@ -64,17 +64,20 @@ def fisher_estimate(policy: Policy, params: PyTree, trajectory: Trajectory) -> j
 def squared_score_norms(
     policy: Policy, params: PyTree, trajectory: Trajectory, *, whole_episode: bool, norm: ScoreNorm = "vanilla"
 ) -> jax.Array:
-    """‖ψ_t‖² of every live row, `[T, B]` and zero where not alive, or ‖Σ_t ψ_t‖² of every episode, `[1, B]`.
+    """‖ψ_t‖² of each row, `[T, B]` and 0 where not alive; or ‖Σ_t ψ_t‖² of each episode, `[1, B]`.
 
-    One row for a whole episode: a sum over rows then counts every episode once, however long it is.
+    The norm of a whole episode has one row, so a sum over rows counts each episode once, however long it is.
 
     Args:
-        whole_episode: whether the score of the whole episode is meant, which multiplies G_1.
-        norm: `"vanilla"` is Euclidean; `"natural"` is ‖F̂⁺ ψ‖², the length of the step of a natural gradient, with F̂ of
-            this batch. The pseudo-inverse costs P³.
+        policy: f(x, θ).
+        params: θ.
+        trajectory: T steps of B episodes.
+        whole_episode: whether the result is about the score of the whole episode, which multiplies G_1.
+        norm: `"vanilla"` is the Euclidean norm. `"natural"` is ‖F̂⁺ ψ‖², the squared length of a natural-gradient step,
+            with the F̂ of this batch; the pseudo-inverse takes a time of order P³.
 
     Returns:
-        `[T, B]` or `[1, B]`; in 1/θ², with the natural norm in θ².
+        `[T, B]` or `[1, B]`. The unit is 1/θ²; with the natural norm it is θ².
     """
     require_one_of("norm", norm, get_args(ScoreNorm))
     if norm == "vanilla":

@@ -1,7 +1,7 @@
-"""The weights of a weighted log-likelihood, w_t = c_t (G_t − b(X_t)), without the policy that they will multiply.
+"""The weights w_t = c_t (G_t − b(X_t)) of a weighted log-likelihood, without the policy.
 
-An estimator of pgjax multiplies them with its own ∇ ln f; people with log-probabilities of their own do the same in a
-loop of their own. Axes: T time, B episodes, k episodes of a group.
+An estimator of pgjax multiplies them by ∇ ln f of its policy. In your own training loop you can multiply them by your
+own log-probabilities. Axes: T time, B episodes, k episodes of a group.
 """
 
 from collections.abc import Callable
@@ -24,17 +24,17 @@ Standardise = Literal["none", "population", "group_population", "group_sample"]
 
 
 class Weighting(NamedTuple):
-    """How the episodes of a batch are weighed. *Use, then update.*
+    """The rule that gives each row of a batch its weight. *Use, then update.*
 
     Attributes:
-        init: `(key, sample) → state`, the baseline's.
-        weigh: `(state, trajectory) → (w [T, B], G [T, B])`: the number that multiplies ∇ ln f(X_t, θ)_{A_t} in the sum
-            over rows whose mean over episodes estimates ∇ρ(θ), and what the baseline is to be fitted to.
-        weigh_and_update: `(state, trajectory) → (w [T, B], state, metrics)`: the weights of the old state, and the new
-            one, which has seen the batch.
-        returns, baseline: what it was made of.
-        fits_windows: whether windows, which cut episodes, can be weighed.
-        needs: what `weigh` and `update` read of the trajectory beyond what a rollout records.
+        init: `(key, sample) → state`, the state of the baseline.
+        weigh: `(state, trajectory) → (w [T, B], G [T, B])`. w multiplies ∇ ln f(X_t, θ)_{A_t}; the sum over the rows of
+            an episode, averaged over episodes, estimates ∇ρ(θ). The baseline is to be fitted to G.
+        weigh_and_update: `(state, trajectory) → (w [T, B], state, metrics)`. The weights use the old state; the new
+            state has seen the batch.
+        returns, baseline: the rule and the baseline that the weights use.
+        fits_windows: whether the rule can weigh windows, which cut episodes.
+        needs: what the rule reads from the trajectory beyond what a rollout records.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
@@ -58,11 +58,11 @@ def make_weighting(
     group_size: int | None = None,
     time_weights: TimeWeights = "none",
 ) -> Weighting:
-    """The weights that `make_estimator` with the same arguments multiplies ∇ ln f with.
+    """The weights by which `make_estimator` with the same arguments multiplies ∇ ln f.
 
         ∇̂ρ = (1/B) Σ_b Σ_t w_t^b ∇ ln f(X_t^b, θ)_{A_t^b},    w_t = c_t (G_t − b(X_t))
 
-    Args and errors as in `make_estimator`.
+    The arguments and the errors are those of `make_estimator`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -87,7 +87,7 @@ def make_weighting(
     if returns.bootstraps and not baseline.of_observation:
         raise ValueError(
             "baseline must be a function of the observation that predicts the return (value_function, state_values) "
-            "when returns bootstrap (n_step, lambda_return), got one that is not: it has no v(X_{t+1})"
+            f"when returns bootstrap (n_step, lambda_return), because they need v(X_{{t+1}}), got {baseline!r}"
         )
     if time_weights == "discount" and returns.from_start:
         raise ValueError("time_weights must be 'none' with total_return, which already discounts from the start")
@@ -108,7 +108,7 @@ def make_weighting(
         elif standardise != "none":
             ddof = int(standardise == "group_sample")
             weights = advantages.standardise_groups(weights.T, group_size=needs.group_size, ddof=ddof).T
-        # A row of padding may hold anything, infinities too, and 0 · ∞ is NaN.
+        # A row of padding may hold any number, even ∞, and 0 · ∞ is NaN.
         return factors(trajectory) * jnp.where(trajectory.alive, weights, 0.0)
 
     def weigh(state: PyTree, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
@@ -142,12 +142,12 @@ def _one_group_size(wanted: int | None, of_baseline: int | None) -> int | None:
         return of_baseline
     require_integer("group_size", wanted, 2, None)
     if of_baseline not in (None, wanted):
-        raise ValueError(f"group_size must be the baseline's, {of_baseline}, or None, got {wanted}")
+        raise ValueError(f"group_size must be the group size of the baseline, {of_baseline}, or None, got {wanted}")
     return wanted
 
 
 def time_scale(over_time: OverTime, alive: jax.Array, dtype: Any) -> jax.Array:
-    """What every row is multiplied by, `[1, B]` or `[1, 1]`."""
+    """The factor c_t of the rows, `[1, B]` or `[1, 1]`, for a way of adding up over time."""
     if over_time == "sum":
         return jnp.ones((1, 1), dtype)
     if over_time == "mean":
@@ -158,7 +158,7 @@ def time_scale(over_time: OverTime, alive: jax.Array, dtype: Any) -> jax.Array:
 def targets_and_values(
     returns: ReturnRule, baseline: Baseline, state: PyTree, trajectory: Trajectory
 ) -> tuple[jax.Array, jax.Array]:
-    """G and b, `[T, B]`; the baseline sees G as `trajectory.returns` where G does not need the baseline first."""
+    """G and b, both `[T, B]`. The baseline sees G as `trajectory.returns`, unless G itself needs b (bootstrapping)."""
     if returns.bootstraps:
         values = baseline.predict(state, trajectory)
         following = next_values(baseline, state, trajectory, values)

@@ -1,9 +1,9 @@
-"""Every estimator, declared once: a name means the same object wherever it is typed.
+"""The registry of estimators: each is declared once, and its name means the same estimator in every program.
 
-`make(name, parts)` is where training, the laboratory and the papers get their estimators from, so that what is
-measured is what trains. `ENTRIES` says of each what it needs, what it is biased by, where its exact moments come from,
-and who published it; `python -m experiments.estimators` prints the table. A user's `module:function` stands wherever a
-name does.
+Training, the diagnostics and the papers make their estimators with `make(name, parts)`, so that the estimator that is
+measured is the estimator that trains. `ENTRIES` holds for each estimator what it needs, the cause of its bias, the
+source of its exact moments and its publication; `python -m experiments.estimators` prints the table. Your own
+`module:function` can replace a name everywhere.
 """
 
 from pgjax.registry.entry import (

@@ -1,4 +1,4 @@
-"""How entries build their estimators and exact moments out of parts."""
+"""Functions that build the estimators and the exact moments of the entries from `Parts`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from pgjax import baselines, estimators, exact
 from pgjax.registry.entry import CompleteSettings, Oracle, ServedParts, Settings
 from pgjax.types import Baseline, Estimator, PyTree, Trajectory
 
-# What every estimator of `make_estimator` may be asked for; the values give the exact gradient of ρ(θ).
+# The settings that every estimator of `make_estimator` has; these values give the exact gradient of ρ(θ).
 PLAIN = Settings(discount=1.0, entropy_coef=0.0, over_time="sum", standardise="none")
 
 
@@ -36,7 +36,13 @@ def weighted(
     baseline: Callable[[ServedParts], Baseline] | None = None,
     objective: Callable[[CompleteSettings], Any] | None = None,
 ) -> Callable[[ServedParts], Estimator]:
-    """The `build` of an estimator of `estimators.make_estimator`: returns × baseline × objective."""
+    """The field `build` of an entry whose estimator `estimators.make_estimator` makes.
+
+    Args:
+        returns: `settings → ReturnRule`.
+        baseline: `parts → Baseline`; no baseline if None.
+        objective: `settings → objective`; `estimators.score_function` if None.
+    """
 
     def build(parts: ServedParts) -> Estimator:
         settings = parts.settings
@@ -64,7 +70,7 @@ def moving_average(parts: ServedParts) -> Baseline:
 
 
 def values_in_time(parts: ServedParts) -> Baseline:
-    """b = V_t(X_t), the oracle's: what v(X_t) cannot know is how much time is left."""
+    """b = V_t(X_t), the exact value of the oracle, which depends on the time left; a fitted v(X_t) does not see it."""
 
     def predict(trajectory: Trajectory) -> jax.Array:
         table = jnp.asarray(parts.oracle.values_in_time.astype(trajectory.rewards.dtype))
@@ -75,17 +81,17 @@ def values_in_time(parts: ServedParts) -> Baseline:
 
 
 def over_time(oracle: Oracle) -> np.ndarray:
-    """q(s, a), the same at all times, `[T, S, A]`."""
+    """q(s, a) of the oracle, repeated for each time, `[T, S, A]`."""
     return np.broadcast_to(oracle.action_values, (oracle.mdp.horizon, *oracle.action_values.shape))
 
 
 def by_program(function: Callable, *names: str, **options: Any) -> Callable[[ServedParts, PyTree], exact.Moments]:
-    """An entry's `program`.
+    """The field `program` of an entry.
 
     Args:
         function: `(apply, params, mdp, **options) → Moments`.
-        *names: the settings that it takes.
-        **options: others; those that are functions are of the oracle.
+        *names: the names of the settings that `function` takes.
+        **options: further options of `function`. If an option is a function, it is called with the oracle.
     """
 
     def program(parts: ServedParts, params: PyTree) -> exact.Moments:

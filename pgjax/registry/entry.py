@@ -1,4 +1,4 @@
-"""What the registry holds of one estimator, and what an estimator is made of.
+"""The registry's record of one estimator, and the parts that an estimator is made of.
 
 Axes: T time, S states, A actions, k episodes of a group.
 """
@@ -18,27 +18,28 @@ from pgjax.exact import TabularMDP
 from pgjax.types import Baseline, Critic, Estimator, Policy, PyTree
 
 NOT_STATED = "not stated"
-# What an estimator may need beyond a policy, and what this asks of the problem.
+# What an estimator may need in addition to a policy, and what the problem must therefore be.
 NEEDS = {
     "value": "a predicted return v(Xₜ)",
     "critic": "a predicted q(Xₜ, a), hence discrete actions",
     "states": "numbered states, hence a tabular problem",
-    "oracle": "exact values at a θ that stands still, hence a tabular problem and no training",
+    "oracle": "exact values at a fixed θ, hence a tabular problem without training",
     "greedy": "a greedy episode from each start",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The conventions of an estimator that a user may set.
+    """The settings of an estimator that a user may change.
 
-    None: the estimator has no such convention or, where a user's settings are meant, keeps its own.
+    In an entry, None means that the estimator has no such setting. In a user's settings, None keeps the estimator's own
+    value.
 
     Attributes:
         discount: γ.
         lambda_: λ of the λ-return.
-        n: rewards of the n-step return.
-        decay: β of every running average: ρ̂, bₜ, b*, and the scale of a fitted value.
+        n: the number of rewards in the n-step return.
+        decay: β of all running averages: ρ̂, bₜ, b*, and the scale of a fitted value.
         clip: ε of PPO's clipped surrogate.
         damping: δ in (F + δI)⁻¹ ∇̂ρ.
         entropy_coef, over_time, standardise: as in `estimators.make_estimator`.
@@ -55,7 +56,7 @@ class Settings:
     standardise: Standardise | None = None
 
     def chosen(self) -> dict[str, Any]:
-        """Those that are not None, by their names."""
+        """The settings that are not None, by their names."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
@@ -63,14 +64,14 @@ SETTINGS = tuple(field.name for field in dataclasses.fields(Settings))
 
 
 class States(NamedTuple):
-    """Numbered states: `index_of` of one observation, an integer in 0, …, `count` − 1."""
+    """Numbered states: `index_of` maps one observation to an integer in 0, …, `count` − 1."""
 
     index_of: Callable[[jax.Array], jax.Array]
     count: int
 
 
 def states_of(mdp: TabularMDP) -> States:
-    """The states of a tabular problem by their observations; states that look alike have the number of the first."""
+    """The numbered states of a tabular problem; states with the same observation share the number of the first."""
     observations = np.asarray(mdp.observations)
     axes = tuple(range(1, observations.ndim))
 
@@ -81,13 +82,13 @@ def states_of(mdp: TabularMDP) -> States:
 
 
 class Oracle(NamedTuple):
-    """What is exact about a policy at a fixed θ in a tabular problem; NumPy arrays in float64.
+    """Exact numbers about a policy at a fixed θ in a tabular problem; NumPy arrays in float64.
 
     Attributes:
-        mdp: in float64; to be used with 64-bit numbers enabled.
-        values, action_values: V_t(s) and Q_t(s, a) averaged over the times of the visits, `[S]` and `[S, A]`.
+        mdp: the problem in float64; use it with 64-bit numbers enabled.
+        values, action_values: V_t(s) and Q_t(s, a), averaged over the times at which s is visited, `[S]` and `[S, A]`.
         values_in_time: V_t(s), `[T, S]`.
-        best_constant: b* = E[‖S‖² G_1] / E‖S‖², S the score of an episode.
+        best_constant: b* = E[‖S‖² G_1] / E‖S‖², where S is the score of an episode.
     """
 
     mdp: TabularMDP
@@ -98,16 +99,23 @@ class Oracle(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What an estimator may be made of; who makes it fills in what the problem has.
+    """The parts that an estimator can be made of; fill in those that the problem has.
 
     Attributes:
         policy: f(x, θ).
         value: v(X_t), a baseline that is a function of the observation.
         critic: q(X_t, ·) of discrete actions.
-        states, oracle: of a tabular problem; the oracle's θ stands still.
-        group_size: k, episodes that share a start and are compared with each other; 1: every episode has a start of
-            its own, and those of the whole batch are compared.
-        settings: the user's; what is None the estimator sets itself.
+        states, oracle: the states and the exact numbers of a tabular problem; the oracle holds for a fixed θ.
+        group_size: k, the number of episodes that share a start and are compared with each other. With 1 each episode
+            has its own start, and the episodes of the whole batch are compared.
+        settings: the user's settings; the estimator keeps its own value for a setting that is None.
+
+    Example:
+        >>> from pgjax import environments, networks, registry
+        >>> policy = networks.make_policy(environments.make("corridor"))
+        >>> parts = registry.Parts(policy=policy, settings=registry.Settings(discount=0.99))
+        >>> registry.make("gpomdp", parts)
+        Estimator(make_estimator, constant, fits_windows=False)
     """
 
     policy: Policy
@@ -120,12 +128,12 @@ class Parts(NamedTuple):
 
     @property
     def group(self) -> int | None:
-        """k; None for the whole batch."""
+        """k, or None if the whole batch is one group."""
         return self.group_size if self.group_size > 1 else None
 
 
 class CompleteSettings(Protocol):
-    """`Settings` as a builder sees them: every convention that its entry declares has a value."""
+    """`Settings` as a builder sees them: each setting that its entry declares has a value."""
 
     discount: float
     lambda_: float
@@ -139,7 +147,7 @@ class CompleteSettings(Protocol):
 
 
 class ServedParts(Protocol):
-    """`Parts` as a builder sees them: everything that its entry needs is there."""
+    """`Parts` as a builder sees them: each part that its entry needs is present."""
 
     policy: Policy
     value: Baseline
@@ -154,25 +162,32 @@ class ServedParts(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One estimator, declared once.
+    """The registry's record of one estimator.
 
     Attributes:
-        name: what is typed.
-        label: the weight of ∇ ln f(Xₜ, θ)_{Aₜ} in mathematics, for tables and figures.
-        build: parts with complete settings → Estimator; call it through `registry.make`.
-        source: who published it.
-        bias: why it is biased with its own settings; empty for an unbiased one.
-        settings: its conventions and their values; what is None cannot be set.
-        words: the values that a convention may have where not all of `make_estimator`'s fit.
+        name: the name that a user types.
+        label: the weight of ∇ ln f(Xₜ, θ)_{Aₜ} in mathematical notation, for tables and figures.
+        build: a function from parts with complete settings to an Estimator; call it through `registry.make`.
+        source: the publication.
+        bias: the cause of the bias with the estimator's own settings; empty if the estimator is unbiased.
+        settings: the settings of the estimator and their values; a setting that is None cannot be set.
+        words: the allowed values of a setting, if not all values of `make_estimator` are allowed.
         needs: names in `NEEDS`.
-        compares: whether an episode is weighed by the others of its group, or of the batch where there are no groups.
-        joint: whether the episodes of a batch weigh each other, so that the variance need not fall as 1/B.
-        behaviour: whether it learns from the episodes of another θ, by ratios of probabilities.
-        windows: whether it learns from windows, which cut episodes.
-        natural: whether it estimates F⁺∇ρ.
-        program: the exact moments of one episode's estimate by dynamic programming, where nothing is learnt; called
-            with 64-bit numbers enabled, and parts whose settings are complete.
-        factor: k → the number by which its mean differs from ∇ρ where k episodes are compared, if that is all.
+        compares: whether the weight of an episode depends on the other episodes of its group, or of the batch if there
+            are no groups.
+        joint: whether the weight of an episode depends on other episodes of the batch, so that the variance need not
+            fall as 1/B.
+        behaviour: whether the estimator learns from episodes of another θ, by ratios of probabilities.
+        windows: whether the estimator can learn from windows, which cut episodes.
+        natural: whether the estimator estimates F⁺∇ρ.
+        program: a dynamic program for the exact moments of the estimate from one episode, without learning. Call it
+            with 64-bit numbers enabled and with parts whose settings are complete.
+        factor: `k → c`, if the mean of the estimate is c times ∇ρ when k episodes are compared; else None.
+
+    Example:
+        >>> from pgjax import registry
+        >>> print(registry.ENTRIES["dr_grpo"].claim)
+        biased: the mean of k episodes contains the episode itself: (k−1)/k of ∇ρ
     """
 
     name: str
@@ -193,27 +208,27 @@ class Entry:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is a user's `module:function`."""
+        """Whether the entry is a user's `module:function`."""
         return ":" in self.name
 
     @property
     def claim(self) -> str:
-        """What it says of its own bias, with its own settings."""
+        """A sentence part about the bias of the estimator with its own settings."""
         if self.natural and not self.bias:
             return "unbiased for F⁺∇ρ where F is exact; where F is estimated, biased by an amount of order 1/B"
         return f"biased: {self.bias}" if self.bias else "unbiased"
 
     @property
     def exact_moments(self) -> str:
-        """Where the exact mean and variance of its estimate come from on a tabular problem."""
+        """The method that gives the exact mean and variance of the estimate on a tabular problem."""
         if "greedy" in self.needs:
             return "none: a greedy episode has randomness of its own"
         if self.program is not None:
             return "dynamic program; enumeration"
-        return "enumeration" if self.factor is None else "enumeration; the mean is known besides"
+        return "enumeration" if self.factor is None else "enumeration; the mean also by a known factor"
 
     def refusal(self, name: str, value: Any) -> str | None:
-        """Why the setting `name` cannot have this value, as the end of a sentence about it; None if it can."""
+        """The end of a sentence that says why the setting `name` cannot have this value; None if it can."""
         if getattr(self.settings, name) is None:
             known = ", ".join(self.settings.chosen()) or "none"
             return f"must be left out with the estimator {self.name}, which has no such setting (its settings: {known})"
@@ -223,10 +238,10 @@ class Entry:
         return None
 
     def resolve(self, given: Settings) -> Settings:
-        """Its settings with a user's in their places.
+        """The settings of the estimator, with the user's values where they are given.
 
         Raises:
-            ValueError: for a setting that it does not have, or a value that contradicts what it is.
+            ValueError: if the estimator does not have a setting, or does not allow its value.
         """
         for name, value in given.chosen().items():
             if refusal := self.refusal(name, value):
@@ -234,5 +249,5 @@ class Entry:
         return dataclasses.replace(self.settings, **given.chosen())
 
     def lacking(self, parts: Parts) -> str | None:
-        """The first of its needs that the parts do not serve; None if they serve all."""
+        """The first need of the estimator that is missing in the parts; None if nothing is missing."""
         return next((need for need in self.needs if need != "greedy" and getattr(parts, need) is None), None)

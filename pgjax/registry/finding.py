@@ -1,4 +1,4 @@
-"""From a name, or a user's `module:function`, to an estimator."""
+"""Functions that find and make an estimator from its name or from a user's `module:function`."""
 
 import difflib
 import importlib
@@ -20,7 +20,7 @@ from pgjax.registry.others import ENTRIES as OTHERS
 from pgjax.types import Baseline, Estimator, PyTree, Trajectory
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*OF_EPISODES, *OF_STEPS, *OTHERS)}
-# Words that people type, and what they may mean.
+# Other words for estimators, and the names that they may mean.
 ALIASES = {
     "a2c": ("actor_critic", "n_step", "gae"),
     "a3c": ("n_step",),
@@ -55,10 +55,15 @@ ALIASES = {
 
 
 def find(name: str) -> Entry:
-    """The entry of that name, or of a user's `module:function` (see `load`).
+    """The entry of a name, or of a user's `module:function` (see `load`).
 
     Raises:
-        ValueError: for a name that no estimator has, with names that are close to it.
+        ValueError: if no estimator has this name; the message lists similar names.
+
+    Example:
+        >>> from pgjax import registry
+        >>> print(registry.find("rloo").label, "|", registry.find("rloo").claim)
+        G₁, leave-one-out (RLOO) | unbiased
     """
     if ":" in name:
         return load(name)
@@ -70,19 +75,20 @@ def find(name: str) -> Entry:
     meant = dict.fromkeys(entry for word in close for entry in ALIASES.get(word, (word,)))
     hint = f"did you mean {' or '.join(meant)}? " if meant else ""
     raise ValueError(
-        f"no estimator is called {name!r}; {hint}known are {', '.join(ENTRIES)}, and module:function for your own"
+        f"no estimator is called {name!r}; {hint}the known names are {', '.join(ENTRIES)}, and module:function for "
+        "your own"
     )
 
 
 def make(estimator: str | Entry, parts: Parts) -> Estimator:
-    """The estimator of that name, of these parts: everything that trains or measures an estimator makes it here.
+    """The estimator of a name, made from the given parts. All programs that train or measure call this function.
 
     Args:
-        estimator: a name of `ENTRIES`, a user's `module:function`, or an entry.
-        parts: the policy, and what the problem has besides.
+        estimator: a name in `ENTRIES`, a user's `module:function`, or an entry.
+        parts: the policy, and the other parts that the problem has.
 
     Raises:
-        ValueError: for an unknown name, a need that the parts do not serve, or settings that contradict the estimator.
+        ValueError: if the name is unknown, a part that the estimator needs is missing, or a setting is not allowed.
 
     Example:
         >>> import jax.numpy as jnp
@@ -96,18 +102,19 @@ def make(estimator: str | Entry, parts: Parts) -> Estimator:
     entry = find(estimator) if isinstance(estimator, str) else estimator
     if lacking := entry.lacking(parts):
         raise ValueError(f"the estimator {entry.name} needs {NEEDS[lacking]}")
-    # The checks above are what turns parts into parts that serve the entry.
+    # After the checks above the parts hold all that the entry needs.
     return entry.build(cast(ServedParts, parts._replace(settings=entry.resolve(parts.settings))))
 
 
 def load(path: str) -> Entry:
-    """The entry of a user's `module:function`. The module is imported and its code runs.
+    """The entry of a user's `module:function`. This imports the module, so its code runs.
 
-    The function takes the policy and returns an `Estimator`, or takes nothing and returns a `Baseline`, which is
-    subtracted from G_t. Nothing is stated about its bias.
+    The function takes the policy and returns an `Estimator`. Or it takes nothing and returns a `Baseline`, which the
+    estimator subtracts from G_t. The entry states nothing about the bias.
 
     Raises:
-        ValueError: if it cannot be imported, is no such function, or fails; with the file and line where it failed.
+        ValueError: if the module cannot be imported or has no such function. The estimator's `build` raises it if the
+            function fails or returns another object; the message gives the file and the line of the failure.
     """
     wanted = f"the estimator {path} must be module:function"
     module_name, _, attribute = path.partition(":")
@@ -148,7 +155,7 @@ def _called(path: str, module: ModuleType, function: Callable, parts: ServedPart
 
 
 def _described(error: Exception, module: ModuleType | None = None) -> str:
-    """An exception in one line, with the last place in `module`, or else the last of all, where it passed."""
+    """An exception in one line, with the file and line where it occurred, in `module` if its traceback passes there."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if module and frame.filename == getattr(module, "__file__", None)]
@@ -159,7 +166,7 @@ def _described(error: Exception, module: ModuleType | None = None) -> str:
 
 
 def _checked(path: str, baseline: Baseline) -> Baseline:
-    """The baseline, whose predictions are refused in another shape than the rewards': it would be broadcast."""
+    """The baseline with a check that its predictions have the shape of the rewards, because others would broadcast."""
 
     def predict(state: PyTree, trajectory: Trajectory) -> jax.Array:
         values = baseline.predict(state, trajectory)

@@ -1,4 +1,4 @@
-"""Estimators with one weight for a whole episode: (G₁ − b) Σₜ ∇ ln f(Xₜ, θ)_{Aₜ}."""
+"""Entries of estimators with one weight for a whole episode: (G₁ − b) Σₜ ∇ ln f(Xₜ, θ)_{Aₜ}."""
 
 from dataclasses import replace
 from typing import get_args

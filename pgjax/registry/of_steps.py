@@ -1,4 +1,4 @@
-"""Estimators with a weight for every step: Gₜ − b(Xₜ), and returns that bootstrap."""
+"""Entries of estimators with a weight for each step: Gₜ − b(Xₜ), and returns that bootstrap."""
 
 from dataclasses import replace
 
@@ -90,7 +90,7 @@ ENTRIES = (
         program=by_program(exact.reward_to_go_moments, "discount", baseline=lambda oracle: oracle.values_in_time),
     ),
     Entry(
-        # Every weight is one too large: whatever was tried is pushed up.
+        # Every weight is too large by 1, which makes every tried action more probable.
         name="gpomdp_shifted_value",
         label="Gₜ − v(Xₜ) + 1",
         build=weighted(reward_to_go, lambda parts: baselines.shifted(parts.value, -1.0)),

@@ -1,4 +1,4 @@
-"""Estimators of other forms: with a critic q(Xₜ, Aₜ), from another policy's episodes, and the natural gradient."""
+"""Entries of other estimators: with a critic q(Xₜ, Aₜ), from another policy's episodes, and the natural gradient."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,7 +45,7 @@ def importance_weighted(
 
 
 def natural_value(parts: ServedParts) -> Estimator:
-    """F is the oracle's where there is one; else it is estimated, and conjugate gradients solve for the step."""
+    """The natural gradient with the exact F of the oracle; without an oracle F is estimated (conjugate gradients)."""
 
     def fisher(params: PyTree) -> jax.Array:
         dtype = jax.tree.leaves(params)[0].dtype

@@ -1,7 +1,7 @@
-"""The reward stage: pure transforms of a collected trajectory, and records of them that have parameters and learn.
+"""The reward stage: pure functions that replace the rewards of a collected trajectory, and stages that may learn.
 
-A learned reward model, a KL penalty towards a reference policy and shaping all enter here, so that learning from
-preferences is the same pipeline as CartPole. Axes: T time, B episodes.
+A learned reward model, a KL penalty towards a reference policy and a running scale are such stages. With them, learning
+from preferences uses the same pipeline as CartPole. Axes: T time, B episodes.
 """
 
 from pgjax.rewards.stages import (
@@ -15,7 +15,7 @@ from pgjax.rewards.stages import (
     running_scale,
     transform,
 )
-from pgjax.rewards.transforms import centre, kl_regularised, potential_shaping, relabel, scale, whiten
+from pgjax.rewards.transforms import centre, kl_regularised, relabel, scale, whiten
 
 __all__ = [
     "KLPenaltyState",
@@ -26,7 +26,6 @@ __all__ = [
     "in_turn",
     "kl_penalty",
     "kl_regularised",
-    "potential_shaping",
     "relabel",
     "reward_model",
     "running_scale",

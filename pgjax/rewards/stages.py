@@ -1,11 +1,11 @@
-"""The reward stage as a record: transforms of a collected trajectory that have parameters, a state, and may learn.
+"""Reward stages as records: they replace the rewards of a collected trajectory, have a state, and may learn.
 
     R ← relabel(θ, state, trajectory),  then the estimator weighs,  then  state ← update(state, trajectory)
 
-`update` sees the trajectory that the estimator saw, with the relabelled rewards.
-The state is part of `TrainState`: it is saved with it, and another state of the same shapes (a larger β, a reward model
-that was fitted again) takes its place without compiling anything. Rewards are data: no gradient flows through them.
-Axes: T time, B episodes.
+`update` sees the trajectory that the estimator saw, with the new rewards. The state is part of `TrainState` and is
+saved with it. You may replace it by another state of the same shapes, for example with a larger β or with a reward
+model that was fitted again; nothing is compiled again. Rewards are data: no gradient flows through them. Axes: T time,
+B episodes.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,33 +20,45 @@ from pgjax.rewards.transforms import kl_regularised, relabel
 from pgjax.types import Policy, PyTree, Rewards, Trajectory
 
 
-def _unchanged(state: PyTree, trajectory: Trajectory) -> PyTree:
-    del trajectory
-    return state
-
-
 def as_paid() -> Rewards:
-    """The environment's own rewards, unchanged."""
+    """The stage that keeps the rewards of the environment.
+
+    Example:
+        >>> from pgjax import rewards
+        >>> rewards.as_paid()
+        Rewards(as_paid)
+    """
     return Rewards(
-        init=lambda key, params: (), relabel=lambda params, state, trajectory: (trajectory, {}), update=_unchanged
+        init=lambda key, params: (),
+        relabel=lambda params, state, trajectory: (trajectory, {}),
+        update=lambda state, trajectory: state,
     )
 
 
 def transform(function: Callable[[Trajectory], Trajectory]) -> Rewards:
-    """A stage without parameters: `function` of the trajectory, such as `rewards.whiten`.
+    """A stage without parameters and without a state, made from a function.
 
-    One that looks at the statistics of the batch does not fit `baselines.greedy_rollout`, whose greedy episodes are a
-    batch of their own.
+    A function that uses statistics of the batch does not fit `baselines.greedy_rollout`, because the greedy episodes
+    form a separate batch with other statistics.
+
+    Args:
+        function: `trajectory → trajectory` with the new rewards, such as `rewards.whiten`.
+
+    Example: rewards in units of 100.
+
+        >>> from pgjax import rewards
+        >>> rewards.transform(lambda trajectory: rewards.scale(trajectory, 0.01))
+        Rewards(transform)
     """
     return Rewards(
         init=lambda key, params: (),
         relabel=lambda params, state, trajectory: (function(trajectory), {}),
-        update=_unchanged,
+        update=lambda state, trajectory: state,
     )
 
 
 class KLPenaltyState(NamedTuple):
-    """β in `kl_coef`, a scalar, and the reference policy's parameters."""
+    """`kl_coef` is β, a scalar; `reference` is θ_ref, the parameters of the reference policy."""
 
     kl_coef: jax.Array
     reference: PyTree
@@ -55,31 +67,38 @@ class KLPenaltyState(NamedTuple):
 def kl_penalty(
     policy: Policy, kl_coef: jax.typing.ArrayLike, reference: PyTree | None = None, *, rows_per_piece: int | None = None
 ) -> Rewards:
-    """Each step pays for leaving the reference policy, measured with the θ that acted.
+    """A stage that subtracts a penalty for leaving a reference policy from each reward.
 
         R_{t+1} ← R_{t+1} − β [ln f(X_t, θ)_{A_t} − ln f(X_t, θ_ref)_{A_t}]
 
     The objective becomes E[Σ R] − β KL(f(θ) ‖ f(θ_ref)) over trajectories, and the score function with these rewards
-    has its exact gradient (`kl_regularised`). The rollout records ln f(X_t, θ)_{A_t} as it draws the actions. The
-    metric `kl` is the mean over episodes (in windows: over lanes) of Σ_t ln f(θ)/f(θ_ref): it estimates the divergence.
+    estimates its exact gradient (`kl_regularised`). θ is the policy that acted; the rollout records ln f(X_t, θ)_{A_t}
+    when it draws the actions. The metric `kl` estimates the divergence: it is the mean of Σ_t ln f(θ)/f(θ_ref) over
+    episodes, or over the streams of windows.
 
     Args:
-        policy: f(x, θ), also of the reference.
-        kl_coef: β ≥ 0, in units of reward per nat; `KLPenaltyState.kl_coef` may be changed at any time.
+        policy: f(x, θ), which is also the reference policy with θ_ref.
+        kl_coef: β ≥ 0, in units of reward per nat; you may change `KLPenaltyState.kl_coef` at any time.
         reference: θ_ref; the θ at the start of training if None.
-        rows_per_piece: how many rows are worked on at a time.
+        rows_per_piece: the number of rows that are computed at a time; chosen by the device if None.
 
     Raises:
         ValueError: if `kl_coef` is negative.
 
     Source: Ziegler et al. 2019, eq. 2.
+
+    Example:
+        >>> from pgjax import environments, networks, rewards
+        >>> policy = networks.make_policy(environments.make("corridor"))
+        >>> rewards.kl_penalty(policy, kl_coef=0.1)
+        Rewards(kl_penalty, needs_log_probs=True)
     """
     require_in_range("kl_coef", kl_coef, 0.0, None)
 
     def init(key: jax.Array, params: PyTree) -> KLPenaltyState:
         del key
         chosen = params if reference is None else reference
-        # A copy: the training state is donated, and θ itself may not be given away twice.
+        # The reference is a copy: the training state is donated, and no array may be donated twice.
         return KLPenaltyState(kl_coef=jnp.asarray(kl_coef, float), reference=jax.tree.map(jnp.copy, chosen))
 
     def penalise(params: PyTree, state: KLPenaltyState, trajectory: Trajectory):
@@ -91,26 +110,33 @@ def kl_penalty(
         kl = jnp.mean(jnp.sum(jnp.where(trajectory.alive, log_probs - of_reference, 0.0), axis=0))
         return kl_regularised(trajectory, log_probs, of_reference, kl_coef=state.kl_coef), {"kl": kl}
 
-    return Rewards(init=init, relabel=penalise, update=_unchanged, needs_log_probs=True)
+    return Rewards(init=init, relabel=penalise, update=lambda state, trajectory: state, needs_log_probs=True)
 
 
 class RewardModelState(NamedTuple):
-    """The reward model's parameters."""
+    """`params` is φ, the parameters of the reward model."""
 
     params: PyTree
 
 
 def reward_model(function: Callable[[PyTree, Trajectory], jax.Array], params: PyTree) -> Rewards:
-    """A learned reward in the place of the environment's.
+    """A stage that replaces the rewards of the environment by those of a reward model.
 
         R_{t+1} ← r(trajectory; φ)_t
 
-    `RewardModelState.params` is φ: put another φ there after every fit of the preferences. The metric
-    `environment_return` is the mean return that the environment itself paid, which the policy no longer sees.
+    φ is `RewardModelState.params`; put another φ there after each fit to preferences. The metric `environment_return`
+    is the mean return of the environment, from which the policy no longer learns.
 
     Args:
         function: `(φ, trajectory) → R [T, B]`.
         params: φ at the start.
+
+    Example: a linear reward of observations with four features.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import rewards
+        >>> rewards.reward_model(lambda phi, trajectory: trajectory.obs @ phi, params=jnp.zeros(4))
+        Rewards(reward_model)
     """
 
     def score(theta: PyTree, state: RewardModelState, trajectory: Trajectory):
@@ -119,29 +145,35 @@ def reward_model(function: Callable[[PyTree, Trajectory], jax.Array], params: Py
         return relabel(trajectory, function(state.params, trajectory)), {"environment_return": paid}
 
     init = lambda key, theta: RewardModelState(params=jax.tree.map(jnp.copy, params))
-    return Rewards(init=init, relabel=score, update=_unchanged)
+    return Rewards(init=init, relabel=score, update=lambda state, trajectory: state)
 
 
 class RunningScaleState(NamedTuple):
-    """A running mean of squared returns, and the number of batches seen; scalars."""
+    """`mean_square` is a running mean of squared returns, `num_updates` the number of batches seen; both scalars."""
 
     mean_square: jax.Array
     num_updates: jax.Array
 
 
 def running_scale(decay: jax.typing.ArrayLike = 0.99) -> Rewards:
-    """Rewards in units of a running root mean square of the return: R ← R / s, s² ← β s² + (1 − β) mean G_1².
+    """A stage that divides the rewards by a running root mean square of the return: R ← R / s.
 
-    In windows G_1 is the sum of a lane's rewards inside the window.
+        s² ← β s² + (1 − β) (mean of G_1² over the batch)
 
-    *Use, then update*: s does not depend on the batch that it scales, so the expected gradient is that of ρ/s. s = 1
-    before the first batch, and for as long as every return was 0. After other stages (`in_turn`) it must be the last.
+    In windows G_1 is the sum of the rewards of a stream inside the window. *Use, then update*: s does not depend on the
+    batch that it scales, so the expected gradient is that of ρ/s. s = 1 before the first batch and while all returns
+    have been 0. If several stages are combined with `in_turn`, this one must be the last.
 
     Args:
         decay: β in [0, 1].
 
     Raises:
         ValueError: if `decay` is outside [0, 1].
+
+    Example:
+        >>> from pgjax import rewards
+        >>> rewards.running_scale(decay=0.99)
+        Rewards(running_scale)
     """
     require_in_range("decay", decay, 0.0, 1.0)
 
@@ -165,12 +197,23 @@ def running_scale(decay: jax.typing.ArrayLike = 0.99) -> Rewards:
 
 
 def in_turn(*stages: Rewards) -> Rewards:
-    """Several stages, one after another; the state is the tuple of theirs, and each updates on the final rewards.
+    """Several stages, one after the other. The state is the tuple of their states; each updates on the final rewards.
 
-    A reward model first and a KL penalty after it is the objective of learning from preferences.
+    A reward model and then a KL penalty give the objective of learning from preferences.
+
+    Args:
+        *stages: the stages in their order.
 
     Raises:
         ValueError: if there is no stage.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import environments, networks, rewards
+        >>> policy = networks.make_policy(environments.make("corridor"))
+        >>> model = rewards.reward_model(lambda phi, trajectory: phi * trajectory.rewards, params=jnp.ones(()))
+        >>> rewards.in_turn(model, rewards.kl_penalty(policy, kl_coef=0.1))
+        Rewards(in_turn, needs_log_probs=True)
     """
     if not stages:
         raise ValueError("in_turn needs at least one stage, got none")

@@ -1,11 +1,10 @@
-"""The reward stage: pure transforms of a collected trajectory, before any return is computed.
+"""Pure functions that replace the rewards of a collected trajectory, before any return is computed.
 
-A learned reward model, a KL penalty towards a reference policy and shaping all enter here, so that learning
-from preferences is the same pipeline as CartPole. Each function takes a `Trajectory` and gives it back with
-other rewards, zero where not `alive`; whatever stands in rows of padding, NaN too, stays out. Axes: T time, B
-episodes.
+Each function takes a `Trajectory` and returns it with new rewards, which are 0 where not `alive`. The numbers in rows
+of padding have no effect, even if they are NaN. Axes: T time, B episodes.
 
-Rewards are data: no gradient flows through them. They have a float type, before and after (ValueError otherwise).
+Rewards are data: no gradient flows through them. They must have a float type, and so do the results (ValueError
+otherwise).
 """
 
 import chex
@@ -18,13 +17,13 @@ from pgjax.types import Trajectory
 
 
 def relabel(trajectory: Trajectory, rewards: jax.Array) -> Trajectory:
-    """The trajectory with other rewards.
+    """The trajectory with given rewards.
 
     R_{t+1} ← rewards[t] where alive, else 0
 
     Args:
         trajectory: T steps of B episodes.
-        rewards: the new R_{t+1} `[T, B]`, such as a reward model's.
+        rewards: the new R_{t+1} `[T, B]`, for example those of a reward model.
 
     Returns:
         The trajectory, rewards `[T, B]`.
@@ -36,7 +35,7 @@ def relabel(trajectory: Trajectory, rewards: jax.Array) -> Trajectory:
 
 
 def scale(trajectory: Trajectory, factor: jax.typing.ArrayLike) -> Trajectory:
-    """Rewards in another unit: the objective and its gradient are multiplied by the factor.
+    """Rewards times a factor, which also multiplies the objective and its gradient.
 
     R ← c R
 
@@ -56,9 +55,9 @@ def centre(trajectory: Trajectory) -> Trajectory:
 
     R ← R − m
 
-    Changes the objective where the policy decides how long an episode lasts: Σ_t R loses m times the length.
-    And m depends on the actions it judges, so the gradient is biased even where the length is fixed. Equal rewards
-    become exactly 0.
+    This changes the objective if the policy influences the length of an episode: Σ_t R loses m times the length. If the
+    length is fixed, the gradient is still biased, because m depends on the actions that it weighs. Equal rewards become
+    exactly 0.
 
     Args:
         trajectory: T steps of B episodes.
@@ -74,10 +73,10 @@ def centre(trajectory: Trajectory) -> Trajectory:
 def whiten(trajectory: Trajectory) -> Trajectory:
     """Rewards with mean 0 and variance 1 over the N live steps of the batch.
 
-    R ← (R − m) / s,    m = (1/N) Σ R,    s² = (1/N) Σ (R − m)²  (the population's: divisor N)
+    R ← (R − m) / s,    m = (1/N) Σ R,    s² = (1/N) Σ (R − m)²  (with the divisor N)
 
-    Changes the objective, by the shift as `centre` does and by a scale that is drawn anew with every batch. The unit of
-    the rewards does not matter.
+    This changes the objective: by the shift, as `centre` does, and by the scale, which is random for each batch. The
+    unit of the rewards does not matter.
 
     Args:
         trajectory: T steps of B episodes.
@@ -89,44 +88,6 @@ def whiten(trajectory: Trajectory) -> Trajectory:
     return relabel(trajectory, standardised(trajectory.rewards, trajectory.alive))
 
 
-def potential_shaping(
-    trajectory: Trajectory,
-    potentials: jax.Array,
-    next_potentials: jax.Array,
-    discount: jax.typing.ArrayLike,
-) -> Trajectory:
-    """A hint in the rewards that leaves the order of the policies as it was.
-
-    R_{t+1} ← R_{t+1} + γ Φ(X_{t+1}) − Φ(X_t),    Φ = 0 where terminated
-
-    The sum telescopes: a discounted return from X_1 changes by −Φ(X_1) alone, whatever the policy does,
-    provided that nothing is left at the end. So Φ counts as 0 in terminal states, whatever stands there. At a
-    truncation Φ(X_{t+1}) is kept, which is right where the returns bootstrap from values of the shaped
-    problem, v(x) − Φ(x). Where the horizon is itself the end of the problem, pass next potentials that are 0
-    at truncated steps, or γᵀ Φ(X_{T+1}) remains in the objective.
-
-    Args:
-        trajectory: T steps of B episodes.
-        potentials: Φ(X_t) `[T, B]`, in units of reward.
-        next_potentials: Φ(X_{t+1}) `[T, B]`, before any reset.
-        discount: γ in [0, 1], the one of the returns.
-
-    Returns:
-        The trajectory, rewards `[T, B]`.
-
-    Raises:
-        ValueError: if the discount is outside [0, 1].
-
-    Source: Ng, Harada & Russell 1999, theorem 1.
-    """
-    chex.assert_equal_shape([trajectory.rewards, potentials, next_potentials])
-    require_float("trajectory.rewards", trajectory.rewards)
-    require_in_range("discount", discount, 0.0, 1.0)
-    discount = jnp.asarray(discount, trajectory.rewards.dtype)
-    following = jnp.where(trajectory.terminated, 0.0, next_potentials)
-    return relabel(trajectory, trajectory.rewards + discount * following - potentials)
-
-
 def kl_regularised(
     trajectory: Trajectory,
     log_probs: jax.Array,
@@ -134,14 +95,14 @@ def kl_regularised(
     *,
     kl_coef: jax.typing.ArrayLike,
 ) -> Trajectory:
-    """Each step pays for leaving the reference policy.
+    """Rewards minus a penalty for leaving the reference policy.
 
     R_{t+1} ← R_{t+1} − β [ln π(A_t | X_t) − ln π_ref(A_t | X_t)]
 
-    The sign: E ln(π/π_ref) is the divergence, never negative, so it is *subtracted*; a larger β keeps the
-    policy closer to the reference. The objective becomes E[Σ R] − β KL(π ‖ π_ref) over trajectories. The
-    dependence of ln π on θ adds nothing to its gradient, since E_π ∇ ln π = 0: the log-probabilities are
-    numbers, and the score function with these rewards is the exact gradient.
+    The term is *subtracted*, because its expectation E ln(π/π_ref) is the divergence, which is never negative. A larger
+    β keeps the policy closer to the reference. The objective becomes E[Σ R] − β KL(π ‖ π_ref) over trajectories. ln π
+    depends on θ, but this adds nothing to the gradient of the objective, because E_π ∇ ln π = 0. So the
+    log-probabilities are constants, and the expectation of the score function with these rewards is the exact gradient.
 
     Args:
         trajectory: T steps of B episodes, drawn from π.

@@ -1,8 +1,9 @@
-"""Spaces: which observations and which actions there are.
+"""Spaces: the sets of possible observations and actions.
 
-A space is a `Discrete`, `Box`, `MultiDiscrete` or `Slate`, or a dict, tuple, list or NamedTuple of spaces, nested at
-will; an element of such a tree is a tree of the same structure. Every one of the four has `shape`, `dtype`, `bounds`,
-`sample(key)` and `contains(x)`; the functions `sample`, `contains` and `leaves` take any tree of them.
+A space is a `Discrete`, `Box`, `MultiDiscrete` or `Slate`, or a tree of spaces: a dict, tuple, list or NamedTuple whose
+parts are spaces or again such trees. An element of a tree of spaces is a tree of the same structure. The four spaces
+have `shape`, `dtype`, `bounds`, `sample(key)` and `contains(x)`. The functions `sample`, `contains` and `leaves` take
+any tree of spaces.
 """
 
 from pgjax.spaces._elements import all_different

@@ -1,6 +1,6 @@
-"""Elements of one space as arrays: drawn at random, and told from what lies outside.
+"""Functions for the elements of one space: random elements, and tests whether an array is an element.
 
-A space gives its `shape`, its `dtype` and `bounds`, two NumPy arrays of that shape and type.
+A space has a `shape`, a `dtype` and `bounds`, two NumPy arrays of that shape and dtype.
 """
 
 from typing import Any
@@ -11,12 +11,12 @@ import numpy as np
 
 
 def own_type(space: Any) -> np.dtype:
-    """The type of the elements that jax can make: without x64 one of 32 bits stands for one of 64 bits."""
+    """The dtype of the elements that JAX can make: without x64, a 32-bit type replaces a 64-bit type."""
     return np.dtype(jax.dtypes.canonicalize_dtype(space.dtype))
 
 
 def own_bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The bounds in `own_type`, cut to its range."""
+    """The bounds in the type `own_type(space)`, cut to the range of this type."""
     dtype = own_type(space)
     if jnp.issubdtype(dtype, jnp.integer):
         least, greatest = jnp.iinfo(dtype).min, jnp.iinfo(dtype).max
@@ -28,14 +28,14 @@ def own_bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def integers(key: jax.Array, space: Any) -> jax.Array:
-    """Uniform over the integers from low to high, both included; over the bits of a space of bool."""
+    """Uniform random integers from low to high, both included; for a space of bool, random bits."""
     dtype = own_type(space)
     integer = np.dtype(np.int8) if dtype.kind == "b" else dtype
     unsigned = np.dtype(f"uint{8 * integer.itemsize}")
     low, high = (bound.astype(integer).view(unsigned) for bound in own_bounds(space))
     with np.errstate(over="ignore"):
         width = high - low
-    # Where every pattern of bits is an element, their number is one too large for the type.
+    # If all bit patterns are elements, their number is one too large for the type.
     every = width == np.iinfo(unsigned).max
     count = np.add(width, np.logical_not(every), dtype=unsigned)
     offset = jax.random.randint(key, space.shape, 0, count, unsigned)
@@ -45,12 +45,12 @@ def integers(key: jax.Array, space: Any) -> jax.Array:
 
 
 def floats(key: jax.Array, space: Any) -> jax.Array:
-    """Uniform between two finite bounds; low + Exp(1) or high − Exp(1) with one; N(0, 1) with none.
+    """Random floats: uniform between two finite bounds, low + Exp(1) or high − Exp(1) with one, N(0, 1) with none.
 
-    Every entry is the inverse of its distribution function at one uniform number.
+    Each entry is the inverse of its distribution function at one uniform number.
     """
     dtype, (low, high) = own_type(space), own_bounds(space)
-    # Half precision would draw some hundred different numbers.
+    # Half precision has only some hundred different uniform numbers.
     wide = dtype if jnp.finfo(dtype).bits >= 32 else np.dtype(np.float32)
     u = jax.random.uniform(key, space.shape, wide)
     below, above = np.isfinite(low), np.isfinite(high)
@@ -65,20 +65,20 @@ def floats(key: jax.Array, space: Any) -> jax.Array:
 
 
 def all_different(x: Any) -> Any:
-    """Whether no entry of x `[..., k]` repeats another of its row: bool `[...]`, of jax or NumPy as x is."""
+    """Whether the k entries of each row of x `[..., k]` are different: bool `[...]`, a JAX or NumPy array as x is."""
     earlier = np.tri(x.shape[-1], k=-1, dtype=bool)
     repeats = (x[..., :, None] == x[..., None, :]) & np.broadcast_to(earlier, (*x.shape, x.shape[-1]))
     return ~repeats.any((-2, -1))
 
 
 def inside(space: Any, x: Any) -> jax.Array:
-    """Whether x has the shape, the kind of number and the bounds of the space: bool `[]`."""
+    """Whether x has the shape and the kind of number of the space and lies within its bounds: bool `[]`."""
     x, dtype, (low, high) = jnp.asarray(x), own_type(space), own_bounds(space)
     kind = next(kind for kind in (jnp.bool_, jnp.integer, jnp.floating) if jnp.issubdtype(dtype, kind))
     if x.shape != space.shape or (kind != jnp.floating and not jnp.issubdtype(x.dtype, kind)):
         return jnp.zeros((), bool)
     if kind == jnp.floating:
-        # In the space's own floats, where 0.1 is a bound as well as an entry.
+        # The comparison uses the floats of the space, so that an entry 0.1 equals a bound 0.1.
         x = x.astype(dtype)
     elif kind == jnp.integer:
         least, greatest = jnp.iinfo(x.dtype).min, jnp.iinfo(x.dtype).max

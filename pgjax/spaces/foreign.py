@@ -1,4 +1,4 @@
-"""Spaces of gymnax and Gymnasium as spaces of pgjax."""
+"""Conversion of spaces of gymnax and Gymnasium to spaces of pgjax."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +12,11 @@ from pgjax.spaces.trees import is_space
 
 
 def as_space(space: Any) -> PyTree:
-    """A space of pgjax, gymnax or Gymnasium as a tree of spaces of pgjax. Neither of the other two is imported.
+    """A space of pgjax, gymnax or Gymnasium as a tree of spaces of pgjax.
 
-    Discrete, Box, MultiDiscrete, Dict and Tuple become what has their elements here, MultiBinary(n) a MultiDiscrete of
-    n twos. Foreign classes are known by their names, those of their bases included.
+    Discrete, Box, MultiDiscrete, Dict and Tuple become the spaces of pgjax with the same elements; MultiBinary(n)
+    becomes a MultiDiscrete with n sizes of 2. The function imports neither gymnax nor Gymnasium: it recognises their
+    classes by the names of the class and its bases.
 
     Raises:
         ValueError: for any other class, and for a Discrete or MultiDiscrete that does not start at 0.
@@ -48,7 +49,7 @@ def _from_box(space: Any) -> Box:
         bound = np.asarray(given)
         if bound.dtype.kind in "iu" and dtype.kind in "iu":
             return np.clip(bound, np.iinfo(dtype).min, np.iinfo(dtype).max)
-        # gymnax writes float32's greatest number for infinity.
+        # gymnax uses the largest float32 number for infinity.
         infinite = np.abs(bound.astype(np.float64)) >= np.finfo(np.float32).max
         return np.where(infinite, np.copysign(np.inf, bound), bound)
 

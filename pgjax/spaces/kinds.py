@@ -1,4 +1,4 @@
-"""The four spaces. Bounds are constants of the host, so that spaces can be compared, hashed and printed."""
+"""The four spaces. Their bounds are Python or NumPy constants, so spaces can be compared, hashed and printed."""
 
 import dataclasses
 from typing import Any
@@ -13,10 +13,10 @@ from pgjax.spaces import _elements
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Discrete:
-    """The numbers 0, …, n − 1: an element is an integer `[]`.
+    """The integers 0, …, n − 1; an element is an integer `[]`.
 
     Raises:
-        ValueError: if n is no integer of at least 1, or `dtype` does not hold n − 1 or is no integer type.
+        ValueError: if n is not an integer of at least 1, or `dtype` is not an integer type that can hold n − 1.
     """
 
     n: int
@@ -36,7 +36,7 @@ class Discrete:
         return np.zeros((), self.dtype), np.asarray(self.n - 1, self.dtype)
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Uniform."""
+        """A random element, uniform."""
         return _elements.integers(key, self)
 
     def contains(self, x: Any) -> jax.Array:
@@ -48,18 +48,18 @@ class Discrete:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Box:
-    """The arrays of one shape with low ≤ x ≤ high, entry by entry.
+    """The arrays x of one shape with low ≤ x ≤ high for each entry.
 
     Attributes:
-        low, high: numbers or arrays that broadcast to `shape`; kept as one number where all entries are equal, else as
-            nested tuples. A box of floats may have bounds at infinity, and a bound beyond its type's greatest
-            number is one. In a box of integers a bound at infinity is the type's least or greatest number.
-        shape: of an element.
-        dtype: of an element; a float type, an integer type or bool.
+        low, high: numbers or arrays that broadcast to `shape`. They are stored as one number if all entries are equal,
+            else as nested tuples. Bounds of a box of floats may be infinite; a number beyond the range of `dtype`
+            becomes infinite. In a box of integers, −∞ and ∞ become the least and the greatest number of `dtype`.
+        shape: the shape of an element.
+        dtype: the type of an element: a float type, an integer type or bool.
 
     Raises:
-        ValueError: if low is above high, a bound is NaN, no number of `dtype` or does not broadcast, low is ∞, or high
-            is −∞.
+        ValueError: if low is above high, a bound is NaN, is not a number of `dtype` or does not broadcast, low is ∞, or
+            high is −∞.
     """
 
     low: Any
@@ -81,13 +81,15 @@ class Box:
 
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """low and high as arrays of `shape` and `dtype`."""
+        """low and high as arrays with `shape` and `dtype`."""
         low, high = (np.broadcast_to(np.asarray(bound, self.dtype), self.shape) for bound in (self.low, self.high))
         return low, high
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Integers uniform; floats uniform between two finite bounds, low + Exp(1) or high − Exp(1) with one bound,
-        N(0, 1) with none: the convention of Gymnasium's boxes.
+        """A random element, with the convention of Gymnasium.
+
+        Integers are uniform. Floats are uniform between two finite bounds; they are low + Exp(1) or high − Exp(1) with
+        one finite bound, and N(0, 1) with none.
         """
         return _elements.floats(key, self) if _is_float(self.dtype) else _elements.integers(key, self)
 
@@ -101,10 +103,11 @@ class Box:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class MultiDiscrete:
-    """D numbers that are chosen together: an element is an integer array `[D]`, entry i from 0, …, sizes[i] − 1.
+    """D integers that are chosen together; an element is an integer array `[D]` with entry i in 0, …, sizes[i] − 1.
 
     Raises:
-        ValueError: if `sizes` is no sequence of at least one integer, each at least 1, or `dtype` does not hold them.
+        ValueError: if `sizes` is not a sequence of at least one integer, an integer is below 1, or `dtype` is not an
+            integer type that can hold all entries.
     """
 
     sizes: tuple[int, ...]
@@ -126,7 +129,7 @@ class MultiDiscrete:
         return np.zeros(self.shape, self.dtype), (np.asarray(self.sizes, np.int64) - 1).astype(self.dtype)
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Uniform, the entries independent."""
+        """A random element, uniform, with independent entries."""
         return _elements.integers(key, self)
 
     def contains(self, x: Any) -> jax.Array:
@@ -138,10 +141,11 @@ class MultiDiscrete:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Slate:
-    """Ordered selections of k different items out of n: an element is an integer array `[k]`.
+    """Ordered selections of k different items out of n; an element is an integer array `[k]`.
 
     Raises:
-        ValueError: if n is no integer of at least 1, k none in [1, n], or `dtype` does not hold n − 1.
+        ValueError: if n is not an integer of at least 1, k is not an integer in [1, n], or `dtype` is not an integer
+            type that can hold n − 1.
     """
 
     n: int
@@ -163,7 +167,7 @@ class Slate:
         return np.zeros(self.shape, self.dtype), np.full(self.shape, self.n - 1, self.dtype)
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Uniform over the n! / (n − k)! slates."""
+        """A random element, uniform over the n! / (n − k)! slates."""
         return jax.random.permutation(key, self.n)[: self.k].astype(_elements.own_type(self))
 
     def contains(self, x: Any) -> jax.Array:
@@ -175,7 +179,7 @@ class Slate:
 
 
 def _keep(space: Any, **values: Any) -> None:
-    """Sets attributes of a frozen record while it is made."""
+    """Set attributes of a frozen record in its `__post_init__`."""
     for name, value in values.items():
         object.__setattr__(space, name, value)
 
@@ -205,7 +209,7 @@ def _range_of(dtype: np.dtype) -> tuple[int, int]:
 
 
 def _bound(name: str, bound: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """A bound as an array of `shape`: float64 for a box of floats, else Python's integers."""
+    """A bound as an array with `shape`: float64 for a box of floats, else an array of Python integers."""
     try:
         bound = np.broadcast_to(np.asarray(bound), shape)
         numbers = bound.astype(np.float64)
@@ -225,7 +229,7 @@ def _bound(name: str, bound: Any, shape: tuple[int, ...], dtype: np.dtype) -> np
 
 
 def _as_constant(bound: np.ndarray) -> Any:
-    """One number where all entries are equal, else nested tuples."""
+    """One number if all entries are equal, else nested tuples."""
     as_tuple = lambda x: tuple(as_tuple(y) for y in x) if isinstance(x, list) else x
     entries = bound.ravel().tolist()
     return entries[0] if entries and all(n == entries[0] for n in entries) else as_tuple(bound.tolist())

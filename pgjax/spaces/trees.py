@@ -1,4 +1,4 @@
-"""Trees of spaces: one space, or a dict, tuple, list or NamedTuple of spaces, nested at will."""
+"""Trees of spaces: one space, or a dict, tuple, list or NamedTuple whose parts are spaces or again such trees."""
 
 from typing import Any
 
@@ -12,15 +12,19 @@ Space = Discrete | Box | MultiDiscrete | Slate
 
 
 def is_space(node: Any) -> bool:
-    """Whether this is one of the four spaces, the leaves of a tree of spaces."""
+    """Whether a node is one of the four spaces, which are the leaves of trees of spaces."""
     return isinstance(node, Space)
 
 
 def leaves(space: PyTree, name: str = "space") -> list[tuple[str, Space]]:
-    """`(path, space)` of every leaf of a tree of spaces, in the order of `jax.tree.leaves`; a lone space has path "".
+    """The leaves `(path, space)` of a tree of spaces, in the order of `jax.tree.leaves`; a lone space has the path "".
+
+    Args:
+        space: the tree.
+        name: the name of the tree in an error.
 
     Raises:
-        ValueError: if the tree has no leaves or one of them is no space; `name` says whose space it is.
+        ValueError: if the tree has no leaves, or a leaf is not a space.
     """
     found = jax.tree_util.tree_leaves_with_path(space, is_leaf=is_space)
     named = [(jax.tree_util.keystr(path), leaf) for path, leaf in found]
@@ -33,7 +37,7 @@ def leaves(space: PyTree, name: str = "space") -> list[tuple[str, Space]]:
 
 
 def sample(space: PyTree, key: jax.Array) -> PyTree:
-    """A random element of a tree of spaces, its leaves independent of each other."""
+    """A random element of a tree of spaces; its leaves are independent of each other."""
     if is_space(space):
         return space.sample(key)
     parts = [leaf for _, leaf in leaves(space)]
@@ -42,7 +46,7 @@ def sample(space: PyTree, key: jax.Array) -> PyTree:
 
 
 def contains(space: PyTree, x: PyTree) -> jax.Array:
-    """Whether x is an element of a tree of spaces: bool `[]`, false for another structure, shape or kind of number."""
+    """Whether x is an element of a tree of spaces: bool `[]`; false for another structure, shape or kind of number."""
     structure = jax.tree.structure(space, is_leaf=is_space)
     if structure != jax.tree.structure(x):
         return jnp.zeros((), bool)

@@ -288,7 +288,7 @@ BROKEN = """
         (["--estimator", "rloo", "--lambda", "0.5"], ["--lambda 0.5: must be left out with the estimator rloo"]),
         (["--estimator", "per_parameter", "--standardise", "population"], ["--standardise population: must be left"]),
         (["--estimator", "grpo", "--standardise", "none"], ["--standardise none: must be group_population or group"]),
-        (["--estimator", "gpomdp_exact_value"], ["gpomdp_exact_value needs exact values at a θ that stands still"]),
+        (["--estimator", "gpomdp_exact_value"], ["gpomdp_exact_value needs exact values at a fixed θ"]),
         (["--estimator", "gpomdp_optimal_state"], ["gpomdp_optimal_state needs numbered states"]),
         (["--env", "Pendulum-v1", "--estimator", "all_action"], ["all_action needs a predicted q", "discrete actions"]),
         (["--estimator", "json:dumps"], ["the estimator json:dumps must be a function of the policy", "TypeError"]),

@@ -237,7 +237,7 @@ def test_without_an_oracle_a_large_sample_is_the_reference(own_module, tmp_path)
             ["--estimator reinforce_optimal_exact: needs a tabular problem"],
         ),
         (["--problem", "maze", "--checkpoint", "x.safetensors"], ["--problem maze", "left out with --checkpoint"]),
-        (["--estimator", "G₁"], ["no estimator is called 'G₁'", "known are reinforce, "]),
+        (["--estimator", "G₁"], ["no estimator is called 'G₁'", "the known names are reinforce, "]),
         (["--batch", "0"], ["--batch 0", "at least 1"]),
         (["--batch", "4", "--group-size", "3"], ["--group-size 3", "divide --batch 4"]),
         (["--batch", "4", "--estimator", "own_lab:paired"], ["own_lab:paired", "--group-size 2", "got 1"]),

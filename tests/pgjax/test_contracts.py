@@ -245,5 +245,5 @@ def test_the_door_is_open_inside_a_traced_function():
 
 
 def test_another_library_s_environment_is_told_how_to_become_one():
-    with pytest.raises(ValueError, match=r"must be a pgjax.Environment .* environments.from_gymnax.*, got CartPoleEnv"):
+    with pytest.raises(ValueError, match=r"must be a pgjax.Environment .*environments.from_gymnax.*, got CartPoleEnv"):
         require_environment(gymnasium.make("CartPole-v1").unwrapped)

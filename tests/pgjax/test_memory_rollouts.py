@@ -65,7 +65,7 @@ def test_a_window_begins_with_the_memory_of_the_one_before_and_forgets_where_an_
 
 
 def test_a_window_without_its_memory_is_refused(params, windows):
-    with pytest.raises(ValueError, match=r"trajectory.carry must hold what the policy remembers"):
+    with pytest.raises(ValueError, match=r"trajectory.carry must hold the memory of the policy"):
         jax.eval_shape(recompute, params, windows[0]._replace(carry=None))
 
 

@@ -50,7 +50,7 @@ def a_trajectory(num_steps: int, num_episodes: int) -> Trajectory:
             estimators.natural(estimators.make_estimator(POLICY), POLICY),
             "Estimator(natural, constant, fits_windows=False)",
         ),
-        (estimators.reward_to_go(0.9), "Returns(reward_to_go, bootstraps=False, discount=0.9)"),
+        (estimators.reward_to_go(0.9), "ReturnRule(reward_to_go, bootstraps=False, discount=0.9)"),
         (imitation.from_log_probs(jnp.log), "Expert(from_log_probs, numpy.log)"),
         (Needs(), "Needs()"),
         (Needs(scores="natural"), "Needs(scores='natural')"),

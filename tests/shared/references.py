@@ -175,12 +175,5 @@ def whiten(episodes):
     return [[(reward - fmean(live)) / pstdev(live) for reward in episode] for episode in episodes]
 
 
-def potential_shaping(rewards, potentials, next_potentials, terminated, discount):
-    return [
-        reward + (0.0 if end else discount * following) - potential
-        for reward, potential, following, end in zip(rewards, potentials, next_potentials, terminated)
-    ]
-
-
 def kl_regularised(rewards, log_probs, reference_log_probs, kl_coef):
     return [r - kl_coef * (p - q) for r, p, q in zip(rewards, log_probs, reference_log_probs)]

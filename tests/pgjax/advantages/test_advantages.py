@@ -201,8 +201,8 @@ HALF = TABLE > 0
         (lambda: advantages.rloo(SCORES, group_size=1), "group_size must be at least 2, got 1"),
         (lambda: advantages.dr_grpo(SCORES, group_size=1), "group_size must be at least 2, got 1"),
         (lambda: advantages.grpo(SCORES, group_size=2.0), "group_size must be an integer at least 2, got 2.0"),
-        (lambda: advantages.grpo(SCORES[:1]), "a batch that is one group must hold at least 2 episodes, got 1"),
-        (lambda: advantages.dr_grpo(SCORES[:1]), "a batch that is one group must hold at least 2 episodes, got 1"),
+        (lambda: advantages.grpo(SCORES[:1]), "a batch that forms one group must hold at least 2 episodes, got 1"),
+        (lambda: advantages.dr_grpo(SCORES[:1]), "a batch that forms one group must hold at least 2 episodes, got 1"),
         (lambda: advantages.grpo(SCORES, ddof=2), "ddof must be in [0, 1], got 2"),
         (lambda: advantages.rloo(SCORES, returns="sum"), "returns must be one of 'total_return', 'reward_to_go'"),
         (lambda: advantages.rloo(SCORES, num_groups=2), "group_ids and num_groups must be given together"),
@@ -216,11 +216,11 @@ HALF = TABLE > 0
         ),
         (
             lambda: advantages.rloo(SCORES, group_size=3, group_ids=np.zeros(6, int), num_groups=1),
-            "group_size must be None where group_ids are given, got 3",
+            "group_size must be None if group_ids are given, got 3",
         ),
         (
             lambda: advantages.reinforce_plus_plus(SCORES, group_size=3),
-            "baseline must be 'group_mean' where groups are given, got 'none'",
+            "baseline must be 'group_mean' if groups are given, got 'none'",
         ),
         (
             lambda: advantages.gae(TABLE, TABLE[:, :4], TABLE, HALF, discount=1.0, lambda_=1.0),
@@ -228,7 +228,7 @@ HALF = TABLE > 0
         ),
         (
             lambda: advantages.gae(TABLE, TABLE, TABLE[:, 0], HALF, HALF, discount=1.0, lambda_=1.0),
-            "next_values must have the shape [B, T] where truncated is given, got [B]",
+            "next_values must have the shape [B, T] if truncated is given, got [B]",
         ),
         (
             lambda: advantages.gae(TABLE, TABLE, TABLE, np.ones(7), discount=1.0, lambda_=1.0),

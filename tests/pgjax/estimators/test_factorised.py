@@ -181,7 +181,7 @@ def test_it_trains():
 
 def test_refusals(game):
     zero = lambda outputs, obs, action: jnp.zeros(2)
-    with pytest.raises(ValueError, match="rule that bootstraps"):
+    with pytest.raises(ValueError, match="reward_to_go in factorised, got ReturnRule"):
         estimators.factorised(AGENTS, COMPONENTS, zero, returns=estimators.n_step(1))
-    with pytest.raises(ValueError, match=r"one number per component, \(3,\), got shape \(2,\)"), jax.enable_x64(True):
+    with pytest.raises(ValueError, match=r"for each component, shape \(3,\), got shape \(2,\)"), jax.enable_x64(True):
         jax.eval_shape(estimators.factorised(AGENTS, COMPONENTS, zero).gradient, game.params, (), game.batch)

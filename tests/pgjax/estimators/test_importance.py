@@ -159,7 +159,7 @@ def test_effective_sample_size(problem):
     ("call", "message"),
     [
         (lambda: make(weighting="step"), "weighting.*step"),
-        (lambda: make(returns=estimators.total_return()), "returns must be reward_to_go here"),
+        (lambda: make(returns=estimators.total_return()), "returns must be reward_to_go in this estimator"),
         (lambda: make(returns=estimators.n_step(1), weighting="trajectory"), "total_return or reward_to_go"),
     ],
 )

@@ -180,8 +180,8 @@ def test_the_change_of_the_policy_does_not_depend_on_the_parameters(problem, sol
     [
         ({"damping": -1.0}, "damping.*-1"),
         ({"iterations": 0}, "iterations.*0"),
-        ({"damping": 0.1, "solve": estimators.softmax_inverse_fisher}, "solve must come without"),
-        ({"fisher": jnp.diag, "solve": estimators.softmax_inverse_fisher}, "solve must come without"),
+        ({"damping": 0.1, "solve": estimators.softmax_inverse_fisher}, "solve must be given without"),
+        ({"fisher": jnp.diag, "solve": estimators.softmax_inverse_fisher}, "solve must be given without"),
     ],
 )
 def test_bad_arguments_are_named(options, message):

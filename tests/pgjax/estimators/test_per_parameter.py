@@ -149,7 +149,7 @@ def test_refusals(float64, problem):
         estimators.per_parameter(POLICY, decay=-0.1)
     with pytest.raises(ValueError, match=r"discount.*1\.5"):
         estimators.per_parameter(POLICY, discount=1.5)
-    with pytest.raises(ValueError, match="values must be shaped as the parameters"):
+    with pytest.raises(ValueError, match="values must have the shapes of the parameters"):
         wrong = estimators.per_parameter(POLICY, values={"bias": 0.0})
         jax.eval_shape(wrong.gradient, problem.params, (), problem.batch)
     with pytest.raises(ValueError, match="window cuts episodes"):

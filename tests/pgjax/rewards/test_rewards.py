@@ -7,7 +7,7 @@ import pytest
 import references
 from closeness import close
 
-from pgjax import returns, rewards
+from pgjax import rewards
 from pgjax.distributions import categorical
 from pgjax.types import Trajectory
 
@@ -44,17 +44,15 @@ TRANSFORMS = {
     "scale": lambda t, first, second: rewards.scale(t, -2.5),
     "centre": lambda t, first, second: rewards.centre(t),
     "whiten": lambda t, first, second: rewards.whiten(t),
-    "potential_shaping": lambda t, first, second: rewards.potential_shaping(t, first, second, 0.9),
     "kl_regularised": lambda t, first, second: rewards.kl_regularised(t, first, second, kl_coef=0.3),
 }
-lists = [episodes(array) for array in (REWARDS, FIRST, SECOND, TERMINATED)]
+lists = [episodes(array) for array in (REWARDS, FIRST, SECOND)]
 WANTED = {
     "relabel": lists[1],
     "scale": [[-2.5 * reward for reward in episode] for episode in lists[0]],
     "centre": references.centre(lists[0]),
     "whiten": references.whiten(lists[0]),
-    "potential_shaping": [references.potential_shaping(*rows, 0.9) for rows in zip(*lists)],
-    "kl_regularised": [references.kl_regularised(*rows, 0.3) for rows in zip(*lists[:3])],
+    "kl_regularised": [references.kl_regularised(*rows, 0.3) for rows in zip(*lists)],
 }
 
 
@@ -79,7 +77,7 @@ def test_padding_never_leaks(name):
     assert np.isnan(poison(FIRST) * ALIVE.astype(float)).any()
 
 
-@pytest.mark.parametrize("name", ["relabel", "potential_shaping", "kl_regularised"])
+@pytest.mark.parametrize("name", ["relabel", "kl_regularised"])
 def test_rewards_are_data(name):
     total = lambda first: jnp.sum(TRANSFORMS[name](trajectory(), first, jnp.asarray(SECOND)).rewards)
     np.testing.assert_array_equal(jax.grad(total)(jnp.asarray(FIRST)), 0.0)
@@ -124,41 +122,6 @@ def test_centring_changes_the_objective_by_the_length():
     """Why it is not harmless: episodes lose their mean reward times their own length."""
     change = jnp.sum(rewards.centre(trajectory()).rewards - trajectory().rewards, axis=0)
     close(change, -REWARDS[ALIVE].mean() * np.array(LENGTHS))
-
-
-def discounted(batch, discount):
-    return jax.vmap(lambda row: returns.discounted_return(row, discount=discount), 1)(batch.rewards)
-
-
-def test_shaping_telescopes():
-    """A discounted return changes by −Φ(X_1), and by what is kept at a truncation; nothing else."""
-    following = np.where(LAST, SECOND, np.roll(FIRST, -1, axis=0))
-    shaped = rewards.potential_shaping(trajectory(), jnp.asarray(FIRST), jnp.asarray(following), 0.9)
-    change = discounted(shaped, 0.9) - discounted(trajectory(), 0.9)
-    kept = np.array([0.9**5 * SECOND[4, 0], 0.0, 0.0])
-    close(change, kept - FIRST[0])
-    closed = rewards.potential_shaping(trajectory(), jnp.asarray(FIRST), jnp.where(TRUNCATED, 0.0, following), 0.9)
-    close(discounted(closed, 0.9) - discounted(trajectory(), 0.9), -FIRST[0])
-    # The twin that leaves a potential in terminal states pays γᵀ Φ for ending there: another problem.
-    open_ended = trajectory()._replace(terminated=jnp.zeros_like(shaped.terminated))
-    twin = rewards.potential_shaping(open_ended, jnp.asarray(FIRST), jnp.asarray(following), 0.9)
-    left = discounted(twin, 0.9) - discounted(trajectory(), 0.9) + FIRST[0]
-    close(left, [kept[0], 0.9**2 * SECOND[1, 1], 0.9**4 * SECOND[3, 2]])
-
-
-def test_shaping_leaves_the_advantages_of_the_shaped_values():
-    """With v − Φ for v, generalised advantages are the same for every λ, truncations included."""
-    values, final = np.random.default_rng(1).normal(size=(2, T, len(LENGTHS)))
-    following = lambda array, at_end: jnp.asarray(np.where(LAST, at_end, np.roll(array, -1, axis=0)))
-    shaped = rewards.potential_shaping(trajectory(), jnp.asarray(FIRST), following(FIRST, SECOND), 0.9)
-    rule = lambda *rows: returns.gae(*rows, discount=0.9, lambda_=0.7)
-
-    def advantages(batch, values, next_values):
-        rows = (batch.rewards, jnp.asarray(values), next_values, batch.terminated, batch.truncated)
-        return np.asarray(jax.vmap(rule, in_axes=1, out_axes=1)(*rows))[ALIVE]
-
-    plain = advantages(trajectory(), values, following(values, final))
-    close(advantages(shaped, values - FIRST, following(values - FIRST, final - SECOND)), plain)
 
 
 class TestKlRegularisation:
@@ -225,16 +188,9 @@ def test_hyper_parameters_may_be_traced():
     close(got, jnp.stack([function(0.0), function(0.5)]))
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda t, x: rewards.kl_regularised(t, x, x, kl_coef=-0.1), r"kl_coef must be at least 0, got -0\.1"),
-        (lambda t, x: rewards.potential_shaping(t, x, x, 1.2), r"discount must be in \[0, 1\], got 1\.2"),
-    ],
-)
-def test_bad_coefficients_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
-        call(trajectory(), trajectory().rewards)
+def test_a_bad_coefficient_is_named():
+    with pytest.raises(ValueError, match=r"kl_coef must be at least 0, got -0\.1"):
+        rewards.kl_regularised(trajectory(), trajectory().rewards, trajectory().rewards, kl_coef=-0.1)
 
 
 def test_a_reward_model_of_another_shape_is_refused():
