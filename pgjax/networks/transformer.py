@@ -1,10 +1,10 @@
-"""A decoder-only transformer over tokens: one definition, run over a whole buffer or one token at a time.
+"""A decoder-only transformer over tokens: one definition that reads a whole buffer or one token at a time.
 
-The observation is the buffer of all tokens so far, with the fields `tokens` `[L]` and `length` `[]`, and every action
-adds one token to it. So the observation is Markov: `apply` computes from X_t alone what `memory` computes with a cache
-of keys and values, and a cache can be made afresh from any X_t. No action follows a full buffer, so its last place is
-never read, and its logits are zero. Axes: T time, L places of the buffer without the last, O outputs, W width, H heads,
-D = W / H.
+The observation is the buffer of all tokens so far, with the fields `tokens` and `length`, and every action adds one
+token to it. So the observation is Markov: `apply` computes from X_t alone what `memory` computes with a cache of keys
+and values, and a cache can be computed anew from any X_t. No action follows a full buffer, so the last place of the
+buffer is never read, and its logits are zero. Axes: T time, L places of the buffer without the last, O outputs, W
+width, H heads, D = W / H.
 
 Source: Vaswani et al. (2017); the blocks are those of GPT-2 (Radford et al. 2019).
 """
@@ -56,7 +56,7 @@ def _logits(params: PyTree, x: jax.Array) -> jax.Array:
 def _read(params: PyTree, heads: int, tokens: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """One causal pass over a buffer: the logits after every place, `[L, O]`, and the cache of every layer.
 
-    What stands in a place that is not yet written reaches no place before it.
+    A place that is not yet written has no influence on the places before it.
     """
     places = params["positions"].shape[0]
     if tokens.shape != (places + 1,):
@@ -73,9 +73,9 @@ def _read(params: PyTree, heads: int, tokens: jax.Array) -> tuple[jax.Array, tup
 def _read_one(
     params: PyTree, heads: int, carry: tuple[jax.Array, ...], obs: PyTree
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """The newest token of a buffer, with what the cache holds of those before it: the new cache, and outputs `[O]`."""
+    """Read the newest token of a buffer, with the cache of the tokens before it: the new cache, and outputs `[O]`."""
     places = params["positions"].shape[0]
-    # Inside also for rows of padding, whose outputs nobody uses: no buffer, or a full one.
+    # Clipped, because rows of padding have an empty or a full buffer; their outputs are not used.
     position = jnp.clip(obs.length - 1, 0, places - 1)
     at_position = lambda x: jax.lax.dynamic_slice_in_dim(x, position, 1)
     allowed = jnp.arange(places)[None] <= position
@@ -98,10 +98,10 @@ def _make_memory(heads: int, apply: Callable[[PyTree, PyTree], jax.Array]) -> Me
         return _read_one(params, heads, carry, obs)
 
     def unroll(params: PyTree, carry: PyTree | None, obs: PyTree, starts: jax.Array | None) -> jax.Array:
-        # The observation is Markov, so θ alone decides: a carry, which older θ computed, is not needed.
+        # The observation is Markov, so a carry, which an older θ computed, is not needed.
         if starts is not None:
             return jax.vmap(apply, (None, 0))(params, obs)
-        # Not the last row: a rollout that stops early leaves rows of padding without a token behind.
+        # The last row is not used: a rollout that stops early leaves rows of padding without a token.
         longest = obs.tokens[jnp.argmax(obs.length)]
         return rows(_read(params, heads, longest)[0], obs.length - 1)
 
@@ -110,7 +110,7 @@ def _make_memory(heads: int, apply: Callable[[PyTree, PyTree], jax.Array]) -> Me
 
 def _init(key: jax.Array, symbols: int, places: int, outputs: int, width: int, layers: int) -> PyTree:
     table_key, position_key, head_key, *layer_keys = jax.random.split(key, 3 + layers)
-    # What the blocks add to x keeps its variance, however many there are.
+    # The variance of what all blocks add to x does not depend on the number of blocks.
     added = 1.0 / (2 * layers)
 
     def init_layer(key: jax.Array) -> PyTree:
@@ -163,19 +163,19 @@ def make_transformer(
     x = E[tokens] + P;   x ← x + attention(norm(x)),   x ← x + MLP(norm(x)) in each block;   outputs = norm(x) W + b
 
     The attention is causal, P are learned positions, the MLP has 4 W inner units and GELU, and the outputs for A_t are
-    those at place `length` − 1 of X_t. θ starts in float32, and the outputs near zero; if θ has another float type,
-    everything is computed in that.
+    those at place `length` − 1 of X_t. θ starts in float32, and the outputs start near zero; if θ has another float
+    type, all computations use it.
 
     The memory is the keys and values of every place, a tuple over the layers of `[L, 2, H, D]`. `start` reads the whole
-    buffer at once (so that it can begin at any X_t), `step` reads the newest token, and `unroll` reads all tokens of an
-    episode in one pass. Inside windows (`starts` given) `unroll` reads the buffer of every row, which costs T passes
-    instead of one. It never uses a carry, so that its outputs belong to θ and not to the θ that filled the cache.
+    buffer at once (so it can begin at any X_t), `step` reads the newest token, and `unroll` reads all tokens of an
+    episode in one pass. In windows (if `starts` is given) `unroll` reads the buffer of every row, which costs T passes
+    instead of one. It never uses a carry, so its outputs depend on θ alone and not on the θ that filled the cache.
 
     Args:
-        space: the observations', with the fields `tokens`, integers `[L + 1]`, and `length`, the number of tokens that
-            are written, at least 1; each step appends one token, and a full buffer ends the episode.
+        space: the space of the observations, with the fields `tokens`, integers `[L + 1]`, and `length`, the number of
+            tokens that are written, at least 1; each step appends one token, and a full buffer ends the episode.
         outputs: O.
-        hidden: W for each block, `(64, 64)` for two blocks of width 64.
+        hidden: W once for each block, so `(64, 64)` gives two blocks of width 64.
         activation: `"gelu"`, or None, which is the same.
         heads: H, a divisor of W.
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from pgjax import environments, rollouts
+from pgjax import exact as lqg
 from pgjax.environments.linear_gaussian import make_lqg, make_lqg_policy, time_step
-from pgjax.exact.lqg import closed_forms as lqg
 from pgjax.exact.lqg import quadratics
 
 SHAPES = {"one action, three steps": (2, 1, 3), "two actions, two steps": (2, 2, 2)}
