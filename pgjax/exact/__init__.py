@@ -40,7 +40,6 @@ from pgjax.exact.lqg.problem import (
     linear_gaussian_policy,
     make_linear_gaussian,
     point_mass,
-    point_mass_means,
 )
 from pgjax.exact.lqg.quadratics import Quadratic
 from pgjax.exact.mdp.dynamic_programming import (
@@ -147,7 +146,6 @@ __all__ = [
     "optimal_step_baseline",
     "plan_moments",
     "point_mass",
-    "point_mass_means",
     "policy_gradient_theorem",
     "policy_log_probabilities",
     "policy_probabilities",

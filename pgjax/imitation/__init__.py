@@ -23,7 +23,6 @@ from pgjax.imitation.cloning_losses import (
     reverse_kl,
     squared_error,
     total_variation,
-    zero_one_error,
 )
 from pgjax.imitation.collecting import Demonstrations, Labelled, collect, demonstrations, label
 from pgjax.imitation.experts import (
@@ -74,5 +73,4 @@ __all__ = [
     "squared_error",
     "table_fit",
     "total_variation",
-    "zero_one_error",
 ]

@@ -191,25 +191,6 @@ def distribution_kl(
     return jax.vmap(distributions.require(distribution, "kl", "distribution_kl"))(*pair)
 
 
-def zero_one_error(actions: jax.Array, expert_actions: jax.Array) -> jax.Array:
-    """1 where the action differs from the expert's, else 0: a measure of error that has no gradient.
-
-    Its mean over the expert's states is the ε of the bound T² ε on the regret.
-
-    Args:
-        actions: a `[...]`, integers.
-        expert_actions: a* `[...]`, integers.
-
-    Returns:
-        1[a ≠ a*] `[...]`, float32.
-
-    Source: Ross & Bagnell 2010, theorem 2.1.
-    """
-    chex.assert_equal_shape([actions, expert_actions])
-    chex.assert_type([actions, expert_actions], int)
-    return (actions != expert_actions).astype(jnp.float32)
-
-
 def indicator_schedule() -> Schedule:
     """The expert acts in the first round, and the learner in all later rounds: β_1 = 1, then 0.
 

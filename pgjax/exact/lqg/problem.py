@@ -132,7 +132,7 @@ def point_mass(horizon: int = 100) -> LinearGaussian:
     """A point of mass 1 in the plane that a force A pushes towards the origin, X = (x, y, ẋ, ẏ).
 
     Steps of .05 by Euler's rule, Q = I, R = .01 I, γ = .99, X_0 ~ N((3, 4, .5, −.5), 10⁻⁵ I), Σ_W = 10⁻⁵ I. The paper's
-    policy for it has Σ_π = 10⁻⁴ I and the means of `point_mass_means`.
+    first policy for it is open-loop with Σ_π = 10⁻⁴ I and means μ_t ~ N(0, .3 I), where .3 is the variance.
 
     Source: Tucker et al. (2018, The mirage of action-dependent baselines), section 3.1 and their released code.
     """
@@ -148,8 +148,3 @@ def point_mass(horizon: int = 100) -> LinearGaussian:
         discount=0.99,
         horizon=horizon,
     )
-
-
-def point_mass_means(key: jax.Array, horizon: int = 100) -> jax.Array:
-    """μ_t ~ N(0, .3 I) of the paper's first open-loop policy for `point_mass`, `[T, 2]`; .3 is the variance."""
-    return 0.3**0.5 * jax.random.normal(key, (horizon, 2), float)
