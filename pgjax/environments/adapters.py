@@ -246,7 +246,7 @@ def _to_gymnax_space(space: Any) -> Any:
 
 
 def _repair_of(env: Any) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
-    """What is to be done to (obs, state) after gymnax's transition, where that is known to be wrong."""
+    """A function that corrects (obs, state) after a transition of gymnax that is known to be wrong."""
     from gymnax.environments.classic_control import ContinuousMountainCar
 
     def stop_at_the_left_wall(obs: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:

@@ -76,7 +76,7 @@ def collect(
             of `expert`.
 
     Raises:
-        ValueError: for β outside [0, 1], B < 1, an unknown name, or a policy with memory only.
+        ValueError: for β outside [0, 1], B < 1, an unknown name, or a policy that needs its memory.
 
     Source: Ross, Gordon & Bagnell (2011), algorithm 3.1.
     """

@@ -141,7 +141,7 @@ def from_policy(policy: Policy, params: PyTree, *, greedy: bool = False) -> Expe
         greedy: whether the expert takes the mode of its distribution instead of a sample.
 
     Raises:
-        ValueError: for a policy with memory only, because an expert is asked about single observations.
+        ValueError: for a policy that needs its memory, because an expert is asked about single observations.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -33,7 +33,7 @@ def value_for_spaces(observation_space: PyTree, **options: Unpack[NetworkOptions
         **options: `network`, `hidden`, `activation` and `network_options`, as in `policy_for_spaces`.
 
     Raises:
-        ValueError: for a network with memory only, such as `"gru"`, or as `policy_for_spaces`.
+        ValueError: for a network that needs its memory, such as `"gru"`, or as `policy_for_spaces`.
     """
     init, apply = _memoryless(observation_space, 1, **options)
     return init, lambda params, obs: apply(params, obs)[0]

@@ -97,7 +97,7 @@ def variance_decomposition(
         The terms for the estimate of one step; NaN if no episode reaches `time`.
 
     Raises:
-        ValueError: for a number outside its range, or a policy with memory only.
+        ValueError: for a number outside its range, or a policy that needs its memory.
 
     Source: Tucker et al. (2018, The mirage of action-dependent baselines), section 3; Efron & Stein (1981).
     """

@@ -57,7 +57,7 @@ def visited_states(
         env_params: the environment's parameters; None takes `environment.params`.
 
     Raises:
-        ValueError: for N < 1, a time outside 0, …, T − 1, or a policy with memory only, whose memory is not part of the
+        ValueError: for N < 1, a time outside 0, …, T − 1, or a policy that needs its memory, which is not part of the
             state.
     """
     require_memoryless(policy, "visited_states")
@@ -130,7 +130,7 @@ def restarted_return(
         env_params: the environment's parameters; None takes `environment.params`.
 
     Raises:
-        ValueError: for a discount outside [0, 1], or a policy with memory only.
+        ValueError: for a discount outside [0, 1], or a policy that needs its memory.
     """
     apply = require_memoryless(policy, "restarted_return")
     require_in_range("discount", discount, 0.0, 1.0)

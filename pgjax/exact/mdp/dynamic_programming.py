@@ -24,7 +24,7 @@ def policy_probabilities(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.A
     """π(a|s), `[S, A]`, of `apply(params, obs) → logits [A]` or of a `Policy` without memory.
 
     Raises:
-        ValueError: for a policy with memory only.
+        ValueError: for a policy that needs its memory.
     """
     return jnp.exp(policy_log_probabilities(apply, params, mdp))
 
@@ -33,7 +33,7 @@ def policy_log_probabilities(apply: Apply, params: PyTree, mdp: TabularMDP) -> j
     """ln π(a|s), `[S, A]`, as in `policy_probabilities`; of a function, −∞ where a logit is −∞.
 
     Raises:
-        ValueError: for a policy that has memory only.
+        ValueError: for a policy that needs its memory.
     """
     table = jax.vmap(log_probabilities_of(apply, mdp.num_actions), (None, 0))(params, mdp.observations)
     chex.assert_shape(table, (mdp.num_states, mdp.num_actions))
@@ -44,7 +44,7 @@ def log_probabilities_of(apply: Apply, num_actions: int) -> Callable[[PyTree, ja
     """(params, obs) → ln π(a | obs) of every action, `[A]`.
 
     Raises:
-        ValueError: for a policy that has memory only.
+        ValueError: for a policy that needs its memory.
     """
     if not isinstance(apply, Policy):
         return lambda params, obs: jax.nn.log_softmax(apply(params, obs))

@@ -23,7 +23,7 @@ def score_table(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
     The rows of terminal states are computed, too; Σ_a π(a|s) ψ(s, a) = 0 in every state.
 
     Raises:
-        ValueError: for a policy with memory only.
+        ValueError: for a policy that needs its memory.
     """
     flat, unravel = ravel_pytree(params)
     log_probabilities = log_probabilities_of(apply, mdp.num_actions)

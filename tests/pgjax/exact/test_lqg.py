@@ -16,6 +16,7 @@ import pytest
 from pgjax import environments, rollouts
 from pgjax import exact as lqg
 from pgjax.environments.linear_gaussian import make_lqg, make_lqg_policy, time_step
+from pgjax.exact.lqg import closed_forms as closed_forms_module
 from pgjax.exact.lqg import quadratics
 
 SHAPES = {"one action, three steps": (2, 1, 3), "two actions, two steps": (2, 2, 2)}
@@ -183,8 +184,8 @@ def test_wrong_twins_are_not_those_of_enumeration(x64, monkeypatch):
     def first_order(q, covariance):
         return quadratics.variance(q, covariance)._replace(constant=q.vector @ covariance @ q.vector)
 
-    monkeypatch.setattr(lqg, "moment", no_third)
-    monkeypatch.setattr(lqg, "variance", first_order)
+    monkeypatch.setattr(closed_forms_module, "moment", no_third)
+    monkeypatch.setattr(closed_forms_module, "variance", first_order)
     wrong = jax.jit(lambda *of: lqg.linear_gaussian_variances(*of))(problem, policy)
     # Σ_a is a triple moment and uses no conditional variance; Σ_τ is a moment of two and uses it.
     assert abs(float(wrong.action_with_values[1]) / right["action_with_values"].item() - 1) > 0.05
