@@ -1,6 +1,6 @@
-"""Evaluation over complete episodes: every lane runs to its end, so short episodes are not favoured.
+"""Evaluation over complete episodes: every episode runs to its end, so short episodes do not count too much.
 
-Nothing of an episode is kept but sums, so a batch may be as large as its states. Axes: B episodes.
+Only sums over an episode are kept, so the memory holds one state for each episode of a batch. Axes: B episodes.
 """
 
 import functools
@@ -20,12 +20,12 @@ from pgjax.types import Environment, Policy, PyTree, Trajectory
 class MetricSummary(NamedTuple):
     """One of the environment's metrics over complete episodes: means over episodes, with intervals.
 
-    With m_t = metrics(S_{t+1}, X_{t+1}), what the t-th step led to, of an episode of T steps:
+    The metric after step t is m_t = metrics(S_{t+1}, X_{t+1}), and the episode has T steps.
 
     Attributes:
-        final: m_T, of the state in which the episode ended: success, a distance that is left.
-        total: Σ_t m_t: clicks, violations.
-        mean: Σ_t m_t / T: a temperature, a power usage effectiveness.
+        final: m_T, the metric of the state in which the episode ended, such as success or a remaining distance.
+        total: Σ_t m_t, such as the number of clicks or violations.
+        mean: Σ_t m_t / T, such as the mean temperature.
     """
 
     final: diagnostics.Estimate
@@ -34,14 +34,14 @@ class MetricSummary(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Undiscounted total returns of complete episodes, and what else was seen of them.
+    """Undiscounted total returns of complete episodes, with their lengths and the environment's metrics.
 
     Attributes:
-        returns, lengths: of each episode, `[B]`.
-        mean: of the returns.
-        stderr: the standard error of `mean`, the returns' standard deviation (divisor B − 1) over √B.
+        returns, lengths: the total return and the number of steps of each episode, `[B]`.
+        mean: the mean of the returns.
+        stderr: the standard error of `mean`: the returns' standard deviation (divisor B − 1) divided by √B.
         low, high: the confidence interval of the expected return, see `diagnostics.mean_interval`.
-        metrics: the environment's own, by their names; empty if it has none.
+        metrics: a summary of each of the environment's metrics, by name; empty if the environment has none.
     """
 
     returns: np.ndarray
@@ -54,17 +54,17 @@ class Evaluation(NamedTuple):
 
 
 class _Episode(NamedTuple):
-    """One running episode, and what was summed up of it.
+    """One running episode, with the sums over its steps.
 
     Attributes:
-        key: of its actions and steps.
-        time: int32, steps taken.
-        state, obs: the environment's.
-        memory: the policy's, `()` without one.
-        alive: whether it still runs.
-        total_return: of the steps taken.
+        key: the key of its actions and steps.
+        time: int32, the number of steps taken.
+        state, obs: the environment's state and the observation X_t.
+        memory: the policy's memory, `()` for a policy without one.
+        alive: whether the episode still runs.
+        total_return: the sum of the rewards so far.
         metrics: name → (value after the last step, sum over the steps).
-        fault: which of `_FAULTS` was met first, 0 for none.
+        fault: the number in `_FAULTS` of what went wrong first, 0 if nothing did.
     """
 
     key: jax.Array
@@ -87,13 +87,25 @@ _FAULTS = {
 
 @functools.lru_cache(maxsize=64)
 def greedy(policy: Policy) -> Policy:
-    """The same policy acting by its mode instead of sampling; asked again, the same record, which compiles once."""
+    """The policy that takes the mode of its distribution instead of a sample.
+
+    The same policy always gives the same record, so programs that use it are compiled once.
+
+    Example: the greedy action is the one with the largest logit, for every key.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import environments, evaluation, networks
+        >>> policy = networks.make_policy(environments.make("CartPole-v1"))
+        >>> greedy = evaluation.greedy(policy)
+        >>> int(greedy.distribution.sample(jax.random.key(0), jnp.array([0.2, 0.7])))
+        1
+    """
     mode = policy.distribution.mode
     return policy._replace(distribution=policy.distribution._replace(sample=lambda key, outputs: mode(outputs)))
 
 
 def episode_returns(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
-    """G_1 undiscounted and the number of live steps of each episode, `[B]`."""
+    """The undiscounted total return G_1 and the number of live steps of each episode, `[B]` each."""
     return jnp.sum(trajectory.rewards, axis=0), jnp.sum(trajectory.alive, axis=0)
 
 
@@ -108,12 +120,15 @@ def with_greedy_returns(
     record_log_probs: bool = False,
     relabel: Callable[[Trajectory], Trajectory] = lambda trajectory: trajectory,
 ) -> Trajectory:
-    """`trajectory` with `greedy_returns`: G_1 of the greedy policy from the same start, `[T, B]`, alike in all rows.
+    """Add `greedy_returns` to `trajectory`: G_1 of the greedy policy from the same start, `[T, B]`, equal in all rows.
 
-    `keys` `[B]`, `group_size` and `record_log_probs` are those that the trajectory was rolled out with, so the problem
-    draws the same numbers; actions were drawn with others, which keeps the baseline independent of them. `relabel` is
-    the reward stage, if there is one, and sees the greedy episodes as a batch of their own: a stage that looks at the
-    statistics of a batch (`rewards.whiten`) would pay them in another unit, and does not fit this baseline.
+    The problem draws the same random numbers as in `trajectory`, and the actions were drawn with other ones, so the
+    baseline is independent of the actions.
+
+    Args:
+        keys, group_size, record_log_probs: the arguments with which `trajectory` was rolled out; keys `[B]`.
+        relabel: the reward stage, if there is one. It sees the greedy episodes as a separate batch, so a stage that
+            uses statistics of a batch (`rewards.whiten`) would scale them differently and does not fit this baseline.
     """
     played = rollouts.episodes(
         environment, greedy(policy), params, keys, group_size=group_size, record_log_probs=record_log_probs
@@ -130,7 +145,7 @@ def _metrics(environment: Environment, state: PyTree, obs: PyTree) -> dict[str, 
 
 
 def _start(environment: Environment, policy: Policy, params: PyTree, key: jax.Array) -> _Episode:
-    """X_1, with the keys of `rollouts.episodes`: the same key is the same episode."""
+    """An episode at X_1. The keys are split as in `rollouts.episodes`, so the same key gives the same episode."""
     reset_key, episode_key = jax.random.split(key)
     state, obs = environment.reset(reset_key, environment.params)
     zero = jnp.zeros((), float)
@@ -148,7 +163,7 @@ def _start(environment: Environment, policy: Policy, params: PyTree, key: jax.Ar
 
 
 def _advance(environment: Environment, policy: Policy, params: PyTree, now: _Episode) -> _Episode:
-    """One step later; an episode that has ended stays as it is."""
+    """The episode one step later; an episode that has ended does not change."""
     memory, outputs = acting.step(policy, params, now.memory, now.obs)
     action = policy.distribution.sample(jax.random.fold_in(now.key, 2 * now.time), outputs)
     step_key = jax.random.fold_in(now.key, 2 * now.time + 1)
@@ -165,13 +180,16 @@ def _advance(environment: Environment, policy: Policy, params: PyTree, now: _Epi
         metrics={name: (value, now.metrics[name][1] + value) for name, value in metrics.items()},
         fault=jnp.where(now.fault > 0, now.fault, _fault(now.obs, outputs, step.reward)),
     )
-    # A policy's memory may be large, and nobody asks it once the episode has ended: it alone is not held back.
+    # The memory may be large, and it is not used after the end of the episode, so it alone needs no selection.
     held = now._replace(memory=())
     return jax.tree.map(lambda new, old: jnp.where(now.alive, new, old), later, held)._replace(memory=memory)
 
 
 def _fault(obs: PyTree, outputs: PyTree, reward: jax.Array) -> jax.Array:
-    """The first of `_FAULTS`, in the order in which one leads to the next. Logits of −∞ are those of a mask."""
+    """The number in `_FAULTS` of what is wrong, the cause first: bad observations make bad outputs, and so on.
+
+    Logits of −∞ are allowed, since masks make them.
+    """
     found = jnp.where(jnp.isfinite(reward), 0, 3)
     found = jnp.where(_any(lambda x: jnp.isnan(x) | (x == jnp.inf), outputs), 2, found)
     return jnp.where(_any(jnp.isnan, obs), 1, found).astype(jnp.int32)
@@ -185,7 +203,7 @@ def _any(condition: Callable[[jax.Array], jax.Array], tree: PyTree) -> jax.Array
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _play(environment: Environment, policy: Policy, params: PyTree, keys: jax.Array) -> _Episode:
-    """Complete episodes, leaves `[B]`; what only a running one needs is left out."""
+    """Play complete episodes, leaves `[B]`; fields that only a running episode needs are empty in the result."""
     start = jax.vmap(functools.partial(_start, environment, policy, params))(keys)
     advance = jax.vmap(functools.partial(_advance, environment, policy, params))
     ended = jax.lax.while_loop(lambda now: jnp.any(now.alive), advance, start)
@@ -204,15 +222,26 @@ def evaluate(
     """The mean return of B complete episodes with its interval, and the environment's metrics.
 
     Args:
-        policy: samples its actions; wrap it in `greedy` for the mode, or use `environments.random_policy`.
-        key: consumed; the same key gives the same starts to every policy that is compared.
+        policy: it samples its actions; `greedy(policy)` takes their mode, and `environments.random_policy` acts at
+            random, for a comparison.
+        key: consumed; the same key gives every policy the same starts.
         num_episodes: B ≥ 2; intervals from fewer than five episodes say little.
-        confidence: of the intervals, in (0, 1). They cover as often as it says where returns are normal, and less where
-            they are skewed; see `diagnostics.mean_interval`.
+        confidence: the coverage of the intervals, in (0, 1). They cover this often where returns are normal, and less
+            often where returns are skewed; see `diagnostics.mean_interval`.
 
     Raises:
-        ValueError: if `num_episodes` < 2 (no standard error), the environment breaks its contract, or NaN comes out of
-            the environment or the policy: the error says from which of them it came first.
+        ValueError: if `num_episodes` < 2, from which there is no standard error; if the environment breaks its
+            contract; or if the environment or the policy returns NaN. The error says which of the two did so first.
+
+    Example: every step of the corridor costs 1, and no episode has fewer than three steps, so all returns are −3.
+
+        >>> import jax
+        >>> from pgjax import environments, evaluation
+        >>> environment = environments.make("corridor", horizon=3)
+        >>> policy = environments.random_policy(environment)
+        >>> found = evaluation.evaluate(environment, policy, (), jax.random.key(0), num_episodes=20)
+        >>> found.mean, found.stderr, len(found.returns)
+        (-3.0, 0.0, 20)
     """
     require_integer("num_episodes", num_episodes, 2, None)
     require_environment(environment)
@@ -243,9 +272,9 @@ def _refuse_faults(environment: Environment, faults: np.ndarray) -> None:
 
 
 def frames(environment: Environment, policy: Policy, params: PyTree, key: jax.Array) -> list[np.ndarray]:
-    """One episode as pictures, uint8 `[H, W, 3]` each, its last state included.
+    """The pictures of one episode, uint8 `[H, W, 3]` each, from its first state to its last.
 
-    It is the episode that `rollouts.episodes` plays for this key.
+    The episode is the one that `rollouts.episodes` plays for this key.
 
     Raises:
         ValueError: if the environment has no `render`, or breaks its contract.

@@ -2,7 +2,7 @@
 
     ρ(m, s) = E_{θ ~ N(m, s²)} E[Σ_t γᵗ R_{t+1}],    ∇ρ = E[G ∇ ln N(θ; m, s²)]
 
-So every estimator and baseline serves: REINFORCE on `parameter_exploring` with `gaussian_hyperpolicy` *is* PGPE.
+Every estimator and baseline can solve it: REINFORCE on `parameter_exploring` with `gaussian_hyperpolicy` *is* PGPE.
 Axis: P parameters.
 """
 
@@ -24,21 +24,32 @@ def parameter_exploring(
 ) -> Environment:
     """The one-step problem: A = θ flat `[P]`, R = Σ_t γᵗ R_{t+1} of one episode in which θ acts by its mode.
 
-    Randomness of the actions is drawn once per episode instead of once per step, so the variance of the score does not
-    grow with the horizon, at the price of P dimensions to explore. θ differs from episode to episode: each step costs
-    one whole episode, and each lane evaluates its own network. The observation is the constant 1, `[1]`; the inner
-    horizon is part of the problem, and `params` are the inner environment's.
+    Random numbers are drawn once per episode instead of once per step, so the variance of the score does not grow with
+    the horizon; in return there are P dimensions to explore. θ differs from episode to episode: each step costs one
+    whole episode, and each lane evaluates its own network. The observation is the constant 1, `[1]`. The horizon of the
+    inner environment is part of the problem, and `params` are the inner environment's.
 
     Args:
         environment: the problem that is played inside a step.
-        policy: f(x, θ); acts by `distribution.mode`, so its own spread plays no part.
-        params_like: a pytree of θ's structure, shapes and dtype (its values are not used).
-        discount: γ in [0, 1], of the return; 1 is the objective of the problem itself.
+        policy: f(x, θ). It acts by `distribution.mode`, so the spread of its distribution has no effect.
+        params_like: a pytree with θ's structure, shapes and dtype; its values are not used.
+        discount: γ in [0, 1] of the return; 1 is the objective of the problem itself.
 
     Raises:
         ValueError: if `discount` is outside [0, 1].
 
     Source: Sehnke et al. 2010; Zhao, Hachiya, Niu & Sugiyama 2011.
+
+    Example: a linear policy for CartPole has 4 · 2 weights and 2 biases, and these ten numbers are one action.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import environments, networks
+        >>> from pgjax.parameter_exploring import parameter_exploring
+        >>> cartpole = environments.make("CartPole-v1")
+        >>> policy = networks.make_policy(cartpole, hidden=())
+        >>> params = policy.init(jax.random.key(0), jnp.zeros(4))
+        >>> parameter_exploring(cartpole, policy, params_like=params).action_space.shape
+        (10,)
     """
     require_in_range("discount", discount, 0.0, 1.0)
     flat, unravel = ravel_pytree(params_like)
@@ -67,13 +78,13 @@ def parameter_exploring(
 
 
 def gaussian_hyperpolicy(params_like: PyTree, log_std: float = 0.0) -> Policy:
-    """θ ~ N(m, s²), independent and whatever the observation: its params are `GaussianParameters(m, ln s)`, `[P]` each.
+    """θ ~ N(m, s²) with independent coordinates, for every observation; its params are `GaussianParameters(m, ln s)`.
 
-    Starts at m = `params_like` (an initial θ, flattened in the order of `ravel_pytree`) and s = exp(`log_std`); both
-    learn. `ravel_pytree(params_like)[1](params.mean)` is the θ to act with afterwards.
+    m and ln s `[P]` are both learned. m starts at `params_like`, an initial θ, flattened in the order of
+    `ravel_pytree`. After training `ravel_pytree(params_like)[1](params.mean)` is the θ to act with.
 
     Args:
-        params_like: where m starts, a pytree of θ's structure.
+        params_like: where m starts, a pytree with θ's structure.
         log_std: ln s at the start, a number or `[P]`.
 
     Raises:

@@ -125,6 +125,15 @@ def chain(config: Config, recorder: runner.Recorder) -> dict[str, np.ndarray]:
             learners = exact.population_dagger(mdp, expert, config.error, num_rounds=2)
             for name, learner in zip(regrets, learners, strict=True):
                 regrets[name].append(float(exact.regret(mdp, expert, learner)))
+            if horizon == config.lengths[-1]:
+                cost, predicted = float(exact.recovery_cost(mdp, expert)), 1.0 if recoverable else float(horizon)
+                recorder.row(
+                    quantity=f"(a) u, the cost of one error, T = {horizon}",
+                    variant=kind,
+                    ours=cost,
+                    exact=predicted,
+                    verdict=verdicts.against_exact(cost, 0.0, predicted, tolerance=1e-9 * horizon),
+                )
         for name, values in regrets.items():
             curves[f"{name}, {kind}"] = np.array(values)
             linear = recoverable and name == "DAgger"

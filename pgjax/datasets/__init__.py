@@ -1,9 +1,9 @@
-"""Data sets of an expert's episodes: built from trajectories, checked, written to files and read back.
+"""Data sets of an expert's episodes, which are built from trajectories, checked, written to files and read back.
 
     Trajectory ─► ExpertDataset ─► save_npz / save_minari ─► load_npz / load_minari ─► training.fit
 
-Whatever is wrong with a file or an array is a `DatasetError` that names file, key, row, what was expected and what was
-found. Nothing here unpickles. h5py is imported by the two Minari functions only.
+If a file or an array is wrong, a `DatasetError` names the file, key and row, what was expected and what was found. No
+function unpickles. Only the two Minari functions import h5py.
 """
 
 from pgjax.datasets.minari import load_minari, save_minari

@@ -20,11 +20,11 @@ from pgjax.datasets.npz import errors_name, require_folder_of
 from pgjax.datasets.record import DatasetError, ExpertDataset, ends_of_lengths
 from pgjax.types import Box, Discrete
 
-# Those that Minari 0.5.4 itself reads.
+# The versions that Minari 0.5.4 reads.
 VERSIONS = ("0.4.0", "0.4.1", "0.4.2", "0.4.3", "0.5.0", "0.5.1", "0.5.2", "0.5.3", "0.5.4")
 _FILES = ("metadata.json", "main_data.hdf5")
 _SPACES = ("observation_space", "action_space")
-# Where `save_minari` keeps a data set's own metadata.
+# The entry under which `save_minari` writes the metadata of a data set.
 _OWN = "pgjax"
 
 
@@ -48,7 +48,7 @@ def _read_metadata(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _space(metadata: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """The description of a space, or None where the file leaves it to the environment."""
+    """The description of a space, or None if the file does not describe it."""
     if name not in metadata:
         return None
     try:
@@ -78,7 +78,7 @@ def _action_space(metadata: dict[str, Any]) -> Discrete | Box | None:
 
 
 def _flattened(group: Any, key: str) -> np.ndarray:
-    """The leaves of a dict or tuple observation, each step's numbers side by side, in the order of their names."""
+    """The leaves of a dict or tuple observation, joined to one row of numbers per step, in the order of their names."""
     natural = lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
     parts = []
     for name in sorted(group, key=natural):
@@ -108,7 +108,7 @@ def _read_observations(group: Any, key: str, space: dict[str, Any] | None, flatt
         return _flattened(stored, f"{key}/observations")
     observations = _array(stored, f"{key}/observations")
     if space is not None and "shape" in space and list(observations.shape[1:]) != list(space["shape"]):
-        # Encoded images are rows of bytes, which no longer have the space's shape.
+        # Encoded images are rows of bytes, so their shape differs from the space's.
         expected = f"shape {['T + 1', *space['shape']]} of the observation space, images not encoded"
         raise DatasetError(f"{key}/observations", expected=expected, found=list(observations.shape))
     return observations
@@ -149,7 +149,7 @@ def _joined(episodes: list[dict[str, Any]], metadata: dict[str, Any]) -> ExpertD
         for number, kind in enumerate(kinds):
             if kind != kinds[0]:
                 raise DatasetError(f"episode_{number}/{name}", expected=f"{kinds[0]}, as in episode_0", found=kind)
-    # A Minari data set of another origin keeps what it says of itself, except the description of its spaces.
+    # Metadata that another program wrote are kept, except the description of the spaces.
     own = metadata.get(_OWN, {name: value for name, value in metadata.items() if name not in _SPACES})
     return ExpertDataset(
         observations=np.concatenate([episode["observations"][:-1] for episode in episodes]),
@@ -163,20 +163,20 @@ def _joined(episodes: list[dict[str, Any]], metadata: dict[str, Any]) -> ExpertD
 
 
 def load_minari(path: str | os.PathLike, *, flatten_observations: bool = False) -> ExpertDataset:
-    """The episodes of a Minari data set on disk, of HDF5 format.
+    """The episodes of a Minari data set on disk, in HDF5 format.
 
     Actions are checked against the action space of the file. `infos` and seeds are not read; images must be stored raw
-    (`jpeg_encoding=False`). An episode whose last step carries no flag counts as not terminated.
+    (`jpeg_encoding=False`). An episode whose last step has no flag counts as not terminated.
 
     Args:
         path: the data set's folder, which holds `data/`.
-        flatten_observations: joins the parts of dict and tuple observations to `[T + 1, D]`, in the order of their
-            names (numbers by value); they are refused otherwise.
+        flatten_observations: whether the parts of dict and tuple observations are joined to `[T + 1, D]`, in the order
+            of their names (numbers by value); if not, such observations are refused.
 
     Raises:
-        DatasetError: if a file is missing, cut short, damaged or of an unknown version, or an episode is not as the
-            layout above, naming `episode_i/key`. Rows are counted in the episode where the key names one, else over
-            all episodes.
+        DatasetError: if a file is missing, cut short, damaged or of an unknown version, or an episode does not have the
+            layout above; the error names `episode_i/key`. It counts rows within the episode if the key names one, and
+            over all episodes otherwise.
     """
     import h5py
 
@@ -233,21 +233,21 @@ def _require_writable(dataset: ExpertDataset, dataset_id: str, observation_space
 def save_minari(
     path: str | os.PathLike, dataset: ExpertDataset, *, dataset_id: str, observation_space: Any, action_space: Any
 ) -> None:
-    """Writes a data set as a new folder in Minari's layout, beside its place and renamed.
+    """Write a data set as a new folder in Minari's layout; the folder is complete as soon as it exists.
 
-    Chunks carry HDF5's Fletcher checksum, which Minari reads over and which makes a damaged file fail on reading. The
-    data set's metadata go under the entry `pgjax`.
+    Chunks have HDF5's Fletcher checksum, so reading a damaged file fails; Minari can read such files. The metadata of
+    the data set are written under the entry `pgjax`.
 
     Args:
-        path: the folder to make, in one that is there; Minari finds it as `MINARI_DATASETS_PATH/dataset_id`.
-        dataset: with rewards, final observations and `terminated`, without `expert_log_probs`.
+        path: the folder to make, in a folder that exists; Minari finds it as `MINARI_DATASETS_PATH/dataset_id`.
+        dataset: a data set with rewards, final observations and `terminated`, and without `expert_log_probs`.
         dataset_id: `(namespace/)name-vN`.
         observation_space, action_space: `Discrete` or `Box`.
 
     Raises:
-        DatasetError: if the data set lacks something that the layout wants or has something that it cannot hold, the
-            actions are outside their space, the observations are not of theirs in shape, or the name is not of that
-            form; or if `path` exists, or lies in no folder that is there.
+        DatasetError: if the data set lacks something that the layout needs or has something that it cannot hold, the
+            actions are outside their space, the shape of the observations is not that of their space, or the name does
+            not have the form above; or if `path` exists, or its parent folder does not.
         OSError: if the folder cannot be written.
     """
     import h5py

@@ -20,7 +20,7 @@ _HEADER = "header"
 
 @contextlib.contextmanager
 def errors_name(file: pathlib.Path) -> Iterator[None]:
-    """A `DatasetError` raised inside names the file."""
+    """Add the name of the file to a `DatasetError` that is raised inside the context."""
     try:
         yield
     except DatasetError as error:
@@ -28,7 +28,7 @@ def errors_name(file: pathlib.Path) -> Iterator[None]:
 
 
 def require_folder_of(path: pathlib.Path) -> None:
-    """A `DatasetError` that names `path`, unless the folder that it lies in is there."""
+    """Raise a `DatasetError` that names `path` if its parent folder does not exist."""
     if not path.parent.is_dir():
         raise DatasetError("path", expected=f"a place in a folder, {path.parent}", found="no such folder", file=path)
 
@@ -41,12 +41,12 @@ def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict[str, 
 
 
 def save_npz(path: str | os.PathLike, dataset: ExpertDataset) -> None:
-    """Writes a data set to one npz file, beside its place and renamed, so that a crash leaves an older one whole.
+    """Write a data set to one npz file; a crash while writing never damages an older file.
 
-    `numpy.load` reads it, too: the arrays by their names, and `header`, JSON as bytes.
+    `numpy.load` can read it, too: the arrays by their names, and `header`, JSON as bytes.
 
     Raises:
-        DatasetError: if `path` is a folder, or lies in none that is there.
+        DatasetError: if `path` is a folder, or its parent folder does not exist.
         OSError: if the file cannot be written.
     """
     path = pathlib.Path(path)
@@ -77,7 +77,7 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     except DatasetError:
         raise
     except Exception as error:
-        # A damaged zip fails in many ways (zlib, struct, encodings, sizes beyond memory); each is the file's fault.
+        # Reading a damaged zip raises many kinds of errors (zlib, struct, encodings, memory).
         raise DatasetError(
             key or "file", expected="plain arrays in a whole npz file", found=f"{type(error).__name__}: {error}"
         ) from error
@@ -102,11 +102,11 @@ def load_npz(path: str | os.PathLike, *, action_space: Any = None) -> ExpertData
 
     Args:
         path: the file.
-        action_space: a `Discrete` or `Box` that the actions must lie in; not checked if None.
+        action_space: a `Discrete` or `Box` that must contain the actions; None skips this check.
 
     Raises:
         DatasetError: if the file is missing, cut short, damaged, of another format or version, or holds pickled
-            objects; or if a key is missing or unknown, or what it holds is refused by `ExpertDataset`.
+            objects; or if a key is missing or unknown, or `ExpertDataset` refuses its array.
     """
     path = pathlib.Path(path)
     with errors_name(path):

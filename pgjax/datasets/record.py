@@ -1,4 +1,4 @@
-"""The record of an expert's episodes and its checks. Axes: N rows of all episodes, one after another, E episodes."""
+"""The record of an expert's episodes, with its checks. Axes: N rows of all episodes, one after another; E episodes."""
 
 import dataclasses
 import json
@@ -12,13 +12,13 @@ from pgjax.types import Trajectory
 
 
 class DatasetError(ValueError):
-    """Data that are not what they should be.
+    """The error for wrong data in a data set.
 
     Attributes:
-        key: the array or entry.
-        row: its first bad row, or None.
-        expected, found: in words.
-        file: the file they came from, or None.
+        key: the name of the array or entry.
+        row: the number of its first wrong row, or None.
+        expected, found: what was expected and what was found, in words.
+        file: the file from which the data came, or None.
     """
 
     def __init__(self, key: str, *, expected: Any, found: Any, row: int | None = None, file: Any = None):
@@ -27,7 +27,7 @@ class DatasetError(ValueError):
         super().__init__(f"{'' if file is None else f'{file}: '}{where}: expected {expected}, found {found}")
 
     def in_file(self, file: Any) -> "DatasetError":
-        """The same error, naming the file."""
+        """The same error with the name of the file."""
         return DatasetError(self.key, expected=self.expected, found=self.found, row=self.row, file=file)
 
 
@@ -38,11 +38,11 @@ class ExpertDataset:
     Attributes:
         observations: X_t `[N, ...]`, bool, integers or floats.
         actions: A_t, or what the expert would do at X_t, `[N, ...]`, integers or floats.
-        episode_ends: bool `[N]`, true in the last row of each episode; the last row of all ends one.
+        episode_ends: bool `[N]`, true in the last row of each episode; the last of all rows must end an episode.
         rewards: R_{t+1}, float `[N]`, or None.
         expert_log_probs: ln f*(X_t), float `[N, A]`, −∞ for probability 0, or None.
         final_observations: the observation after each episode's last action, `[E, ...]`, or None.
-        terminated: bool `[E]`, whether the problem itself ended there (else time ran out), or None.
+        terminated: bool `[E]`, true if the problem ended the episode and false if the time limit did, or None.
         metadata: a dict that JSON can hold.
 
     Raises:
@@ -75,19 +75,19 @@ class ExpertDataset:
 
     @property
     def episode_lengths(self) -> np.ndarray:
-        """int64 `[E]`."""
+        """The number of rows of each episode, int64 `[E]`."""
         return np.diff(np.flatnonzero(self.episode_ends), prepend=-1)
 
     @property
     def episode_numbers(self) -> np.ndarray:
-        """int32 `[N]`, from 0: the `groups` of `training.fit`."""
+        """The number of each row's episode, from 0, int32 `[N]`, to be used as `groups` of `training.fit`."""
         return np.repeat(np.arange(self.num_episodes, dtype=np.int32), self.episode_lengths)
 
     def select_episodes(self, episodes: Sequence[int] | np.ndarray) -> "ExpertDataset":
-        """Some of the episodes, in the order given: their numbers, or a bool mask `[E]`.
+        """The episodes with the given numbers, in this order, or those that a bool mask `[E]` selects.
 
         Raises:
-            DatasetError: if there is none, a number is outside 0 … E − 1, or the mask has another length.
+            DatasetError: if no episode is selected, a number is outside 0 … E − 1, or the mask has another length.
         """
         chosen = np.asarray(episodes)
         if chosen.dtype == bool:
@@ -110,10 +110,11 @@ class ExpertDataset:
             yield self.select_episodes([episode])
 
     def require_actions_in(self, space: Any) -> None:
-        """Checks the actions against one space of `pgjax.spaces`, or what `spaces.as_space` makes one of.
+        """Check that the actions lie in one space of `pgjax.spaces`, or in a space that `spaces.as_space` can convert.
 
         Raises:
-            DatasetError: naming the first row outside; or if this is no such space.
+            DatasetError: if an action is outside, where the error names the first such row; or if `space` is not such a
+                space.
         """
         try:
             known = spaces.as_space(space)
@@ -153,7 +154,7 @@ def _require_shape(key: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def _refuse_rows(key: str, bad: np.ndarray, array: np.ndarray, expected: str) -> None:
-    """An error for the first row with a bad entry."""
+    """Raise an error for the first row with a bad entry."""
     if bad.any():
         index = tuple(np.argwhere(bad)[0])
         raise DatasetError(key, expected=expected, found=array[index], row=int(index[0]))
@@ -198,17 +199,22 @@ def _check_numbers(arrays: dict[str, np.ndarray]) -> None:
     if (log_probs := arrays.get("expert_log_probs")) is not None:
         if log_probs.ndim != 2:
             raise DatasetError("expert_log_probs", expected="shape [N, A]", found=list(log_probs.shape))
-        # Written so that NaN is refused, and −∞ is not.
+        # This comparison refuses NaN and allows −∞.
         _refuse_rows("expert_log_probs", ~(log_probs <= 1e-3), log_probs, "logarithms of probabilities")
         total = np.exp(log_probs.astype(np.float64)).sum(axis=1)
         _refuse_rows("expert_log_probs", ~(np.abs(total - 1) < 1e-3), total, "probabilities that sum to 1")
 
 
 def ends_of_lengths(episode_lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """`episode_ends`, bool `[N]`, of episodes of these lengths `[E]`.
+    """`episode_ends`, bool `[N]`, of episodes with these lengths `[E]`.
 
     Raises:
-        DatasetError: if there is no episode, or one has no row.
+        DatasetError: if there is no episode, or an episode has no row.
+
+    Example:
+        >>> from pgjax.datasets import record
+        >>> record.ends_of_lengths([2, 1]).tolist()
+        [False, True, True]
     """
     lengths = np.asarray(episode_lengths)
     if lengths.ndim != 1 or lengths.size == 0 or not np.issubdtype(lengths.dtype, np.integer):
@@ -222,15 +228,15 @@ def ends_of_lengths(episode_lengths: Sequence[int] | np.ndarray) -> np.ndarray:
 def from_trajectory(
     trajectory: Trajectory, *, expert_log_probs: np.ndarray | None = None, metadata: dict[str, Any] | None = None
 ) -> ExpertDataset:
-    """The live rows of a trajectory, lane by lane and in each lane in order of time.
+    """The live rows of a trajectory, one lane after another, and within each lane in order of time.
 
-    An episode ends where the problem ended or the horizon cut it, and in a window also at the edge, as if cut there.
-    For DAgger give `trajectory._replace(actions=…)` with what the expert would have done.
+    An episode ends where the problem ended it or the horizon cut it, and in a window also at the last step, as if it
+    were cut there. For DAgger pass `trajectory._replace(actions=…)` with what the expert would have done.
 
     Args:
-        trajectory: `[T, B, ...]`, with one array of observations.
+        trajectory: `[T, B, ...]`; its observations must be one array.
         expert_log_probs: ln f*(X_t) `[T, B, A]`, or None.
-        metadata: of the data set.
+        metadata: the metadata of the data set.
 
     Raises:
         DatasetError: if the observations are not one array, no row is alive, or the data do not pass the checks of
@@ -267,14 +273,14 @@ def from_trajectory(
 
 
 def concatenate(datasets: Sequence[ExpertDataset], *, metadata: dict[str, Any] | None = None) -> ExpertDataset:
-    """The episodes of all, one data set after another: DAgger's aggregation.
+    """The episodes of all data sets, one data set after another, as DAgger aggregates them.
 
     Args:
-        datasets: at least one, with the same optional arrays, shapes of a row and types.
-        metadata: of the result, which takes none from its parts.
+        datasets: at least one data set; all have the same optional arrays, shapes of a row and types.
+        metadata: the metadata of the result; those of the parts are not used.
 
     Raises:
-        DatasetError: if there is none, or they differ; `row` is then the number of the data set.
+        DatasetError: if there is no data set, or they differ; `row` is then the number of the data set.
     """
     if not datasets:
         raise DatasetError("datasets", expected="at least one", found="none")

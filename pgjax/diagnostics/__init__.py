@@ -1,7 +1,7 @@
-"""How good is an estimate of a gradient, and how sure are we: moments, ratios, and their intervals.
+"""The quality of gradient estimates and the uncertainty of results: moments, ratios, and their intervals.
 
-*Gradient statistics* (JAX: jit them, vmap them) look at N independent estimates g_i ∈ ℝ^P of one gradient,
-for example the summand of each episode in a batch. *Run statistics* (NumPy, on the host) look at S
+*Gradient statistics* (in JAX, to be jitted and vmapped) use N independent estimates g_i ∈ ℝ^P of one gradient,
+for example the estimate from each episode of a batch. *Run statistics* (in NumPy, on the host) use S
 independent runs of an experiment. Axes: N episodes, P coordinates of the flattened gradient, S runs.
 """
 

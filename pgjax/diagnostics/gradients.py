@@ -1,4 +1,4 @@
-"""Moments of N independent estimates g_i ∈ ℝ^P of one gradient, with intervals. JAX: jit them, vmap them.
+"""Moments of N independent estimates g_i ∈ ℝ^P of one gradient, with intervals; JAX functions to jit and vmap.
 
 Axes: N estimates, P coordinates of the flattened gradient.
 """
@@ -16,10 +16,10 @@ from pgjax.types import PyTree
 
 
 class GradientStatistics(NamedTuple):
-    """What N independent estimates g_i of a gradient tell about one of them.
+    """The mean, variance and bias of one estimate g, estimated from N independent estimates g_i.
 
     The mean of B episodes has the same bias, the variance tr Var(g)/B and B times the signal-to-noise ratio.
-    The last three fields compare with a reference gradient and are None without one.
+    The last three fields compare g with a reference gradient ∇ρ and are None without one.
 
     Attributes:
         mean: ḡ = Σ_i g_i / N, `[P]`.
@@ -27,7 +27,7 @@ class GradientStatistics(NamedTuple):
         squared_norm: ‖E g‖².
         variance: tr Var(g) = E‖g − E g‖².
         signal_to_noise: ‖E g‖² / tr Var(g).
-        noise_scale: tr Var(g) / ‖E g‖², the batch in which noise and signal are alike (McCandlish et al. 2018).
+        noise_scale: tr Var(g) / ‖E g‖², the batch size at which noise and signal are equal (McCandlish et al. 2018).
         bias: ḡ − ∇ρ, `[P]`.
         squared_bias: ‖E g − ∇ρ‖².
         mean_squared_error: E‖g − ∇ρ‖² = tr Var(g) + ‖E g − ∇ρ‖².
@@ -45,13 +45,13 @@ class GradientStatistics(NamedTuple):
 
 
 def flatten_gradients(gradients: PyTree) -> jax.Array:
-    """Lays a pytree of per-episode gradients out as one row per episode.
+    """Flatten a pytree of gradients, one per episode, to one row per episode.
 
-    Leaves `[N, ...]` of one dtype → `[N, P]`, P the number of parameters. The order of the columns is that of
-    `jax.flatten_util.ravel_pytree`, which flattens a reference to match.
+    Leaves `[N, ...]` of one dtype become `[N, P]`, where P is the number of parameters. The columns have the order of
+    `jax.flatten_util.ravel_pytree`, which flattens a reference gradient in the same way.
 
     Raises:
-        ValueError: no leaves, or leaves that disagree about N.
+        ValueError: if there are no leaves, or leaves that differ in N.
     """
     leaves = jax.tree.leaves(gradients)
     counts = {leaf.shape[:1] for leaf in leaves}
@@ -65,7 +65,7 @@ def total_variance(gradients: jax.Array) -> jax.Array:
     """The total variance of one estimate, unbiased: V̂ = 1/(N−1) Σ_i ‖g_i − ḡ‖² of g_i `[N, P]`.
 
     Raises:
-        ValueError: N < 2.
+        ValueError: if N < 2.
     """
     chex.assert_rank(gradients, 2)
     count = at_least("gradients", gradients, 2)
@@ -77,37 +77,46 @@ def gradient_statistics(
 ) -> GradientStatistics:
     """Mean, variance, signal-to-noise ratio, bias and mean squared error of one estimate g, with intervals.
 
-    The plug-in ‖ḡ‖² counts noise as signal, E‖ḡ‖² = ‖E g‖² + tr Var(g)/N, and so does ‖ḡ − ∇ρ‖². Both are
-    corrected, which leaves them unbiased and, where the truth is near zero, free to come out negative:
+    ‖ḡ‖² counts noise as signal, E‖ḡ‖² = ‖E g‖² + tr Var(g)/N, and so does ‖ḡ − ∇ρ‖². Both are corrected here. The
+    corrected estimates are unbiased, and they may be negative if the true value is near zero:
 
         V̂ = 1/(N−1) Σ_i ‖g_i − ḡ‖²             ŜNR = (‖ḡ‖² − V̂/N) / V̂
         bias² = ‖ḡ − ∇ρ‖² − V̂/N                 MSE = V̂ + bias² = 1/N Σ_i ‖g_i − ∇ρ‖²
 
-    ŜNR is a ratio of unbiased estimates and keeps a bias of order ‖E g‖/N. Standard errors are the
-    jackknife's, SE² = (N−1)/N Σ_i (T₍ᵢ₎ − T̄)² with T₍ᵢ₎ the statistic without episode i: on average not too
-    small, even where the first-order term vanishes, as for ‖E g‖² near 0.
+    ŜNR is a ratio of unbiased estimates and has a bias of order ‖E g‖/N. Standard errors are those of the
+    jackknife, SE² = (N−1)/N Σ_i (T₍ᵢ₎ − T̄)², where T₍ᵢ₎ is the statistic without episode i. On average they are not too
+    small, even if the first-order term is 0, as for ‖E g‖² near 0.
 
-    Intervals are T ± t·SE, t the quantile for N − 1 degrees of freedom; of V̂ and MSE, which are positive, the
-    same of their logarithm; of the noise scale the reciprocals of ŜNR's, without an upper end where ŜNR's reaches
-    zero. With few episodes of a skewed gradient they still cover less than they say. Measured for g = w (½ + z), w
-    exponential and z normal in ℝ⁴, and a nominal 95 %:
+    Intervals are T ± t·SE, where t is the quantile for N − 1 degrees of freedom. V̂ and MSE are positive, so their
+    intervals are computed for their logarithms. The interval of the noise scale has the reciprocals of ŜNR's ends, and
+    no upper end if the interval of ŜNR contains zero. With few episodes of a skewed gradient the intervals cover less
+    often than `confidence`. Their measured coverage for g = w (½ + z), w exponential and z normal in ℝ⁴, at 95 % is:
 
         N                     3     5     10    30    100   300
         V̂, MSE               .90   .85   .84   .88   .91   .92
         ŜNR, noise scale      .98   .98   .97   .96   .95   .95
         ‖E g‖², bias²         .84   .85   .83   .86   .91   .93
 
-    Estimates that do not vary at all have V̂ = 0, an infinite ŜNR (NaN if they vanish too), and NaN for its interval.
+    Estimates that are all equal have V̂ = 0, an infinite ŜNR (NaN if they are all 0), and NaN for its interval.
 
     Args:
         gradients: g_i, `[N, P]`, N ≥ 3 independent estimates.
-        reference: ∇ρ, `[P]`, the gradient to compare with, taken as exact.
+        reference: ∇ρ, `[P]`, the exact gradient to compare with, or None.
         confidence: the coverage of the intervals, in (0, 1).
 
     Raises:
-        ValueError: N < 3, or a confidence outside (0, 1).
+        ValueError: if N < 3, or for a confidence outside (0, 1).
 
     Source: Efron & Stein 1981 (The jackknife estimate of variance).
+
+    Example: four estimates of a gradient with two coordinates, in NumPy-sized numbers.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import diagnostics
+        >>> estimates = jnp.array([[1.0, 0.0], [3.0, 0.0], [1.0, 2.0], [3.0, 2.0]])
+        >>> found = diagnostics.gradient_statistics(estimates)
+        >>> found.mean.tolist(), round(float(found.variance.value), 4)
+        ([2.0, 1.0], 2.6667)
     """
     chex.assert_rank(gradients, 2)
     count = at_least("gradients", gradients, 3)
@@ -123,12 +132,12 @@ def gradient_statistics(
     squared_bias = jnp.sum(jnp.square(bias)) - variance / count
     signal_to_noise = squared_norm / variance
 
-    # T₍ᵢ₎ − T of each statistic, `[N]`; the difference of the two in float32 would drown for large N.
+    # T₍ᵢ₎ − T of each statistic, `[N]`; subtracting T from T₍ᵢ₎ in float32 would lose all digits for large N.
     variance_shift = (variance - count / (count - 1) * squares) / (count - 2)
     noise_shift = (variance / count + variance_shift) / (count - 1)
 
     def corrected_square_shift(vector: jax.Array) -> jax.Array:
-        """Of ‖v‖² − V̂/N, v = ḡ − constant: without episode i, ḡ moves by −c_i/(N−1)."""
+        """T₍ᵢ₎ − T of T = ‖v‖² − V̂/N, where v = ḡ − constant: without episode i, ḡ changes by −c_i/(N−1)."""
         alignment = jnp.sum(centred * vector[None], axis=1)
         return (squares / (count - 1) - 2 * alignment) / (count - 1) - noise_shift
 
@@ -155,7 +164,7 @@ def gradient_statistics(
 
 
 def _reciprocal(ratio: Estimate, value: jax.Array, stderr: jax.Array) -> Estimate:
-    """`value` between the reciprocals of a ratio's ends, which is not negative: no upper end where that reaches 0."""
+    """`value` with the reciprocals of the ends of a ratio's interval, without an upper end if the lower is ≤ 0."""
     of = lambda end: jnp.where(end <= 0, jnp.inf, 1.0 / jnp.where(end == 0, 1.0, end))
     return Estimate(value=value, stderr=stderr, low=of(ratio.high), high=of(ratio.low))
 
@@ -163,15 +172,16 @@ def _reciprocal(ratio: Estimate, value: jax.Array, stderr: jax.Array) -> Estimat
 def batch_cosine(gradients: jax.Array, reference: jax.Array, *, batch_size: int, confidence: float = 0.95) -> Estimate:
     """The cosine between the reference and the mean of B episodes, averaged over ⌊N/B⌋ disjoint batches.
 
-    E cos(ḡ_B, ∇ρ),  cos(a, b) = ⟨a, b⟩ / (‖a‖ ‖b‖), and 0 where a batch's mean vanishes: it points nowhere.
-    SE is the standard deviation of the batches / √⌊N/B⌋, the interval value ± t·SE with ⌊N/B⌋ − 1 degrees of freedom.
-    Episodes that do not fill a batch are left out. Cosines are bounded and skewed: a nominal 95 % covered .92 with 2
-    batches, .88 with 5, .90 with 10 and .92 with 30 (measured for batches of 8 of the gradients above).
+    E cos(ḡ_B, ∇ρ),  cos(a, b) = ⟨a, b⟩ / (‖a‖ ‖b‖), and 0 if the mean of a batch is 0, which has no direction.
+    SE is the standard deviation of the batches / √⌊N/B⌋, and the interval is value ± t·SE with ⌊N/B⌋ − 1 degrees of
+    freedom. Episodes that do not fill a batch are left out. Cosines are bounded and skewed: intervals of 95 % covered
+    .92 with 2 batches, .88 with 5, .90 with 10 and .92 with 30 (measured for batches of 8 of the gradients in
+    `gradient_statistics`).
 
-    Args as for `gradient_statistics`, and B = `batch_size` from 1 to N/2.
+    The arguments are those of `gradient_statistics`, and B = `batch_size` from 1 to N/2.
 
     Raises:
-        ValueError: a batch size or a confidence outside its range.
+        ValueError: for a batch size or a confidence outside its range.
 
     Source: Ilyas et al. 2020 (A closer look at deep policy gradients).
     """

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from pgjax.diagnostics._sample_checks import at_least, require_probability
 from pgjax.diagnostics.intervals import Estimate
 
-_ELEMENTS_AT_ONCE = 4_000_000  # of a bootstrap: larger pieces are no faster
+_ELEMENTS_AT_ONCE = 4_000_000  # numbers that a bootstrap holds at the same time; larger pieces are not faster
 
 
 def paired_variance_ratio(
@@ -24,19 +24,20 @@ def paired_variance_ratio(
 ) -> Estimate:
     """tr Var(a) / tr Var(b) of two estimators a and b of a gradient that saw the *same* N episodes.
 
-    A lucky episode is lucky for both, so the ratio is known far better than either variance. The bootstrap
-    keeps that: each resample draws episodes and takes row i of both. The interval is the percentile interval,
-    the standard error the standard deviation of the resampled ratios. Runs on the host, in float64.
+    An unusual episode changes both estimates in a similar way, so the ratio is known more precisely than either
+    variance. The bootstrap preserves this: each resample draws episodes and takes row i of both. The interval is the
+    percentile interval, and the standard error is the standard deviation of the resampled ratios. The function runs on
+    the host, in float64.
 
     Args:
         numerator, denominator: a_i and b_i, `[N, P]`, N ≥ 10, row i of both from episode i.
         confidence, resamples, seed: as for `bootstrap_interval`.
 
     Returns:
-        NumPy scalars, infinite where b does not vary; below 1, a is the quieter one.
+        NumPy scalars, infinite if b does not vary; a value below 1 means that a has the smaller variance.
 
     Raises:
-        ValueError: shapes that differ, or a number outside its range.
+        ValueError: for shapes that differ, or a number outside its range.
 
     Source: Efron & Tibshirani 1993 (An introduction to the bootstrap), chapters 6 and 13.
     """
@@ -55,7 +56,7 @@ def paired_variance_ratio(
 def _resampled_variances(gradients: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """V̂ = (Σ_i k_i ‖c_i‖² − N ‖Σ_i k_i c_i / N‖²) / (N−1) of resamples with counts k, `[..., N] → [...]`."""
     count = gradients.shape[0]
-    # Of the first row, so that rows that are all equal have no variance at all.
+    # The first row is subtracted, so that rows that are all equal have a variance of exactly 0.
     centred = gradients - gradients[:1]
     centred = centred - centred.mean(axis=0)
     means = counts @ centred / count
@@ -67,21 +68,22 @@ def bootstrap_interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The percentile bootstrap interval of a statistic of S independent runs.
 
-    Each resample draws S whole runs with replacement. With few runs the interval is too narrow, as every
-    percentile bootstrap is: for the mean of normal data and a nominal 95 %, it covers about 50 % at S = 2, 83 % at
-    S = 5 and 90 % at S = 10. More runs, not more resamples, mend that; of a mean, `mean_interval` covers.
+    Each resample draws S whole runs with replacement. With few runs the interval is too narrow, as for every percentile
+    bootstrap: for the mean of normal data, intervals of 95 % cover about 50 % at S = 2, 83 % at S = 5 and 90 % at
+    S = 10. More runs help, and more resamples do not. For a mean use `mean_interval`, which covers.
 
     Args:
-        x: `[S, ...]`, the runs first.
-        statistic: called as `statistic(array, axis=k)`: `np.mean`, `np.median`, `interquartile_mean`, …
+        x: `[S, ...]`; the first axis counts the runs.
+        statistic: called as `statistic(array, axis=k)`, such as `np.mean`, `np.median` or `interquartile_mean`.
         confidence: the coverage aimed at, in (0, 1).
-        resamples, seed: how many bootstrap resamples, and from which seed.
+        resamples: the number of bootstrap resamples.
+        seed: the seed of the resamples.
 
     Returns:
         (low, high), each `[...]`; NaN for one run, which shows no spread.
 
     Raises:
-        ValueError: no runs, or a number outside its range.
+        ValueError: if there are no runs, or for a number outside its range.
 
     Source: Efron & Tibshirani 1993, chapter 13; for runs, Agarwal et al. 2021.
     """
@@ -99,12 +101,17 @@ def interquartile_mean(x: ArrayLike, axis: int = 0) -> np.ndarray:
 
     IQM = 1/(S − 2k) Σ_{i=k+1}^{S−k} x_(i),  k = ⌊S/4⌋, x_(i) in increasing order; the mean where S < 4.
 
-    `[S, ...] → [...]`, or with the runs on `axis`. A NaN makes the result NaN: a diverged run is no outlier.
+    `[S, ...] → [...]`, or with the runs on `axis`. A NaN makes the result NaN, because a diverged run must not be cut.
 
     Raises:
-        ValueError: no runs.
+        ValueError: if there are no runs.
 
     Source: Agarwal et al. 2021 (Deep reinforcement learning at the edge of the statistical precipice).
+
+    Example:
+        >>> from pgjax import diagnostics
+        >>> float(diagnostics.interquartile_mean([0.0, 4.0, 6.0, 100.0]))
+        5.0
     """
     ordered = np.sort(np.moveaxis(np.asarray(x), axis, 0), axis=0)
     cut = at_least("x", ordered, 1) // 4
@@ -114,7 +121,7 @@ def interquartile_mean(x: ArrayLike, axis: int = 0) -> np.ndarray:
 
 
 def _resamples(count: int, size: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Row numbers `[r, N]` drawn with replacement, in pieces that keep r·size within the memory budget."""
+    """Row numbers `[r, N]` drawn with replacement, in pieces in which r·size is at most `_ELEMENTS_AT_ONCE`."""
     if resamples < 2:
         raise ValueError(f"resamples: must be at least 2, got {resamples}")
     generator = np.random.default_rng(seed)

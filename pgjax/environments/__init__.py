@@ -1,8 +1,8 @@
-"""The problems: each a record of pure functions, made by its name.
+"""The environments: each is a record of pure functions, made by its name.
 
-`make("CartPole-v1")` and the other problems written here need jax alone. Every other id of gymnax goes
-through `adapters.from_gymnax`, and gymnax is imported at that moment. `check` is the conformance suite that
-any `Environment`, shipped or one's own, should pass.
+`make("CartPole-v1")` and the other environments written here need jax alone. Every other id of gymnax goes
+through `adapters.from_gymnax`, which imports gymnax when it is called. `check` is the conformance suite that
+every `Environment` should pass, shipped or written by a user.
 """
 
 import dataclasses
@@ -40,14 +40,19 @@ _NATIVE = {
     "reverse": ("reverse", "make_reverse"),
 }
 _PREFIX = "gymnax:"
-# Made only by downloading data.
+# gymnax downloads data to make these.
 _LEFT_OUT = ("MNISTBandit-bsuite",)
 
 
 def available() -> tuple[str, ...]:
-    """Return every name that `make` knows: the problems written here, then gymnax's.
+    """Return every name that `make` knows: the environments written here, then gymnax's.
 
-    "gymnax:NAME" also asks for gymnax's version of a name that is written here, such as "gymnax:CartPole-v1".
+    If both have an environment of one name, "gymnax:NAME" is gymnax's version, such as "gymnax:CartPole-v1".
+
+    Example:
+        >>> from pgjax import environments
+        >>> environments.available()[:4]
+        ('CartPole-v1', 'corridor', 'four_rooms', 'maze')
     """
     import gymnax
 
@@ -59,13 +64,18 @@ def make(name: str, **options: Any) -> Environment:
     """Make the environment of that name.
 
     Args:
-        name: one of `available()`; "gymnax:NAME" for gymnax's version of NAME; or "package.module:name" for an
-            `Environment` of one's own, or a function that returns one: the module is imported and its code runs.
-        **options: of the environment's own `make_*` function; for gymnax's, those of its constructor, and
-            `params` and `horizon` as in `from_gymnax`.
+        name: one of `available()`; "gymnax:NAME" for gymnax's version of NAME; or "package.module:name" for your own
+            `Environment`, or a function that returns one: the module is imported and its code runs.
+        **options: the arguments of the environment's `make_*` function. For an environment of gymnax they are the
+            arguments of its constructor, and `params` and `horizon` as in `from_gymnax`.
 
     Raises:
-        ValueError: on an unknown name, with those that are known, or an unknown option, with those allowed.
+        ValueError: for an unknown name or option; the error lists those that are known.
+
+    Example:
+        >>> from pgjax import environments
+        >>> environments.make("maze", slip=0.1, horizon=50)
+        Environment(name='maze', horizon=50, observation_space=Box(0.0, 1.0, shape=(33,)), action_space=Discrete(4))
     """
     if ":" in name and not name.startswith(_PREFIX):
         return _imported(name, options)
@@ -73,10 +83,17 @@ def make(name: str, **options: Any) -> Environment:
 
 
 def make_shipped(name: str, **options: Any) -> Environment:
-    """Make an environment that pgjax or gymnax ships: `make` for names that come from a file, which imports no module.
+    """Make an environment that pgjax or gymnax ships, without importing other modules.
+
+    It is the `make` for names that come from a file, which may not be trusted.
 
     Raises:
-        ValueError: on an unknown name, one of "package.module:name" among them, or an unknown option.
+        ValueError: for an unknown name or option; names such as "package.module:name" count as unknown.
+
+    Example:
+        >>> from pgjax import environments
+        >>> environments.make_shipped("recall", cues=4, delay=2)
+        Environment(name='recall', horizon=3, observation_space=Box(0.0, 1.0, shape=(5,)), action_space=Discrete(4))
     """
     if name in _NATIVE:
         module, function = _NATIVE[name]

@@ -1,7 +1,7 @@
-"""gymnax environments as `Environment` records, and back. gymnax itself is imported at the first call.
+"""Convert gymnax environments to `Environment` records, and back. gymnax is imported at the first call.
 
-Both directions speak gymnax's raw hooks, `reset_env` and `step_env`: no auto-reset, and a `terminated` that
-knows nothing of the time limit.
+Both directions use gymnax's raw functions, `reset_env` and `step_env`: they do not reset automatically, and their
+`terminated` does not include the time limit.
 """
 
 import functools
@@ -20,30 +20,34 @@ from pgjax.environments import rendering
 from pgjax.spaces import Box, Discrete
 from pgjax.types import Environment, PyTree, Step
 
-# Observations of these leave the bounds that gymnax 1.0 declares for them.
+# Observations of these environments leave the bounds that gymnax 1.0 declares for them.
 _WRONG_BOUNDS = ("MemoryChain-bsuite", "MetaMaze-misc", "GaussianBandit-misc")
 
 
 def from_gymnax(env_or_id: Any, params: PyTree = None, *, horizon: int | None = None, **options: Any) -> Environment:
     """Turn a gymnax environment into an `Environment`.
 
-    What gymnax leaves loose is tightened, so that the transition can be the body of a scan: state and
-    observation keep the dtypes of `reset`, made strong; rewards and floating observations are float32. The
-    observation space has the shape and dtype that `reset` shows, whatever is declared, and infinite bounds
-    where the declared ones are wrong. A continuous action is clipped into the action space before gymnax sees
-    it; its log-probability stays that of the unclipped one. MountainCarContinuous stops at its left wall, as
-    Gymnasium's does and gymnax's does not.
+    The dtypes are made fixed, so that the transition can be the body of a scan: state and observation keep the dtypes
+    of `reset`, without weak types, and rewards and floating observations are float32. The observation space has the
+    shape and dtype that `reset` returns, whatever gymnax declares, and infinite bounds where the declared bounds are
+    wrong. A continuous action is clipped into the action space before gymnax gets it; its log-probability is that of
+    the action before clipping. MountainCarContinuous stops at its left wall, as in Gymnasium but not in gymnax.
 
     Args:
         env_or_id: a gymnax environment, or an id from `gymnax.registered_envs`.
-        params: gymnax's `EnvParams`; default `env.default_params`.
-        horizon: T; default `params.max_steps_in_episode`.
-        **options: for gymnax's constructor, when an id is given.
+        params: gymnax's `EnvParams`; None takes `env.default_params`.
+        horizon: T; None takes `params.max_steps_in_episode`.
+        **options: the arguments of gymnax's constructor, if `env_or_id` is an id.
 
     Raises:
-        ValueError: on an unknown id or option, an environment that downloads data, a gymnax wrapper, an
+        ValueError: for an unknown id or option, an environment that downloads data, a gymnax wrapper, an
             action space that `spaces.as_space` refuses, or a `horizon` that is not positive.
-        ImportError: if gymnax is older than 1.0, where `done` mixes the end with the time limit.
+        ImportError: if gymnax is older than 1.0, where `done` does not tell the end from the time limit.
+
+    Example:
+        >>> from pgjax import environments
+        >>> environments.from_gymnax("Acrobot-v1", horizon=200)
+        Environment(name='Acrobot-v1', horizon=200, observation_space=Box(...), action_space=Discrete(3))
     """
     env = _gymnax_environment(env_or_id, options)
     params = env.default_params if params is None else params
@@ -82,15 +86,15 @@ def from_gymnax(env_or_id: Any, params: PyTree = None, *, horizon: int | None = 
 
 
 def to_gymnax(environment: Environment) -> Any:
-    """Turn an `Environment` into an instance of gymnax's `Environment`, for other people's learners.
+    """Turn an `Environment` into an instance of gymnax's `Environment`, for libraries that train on gymnax.
 
-    Its `step` resets automatically and truncates at `max_steps_in_episode`, T by default. `EnvState` holds
-    `time`, our `state`, and the last `obs` and `terminated`, which answer gymnax's `observe` and
-    `is_terminated`; `EnvParams` holds `max_steps_in_episode` and our `params`. `from_gymnax` of the result
-    equals `environment` step by step. Build it once: gymnax compiles for each instance.
+    Its `step` resets automatically and truncates at `max_steps_in_episode`, which is T by default. `EnvState` holds
+    `time`, the `state` of `environment`, and the last `obs` and `terminated`, which gymnax's `observe` and
+    `is_terminated` return; `EnvParams` holds `max_steps_in_episode` and the `params` of `environment`. `from_gymnax` of
+    the result gives the same steps as `environment`. Build it once, because gymnax compiles for each instance.
 
     Raises:
-        ValueError: if a space is neither discrete nor a box, nor a dict or tuple of such: gymnax has no other.
+        ValueError: if a space is not discrete, a box, or a dict or tuple of these, because gymnax has no other spaces.
     """
     gymnax_environment, params_class, state_class = _gymnax_classes()
     shown, chosen = (_to_gymnax_space(s) for s in (environment.observation_space, environment.action_space))
@@ -154,22 +158,22 @@ def _gymnax_environment(env_or_id: Any, options: Mapping[str, Any]) -> Any:
     from gymnax.environments.environment import Environment as GymnaxEnvironment
 
     if not hasattr(GymnaxEnvironment, "is_truncated"):
-        raise ImportError("gymnax 1.0 or later is needed: before, `done` mixed the end with the time limit")
+        raise ImportError("gymnax 1.0 or later is needed: in older versions `done` mixes the end with the time limit")
     if isinstance(env_or_id, str):
         if env_or_id not in gymnax.registered_envs:
             raise ValueError(f"env_or_id must be one of {sorted(gymnax.registered_envs)}, got {env_or_id!r}")
         if env_or_id == "MNISTBandit-bsuite":
-            raise ValueError("MNISTBandit-bsuite downloads its images when made, and pgjax downloads nothing")
+            raise ValueError("MNISTBandit-bsuite downloads its images when it is made, and pgjax downloads nothing")
         if options:
             allowed = list(inspect.signature(type(gymnax.make(env_or_id)[0])).parameters)
             refuse_unknown(env_or_id, options, [*allowed, "params", "horizon"])
         return gymnax.make(env_or_id, **options)[0]
     if options:
-        raise ValueError(f"options {sorted(options)} go with an id, but the environment is made already")
+        raise ValueError(f"options {sorted(options)} need an id in env_or_id, but the environment is already made")
     if not isinstance(env_or_id, GymnaxEnvironment):
         raise ValueError(
             f"env_or_id must be an id or a gymnax Environment, got {type(env_or_id).__name__}; a wrapper "
-            "changes only the step that resets by itself: hand over the environment inside it"
+            "changes only the step that resets by itself: pass the environment inside it"
         )
     return env_or_id
 
@@ -197,7 +201,7 @@ def _observed_as(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 
 def _fitted(action: PyTree, space: PyTree, declared: Any) -> PyTree:
-    """The action in its space's type, boxes clipped to the bounds that gymnax declares at these parameters."""
+    """The action in its space's dtype; boxes are clipped to the bounds that gymnax declares for these parameters."""
     if isinstance(space, Box):
         return jnp.clip(jnp.asarray(action, space.dtype), declared.low, declared.high)
     if spaces.is_space(space):
@@ -208,7 +212,7 @@ def _fitted(action: PyTree, space: PyTree, declared: Any) -> PyTree:
 
 
 def _num_outputs(space: Discrete | Box) -> int:
-    """gymnax's number of actions: of a box, its dimensions."""
+    """The number of actions as gymnax counts it: for a box it is the number of its dimensions."""
     return space.n if isinstance(space, Discrete) else math.prod(space.shape)
 
 
@@ -242,7 +246,7 @@ def _to_gymnax_space(space: Any) -> Any:
 
 
 def _repair_of(env: Any) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
-    """What is to be done to (obs, state) after gymnax's transition, where that is known to be wrong."""
+    """A function that corrects (obs, state) after a transition of gymnax that is known to be wrong."""
     from gymnax.environments.classic_control import ContinuousMountainCar
 
     def stop_at_the_left_wall(obs: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:

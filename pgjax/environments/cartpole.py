@@ -1,4 +1,4 @@
-"""The cart with a pole, the first control problem of the textbooks, with Gymnasium's constants."""
+"""CartPole, a cart that balances a pole, with Gymnasium's constants."""
 
 import math
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class CartPoleParams(NamedTuple):
 
     Attributes:
         gravity: g, m/s².
-        masscart, masspole: kg.
+        masscart, masspole: the masses of the cart and of the pole, kg.
         length: ℓ, half of the pole's length, m.
         force_mag: F, the size of the push, N.
         tau: τ, the time of one Euler step, s.
@@ -41,9 +41,9 @@ def make_cartpole(horizon: int = 500) -> Environment:
         θ̈ = (g sin θ − s cos θ) / (ℓ (4/3 − m cos² θ / M)),    ẍ = s − mℓ θ̈ cos θ / M,
 
     integrated by one Euler step: x ← x + τ ẋ, ẋ ← ẋ + τ ẍ, θ ← θ + τ θ̇, θ̇ ← θ̇ + τ θ̈. The state is the
-    observation X = (x, ẋ, θ, θ̇), float32 `[4]` in m, m/s, rad, rad/s, and starts uniform in ±0.05. Actions: 0
-    pushes to the left, 1 to the right. Every step pays 1; the episode ends where |θ| or |x| passes its
-    threshold. The key of `step` is unused: the transition is deterministic.
+    observation X = (x, ẋ, θ, θ̇), float32 `[4]` in m, m/s, rad, rad/s; each number starts uniform in ±0.05. Action 0
+    pushes to the left and action 1 to the right. Every step pays 1, and the episode ends when |θ| or |x| exceeds its
+    threshold. The transition is deterministic, so `step` does not use its key.
 
     Args:
         horizon: T, the greatest number of steps. 500 is CartPole-v1, 200 is CartPole-v0.

@@ -1,4 +1,4 @@
-"""The conformance suite: what every `Environment` promises, checked on one of them."""
+"""The conformance suite: checks whether an environment has the properties that every `Environment` promises."""
 
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ from pgjax.types import Environment, PyTree, Step
 
 
 class CheckReport(NamedTuple):
-    """What `check` saw of an environment that conforms.
+    """What `check` found in an environment that passed.
 
     Attributes:
-        name: the environment's.
-        transitions: how many random steps were examined.
-        terminations: how many of them ended their episode.
-        random_reset: whether episodes under different keys started differently.
-        random_step: whether the same actions under different keys led to different results.
+        name: the name of the environment.
+        transitions: the number of random steps that were checked.
+        terminations: the number of these steps that ended their episode.
+        random_reset: whether different keys gave different starts.
+        random_step: whether the same actions with different keys gave different results.
     """
 
     name: str
@@ -61,23 +61,22 @@ def check(
     key: jax.Array | None = None,
     tolerance: float = 1e-5,
 ) -> CheckReport:
-    """Check with random actions that `env` keeps the contract of `Environment`, and report what was seen.
+    """Check with random actions that `env` keeps the contract of `Environment`, and report what was found.
 
-    The properties, in order: what `contracts.require_environment` finds by tracing; observations, rewards and
-    metrics are finite and no state holds a NaN; observations and sampled actions lie in their spaces; the mask
-    allows an action everywhere; episodes are not over before they start (all ending unpaid at their first step);
-    the same key gives the same result, bit for bit; jit = no jit and vmap = loop; a picture is uint8 `[H, W, 3]`.
-    Where rounding enters, at the bounds of a space and between two compilations, a float x may be off by
-    `tolerance` · (1 + |x|). Steps are compared one by one from the same state, so that rounding cannot grow along
-    an episode. Actions obey the mask.
+    It checks these properties, in this order: what `contracts.require_environment` checks by tracing; observations,
+    rewards and metrics are finite and no state holds a NaN; observations and sampled actions lie in their spaces; the
+    mask allows an action everywhere; episodes do not all end at their first step without a reward; the same key gives
+    the same result, bit for bit; jit = no jit and vmap = loop; a picture is uint8 `[H, W, 3]`. Because of rounding a
+    float x may be wrong by `tolerance` · (1 + |x|) at the bounds of a space and between two compilations. Each step is
+    compared alone, from the same state, so rounding cannot grow along an episode. The random actions obey the mask.
 
     Args:
         env: the environment.
-        params: of the environment; default `env.params`.
-        num_steps: of each lane; an episode restarts at its end and at the horizon.
-        num_lanes: the number of lanes, vmapped.
-        key: of resets, actions and steps; default `jax.random.key(0)`.
-        tolerance: for rounding, as above.
+        params: the environment's parameters; None takes `env.params`.
+        num_steps: the number of steps of each lane; an episode restarts at its end and at the horizon.
+        num_lanes: the number of lanes, which are vmapped.
+        key: the key of resets, actions and steps; None takes `jax.random.key(0)`.
+        tolerance: the tolerance for rounding, as above.
 
     Raises:
         ConformanceError: at the first property that fails.
@@ -89,7 +88,7 @@ def check(
     walk = jax.jit(lambda *arguments: _walk(env, *arguments))
     draws = action_keys
     if env.action_mask is None:
-        # Outside of the walk: what jax compiles for this sampling is found again by the next environment.
+        # Sampled outside of the walk, so that the next environment can use the same compiled program.
         draws = jax.vmap(jax.vmap(lambda key: sample_action(env, key, None)))(action_keys)
     rows = walk(params, reset_keys, step_keys, draws)
     again = walk(params, reset_keys, step_keys, draws)
@@ -113,8 +112,10 @@ def check(
 
 
 def _walk(env: Environment, params: PyTree, reset_keys: jax.Array, step_keys: jax.Array, draws: jax.Array) -> _Walk:
-    """Take the actions `[steps, lanes, ...]` (drawn by these keys where a mask decides), starting afresh wherever an
-    episode ended."""
+    """Take the actions `[steps, lanes, ...]` from `draws`, and start a new episode wherever one ended.
+
+    If the environment has a mask, `draws` are keys, with which the allowed actions are sampled.
+    """
     fresh = jax.vmap(jax.vmap(lambda key: env.reset(key, params)))(reset_keys)
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple]:
@@ -135,7 +136,7 @@ def _walk(env: Environment, params: PyTree, reset_keys: jax.Array, step_keys: ja
 
 
 def _check_values(env: Environment, rows: _Walk, tolerance: float) -> None:
-    """Finite, inside the spaces, and not over before the start."""
+    """Check that values are finite and inside their spaces, and that episodes do not end before they start."""
     for what, tree in (("observation", (rows.obs, rows.seen.obs)), ("reward", rows.seen.reward)):
         for _, leaf in named_leaves(tree):
             _require_all(env, f"finite {what}", leaf, np.isfinite(leaf), "finite numbers")
@@ -162,7 +163,7 @@ def _check_values(env: Environment, rows: _Walk, tolerance: float) -> None:
 
 
 def _check_extras(env: Environment, params: PyTree, rows: _Walk) -> None:
-    """An action is allowed everywhere, and metrics are finite."""
+    """Check that the mask allows an action everywhere, and that metrics are finite."""
     everywhere = lambda function: jax.jit(jax.vmap(jax.vmap(function)))
     if env.action_mask is not None:
         allowed = np.asarray(everywhere(env.action_mask)(rows.obs)).any(axis=-1)
@@ -232,5 +233,5 @@ def _one_if_equal(bound: np.ndarray) -> Any:
 
 
 def _host(tree: PyTree) -> PyTree:
-    """NumPy arrays, keys as their numbers."""
+    """The leaves as NumPy arrays; typed keys become their raw numbers."""
     return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if is_typed_key(x) else x), tree)

@@ -1,4 +1,4 @@
-"""The short corridor with switched actions (Sutton & Barto, 2018, example 13.1): its states look alike."""
+"""The short corridor with switched actions, whose states all look alike (Sutton & Barto, 2018, example 13.1)."""
 
 import math
 
@@ -15,25 +15,31 @@ BEST_VALUE = -(6.0 + 4.0 * math.sqrt(2.0))
 
 
 def corridor_value(probability: jax.Array) -> jax.Array:
-    """v(p) = (2p − 4) / (p (1 − p)), the expected return from the start where p in (0, 1) is P(right).
+    """v(p) = (2p − 4) / (p (1 − p)), the expected return from the start, where p in (0, 1) is P(right).
 
-    No horizon. Greatest at p* = 2 − √2 (`BEST_PROBABILITY`), v* = −(6 + 4√2) (`BEST_VALUE`). Elementwise.
+    There is no horizon. v is greatest at p* = 2 − √2 (`BEST_PROBABILITY`), where v* = −(6 + 4√2) (`BEST_VALUE`). The
+    function works on each number of an array.
 
     Source: Sutton & Barto (2018), example 13.1; p* and v* solve the three Bellman equations.
+
+    Example:
+        >>> from pgjax.environments.corridor import corridor_value
+        >>> float(corridor_value(0.5))
+        -12.0
     """
     probability = jnp.asarray(probability)
     return (2.0 * probability - 4.0) / (probability * (1.0 - probability))
 
 
 def corridor_mdp(horizon: int = 1000, observe_state: bool = False) -> TabularMDP:
-    """States 0, 1, 2 and the goal 3; action 1 moves right and action 0 left, the other way round in state 1.
+    """States 0, 1, 2 and the goal 3. Action 1 moves right and action 0 left, but in state 1 they are switched.
 
-    Episodes start in state 0, where left stays. Every step pays −1, the one onto the goal included.
+    Episodes start in state 0, where left does not move. Every step pays −1, the step onto the goal included.
 
     Args:
-        horizon: T. A cut changes v(p): at p = .05, where v = −82.1, 1000 steps leave 7e-7 of the episodes
-            unfinished and v 5e-5 too high; at p = .02, 4e-3 and 0.6 of 202. Policies that are allowed to come
-            nearer to 0 or 1 need more.
+        horizon: T. A finite horizon changes v(p). At p = .05, where v = −82.1, 1000 steps leave 7e-7 of the episodes
+            unfinished and v 5e-5 too high; at p = .02, where v = −202, they leave 4e-3 unfinished and v 0.6 too high.
+            Policies with p closer to 0 or 1 need a longer horizon.
         observe_state: whether the observation is the state, one-hot `[4]`, instead of the constant `[1]`.
 
     Raises:
@@ -55,5 +61,5 @@ def corridor_mdp(horizon: int = 1000, observe_state: bool = False) -> TabularMDP
 
 
 def make_corridor(horizon: int = 1000, observe_state: bool = False) -> Environment:
-    """`corridor_mdp` as a sampled environment: observation Box `[1]` (or `[4]`), actions left 0, right 1."""
+    """`corridor_mdp` as a sampled environment: observation Box `[1]` (or `[4]`), actions 0 (left) and 1 (right)."""
     return to_environment(corridor_mdp(horizon=horizon, observe_state=observe_state))

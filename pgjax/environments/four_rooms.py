@@ -19,13 +19,15 @@ GEOMETRIES: tuple[Geometry, ...] = get_args(Geometry)
 
 
 def neighbours(geometry: Geometry = "described") -> np.ndarray:
-    """Where up, right, down and left lead from each cell, int `[100, 4]`; a bump stays. Cell (r, c) is 10 r + c.
+    """Where up, right, down and left lead from each cell, int `[100, 4]`; a step into a wall does not move.
 
-    - `"described"`: walls between rows 4 and 5 and between columns 4 and 5, with doors at columns and rows 2 and 7.
-      Both mid-lines can be crossed at two of their ten places.
-    - `"released"`: what the published code does, whose table of moves and test for walls name the axes in opposite
-      order. Blocked are steps along rows and columns 4 and 5, each in one direction, except from places 2 and 7. The
-      mid-lines can be crossed at nine places in either direction, at all ten in one of them: there are no rooms.
+    Cell (r, c) has the number 10 r + c. There are two geometries:
+
+    - `"described"`: the paper's description, with walls between rows 4 and 5 and between columns 4 and 5, and doors at
+      columns and rows 2 and 7. Both mid-lines can be crossed at two of their ten places.
+    - `"released"`: what the published code does, in which the table of moves and the test for walls swap the two axes.
+      It blocks steps along rows and columns 4 and 5, each in one direction, except from places 2 and 7. The mid-lines
+      can be crossed at nine places in either direction, and at all ten in one direction, so there are no rooms.
 
     Raises:
         ValueError: for another geometry.
@@ -46,7 +48,7 @@ def neighbours(geometry: Geometry = "described") -> np.ndarray:
 
 
 def crossings(geometry: Geometry = "described") -> int:
-    """At how many of their ten places a step leads over a mid-line, either way; the fewer of both lines.
+    """The number of places, of ten, at which a step in either direction crosses a mid-line; the smaller of both lines.
 
     Raises:
         ValueError: for another geometry.
@@ -59,10 +61,11 @@ def crossings(geometry: Geometry = "described") -> int:
 
 
 def four_rooms_mdp(geometry: Geometry = "described", horizon: int = 100) -> TabularMDP:
-    """The four rooms as an MDP: 100 cells, start (0, 0), actions up 0, right 1, down 2, left 3, no noise.
+    """The four rooms as a deterministic MDP: 100 cells, start (0, 0), actions 0 up, 1 right, 2 down, 3 left.
 
-    The step onto an exit pays 1.0 at (7, 7), 0.6 at (2, 7) or 0.3 at (7, 2) and ends the episode; others pay 0. Without
-    a discount only the exit counts. The shortest ways have 14, 9 and 9 steps in both geometries.
+    The step onto an exit pays 1.0 at (7, 7), 0.6 at (2, 7) or 0.3 at (7, 2) and ends the episode; other steps pay 0.
+    Without a discount the return depends only on the exit. The shortest ways to these exits have 14, 9 and 9 steps in
+    both geometries.
 
     Args:
         geometry: `"described"` or `"released"`, see `neighbours`.
@@ -97,7 +100,7 @@ def make_four_rooms(geometry: Geometry = "described", horizon: int = 100) -> Env
     best = max(EXITS, key=EXITS.__getitem__)
 
     def render(state: TabularState, obs: jax.Array, params: TabularMDP) -> np.ndarray:
-        """Cells and what lies between them; a wall is what cannot be crossed either way. The best exit is marked."""
+        """Draw the cells with the best exit, and a wall where no step can cross in either direction."""
         from pgjax.environments import rendering
 
         agent, goal = (tuple(2 * i + 1 for i in cell) for cell in (divmod(int(state.index), SIZE), best))
@@ -107,13 +110,13 @@ def make_four_rooms(geometry: Geometry = "described", horizon: int = 100) -> Env
 
 
 def _drawn_walls(reached: np.ndarray) -> np.ndarray:
-    """Bool `[21, 21]`: cells at odd places, between two of them a wall unless a step leads through in one direction."""
+    """Bool `[21, 21]`: cells at odd places, with a wall between two cells unless a step leads from one to the other."""
     walls = np.ones((2 * SIZE + 1, 2 * SIZE + 1), bool)
     cells = np.stack(np.divmod(np.arange(SIZE**2), SIZE), axis=1)
     walls[1::2, 1::2] = False
     for cell, target in zip(np.repeat(cells, len(MOVES), axis=0), cells[reached.ravel()], strict=True):
         walls[tuple(cell + target + 1)] = False
-    # A post stands only where a wall ends or passes.
+    # A corner is drawn as wall only if a wall ends there or passes through it.
     sides = walls[1:-3:2, 2:-2:2] | walls[3:-1:2, 2:-2:2] | walls[2:-2:2, 1:-3:2] | walls[2:-2:2, 3:-1:2]
     walls[2:-2:2, 2:-2:2] = sides
     return walls

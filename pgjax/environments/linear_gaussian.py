@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax.distributions import GaussianParameters, diagonal_gaussian
-from pgjax.exact.lqg.closed_forms import LinearGaussian, point_mass
+from pgjax.exact.lqg.problem import LinearGaussian, point_mass
 from pgjax.types import Box, Environment, Policy, PyTree, Step
 
 
@@ -18,7 +18,7 @@ class LQGParams(NamedTuple):
 
     Attributes:
         transition, control, state_cost, action_cost: A `[D, D]`, B `[D, A]`, Q `[D, D]`, R `[A, A]`.
-        initial_mean: of X_0, `[D]`.
+        initial_mean: the mean of X_0, `[D]`.
         initial_factor, noise_factor: L with L Lᵀ the covariance of X_0 and of the noise of a step, `[D, D]`.
     """
 
@@ -32,7 +32,7 @@ class LQGParams(NamedTuple):
 
 
 class LQGState(NamedTuple):
-    """`position`: X_t `[D]`; `time`: t, int32, from 0."""
+    """The state: `position` is X_t `[D]`, and `time` is t, int32, from 0."""
 
     position: jax.Array
     time: jax.Array
@@ -41,12 +41,12 @@ class LQGState(NamedTuple):
 def make_lqg(problem: LinearGaussian | None = None) -> Environment:
     """X_{t+1} = A X_t + B A_t + W_t, R_{t+1} = −(X_tᵀ Q X_t + A_tᵀ R A_t), for exactly T steps.
 
-    The observation is float32 `[D + 1]`: X_t, then t / T, so that a policy may depend on time and an open-loop policy
-    on time alone (`time_step` reads t back). Actions are float32 `[A]`, unbounded and not clipped. Nothing terminates
-    an episode; the horizon does. Rewards are not discounted: γ of the problem is for the estimator.
+    The observation is float32 `[D + 1]`: X_t, then t / T, so that a policy can depend on the time, and an open-loop
+    policy on the time alone (`time_step` computes t from an observation). Actions are float32 `[A]`, unbounded and not
+    clipped. Only the horizon ends an episode. Rewards are not discounted; the estimator applies the problem's γ.
 
     Args:
-        problem: any `LinearGaussian`, concrete; `exact.lqg.point_mass()` if None.
+        problem: a `LinearGaussian` that is not traced; None takes `exact.point_mass()`.
     """
     problem = point_mass() if problem is None else problem
     names = ("transition", "control", "state_cost", "action_cost", "initial_mean")
@@ -87,7 +87,7 @@ def make_lqg(problem: LinearGaussian | None = None) -> Environment:
 
 
 def _factor(covariance: jax.Array) -> jax.Array:
-    """The symmetric square root, which unlike Cholesky's factor exists for singular covariances too."""
+    """The symmetric square root of a covariance; unlike Cholesky's factor it exists for singular covariances, too."""
     values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
     return jnp.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T, jnp.float32)
 
@@ -98,14 +98,13 @@ def time_step(obs: jax.Array, horizon: int) -> jax.Array:
 
 
 def make_lqg_policy(problem: LinearGaussian, scale: ArrayLike, *, feedback: bool = False) -> Policy:
-    """A_t ~ N(μ_t + K_t X_t, diag σ²), for `make_lqg(problem)`: the policy of `exact.lqg`, to be sampled.
+    """A_t ~ N(μ_t + K_t X_t, diag σ²) for `make_lqg(problem)`: the policy of `exact.lqg` in a form that is sampled.
 
-    The parameters are {"means": μ `[T, A]`} for an open-loop policy, and "gains": K `[T, A, D]` with `feedback`; all
-    start at zero.
+    The parameters are {"means": μ `[T, A]`}, and with `feedback` also "gains": K `[T, A, D]`. All start at zero.
 
     Args:
-        scale: σ > 0, a number or `[A]`; fixed, not a parameter.
-        feedback: whether it sees the state.
+        scale: σ > 0, a number or `[A]`; it is fixed and not a parameter.
+        feedback: whether the action depends on the state; an open-loop policy depends on the time alone.
 
     Raises:
         ValueError: for a scale that is not positive.

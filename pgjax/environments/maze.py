@@ -37,9 +37,10 @@ class Maze(NamedTuple):
 
     Attributes:
         walls: bool `[H, W]`.
-        cells: (row, column) of each free cell, int `[C, 2]`; the cell's number is its state.
-        start, goal: the numbers of S and G.
-        neighbours: where up, right, down and left lead from each free cell, int `[C, 4]`; a bump stays.
+        cells: (row, column) of each free cell, int `[C, 2]`; the number of a cell is its state.
+        start, goal: the numbers of the cells S and G.
+        neighbours: where up, right, down and left lead from each free cell, int `[C, 4]`; a step into a wall does not
+            move.
     """
 
     walls: np.ndarray
@@ -50,7 +51,7 @@ class Maze(NamedTuple):
 
 
 def parse_layout(layout: str) -> Maze:
-    """Read a drawing: '#' wall, 'S' start, 'G' exit, '.' or ' ' free; beyond its edges is wall.
+    """Read a drawing: '#' is a wall, 'S' the start, 'G' the exit, '.' or ' ' a free cell; all outside is wall.
 
     Raises:
         ValueError: for rows of unequal length, an unknown character, not exactly one S and one G, or an exit
@@ -87,12 +88,17 @@ def parse_layout(layout: str) -> Maze:
 
 
 def shortest_path_lengths(layout: str = LAYOUT) -> np.ndarray:
-    """d(c), the fewest steps from each free cell to the exit without slipping, `[C]`; ∞ where none leads.
+    """d(c), the fewest steps from each free cell to the exit without slipping, `[C]`; ∞ if no way leads there.
 
-    Breadth-first search from the exit. V*(c) = −d(c) when there is no slip and the horizon is long enough.
+    It is found by breadth-first search from the exit. V*(c) = −d(c) if there is no slip and the horizon is long enough.
 
     Raises:
         ValueError: for a layout that `parse_layout` refuses.
+
+    Example:
+        >>> from pgjax.environments.maze import shortest_path_lengths
+        >>> shortest_path_lengths("S.\\n.G").tolist()
+        [2.0, 1.0, 1.0, 0.0]
     """
     return _distances(parse_layout(layout))
 
@@ -111,18 +117,19 @@ def _distances(maze: Maze) -> np.ndarray:
 
 
 def maze_mdp(layout: str = LAYOUT, slip: float = 0.0, horizon: int | None = None) -> TabularMDP:
-    """The maze as an MDP: states are the free cells, actions are up 0, right 1, down 2, left 3.
+    """The maze as an MDP: the states are the free cells, the actions are 0 up, 1 right, 2 down, 3 left.
 
-    The move that was chosen happens with probability 1 − slip, each of the other three with slip / 3; a bump
-    stays. Every step pays −1, the one onto the exit included, which ends the episode: ρ = −E[steps].
+    The chosen move happens with probability 1 − slip, and each of the other three moves with probability slip / 3; a
+    move into a wall does not move. Every step pays −1, also the step onto the exit, which ends the episode:
+    ρ = −E[steps].
 
     Args:
         layout: see `parse_layout`.
-        slip: probability that the floor chooses, in [0, 1].
-        horizon: T, four steps per free cell unless given.
+        slip: the probability that the move is not the chosen one, in [0, 1].
+        horizon: T; None takes four steps per free cell.
 
     Returns:
-        An MDP of C free cells with one-hot observations `[C]`, four outcomes an action (one if slip is 0).
+        An MDP of C free cells with one-hot observations `[C]` and four outcomes per action (one if slip is 0).
 
     Raises:
         ValueError: for a layout that `parse_layout` refuses, a slip outside [0, 1], or a horizon below 1.

@@ -1,4 +1,4 @@
-"""Actions at random, as `check` takes them and as a policy to compare with."""
+"""Random actions: for `check`, and as a policy to compare trained policies with."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from pgjax.types import Environment, Policy, PyTree
 
 
 def sample_action(environment: Environment, key: jax.Array, obs: PyTree) -> PyTree:
-    """One action at random: uniform over those that `action_mask` allows at X_t, or as the action space samples."""
+    """One random action: uniform over those that `action_mask` allows, or a sample of the action space if None."""
     space = environment.action_space
     if environment.action_mask is not None:
         logits = masked_logits(jnp.zeros(space.n), environment.action_mask(obs))
@@ -18,9 +18,14 @@ def sample_action(environment: Environment, key: jax.Array, obs: PyTree) -> PyTr
 
 
 def random_policy(environment: Environment) -> Policy:
-    """The policy of `sample_action`, without parameters, `()`; what a trained one is compared with.
+    """The policy that acts with `sample_action`, to compare a trained policy with; pass `()` as its θ.
 
     Its distribution can only be sampled; the other functions raise NotImplementedError.
+
+    Example:
+        >>> from pgjax import environments
+        >>> environments.random_policy(environments.make("CartPole-v1"))
+        Policy(random_policy, distribution=Distribution(random_policy, sampled_only))
     """
     return Policy(
         init=lambda key, obs: (),

@@ -1,4 +1,4 @@
-"""Recall: name a cue that was shown at the beginning. Nobody without memory can do better than guess."""
+"""Recall: name a cue that was shown at the beginning. A policy without memory can only guess."""
 
 import numpy as np
 
@@ -8,12 +8,12 @@ from pgjax.types import Environment
 
 
 def recall_mdp(cues: int = 4, delay: int = 8) -> TabularMDP:
-    """One of K cues is seen at X_1 and nothing afterwards; the last action must name it.
+    """The policy sees one of K cues at X_1 and nothing afterwards, and its last action must name the cue.
 
     Each cue has probability 1/K. X_1 is the cue, one-hot, and X_2, …, X_{delay+1} are all the same blank observation.
-    The action at the last of them, A_{delay+1}, is the answer: the reward is 1 if it is the cue, and every other reward
-    is 0. The best value with memory is 1. Without memory it is 1/K, and *every* policy f(x, θ) has this value,
-    stochastic or not: it draws its answer from f(blank, θ), whatever the cue was, so ρ = Σ_k (1/K) f(blank, θ)_k = 1/K.
+    The last action, A_{delay+1}, is the answer: its reward is 1 if it names the cue, and every other reward is 0. The
+    best value with memory is 1. *Every* policy f(x, θ) without memory has the value 1/K, because it draws its answer
+    from f(blank, θ), which does not depend on the cue: ρ = Σ_k (1/K) f(blank, θ)_k = 1/K.
 
     Args:
         cues: K, at least 2.
@@ -24,7 +24,7 @@ def recall_mdp(cues: int = 4, delay: int = 8) -> TabularMDP:
         K d + k is cue k after d steps; the last state is the end. T = delay + 1.
 
     Raises:
-        ValueError: for a number below its least.
+        ValueError: for `cues` below 2 or `delay` below 1.
     """
     require_integer("cues", cues, 2, None)
     require_integer("delay", delay, 1, None)

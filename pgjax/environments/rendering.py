@@ -1,7 +1,7 @@
 """Pictures of single states, drawn on the host with Pillow, and animations of them.
 
-Everything here takes host values (anything that `numpy.asarray` accepts) and returns uint8 `[H, W, 3]`, rows
-from the top. Pillow is imported when the first picture is drawn.
+The functions take host values (anything that `numpy.asarray` accepts) and return pictures uint8 `[H, W, 3]`, whose
+first row is at the top. Pillow is imported when the first picture is drawn.
 """
 
 import os
@@ -15,7 +15,7 @@ _BLUE, _PALE_BLUE, _GREEN = (46, 94, 170), (160, 184, 222), (58, 148, 96)
 _ORANGE, _RED, _SHADE = (222, 132, 44), (196, 60, 52), (238, 236, 228)
 _OVERSAMPLING = 4
 
-# One colour per channel on a dark ground; ten, because MinAtar has at most ten channels.
+# One colour for each channel, on a dark ground; MinAtar has at most ten channels.
 _CHANNELS = (
     (240, 240, 235),
     (255, 176, 58),
@@ -36,9 +36,9 @@ def cartpole(obs: Any, *, width: int = 480, x_limit: float = 2.4, angle_limit: f
 
     Args:
         obs: (x, ẋ, θ, θ̇), `[4]`, in m, m/s, rad, rad/s; the picture shows x and θ, clockwise from upright.
-        width: of the picture in pixels; its height is two fifths of that.
-        x_limit: m, where the track ends.
-        angle_limit: rad, half of the shaded angle.
+        width: the width of the picture in pixels; its height is two fifths of the width.
+        x_limit: the distance from the middle to the ends of the track, m.
+        angle_limit: the greatest angle that counts as balanced, rad.
 
     Returns:
         uint8 `[2 · width // 5, width, 3]`.
@@ -87,11 +87,11 @@ def cartpole_of(state: Any, obs: Any, params: Any) -> np.ndarray:
 def minatar(obs: Any, *, cell: int = 32) -> np.ndarray:
     """Draw a MinAtar screen, one colour for each channel.
 
-    Where several channels are on, the lowest is seen: channel 0 is the player in every game.
+    If several channels are on in a cell, the picture shows the lowest one; channel 0 is the player in every game.
 
     Args:
         obs: 0 or 1, `[rows, columns, channels]`, at most 10 channels.
-        cell: pixels for the side of a cell.
+        cell: the side of a cell in pixels.
 
     Returns:
         uint8 `[rows · cell, columns · cell, 3]`.
@@ -120,13 +120,13 @@ def grid(
     path: Sequence[Sequence[int]] = (),
     cell: int = 24,
 ) -> np.ndarray:
-    """Draw a maze seen from above: walls dark, the goal a green square, the agent a blue disc.
+    """Draw a maze seen from above, with dark walls, the goal as a green square and the agent as a blue disc.
 
     Args:
-        walls: bool `[h, w]`, true where nobody can stand.
+        walls: bool `[h, w]`, true for cells that are walls.
         agent, goal: (row, column) counted from the top left, or None to leave them out.
-        path: (row, column) of cells to be joined by a line under the agent, such as the way it came.
-        cell: pixels for the side of a cell.
+        path: (row, column) of cells that a line under the agent joins, such as the way that the agent came.
+        cell: the side of a cell in pixels.
 
     Returns:
         uint8 `[h · cell, w · cell, 3]`.
@@ -168,7 +168,7 @@ def save_gif(frames: Sequence[np.ndarray], path: str | os.PathLike, fps: float =
     Args:
         frames: uint8 `[H, W, 3]` each, all of one shape.
         path: the file to write.
-        fps: frames per second, at most 50. A GIF counts in hundredths of a second, so 30 becomes 33.3.
+        fps: frames per second, at most 50. A GIF counts time in hundredths of a second, so 30 becomes 33.3.
 
     Raises:
         ValueError: if there are no frames, if one is not uint8 `[H, W, 3]` of the first one's shape, or if

@@ -1,4 +1,4 @@
-"""Reverse a string: the smallest problem of writing, whose reward comes when the last symbol is written.
+"""Reverse a string: a small problem of writing symbols, with one reward after the last symbol.
 
 Axes: n symbols of the string, L = 2 n places of the buffer, V symbols of the vocabulary, S states.
 """
@@ -20,11 +20,11 @@ _REWARDS: dict[Paid, Callable[[Any], Any]] = {"share": lambda right: right.mean(
 
 
 class TokenBuffer(NamedTuple):
-    """All tokens so far, the prompt first.
+    """All tokens so far; the prompt stands first.
 
     Attributes:
         tokens: uint8 `[L]`; places that are not yet written hold 0.
-        length: int32 `[]`, how many places are written.
+        length: int32 `[]`, the number of places that are written.
     """
 
     tokens: PyTree
@@ -32,13 +32,13 @@ class TokenBuffer(NamedTuple):
 
 
 def _right(tokens: Any) -> Any:
-    """Which symbols of the answer are those of the reversed prompt, bool `[..., n]`, for tokens `[..., 2 n]`."""
+    """Bool `[..., n]`, true for the symbols of the answer that equal the reversed prompt, for tokens `[..., 2 n]`."""
     half = tokens.shape[-1] // 2
     return tokens[..., half:] == tokens[..., :half][..., ::-1]
 
 
 def all_right(buffer: TokenBuffer) -> jax.Array:
-    """Whether the buffer is full and its answer is the reversed prompt, bool `[...]`: the measure of success.
+    """Bool `[...]`, whether the buffer is full and its answer is the reversed prompt: the measure of success.
 
     The `final_obs` of a trajectory is such a buffer, with leaves `[B, ...]`.
     """
@@ -49,17 +49,17 @@ def make_reverse(length: int = 5, vocabulary: int = 9, reward: Paid = "share") -
     """Write n symbols after a prompt of n random symbols, so that they are the prompt reversed.
 
     X_1 is a `TokenBuffer` with the prompt, uniform over the Vⁿ strings. A_t writes one symbol into the next place. The
-    episode ends when n symbols are written, and only then a reward is paid. The best return is 1, for an answer that is
-    right everywhere (the metric `all_right`); the uniform policy gets 1/V with `"share"` and V⁻ⁿ with `"all"`.
+    episode ends when n symbols are written, and only then a reward is paid. The best return is 1, for an answer without
+    a wrong symbol (the metric `all_right`); the uniform policy gets 1/V with `"share"` and V⁻ⁿ with `"all"`.
 
     Args:
         length: n.
         vocabulary: V, from 2 to 256.
-        reward: `"share"`, the share of right symbols, which is the default because it can be learnt from rewards alone;
-            or `"all"`, 1 if all are right and else 0, of which a new policy meets none unless Vⁿ is small.
+        reward: `"share"`, the share of right symbols, which can be learnt from rewards alone; or `"all"`, 1 if all
+            symbols are right and else 0, a reward that a new policy almost never gets unless Vⁿ is small.
 
     Raises:
-        ValueError: for a number out of range, or an unknown word.
+        ValueError: for a number out of range, or an unknown reward.
     """
     _check(length, vocabulary, reward)
     places, score = 2 * length, _REWARDS[reward]
@@ -95,7 +95,7 @@ def reverse_mdp(length: int = 2, vocabulary: int = 2, reward: Paid = "share") ->
     """`make_reverse` as an MDP with one state for each buffer that can occur, for exact values and enumeration.
 
     S = Vⁿ (1 + V + … + Vⁿ): 28 for n = V = 2, 120 for n = 3 and V = 2. The observations are the `TokenBuffer`s, leaves
-    `[S, ...]`, so that a policy over buffers is evaluated as it stands.
+    `[S, ...]`, so a policy of buffers can be used without changes.
 
     Raises:
         ValueError: as `make_reverse`, and for more than 100 000 states.
@@ -107,7 +107,7 @@ def reverse_mdp(length: int = 2, vocabulary: int = 2, reward: Paid = "share") ->
             f"length={length} and vocabulary={vocabulary} give {counts.sum()} states, must be at most {_MOST_STATES}"
         )
     counts = counts.astype(int)
-    # The states of one length stand together, in the order of their tokens read as a number to the base V.
+    # The states of one length stand together, ordered by their tokens read as a number in base V.
     first = np.cumsum(counts) - counts
     lengths = np.repeat(np.arange(length, places + 1), counts)
     codes = np.arange(counts.sum()) - np.repeat(first, counts)

@@ -1,26 +1,21 @@
-"""The oracle: exact values, gradients and moments of estimators, with nothing sampled.
+"""Exact values, gradients and moments of estimators, computed without sampling.
 
-A `TabularMDP` is solved by dynamic programming, its trajectories are enumerated, and the same object is
-sampled as an `Environment`: what an estimator should give, what it gives on average, and what it trains to.
-Where there are too many trajectories to enumerate, dynamic programs give the moments of whole families of
-estimates (`joint_moments`, `step_sums`), their best baselines and the causes of their variance. What imitation costs
-is exact too: regret, errors on and off the expert's states, and learners from counted data (`imitation`).
+A `TabularMDP` is solved by dynamic programming, its trajectories can be enumerated, and the same object can be sampled
+as an `Environment`. So one problem shows what an estimator should give, what it gives on average, and what training
+with it reaches. For problems with too many trajectories to enumerate, dynamic programs give the moments of whole
+families of estimates (`joint_moments`, `step_sums`), their best baselines and the sources of their variance. The cost
+of imitation is exact, too: regret, errors on and off the expert's states, and learners from counted data (`imitation`).
 """
 
 from pgjax._linear import pseudo_inverse
+from pgjax.exact.imitation.cloning import cloned_probabilities, label_counts, population_dagger, tabular_dagger
 from pgjax.exact.imitation.costs import (
     ImitationErrors,
-    PerformanceDifference,
-    cloned_probabilities,
     disagreement,
     expert_support,
     imitation_errors,
-    label_counts,
-    performance_difference,
-    population_dagger,
     recovery_cost,
     regret,
-    tabular_dagger,
     with_errors,
 )
 from pgjax.exact.imitation.examples import (
@@ -31,19 +26,20 @@ from pgjax.exact.imitation.examples import (
     reset_cliff_regret,
 )
 from pgjax.exact.lqg.closed_forms import (
-    LinearGaussian,
-    LinearGaussianPolicy,
     LinearGaussianValues,
     LinearGaussianVariances,
     linear_gaussian_gradient,
     linear_gaussian_objective,
-    linear_gaussian_policy,
     linear_gaussian_states,
     linear_gaussian_values,
     linear_gaussian_variances,
+)
+from pgjax.exact.lqg.problem import (
+    LinearGaussian,
+    LinearGaussianPolicy,
+    linear_gaussian_policy,
     make_linear_gaussian,
     point_mass,
-    point_mass_means,
 )
 from pgjax.exact.lqg.quadratics import Quadratic
 from pgjax.exact.mdp.dynamic_programming import (
@@ -79,20 +75,19 @@ from pgjax.exact.mdp.optimal_policies import optimal_probabilities, stationary_o
 from pgjax.exact.mdp.tabular import TabularMDP, TabularState, make_bandit, make_tabular_mdp, random_mdp, to_environment
 from pgjax.exact.moments.batch_moments import MomentsPlan, count_batches, estimator_moments, groups, plan_moments
 from pgjax.exact.moments.joint_moments import JointMoments, return_score_moments, total_return_moments
+from pgjax.exact.moments.named_sums import (
+    action_value_moments,
+    all_action_moments,
+    lambda_return_moments,
+    reward_to_go_moments,
+)
 from pgjax.exact.moments.optimal_baselines import (
     one_step_baseline,
     optimal_constant_baseline,
     optimal_parameter_baseline,
     optimal_step_baseline,
 )
-from pgjax.exact.moments.step_sums import (
-    StepSum,
-    action_value_moments,
-    all_action_moments,
-    lambda_return_moments,
-    reward_to_go_moments,
-    step_sum_moments,
-)
+from pgjax.exact.moments.step_sums import StepSum, step_sum_moments
 from pgjax.exact.moments.summary import Moments, moments_of
 from pgjax.exact.moments.variance_parts import VarianceDecomposition, return_variances, variance_decomposition
 
@@ -106,7 +101,6 @@ __all__ = [
     "LinearGaussianVariances",
     "Moments",
     "MomentsPlan",
-    "PerformanceDifference",
     "Quadratic",
     "StepSum",
     "TabularMDP",
@@ -150,10 +144,8 @@ __all__ = [
     "optimal_parameter_baseline",
     "optimal_probabilities",
     "optimal_step_baseline",
-    "performance_difference",
     "plan_moments",
     "point_mass",
-    "point_mass_means",
     "policy_gradient_theorem",
     "policy_log_probabilities",
     "policy_probabilities",

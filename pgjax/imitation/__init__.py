@@ -1,11 +1,11 @@
-"""Imitation with an expert who can be asked: cloning, DAgger and DART, each one pure function of a key.
+"""Imitation of an expert who can be asked: behavioural cloning, DAgger and DART, each a pure function of a key.
 
-    act with a mixture of expert and learner ─► ask the expert at every state that came ─► fit to all answers so far ─┐
+    act with a mixture of expert and learner ─► ask the expert at every visited state ─► fit to all answers so far ───┐
       ▲                                                                                                              │
       └──────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
 
-Labelling is a stage like `rewards`: a transform of a collected trajectory. Buffers have their final size from the first
-round on, and rows without data weigh 0, so a whole run jits, and vmaps over seeds.
+Labelling is a stage like `rewards`: a transform of a collected trajectory. The buffers have their final size from the
+first round on, and rows without data have weight 0, so a whole run can be jitted, and vmapped over seeds.
 
 Axes: T time, B episodes a round, R rounds, N = R T B rows, A actions.
 """
@@ -23,7 +23,6 @@ from pgjax.imitation.cloning_losses import (
     reverse_kl,
     squared_error,
     total_variation,
-    zero_one_error,
 )
 from pgjax.imitation.collecting import Demonstrations, Labelled, collect, demonstrations, label
 from pgjax.imitation.experts import (
@@ -74,5 +73,4 @@ __all__ = [
     "squared_error",
     "table_fit",
     "total_variation",
-    "zero_one_error",
 ]

@@ -1,4 +1,4 @@
-"""Behavioural cloning, DAgger and DART: one loop of rounds that differs in who acts.
+"""Behavioural cloning, DAgger and DART: one loop of rounds; the algorithms differ in who acts.
 
 Axes: T time, B episodes a round, R rounds, N = R T B rows.
 """
@@ -33,9 +33,9 @@ class ImitationRun(NamedTuple):
     Attributes:
         params: θ after the last round.
         round_params: θ after each round, leaves `[R, ...]`.
-        demonstrations: of all rounds in turn, N = R T B rows.
-        mean_returns: of the episodes collected in each round, by whoever acted, `[R]`.
-        levels: the share β of the expert in each round (DAgger), or the size of its noise (DART), `[R, ...]`.
+        demonstrations: the expert's answers of all rounds, one round after another, N = R T B rows.
+        mean_returns: the mean return of the episodes collected in each round, `[R]`, whoever acted in them.
+        levels: the expert's share β in each round (DAgger), or the size of the expert's noise (DART), `[R, ...]`.
     """
 
     params: PyTree
@@ -56,7 +56,7 @@ def _rounds(
     num_rounds: int,
     refit: Refit,
 ) -> ImitationRun:
-    """The loop that all share: `gather(key, params, level)`, aggregate, `next_level(key, …)` and fit."""
+    """The loop of all algorithms: `gather(key, params, level)`, add to the data, `next_level(key, …)`, and fit."""
     require_memoryless(policy, _WHO)
     require_integer("num_rounds", num_rounds, 1, None)
     require_one_of("refit", refit, get_args(Refit))
@@ -103,22 +103,24 @@ def dagger(
     mixing: Mixing = "step",
     refit: Refit = "anew",
 ) -> ImitationRun:
-    """DAgger: D ← D ∪ {(X, π*(X)) on the way of β_i π* + (1 − β_i) π_i}, then π_{i+1} ← fit(D), for R rounds.
+    """DAgger: D ← D ∪ {(X, π*(X)) of episodes of β_i π* + (1 − β_i) π_i}, then π_{i+1} ← fit(D), for R rounds.
 
     Args:
-        key: the run is a function of it; vmap over keys for seeds.
+        key: the run is a function of it; vmap over keys for several seeds.
         fit: `(key, params, demonstrations) → params`, such as `gradient_fit` or `table_fit`.
         num_rounds: R.
-        num_episodes: B, episodes a round.
-        schedule: round (from 0) → β, see `pgjax.imitation`; the expert in the first round and never after if None.
+        num_episodes: B, the number of episodes of a round.
+        schedule: the function from the round (from 0) to β, such as `linear_schedule`; None lets the expert act in the
+            first round and the learner in all others.
         mixing: see `collect`.
-        refit: each round from the same initial θ (`"anew"`, as the theory has it), or from the last one (`"continue"`).
+        refit: where each fit starts: `"anew"` from the same initial θ, as in the theory, or `"continue"` from the last
+            θ.
 
     Returns:
         An `ImitationRun`, whose `levels` are β_i.
 
     Raises:
-        ValueError: for a number below 1 or an unknown word.
+        ValueError: for a number below 1 or an unknown name.
 
     Source: Ross, Gordon & Bagnell (2011), algorithm 3.1.
     """
@@ -134,7 +136,7 @@ def dagger(
 def behavioural_cloning(
     key: jax.Array, environment: Environment, expert: Expert, policy: Policy, fit: Fitter, *, num_episodes: int
 ) -> ImitationRun:
-    """A fit to B episodes of the expert's own: one round of `dagger` with β = 1.
+    """A fit to B episodes in which the expert acts: one round of `dagger` with β = 1.
 
     Source: Pomerleau (1989).
     """
@@ -155,24 +157,25 @@ def dart(
     fitted: bool = True,
     refit: Refit = "anew",
 ) -> ImitationRun:
-    """DART: the expert acts with noise, and says what it would have done without: it shows how to recover.
+    """DART: the expert acts with noise and answers without noise, so its answers show how to recover from errors.
 
-    The noise imitates the learner's errors: with discrete actions one at random with probability ε, where
-    ε (1 − 1/A) = P(A ≠ A*); with continuous ones A* + σ z, where σ² = E (A − A*)² for each dimension, clipped to the
-    bounds of the action space. A ~ f(X, θ) is what the learner would do, so give `evaluation.greedy` of a policy that
-    will act greedily. Both are measured on a round's demonstrations before they are trained on, and used in the next:
-    from the third round on. A learner without errors in the expert's states ends the noise.
+    The size of the noise follows the learner's errors. A discrete action is replaced by a random one with probability
+    ε, where ε (1 − 1/A) = P(A ≠ A*). A continuous action becomes A* + σ z, clipped to the bounds of the action space,
+    where σ² = E (A − A*)² for each dimension. A ~ f(X, θ) is the learner's action, so pass `evaluation.greedy(policy)`
+    for a learner that will act greedily. ε and σ are measured on the demonstrations of a round before the fit to them,
+    and used in the next round, so from the third round on. If the learner makes no errors in the states of a round, the
+    next round has no noise.
 
     Args:
-        level: ε or σ of the first two rounds, or of all if not `fitted`; σ may have the action's shape.
+        level: ε or σ of the first two rounds, or of all rounds if `fitted` is false; σ may have the action's shape.
         fitted: whether the level follows the learner's errors.
         key, fit, num_rounds, num_episodes, refit: as in `dagger`.
 
     Returns:
-        An `ImitationRun`, whose `levels` are those of the noise, `[R]` or, for continuous actions, `[R, ...]`.
+        An `ImitationRun`, whose `levels` are ε `[R]`, or σ `[R, ...]` for continuous actions.
 
     Raises:
-        ValueError: for a level below 0, or above 1 for ε, and as `dagger`.
+        ValueError: for a level below 0, for ε above 1, and as `dagger`.
 
     Source: Laskey, Lee, Fox, Dragan & Goldberg (2017), algorithm 1, without its prior scale of the noise.
     """
@@ -199,7 +202,7 @@ def dart(
             found = jnp.minimum(missed * space.n / max(space.n - 1, 1), 1.0)
         else:
             found = jnp.sqrt(mean(jnp.square(actions - new.actions)))
-        # Before the first fit the learner's errors are those of its initialisation.
+        # Before the first fit the learner's errors are those of its random initial θ, so they are not used.
         return jnp.where(i == 0, level, found).astype(level.dtype)
 
     return _rounds(key, environment, policy, fit, gather, next_level, level, num_rounds, refit)

@@ -1,8 +1,9 @@
-"""Imitation: losses that compare f(x, θ) with an expert, elementwise and to be minimised, and the mixing of DAgger.
+"""Imitation: losses that compare f(x, θ) with an expert, one number per row, to be minimised; and DAgger's mixing.
 
-The expert f* is known by its actions (`negative_log_likelihood`, `squared_error`), by its probabilities of discrete
-actions (`cross_entropy`, `forward_kl`, `reverse_kl`, `total_variation`), or by its distribution's parameters
-(`distribution_kl`). What the expert says is a constant of the gradient. Weights, masks and means are the caller's.
+The losses know the expert f* by its actions (`negative_log_likelihood`, `squared_error`), by its probabilities of
+discrete actions (`cross_entropy`, `forward_kl`, `reverse_kl`, `total_variation`), or by the parameters of its
+distribution (`distribution_kl`). The gradient treats the expert's answers as constants. The caller applies weights,
+masks and means.
 
 Log-probabilities are normalised, and −∞ stands for probability 0. Axes: N rows, A actions, D dimensions of an action.
 """
@@ -28,29 +29,37 @@ def negative_log_likelihood(distribution: Distribution, parameters: PyTree, acti
     loss = −ln f(x, θ)_a,    E_{a ~ f*} ∇loss = ∇ KL(f* ‖ f)
 
     Args:
-        distribution: of one observation.
+        distribution: the policy's distribution, for one observation.
         parameters: what the policy's `apply` returns, leaves `[N, ...]`.
-        actions: the expert's a `[N, ...]`.
+        actions: the expert's actions a `[N, ...]`.
 
     Returns:
         −ln f `[N]`, in nats.
 
     Source: Pomerleau 1989; Ross & Bagnell 2010.
+
+    Example: the expert takes action 1, to which the policy gives probability 1/4; −ln(1/4) = 1.386.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import distributions, imitation
+        >>> logits, actions = jnp.log(jnp.array([[0.75, 0.25]])), jnp.array([1])
+        >>> round(float(imitation.negative_log_likelihood(distributions.categorical, logits, actions)[0]), 3)
+        1.386
     """
     log_probs = jax.vmap(distribution.log_prob)(parameters, actions)
     return score_function_loss(log_probs, jnp.ones_like(log_probs))
 
 
 def squared_error(modes: jax.Array, actions: jax.Array) -> jax.Array:
-    """Half the squared distance of a mean, or mode, from the expert's action.
+    """Half the squared distance between the policy's mean, or mode, and the expert's action.
 
     loss = ½ Σ_d (m(x)_d − a_d)²
 
-    Up to a constant the negative log-likelihood of a normal distribution with mean m and unit variance.
+    Up to a constant it is the negative log-likelihood of a normal distribution with mean m and unit variance.
 
     Args:
         modes: m(x) `[N, ...]`.
-        actions: the expert's a `[N, ...]`, constants of the gradient.
+        actions: the expert's actions a `[N, ...]`, constants of the gradient.
 
     Returns:
         ½ ‖m − a‖² `[N]`, in the square of the action's unit.
@@ -66,9 +75,9 @@ def _expert(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Array:
 
 
 def _expectation(log_weights: jax.Array, *terms: jax.Array) -> jax.Array:
-    """Σ_a w_a (first − second − …)_a with 0 · ∞ = 0; the inner `where` keeps the gradient a number, too.
+    """Σ_a w_a (first − second − …)_a with 0 · ∞ = 0; the inner `where` keeps the gradient finite, too.
 
-    Only a weight of −∞ leaves its action out: NaN goes through to the sum.
+    Only a log-weight of −∞ leaves its action out: NaN makes the sum NaN.
     """
     possible = ~jnp.isneginf(log_weights)
     first, *others = (jnp.where(possible, term, jnp.zeros_like(term)) for term in terms)
@@ -82,7 +91,7 @@ def cross_entropy(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Arra
 
     loss = −Σ_a f*_a ln f_a = H(f*) + KL(f* ‖ f)
 
-    Infinite where f excludes an action that the expert takes.
+    It is infinite where f gives probability 0 to an action that the expert takes.
 
     Args:
         log_probs: ln f(x, θ) `[..., A]`.
@@ -96,30 +105,30 @@ def cross_entropy(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Arra
 
 
 def forward_kl(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Array:
-    """KL from the expert: f must cover whatever the expert does.
+    """The divergence KL(f* ‖ f): f must give probability to every action that the expert takes.
 
     loss = KL(f* ‖ f) = Σ_a f*_a (ln f*_a − ln f_a)
 
-    Its gradient is that of `cross_entropy`; its minimum is 0.
+    Its gradient is the gradient of `cross_entropy`, and its minimum is 0.
 
     Args:
         log_probs: ln f(x, θ) `[..., A]`.
         expert_log_probs: ln f*(x) `[..., A]`, constants of the gradient.
 
     Returns:
-        `[...]`, in nats, infinite where f excludes an action that the expert takes.
+        `[...]`, in nats; infinite where f gives probability 0 to an action that the expert takes.
     """
     expert = _expert(log_probs, expert_log_probs)
     return _expectation(expert, expert, log_probs)
 
 
 def reverse_kl(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Array:
-    """KL to the expert: f must keep to what the expert does, and may leave out some of it.
+    """The divergence KL(f ‖ f*): f may only take actions that the expert takes, but need not take all of them.
 
     loss = KL(f ‖ f*) = Σ_a f_a (ln f_a − ln f*_a)
 
-    Infinite, with a gradient that is no number, where f takes an action that the expert excludes: of no use with a
-    deterministic expert and a softmax policy.
+    It is infinite, and its gradient is NaN, where f takes an action to which the expert gives probability 0. So it
+    cannot be used with a deterministic expert and a softmax policy.
 
     Args:
         log_probs: ln f(x, θ) `[..., A]`.
@@ -133,12 +142,13 @@ def reverse_kl(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Array:
 
 
 def total_variation(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Array:
-    """Half the absolute difference of probabilities: how often the best coupling of f and f* has them disagree.
+    """Half the sum of the absolute differences of probabilities.
 
     loss = ½ Σ_a |f_a − f*_a|,    Pinsker: loss² ≤ ½ KL(f* ‖ f)
 
-    The subgradient is ½ Σ_a sign(f_a − f*_a) ∇f_a with sign(0) = 0: not differentiable where f_a = f*_a, and an action
-    that already has the expert's probability is left out. Against a deterministic expert the loss is 1 − f_{a*}.
+    It is the smallest probability with which two actions drawn jointly from f and f* can differ. It is not
+    differentiable where f_a = f*_a; the subgradient used is ½ Σ_a sign(f_a − f*_a) ∇f_a with sign(0) = 0, which leaves
+    such an action out. For a deterministic expert the loss is 1 − f_{a*}.
 
     Args:
         log_probs: ln f(x, θ) `[..., A]`.
@@ -149,7 +159,7 @@ def total_variation(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Ar
     """
     expert = _expert(log_probs, expert_log_probs)
     difference = jnp.exp(log_probs) - jnp.exp(expert)
-    # jnp.sign has derivative 0, and 0 at 0, on every version and backend; the derivative of |x| at 0 is a convention.
+    # jnp.sign is 0 at 0 and has derivative 0, while the derivative of |x| at 0 depends on a convention.
     return 0.5 * jnp.sum(jnp.sign(difference) * difference, axis=-1)
 
 
@@ -159,15 +169,15 @@ Direction = Literal["forward", "reverse"]
 def distribution_kl(
     distribution: Distribution, parameters: PyTree, expert_parameters: PyTree, *, direction: Direction = "forward"
 ) -> jax.Array:
-    """KL between policy and expert of one family, in closed form, such as two Gaussians.
+    """The divergence between policy and expert in closed form, if both have the same family, such as two Gaussians.
 
     loss = KL(f* ‖ f)  ("forward")   or   KL(f ‖ f*)  ("reverse")
 
     Args:
-        distribution: of one observation.
-        parameters: of f(x, θ), leaves `[N, ...]`.
-        expert_parameters: of f*(x), leaves `[N, ...]`, constants of the gradient.
-        direction: `"forward"` covers the expert, `"reverse"` keeps to it.
+        distribution: the family of both distributions, for one observation.
+        parameters: the parameters of f(x, θ), leaves `[N, ...]`.
+        expert_parameters: the parameters of f*(x), leaves `[N, ...]`, constants of the gradient.
+        direction: `"forward"` as in `forward_kl`, or `"reverse"` as in `reverse_kl`.
 
     Returns:
         `[N]`, in nats.
@@ -181,27 +191,8 @@ def distribution_kl(
     return jax.vmap(distributions.require(distribution, "kl", "distribution_kl"))(*pair)
 
 
-def zero_one_error(actions: jax.Array, expert_actions: jax.Array) -> jax.Array:
-    """1 where the action is not the expert's: a measure, with no gradient.
-
-    Its mean over the expert's states is the ε of the T²ε bound.
-
-    Args:
-        actions: a `[...]`, integers.
-        expert_actions: a* `[...]`, integers.
-
-    Returns:
-        1[a ≠ a*] `[...]`, float32.
-
-    Source: Ross & Bagnell 2010, theorem 2.1.
-    """
-    chex.assert_equal_shape([actions, expert_actions])
-    chex.assert_type([actions, expert_actions], int)
-    return (actions != expert_actions).astype(jnp.float32)
-
-
 def indicator_schedule() -> Schedule:
-    """The expert acts in the first round, the learner ever after: β_1 = 1, then 0.
+    """The expert acts in the first round, and the learner in all later rounds: β_1 = 1, then 0.
 
     β_i = 1[i = 1];  code counts rounds from 0: `schedule(0)` is β_1
 
@@ -211,7 +202,7 @@ def indicator_schedule() -> Schedule:
 
 
 def exponential_schedule(decay: jax.typing.ArrayLike) -> Schedule:
-    """The expert's share falls by a factor each round.
+    """The expert's share is multiplied by the same factor in each round.
 
     β_i = p^{i−1};  code counts rounds from 0: `schedule(0)` is β_1 = 1, for p = 0 too
 
@@ -222,13 +213,19 @@ def exponential_schedule(decay: jax.typing.ArrayLike) -> Schedule:
         ValueError: if p is outside [0, 1].
 
     Source: Ross, Gordon & Bagnell 2011, section 3.
+
+    Example:
+        >>> from pgjax import imitation
+        >>> schedule = imitation.exponential_schedule(decay=0.5)
+        >>> [float(schedule(round)) for round in range(4)]
+        [1.0, 0.5, 0.25, 0.125]
     """
     require_in_range("decay", decay, 0.0, 1.0)
     return lambda round_: jnp.power(jnp.asarray(decay, float), jnp.asarray(round_, float))
 
 
 def linear_schedule(num_rounds: int) -> Schedule:
-    """The expert's share falls to nothing in a straight line.
+    """The expert's share falls linearly to 0.
 
     β_i = max(0, 1 − (i − 1)/n);  code counts rounds from 0: `schedule(0)` is β_1 = 1, `schedule(n)` is 0
 
@@ -243,11 +240,12 @@ def linear_schedule(num_rounds: int) -> Schedule:
 
 
 def mix(key: jax.Array, beta: jax.typing.ArrayLike, expert_action: PyTree, action: PyTree) -> PyTree:
-    """The action of DAgger's mixture β f* + (1 − β) f: one coin for the whole action; vmap for more.
+    """One action of DAgger's mixture β f* + (1 − β) f; use `jax.vmap` for many.
 
     a = a* with probability β, else a
 
-    The *executed* action only: what the learner is taught at every state is a*, whoever acted.
+    One random choice decides about the whole action. The result is the action to *execute*: the learner is taught a* at
+    every state, whoever acted.
 
     Args:
         key: typed.
@@ -256,7 +254,7 @@ def mix(key: jax.Array, beta: jax.typing.ArrayLike, expert_action: PyTree, actio
         action: a ~ f(x, θ), leaves of the same shapes and types.
 
     Returns:
-        One of the two, whole.
+        Either `expert_action` or `action`.
 
     Raises:
         ValueError: if β is outside [0, 1].

@@ -1,4 +1,4 @@
-"""Episodes of a mixture of expert and learner, and what the expert would have done at every state on the way.
+"""Episodes in which a mixture of expert and learner acts, and what the expert would do at every visited state.
 
 Axes: T time, B episodes, N = T B rows, A actions.
 """
@@ -20,14 +20,14 @@ Mixing = Literal["step", "episode"]
 
 
 class Demonstrations(NamedTuple):
-    """What the expert would do in N states, whoever came there.
+    """What the expert would do in N states; the expert or the learner may have visited them.
 
     Attributes:
         obs: X, leaves `[N, ...]`.
-        actions: the expert's A*, `[N, ...]`.
+        actions: the expert's actions A*, `[N, ...]`.
         weights: float `[N]`, 1 for a state of a running episode and 0 for padding.
-        groups: int32 `[N]`, the number of the episode, for splits that keep one whole.
-        log_probs: ln π*(·|X) `[N, A]`, where the expert knows them.
+        groups: int32 `[N]`, the number of the episode, so that a split can keep episodes whole.
+        log_probs: ln π*(·|X) `[N, A]`, or None if the expert does not know them.
     """
 
     obs: PyTree
@@ -38,7 +38,7 @@ class Demonstrations(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """A trajectory `[T, B]`, the expert's `actions` `[T, B, ...]` at every X_t, its `log_probs` `[T, B, A]` or None."""
+    """A trajectory `[T, B]` with the expert's `actions` `[T, B, ...]` and `log_probs` `[T, B, A]` or None."""
 
     trajectory: Trajectory
     actions: jax.Array
@@ -46,7 +46,7 @@ class Labelled(NamedTuple):
 
 
 def label(key: jax.Array, expert: Expert, trajectory: Trajectory) -> Labelled:
-    """The expert's answer at every state of a trajectory, drawn anew: it is not the action that was executed."""
+    """Ask the expert at every state of a trajectory. Its answers are drawn anew, apart from the executed actions."""
     keys = jax.random.split(key, trajectory.alive.shape)
     twice = lambda function: jax.vmap(jax.vmap(function))
     log_probs = None if expert.log_probs is None else twice(expert.log_probs)(trajectory.obs)
@@ -65,16 +65,18 @@ def collect(
     mixing: Mixing = "step",
     acting_expert: Expert | None = None,
 ) -> Labelled:
-    """B episodes of the mixture β π* + (1 − β) π_θ, with the expert's answer at every state on the way.
+    """B episodes of the mixture β π* + (1 − β) π_θ, with the expert's answer at every visited state.
 
     Args:
         key: consumed.
         beta: β in [0, 1]; may be traced.
-        mixing: a coin for each `"step"`, the mixture of Ross et al., or one for each whole `"episode"`.
-        acting_expert: executes the expert's share in its place, such as a noisy copy; the answers are `expert`'s still.
+        mixing: how often it is decided at random who acts: at each `"step"`, as in the mixture of Ross et al., or once
+            for each `"episode"`.
+        acting_expert: an expert that acts in the place of `expert`, such as a noisy copy; the answers are still those
+            of `expert`.
 
     Raises:
-        ValueError: for β outside [0, 1], B < 1, an unknown word, or a policy that has memory only.
+        ValueError: for β outside [0, 1], B < 1, an unknown name, or a policy that needs its memory.
 
     Source: Ross, Gordon & Bagnell (2011), algorithm 3.1.
     """
@@ -104,7 +106,7 @@ def collect(
 
 
 def _with_share(environment: Environment, beta: jax.Array, mixing: Mixing) -> Environment:
-    """The environment that shows, beside X_t, the expert's share in this episode: β, or a coin of β."""
+    """The environment that shows X_t and the expert's share in this episode: β, or 1 with probability β and else 0."""
 
     def reset(key: jax.Array, params: PyTree):
         reset_key, coin_key = jax.random.split(key)
@@ -128,7 +130,7 @@ def _with_share(environment: Environment, beta: jax.Array, mixing: Mixing) -> En
 
 
 def demonstrations(labelled: Labelled) -> Demonstrations:
-    """The rows of a labelled trajectory, T B of them, padding included with weight 0."""
+    """The T B rows of a labelled trajectory; rows of padding are included and have weight 0."""
     alive = labelled.trajectory.alive
     flat = lambda x: x.reshape(alive.size, *x.shape[2:])
     return Demonstrations(

@@ -1,7 +1,7 @@
-"""Experts: whoever can be asked what to do, as pure functions of one observation.
+"""Experts, which can be asked what to do: pure functions of one observation.
 
-An expert needs no parameters and no network: a table that dynamic programming found, a controller written by hand, a
-policy that was trained, or one of these made worse on purpose. Axes: A actions, S states.
+An expert may be a table that dynamic programming found, a controller written by hand, a trained policy, or one of these
+made worse on purpose. Axes: A actions, S states.
 """
 
 import math
@@ -23,11 +23,12 @@ from pgjax.types import Policy, PyTree
 
 
 class Expert(NamedTuple):
-    """`act(key, obs) → action` for one observation; vmap outside.
+    """An expert, asked about one observation at a time; use `jax.vmap` for many.
 
     Attributes:
-        act: draws an action; one that is sure of itself leaves the key unused.
-        log_probs: `obs → ln π*(·|obs) [A]`, −∞ for what it never does; None for continuous actions, or where unknown.
+        act: `(key, obs) → action`; a deterministic expert does not use the key.
+        log_probs: `obs → ln π*(·|obs) [A]`, −∞ for actions that it never takes; None for continuous actions, or if the
+            probabilities are unknown.
     """
 
     act: Callable[[jax.Array, PyTree], jax.Array]
@@ -38,14 +39,28 @@ class Expert(NamedTuple):
 
 
 def from_log_probs(log_probs: Callable[[PyTree], jax.Array]) -> Expert:
-    """The expert of discrete actions that draws from `log_probs(obs) [A]`."""
+    """The expert of discrete actions that draws from `log_probs(obs) [A]`.
+
+    Example: an expert that always takes action 1 of two.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import imitation
+        >>> expert = imitation.from_log_probs(lambda obs: jnp.array([-jnp.inf, 0.0]))
+        >>> int(expert.act(jax.random.key(0), jnp.zeros(4)))
+        1
+    """
     return Expert(act=lambda key, obs: distributions.categorical.sample(key, log_probs(obs)), log_probs=log_probs)
 
 
 def as_policy(expert: Expert) -> Policy:
-    """The expert as a policy without parameters, `()`, for rollouts and evaluation.
+    """The expert as a policy without parameters, for rollouts and evaluation; pass `()` as its θ.
 
     Its distribution can only be sampled; the other functions raise NotImplementedError.
+
+    Example:
+        >>> from pgjax import imitation
+        >>> imitation.as_policy(imitation.pendulum_swing_up())
+        Policy(as_policy, distribution=Distribution(pendulum_swing_up, sampled_only))
     """
     reason = "an expert's actions can be drawn, but their distribution has no parameters"
     return Policy(
@@ -56,12 +71,24 @@ def as_policy(expert: Expert) -> Policy:
 
 
 def from_table(mdp: TabularMDP, probabilities: jax.Array) -> Expert:
-    """The expert that looks its observation up in π*(a|s) `[S, A]` of a tabular problem.
+    """The expert that looks up its observation in a table π*(a|s) `[S, A]` of a tabular problem.
 
-    An observation that is no state's is treated as that of the first running state.
+    An observation that belongs to no state is treated as the observation of the first state that is not terminal.
 
     Raises:
-        ValueError: for another shape, or if two states that can be acted in look the same and are treated differently.
+        ValueError: for a table of another shape, or if two states that are not terminal have the same observation and
+            different probabilities.
+
+    Example: a maze with two ways of two steps; action 1 moves right and action 2 down.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import imitation
+        >>> from pgjax.environments.maze import maze_mdp
+        >>> maze = maze_mdp(layout="S.\\n.G")
+        >>> always_right = jnp.zeros((maze.num_states, maze.num_actions)).at[:, 1].set(1.0)
+        >>> expert = imitation.from_table(maze, always_right)
+        >>> int(expert.act(jax.random.key(0), maze.observations[0]))
+        1
     """
     table, observations = np.asarray(probabilities), np.asarray(mdp.observations)
     shape = (mdp.num_states, mdp.num_actions)
@@ -90,18 +117,41 @@ def from_table(mdp: TabularMDP, probabilities: jax.Array) -> Expert:
 def optimal_expert(
     mdp: TabularMDP, discount: ArrayLike = 1.0, *, softness: float = 0.0, ties: Ties = "lowest"
 ) -> Expert:
-    """The best stationary policy of a tabular problem, or a softly optimal one; see `optimal_probabilities`.
+    """The best stationary policy of a tabular problem, or a softly optimal one; see `exact.optimal_probabilities`.
 
-    It disregards the horizon: at the end of a short one the best action may be another.
+    It ignores the horizon: near the end of a short horizon another action may be better.
+
+    Example: the second arm pays 1 and the first pays 0.
+
+        >>> import jax
+        >>> from pgjax import exact, imitation
+        >>> bandit = exact.make_bandit([0.0, 1.0])
+        >>> expert = imitation.optimal_expert(bandit)
+        >>> int(expert.act(jax.random.key(0), bandit.observations[0]))
+        1
     """
     return from_table(mdp, optimal_probabilities(mdp, discount, softness=softness, ties=ties))
 
 
 def from_policy(policy: Policy, params: PyTree, *, greedy: bool = False) -> Expert:
-    """A trained policy at θ; with `greedy` its mode, not a sample. `log_probs` are known if it is categorical.
+    """A trained policy at θ as an expert; its `log_probs` are known if its distribution is `categorical`.
+
+    Args:
+        params: θ.
+        greedy: whether the expert takes the mode of its distribution instead of a sample.
 
     Raises:
-        ValueError: for a policy that has memory only: an expert is asked about single observations.
+        ValueError: for a policy that needs its memory, because an expert is asked about single observations.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import distributions, imitation
+        >>> from pgjax.types import Policy
+        >>> policy = Policy(init=lambda key, obs: jnp.zeros(2), apply=lambda params, obs: params,
+        ...                 distribution=distributions.categorical)
+        >>> expert = imitation.from_policy(policy, params=jnp.array([0.0, 3.0]), greedy=True)
+        >>> int(expert.act(jax.random.key(0), jnp.zeros(4)))
+        1
     """
     apply = require_memoryless(policy, "experts.from_policy")
     categorical = policy.distribution is distributions.categorical
@@ -121,11 +171,20 @@ def from_policy(policy: Policy, params: PyTree, *, greedy: bool = False) -> Expe
 
 
 def noisy(expert: Expert, epsilon: ArrayLike, num_actions: int) -> Expert:
-    """(1 − ε) π*(a|x) + ε / A: with probability ε an action at random, the expert's own among them.
+    """The expert (1 − ε) π*(a|x) + ε / A, which draws from all actions, the best included, with probability ε.
 
     Args:
         epsilon: ε in [0, 1].
         num_actions: A.
+
+    Example: an expert that always takes action 1 of two then does so with probability 0.95.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import imitation
+        >>> sure = imitation.from_log_probs(lambda obs: jnp.array([-jnp.inf, 0.0]))
+        >>> unsure = imitation.noisy(sure, epsilon=0.1, num_actions=2)
+        >>> round(float(jnp.exp(unsure.log_probs(jnp.zeros(4)))[1]), 3)
+        0.95
     """
     require_in_range("epsilon", epsilon, 0.0, 1.0)
     require_integer("num_actions", num_actions, 1, None)
@@ -142,11 +201,16 @@ def noisy(expert: Expert, epsilon: ArrayLike, num_actions: int) -> Expert:
 
 
 def perturbed(expert: Expert, std: ArrayLike, *, low: ArrayLike = -math.inf, high: ArrayLike = math.inf) -> Expert:
-    """Continuous actions with Gaussian noise, clip(A* + σ z, low, high), z ~ N(0, I).
+    """An expert of continuous actions with Gaussian noise: clip(A* + σ z, low, high), z ~ N(0, I).
 
     Args:
-        std: σ ≥ 0, a number or one for each dimension of the action.
-        low, high: bounds of the action.
+        std: σ ≥ 0, a number or one number for each dimension of the action.
+        low, high: the bounds of the action.
+
+    Example:
+        >>> from pgjax import imitation
+        >>> imitation.perturbed(imitation.pendulum_swing_up(), std=0.3, low=-2.0, high=2.0)
+        Expert(perturbed)
     """
     require_in_range("std", std, 0.0, None)
 
@@ -159,7 +223,17 @@ def perturbed(expert: Expert, std: ArrayLike, *, low: ArrayLike = -math.inf, hig
 
 
 def partial(expert: Expert, known: Callable[[PyTree], jax.Array], num_actions: int) -> Expert:
-    """The expert where `known(obs)` holds, and an action at random, each with 1 / A, elsewhere."""
+    """The expert where `known(obs)` is true; elsewhere each of the A actions with probability 1 / A.
+
+    Example: an expert that knows what to do only where the first number of the observation is positive.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import imitation
+        >>> sure = imitation.from_log_probs(lambda obs: jnp.array([-jnp.inf, 0.0]))
+        >>> expert = imitation.partial(sure, known=lambda obs: obs[0] > 0, num_actions=2)
+        >>> jnp.exp(expert.log_probs(jnp.array([1.0]))).tolist(), jnp.exp(expert.log_probs(jnp.array([-1.0]))).tolist()
+        ([0.0, 1.0], [0.5, 0.5])
+    """
     require_integer("num_actions", num_actions, 1, None)
 
     def act(key: jax.Array, obs: PyTree) -> jax.Array:
@@ -182,26 +256,35 @@ def pendulum_swing_up(
     gravity: float = 10.0,
     length: float = 1.0,
 ) -> Expert:
-    """Swings Pendulum-v1 up by its energy and holds it there by a linear law; X = (cos θ, sin θ, θ̇), θ = 0 upright.
+    """A controller that swings Pendulum-v1 up by its energy and holds it upright by a linear law.
 
-    A rod of length ℓ: θ̈ = (3g / 2ℓ) sin θ + (3 / mℓ²) u. With E = θ̇²/2 + (3g / 2ℓ)(cos θ − 1), which is 0 at rest
-    upright, dE/dt ∝ u θ̇, so u = −k_E E sign θ̇ drives E to 0; and where ℓ(θ, θ̇) = −k_θ θ − k_ω θ̇ is small,
-    |ℓ| ≤ capture · u_max, the pendulum is held by it:
+    The observation is X = (cos θ, sin θ, θ̇), with θ = 0 upright. A rod of length ℓ obeys
+    θ̈ = (3g / 2ℓ) sin θ + (3 / mℓ²) u. The energy E = θ̇²/2 + (3g / 2ℓ)(cos θ − 1) is 0 at rest upright, and
+    dE/dt ∝ u θ̇, so u = −k_E E sign θ̇ drives E to 0. Where h(θ, θ̇) = −k_θ θ − k_ω θ̇ is small,
+    |h| ≤ capture · u_max, the torque is h, which holds the pendulum upright:
 
-        u = clip(ℓ(θ, θ̇) if it is small, else −k_E E sign θ̇, −u_max, u_max).
+        u = clip(h(θ, θ̇) if it is small, else −k_E E sign θ̇, −u_max, u_max).
 
     Args:
         angle_gain, speed_gain: k_θ in N m / rad and k_ω in N m s / rad.
         energy_gain: k_E, N m s² / rad².
-        capture: in units of u_max.
+        capture: the bound on |h| in units of u_max.
         max_torque: u_max, N m.
         gravity: g, m/s².
         length: ℓ, m.
 
     Returns:
-        An expert whose action is u `[1]`, float32; deterministic.
+        A deterministic expert whose action is u `[1]`, float32.
 
     Source: Åström & Furuta (2000), "Swinging up a pendulum by energy control".
+
+    Example: at rest upright there is nothing to do.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import imitation
+        >>> expert = imitation.pendulum_swing_up(max_torque=2.0)
+        >>> abs(float(expert.act(jax.random.key(0), jnp.array([1.0, 0.0, 0.0]))[0]))
+        0.0
     """
     for name, value in (("capture", capture), ("max_torque", max_torque), ("length", length)):
         require_in_range(name, value, 0.0, None)

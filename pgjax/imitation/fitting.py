@@ -1,4 +1,4 @@
-"""What a learner does with the expert's answers: `(key, params, demonstrations) → params`.
+"""Fits of a learner to the expert's answers: functions `(key, params, demonstrations) → params`.
 
 Axes: N rows, S states, A actions.
 """
@@ -30,10 +30,20 @@ Fitter = Callable[[jax.Array, PyTree, Demonstrations], PyTree]
 
 
 def table_fit(num_actions: int) -> Fitter:
-    """The maximum-likelihood table of a policy with logits `obs @ params` on one-hot observations: frequencies.
+    """The fit of a table by counting: maximum likelihood for logits `obs @ params` on one-hot observations.
 
-    θ(s, a) = ln(n(s, a) / Σ_b n(s, b)), 0 where s was never seen, and the logarithm of the smallest float for answers
-    never given.
+    θ(s, a) = ln(n(s, a) / Σ_b n(s, b)). In a state that was never seen all actions have the same θ, and an answer that
+    was never given has the logarithm of the smallest positive float.
+
+    Example: in the only state the expert took action 0 three times and action 1 once.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import imitation
+        >>> data = imitation.Demonstrations(obs=jnp.ones((4, 1)), actions=jnp.array([0, 0, 0, 1]), weights=jnp.ones(4),
+        ...                                 groups=jnp.arange(4), log_probs=None)
+        >>> theta = imitation.table_fit(num_actions=2)(jax.random.key(0), jnp.zeros((1, 2)), data)
+        >>> [round(float(p), 3) for p in jnp.exp(theta)[0]]
+        [0.75, 0.25]
     """
 
     def fit(key: jax.Array, params: jax.Array, data: Demonstrations) -> jax.Array:
@@ -57,17 +67,17 @@ def gradient_fit(
     validation_fraction: float = 0.0,
     patience: int | None = None,
 ) -> Fitter:
-    """A fit by gradient descent, see `pgjax.training.fit`.
+    """A fit by gradient descent; `training.fit` explains the other arguments and does the work.
 
     Args:
-        policy: with logits of a categorical distribution, for a loss on probabilities.
-        loss: on the expert's actions, `"negative_log_likelihood"` or `"squared_error"` of the policy's mode; or on its
-            probabilities of discrete actions, where they are known, `"cross_entropy"`, `"forward_kl"`, `"reverse_kl"`
-            or `"total_variation"`; see `pgjax.imitation`.
+        policy: the learner; a loss on probabilities needs a policy whose outputs are logits of `categorical`.
+        loss: a loss on the expert's actions, `"negative_log_likelihood"` or `"squared_error"` (of the policy's mode);
+            or, if the expert knows its probabilities of discrete actions, a loss on these, `"cross_entropy"`,
+            `"forward_kl"`, `"reverse_kl"` or `"total_variation"`. The functions of these names explain them.
 
     Raises:
-        ValueError: for an unknown word, a loss on the probabilities of an expert that does not know them, or as `fit`.
-        NonFiniteError: as `fit`; `"reverse_kl"` is infinite for an expert that excludes an action.
+        ValueError: for an unknown name, a loss on the probabilities of an expert that does not know them, or as `fit`.
+        NonFiniteError: as `fit`; `"reverse_kl"` is infinite for an expert that gives an action probability 0.
     """
     apply = require_memoryless(policy, "imitation.gradient_fit")
     require_one_of("loss", loss, get_args(Loss))
@@ -87,7 +97,7 @@ def gradient_fit(
         if loss in DIVERGENCES:
             if data.log_probs is None:
                 raise ValueError(f"loss must not be {loss!r}: the expert's log-probabilities are not known")
-            # Data must be finite, and probability 0 is data.
+            # `fit` refuses −∞ in the data, so the smallest float stands for probability 0.
             rows["log_probs"] = jnp.maximum(data.log_probs, jnp.finfo(data.log_probs.dtype).min)
         return minimise(
             key,

@@ -1,9 +1,9 @@
-"""Policies f(x, θ) and values v(x) as networks behind pgjax's plain-function records.
+"""Policies f(x, θ) and values v(x) that are networks, as pgjax's records of plain functions.
 
 `bodies` holds the layers, `inputs` turns an observation of any space into numbers, `recurrent` and `transformer` hold
-networks that remember, `words` is the table of networks by name, and `policies` and `values` put a distribution or a
-number behind them. A new network enters the table as one function, and every policy and value can then ask for it by
-its word.
+networks with memory, `words` is the table of networks by name, and `policy_networks` and `value_networks` turn a
+network's outputs into a distribution or a value. A new network enters the table as one function, and every policy and
+value can then use it by its name.
 """
 
 from pgjax.networks.bodies import MLP, ConvNet, Convolution

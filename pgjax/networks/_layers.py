@@ -1,16 +1,16 @@
-"""Layers in plain JAX: a layer is a dict of arrays, and everything is computed in their float type."""
+"""Layers in plain JAX: a layer is a dict of arrays, and it computes in the float type of these arrays."""
 
 import jax
 import jax.numpy as jnp
 
 from pgjax.types import PyTree
 
-# The variance of a head's first weights: small, so that a new policy is near uniform.
+# The variance of the last layer's first weights is small, so a new policy is nearly uniform.
 HEAD_SCALE = 1e-4
 
 
 def init_dense(key: jax.Array, inputs: int, outputs: int, scale: float = 1.0) -> PyTree:
-    """Weights `[inputs, outputs]` of variance `scale` / inputs, cut at two deviations, and biases of zero; float32."""
+    """Normal weights `[inputs, outputs]` of variance `scale` / inputs, cut at two deviations, and biases 0; float32."""
     kernel = jax.nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal")
     return {"kernel": kernel(key, (inputs, outputs), jnp.float32), "bias": jnp.zeros(outputs, jnp.float32)}
 
@@ -21,7 +21,7 @@ def dense(layer: PyTree, x: jax.Array) -> jax.Array:
 
 
 def init_norm(width: int) -> PyTree:
-    """The scale 1 and the shift 0 of `norm`."""
+    """The initial parameters of `norm`: scale 1 and shift 0."""
     return {"scale": jnp.ones(width, jnp.float32), "bias": jnp.zeros(width, jnp.float32)}
 
 
@@ -38,8 +38,8 @@ def norm(layer: PyTree, x: jax.Array) -> jax.Array:
 def rows(table: jax.Array, indices: jax.Array) -> jax.Array:
     """table[indices] as a product with one-hot rows, `[N, W]`; zero for an index outside of the table.
 
-    The backward pass of a gather is a scatter, which is slow. The product costs no more than a head of as many outputs.
-    Its highest precision keeps the rows exact where products are rounded by default.
+    The backward pass of a gather is a scatter, which is slow. The product costs no more than a dense layer with as many
+    outputs. The highest precision keeps the rows exact on devices that round products by default.
     """
     chosen = jax.nn.one_hot(indices, table.shape[0], dtype=table.dtype)
     return jnp.matmul(chosen, table, precision=jax.lax.Precision.HIGHEST)

@@ -1,4 +1,4 @@
-"""The layers of the networks without memory, as linen modules."""
+"""The layers of the networks without memory, as Flax linen modules."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -18,9 +18,9 @@ _small = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
 
 
 class MLP(nn.Module):
-    """Dense layers of the sizes `hidden`, each followed by `activation`, then a linear head of `outputs` numbers.
+    """Dense layers of the widths `hidden`, each followed by `activation`, then a linear layer of `outputs` numbers.
 
-    The head starts near zero: a new policy is near uniform and a new value near its mean.
+    The last layer starts near zero, so a new policy is nearly uniform and a new value is nearly zero.
     """
 
     hidden: Sequence[int]
@@ -36,10 +36,10 @@ class MLP(nn.Module):
 
 
 class Convolution(nn.Module):
-    """A `size` × `size` convolution of `channels` features over `[H, W, C]`, unpadded, as one matrix product.
+    """A `size` × `size` convolution with `channels` features over `[H, W, C]`, without padding, as one matrix product.
 
-    The patches are laid out by shifting the image. With XLA's own convolution, whose gradient is slow on CPUs, training
-    on 10 × 10 images measured thirty times slower.
+    Shifted copies of the image are the columns of the product. Training on 10 × 10 images with XLA's own convolution,
+    whose gradient is slow on CPUs, measured thirty times slower.
     """
 
     channels: int
@@ -53,8 +53,12 @@ class Convolution(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """One 3 × 3 convolution of `channels` features over every image `[H, W, C]`, then an MLP over all features and the
-    numbers `[F]` that are no image's: the network of MinAtar's agents (Young & Tian 2019)."""
+    """One 3 × 3 convolution over every image `[H, W, C]`, then an `MLP` over its features and all other numbers `[F]`.
+
+    The convolution has `channels` features. This is the network of MinAtar's agents.
+
+    Source: Young & Tian (2019).
+    """
 
     hidden: Sequence[int]
     outputs: int

@@ -1,4 +1,4 @@
-"""Observations as a network's inputs: which numbers stand for an element of a space."""
+"""Observations as inputs of a network: the numbers that represent an element of a space."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,25 +13,31 @@ from pgjax.types import PyTree
 
 
 def is_image(space: Space) -> bool:
-    """Whether a 3 × 3 convolution can look at it: a box of shape `[H, W, C]`, H and W at least 3."""
+    """Whether a 3 × 3 convolution fits the space: a box of shape `[H, W, C]` with H and W at least 3."""
     return isinstance(space, Box) and len(space.shape) == 3 and min(space.shape[:2]) >= 3
 
 
 def encode(space: PyTree, obs: PyTree, dtype: Any = jnp.float32) -> list[jax.Array]:
     """The numbers of every leaf of one observation, in the order of `spaces.leaves`.
 
-    The integers of a `Discrete`, a `MultiDiscrete` and a `Slate` are one-hot: a network could hardly tell apart what
-    raw numbers only order. The numbers of a `Box` enter as they are, except that uint8 is divided by the box's
-    greatest bound: a picture's 0 … 255 becomes 0 … 1.
+    The integers of a `Discrete`, a `MultiDiscrete` and a `Slate` become one-hot vectors, because these integers are
+    names and their order means nothing. The numbers of a `Box` are used unchanged, except that uint8 is divided by the
+    box's greatest bound: a picture's 0 … 255 becomes 0 … 1.
 
     Args:
         space: a tree of spaces.
-        obs: one of its elements.
+        obs: an element of the space.
         dtype: the float type of the result.
 
     Returns:
         Arrays `[n]` for `Discrete(n)`, `[Σ sizes]` for `MultiDiscrete(sizes)`, `[k n]` for `Slate(n, k)`, and of the
         space's shape for a `Box`.
+
+    Example:
+        >>> from pgjax import spaces
+        >>> from pgjax.networks import inputs
+        >>> inputs.encode(spaces.Discrete(3), 2)[0].tolist()
+        [0.0, 0.0, 1.0]
     """
     parts = [part for _, part in spaces.leaves(space)]
     return [_encode(part, jnp.asarray(x), dtype) for part, x in zip(parts, jax.tree.leaves(obs))]
@@ -50,21 +56,22 @@ def _encode(space: Space, x: jax.Array, dtype: Any) -> jax.Array:
 
 
 def flat(arrays: list[jax.Array], dtype: Any = jnp.float32) -> jax.Array:
-    """All numbers side by side, `[F]`; `[0]` of no arrays."""
+    """All numbers of the arrays in one vector `[F]`; F = 0 if there are no arrays."""
     return jnp.concatenate([x.ravel() for x in arrays]) if arrays else jnp.zeros(0, dtype)
 
 
 def float_type_of(params: PyTree) -> np.dtype:
-    """The float type of θ, in which a network computes; float32 without parameters."""
+    """The float type of θ, in which a network computes; float32 if θ has no floats."""
     types = [x.dtype for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.result_type(*types) if types else jnp.dtype(jnp.float32)
 
 
 def checked(space: PyTree, function: Callable) -> Callable:
-    """`function(…, obs)` that refuses what is no single observation of the space.
+    """`function(…, obs)` that refuses everything but a single observation of the space.
 
     Raises:
-        ValueError: when used, naming the leaf of another shape, or if the structure is another.
+        ValueError: when the result is called with an observation of another structure, or with a leaf of another shape,
+            which the error names.
     """
     wanted, parts = jax.tree.structure(space, is_leaf=spaces.is_space), spaces.leaves(space)
 

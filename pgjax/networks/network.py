@@ -1,4 +1,4 @@
-"""What every network is, whichever policy or value uses it."""
+"""The record of a network, which policies and values share."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from pgjax.types import Memory, PyTree
 
 
 class Network(NamedTuple):
-    """A function of observations with O outputs, for one observation; vmap outside.
+    """A function from one observation to O outputs; use `jax.vmap` for many observations.
 
     Attributes:
         init: `(key, obs) → params`.
-        apply: `(params, obs) → outputs [O]`; None for a network that has to remember.
-        memory: how the network remembers, its outputs `[O]`; None for one that does not.
+        apply: `(params, obs) → outputs [O]`; None for a network that cannot work without memory.
+        memory: the functions of a network with memory, whose outputs are `[O]`; None for a network without memory.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]

@@ -17,7 +17,7 @@ from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate, Space
 from pgjax.types import Distribution, Environment, Memory, Policy, PyTree
 
 DistributionWord = Literal["auto", "categorical", "multi_categorical", "plackett_luce", "gaussian", "squashed_gaussian"]
-# The first word of a space is the one that "auto" takes.
+# "auto" takes the first name of the space.
 _WORDS = {
     Discrete: ("categorical",),
     MultiDiscrete: ("multi_categorical",),
@@ -27,7 +27,7 @@ _WORDS = {
 
 
 class _Part(NamedTuple):
-    """One leaf of the action space: its family, and the shape that it gives to its share of the network's outputs."""
+    """One leaf of the action space: its family of distributions, and the shape of its part of the network's outputs."""
 
     path: str
     family: Distribution
@@ -35,7 +35,7 @@ class _Part(NamedTuple):
     is_gaussian: bool
 
     def parameters(self, outputs: jax.Array, log_std: PyTree, mask: PyTree) -> PyTree:
-        """Of this part's distribution: `log_std` belongs to Gaussians alone, `mask` may be None."""
+        """The parameters of this part's distribution. Only Gaussians use `log_std`, and `mask` may be None."""
         outputs = outputs.reshape(self.shape)
         if mask is not None:
             return self._masked(outputs, mask)
@@ -43,7 +43,7 @@ class _Part(NamedTuple):
 
     def _masked(self, logits: jax.Array, mask: PyTree) -> jax.Array:
         if self.is_gaussian:
-            raise ValueError(f"action_mask{self.path} must be None, for continuous actions have no mask, got {mask}")
+            raise ValueError(f"action_mask{self.path} must be None, since continuous actions have no mask, got {mask}")
         mask = jnp.asarray(mask)
         if mask.dtype != jnp.bool_ or mask.shape != self.shape:
             wanted, got = f"bool {list(self.shape)}", f"{mask.dtype} {list(mask.shape)}"
@@ -64,7 +64,7 @@ def policy_for_spaces(
     action_mask: Callable[[PyTree], PyTree] | None = None,
     initial_log_std: float = 0.0,
 ) -> Policy:
-    """A policy for a pair of spaces. All arguments but the spaces and `action_mask` are plain JSON values.
+    """A policy for a pair of spaces. All arguments except the spaces and `action_mask` are plain JSON values.
 
     | action space | distribution | outputs of the network |
     |---|---|---|
@@ -72,30 +72,46 @@ def policy_for_spaces(
     | `MultiDiscrete(sizes)` | `multi_categorical` | logits `[D, max sizes]` |
     | `Slate(n, k)` | `plackett_luce` | logits `[n]` |
     | `Box` of floats | `gaussian` (unbounded; environments clip) or `squashed_gaussian` (tanh onto the box) | means |
-    | dict, tuple, … | `joint` of those of its leaves | all of them |
+    | dict, tuple, … | `joint` of the distributions of its leaves | the outputs for all leaves |
 
-    How observations enter is said in `inputs.encode`: integers of discrete spaces are one-hot, uint8 is scaled to
-    [0, 1]. Outputs have the float type of θ, float32 at the start.
+    `inputs.encode` turns observations into numbers: integers of discrete spaces become one-hot, uint8 is scaled to
+    [0, 1]. The outputs have the float type of θ, which is float32 at the start.
 
-    θ is the network's; with a continuous part it is `{"network": …, "log_std": …}`, where `log_std` holds ln σ, one
-    free number for each dimension of the action, in the structure of the action space (`()` for discrete parts).
+    θ holds the network's parameters. If an action has a continuous part, θ is `{"network": …, "log_std": …}`, where
+    `log_std` holds ln σ, one learned number for each dimension of the action, in the structure of the action space
+    (`()` for discrete parts).
 
     Args:
-        observation_space, action_space: trees of `pgjax.spaces`, or what `spaces.as_space` makes trees of.
-        distribution: a word of the table. In a tree of action spaces it holds for those leaves that it fits. `"auto"`
-            is the first of the row.
-        network: a word of `NETWORKS`; `"auto"` is `"conv"` if the observation has an image `[H, W, C]`, else `"mlp"`.
-        hidden: widths of the dense layers.
-        activation: `"tanh"`, `"relu"`, `"silu"` or `"gelu"`; the network's own default if None.
-        network_options: arguments of the network's own, such as `{"channels": 32}` of `"conv"`.
-        action_mask: `obs → bool`, the actions allowed there, in the shape of the logits; the others get probability
-            zero. In a tree of action spaces a tree of masks, None for a leaf without one.
+        observation_space, action_space: trees of `pgjax.spaces`, or spaces that `spaces.as_space` can convert.
+        distribution: a name from the table; `"auto"` takes the first name of the row. In a tree of action spaces a name
+            is used for the leaves that it fits, and the other leaves take `"auto"`.
+        network: a name from `NETWORKS`; `"auto"` takes `"conv"` if the observation has an image `[H, W, C]`, else
+            `"mlp"`.
+        hidden: the widths of the dense layers.
+        activation: `"tanh"`, `"relu"`, `"silu"` or `"gelu"`; None takes the default of the network.
+        network_options: further arguments of the network, such as `{"channels": 32}` for `"conv"`.
+        action_mask: `obs → bool`, true for the actions that are allowed at this observation, in the shape of the
+            logits; the other actions get probability zero. For a tree of action spaces it returns a tree of masks, with
+            None for a leaf without a mask.
         initial_log_std: ln σ of a Gaussian policy at the start, in [−80, 80].
 
     Raises:
-        ValueError: if the distribution fits no part of the action space, an action is a box of integers, a word or
-            option is unknown, or a number is out of its range; when used, for an observation or mask of another
-            structure or shape, naming its leaf.
+        ValueError: if the distribution fits no part of the action space, an action is a box of integers, a name or
+            option is unknown, or a number is out of its range; when the policy is used, for an observation or mask of
+            another structure or shape, whose leaf the error names.
+
+    Example: three observed numbers, five actions, and logits `[5]` of a categorical distribution.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import networks
+        >>> from pgjax.spaces import Box, Discrete
+        >>> observations = Box(low=-1.0, high=1.0, shape=(3,))
+        >>> policy = networks.policy_for_spaces(observations, Discrete(5), network="mlp", hidden=(16,))
+        >>> policy
+        Policy(policy_for_spaces, distribution=Distribution(categorical))
+        >>> params = policy.init(jax.random.key(0), jnp.zeros(3))
+        >>> policy.apply(params, jnp.zeros(3)).shape
+        (5,)
     """
     observation_space, action_space = spaces.as_space(observation_space), spaces.as_space(action_space)
     require_in_range("initial_log_std", initial_log_std, -80, 80)
@@ -141,7 +157,7 @@ def _apply(body: Network, network_of: Callable, parameters: Callable) -> Callabl
 
 
 def _memory(body: Network, network_of: Callable, parameters: Callable) -> Memory | None:
-    """The network's memory with its outputs turned into the distribution's parameters."""
+    """The network's memory, whose outputs become the distribution's parameters."""
     memory = body.memory
     if memory is None:
         return None
@@ -163,7 +179,7 @@ def _memory(body: Network, network_of: Callable, parameters: Callable) -> Memory
 
 
 def _parts(action_space: PyTree, word: DistributionWord) -> list[_Part]:
-    """One part for each leaf of the action space, in their order."""
+    """One part for each leaf of the action space, in the order of the leaves."""
     require_one_of("distribution", word, get_args(DistributionWord))
     leaves = spaces.leaves(action_space, "action_space")
     fitting = [name for _, space in leaves for name in _words_of(space)]
@@ -209,14 +225,21 @@ def make_policy(
     action_mask: Callable[[PyTree], PyTree] | None = None,
     initial_log_std: float = 0.0,
 ) -> Policy:
-    """A policy that fits an environment's spaces: `policy_for_spaces`, which says what the arguments mean.
+    """A policy that fits an environment's spaces, made by `policy_for_spaces`.
 
     Args:
-        environment: gives the spaces, and its `action_mask` where none is given here.
-        distribution, network, hidden, activation, network_options, action_mask, initial_log_std: of the policy.
+        environment: it gives the spaces, and its `action_mask` is used if the argument `action_mask` is None.
+        distribution, network, hidden, activation, network_options, action_mask, initial_log_std: see
+            `policy_for_spaces`.
 
     Raises:
         ValueError: as `policy_for_spaces`, and if the environment breaks its contract.
+
+    Example: Pendulum's torque is a number in [−2, 2]; a squashed Gaussian never leaves this interval.
+
+        >>> from pgjax import environments, networks
+        >>> networks.make_policy(environments.make("Pendulum-v1"), distribution="squashed_gaussian", hidden=(32, 32))
+        Policy(policy_for_spaces, distribution=Distribution(squashed_gaussian))
     """
     require_environment(environment)
     return policy_for_spaces(

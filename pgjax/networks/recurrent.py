@@ -18,7 +18,7 @@ from pgjax.types import Memory, PyTree
 
 
 def _remember(params: PyTree, memory: jax.Array, projected: jax.Array) -> jax.Array:
-    """m ← (1 − z) n + z m, `[M]`, from what `_encode` gave."""
+    """m ← (1 − z) n + z m, `[M]`; `projected` is what the observation adds to the three gates."""
     reset, update, new = jnp.split(projected, 3)
     old_reset, old_update, old_new = jnp.split(dense(params["recurrent"], memory), 3)
     update = jax.nn.sigmoid(update + old_update)
@@ -47,15 +47,15 @@ def make_gru(
     x = e(X_t),   r = σ(W_r x + U_r m + b_r),   z = σ(W_z x + U_z m + b_z),
     n = tanh(W_n x + b_n + r ⊙ (U_n m + c_n)),   m ← (1 − z) ⊙ n + z ⊙ m,   outputs for A_t = W m + b
 
-    e are dense layers of the widths `hidden`. The memory m `[M]` is zero at X_1. θ starts in float32, and the outputs
-    near zero; if θ has another float type, everything is computed in that. `unroll` computes e and the products W x of
-    all T rows at once.
+    e stands for dense layers of the widths `hidden`. The memory m `[M]` is zero at X_1. θ starts in float32, and the
+    outputs start near zero; if θ has another float type, all computations use it. `unroll` computes e and the products
+    W x of all T rows at once.
 
     Args:
-        space: the observations', a tree of spaces.
+        space: the space of the observations, a tree of spaces.
         outputs: O.
-        hidden: the widths of e; `()` for none.
-        activation: of e; tanh if None.
+        hidden: the widths of e; `()` for no dense layers.
+        activation: the activation of e; None takes tanh.
         memory_size: M.
 
     Raises:
@@ -72,7 +72,7 @@ def make_gru(
         return _init(key, features, outputs, tuple(hidden), memory_size)
 
     def encode(params: PyTree, obs: PyTree) -> jax.Array:
-        """What X_t adds to the three gates, `[3 M]`; no memory enters."""
+        """What X_t adds to the three gates, `[3 M]`; it does not depend on the memory."""
         x = inputs.flat(inputs.encode(space, obs, inputs.float_type_of(params)))
         for layer in params["encoder"]:
             x = activate(dense(layer, x))
@@ -87,7 +87,7 @@ def make_gru(
         return memory, dense(params["head"], memory)
 
     def unroll(params: PyTree, carry: jax.Array | None, obs: PyTree, starts: jax.Array | None) -> jax.Array:
-        # All that does not depend on the memory is one product over all rows; only the gates are left to the scan.
+        # What does not depend on the memory is one product over all rows; the scan computes only the gates.
         projected = jax.vmap(encode, (None, 0))(params, obs)
         fresh = start(params, obs)
 

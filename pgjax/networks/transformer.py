@@ -1,10 +1,10 @@
-"""A decoder-only transformer over tokens: one definition, run over a whole buffer or one token at a time.
+"""A decoder-only transformer over tokens: one definition that reads a whole buffer or one token at a time.
 
 The observation is the buffer of all tokens so far, with the fields `tokens` `[L]` and `length` `[]`, and every action
 adds one token to it. So the observation is Markov: `apply` computes from X_t alone what `memory` computes with a cache
-of keys and values, and a cache can be made afresh from any X_t. No action follows a full buffer, so its last place is
-never read, and its logits mean nothing. Axes: T time, L places of the buffer without the last, N those that are asked
-about, O outputs, W width, H heads, D = W / H.
+of keys and values, and a cache can be computed anew from any X_t. No action follows a full buffer, so the last place of
+the buffer is never read, and its logits have no meaning. Axes: T time, L places of the buffer without the last, N the
+places whose logits are asked for, O outputs, W width, H heads, D = W / H.
 
 Source: Vaswani et al. (2017); the blocks are those of GPT-2 (Radford et al. 2019).
 """
@@ -63,7 +63,7 @@ def _newest(params: PyTree, length: jax.Array) -> jax.Array:
 def _read(params: PyTree, heads: int, tokens: jax.Array, asked: jax.Array) -> tuple[jax.Array, tuple[Cache, ...]]:
     """One causal pass over a buffer: the logits after the asked places `[N]`, `[N, O]`, and the cache of every layer.
 
-    What stands in a place that is not yet written reaches no place before it.
+    A place that is not yet written has no influence on the places before it.
     """
     places = params["positions"].shape[0]
     if tokens.shape != (places + 1,):
@@ -81,7 +81,7 @@ def _read(params: PyTree, heads: int, tokens: jax.Array, asked: jax.Array) -> tu
 
 
 def _read_one(params: PyTree, heads: int, carry: tuple[Cache, ...], obs: PyTree) -> tuple[tuple[Cache, ...], jax.Array]:
-    """The newest token of a buffer, with what the cache holds of those before it: the new cache, and outputs `[O]`."""
+    """Read the newest token of a buffer, with the cache of the tokens before it: the new cache, and outputs `[O]`."""
     place = _newest(params, obs.length)
     at_place = lambda x: jax.lax.dynamic_slice_in_dim(x, place, 1)
     write = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=1)
@@ -105,10 +105,10 @@ def _make_memory(heads: int, apply: Callable[[PyTree, PyTree], jax.Array]) -> Me
         return _read_one(params, heads, carry, obs)
 
     def unroll(params: PyTree, carry: PyTree | None, obs: PyTree, starts: jax.Array | None) -> jax.Array:
-        # The observation is Markov, so θ alone decides: a carry, which older θ computed, is not needed.
+        # The observation is Markov, so a carry, which an older θ computed, is not needed.
         if starts is not None:
             return jax.vmap(apply, (None, 0))(params, obs)
-        # Not the last row: a rollout that stops early leaves rows of padding without a token behind.
+        # The last row is not used: a rollout that stops early leaves rows of padding without a token.
         longest = obs.tokens[jnp.argmax(obs.length)]
         return _read(params, heads, longest, _newest(params, obs.length))[0]
 
@@ -117,7 +117,7 @@ def _make_memory(heads: int, apply: Callable[[PyTree, PyTree], jax.Array]) -> Me
 
 def _init(key: jax.Array, symbols: int, places: int, outputs: int, width: int, layers: int) -> PyTree:
     table_key, position_key, head_key, *layer_keys = jax.random.split(key, 3 + layers)
-    # What the blocks add to x keeps its variance, however many there are.
+    # The variance of what all blocks add to x does not depend on the number of blocks.
     added = 1.0 / (2 * layers)
 
     def init_layer(key: jax.Array) -> PyTree:
@@ -170,20 +170,20 @@ def make_transformer(
     x = E[tokens] + P;   x ← x + attention(norm(x)),   x ← x + MLP(norm(x)) in each block;   outputs = norm(x) W + b
 
     The attention is causal, P are learned positions, the MLP has 4 W inner units and GELU, and the outputs for A_t are
-    those at place `length` − 1 of X_t. θ starts in float32, and the outputs near zero; if θ has another float type,
-    everything is computed in that.
+    those at place `length` − 1 of X_t. θ starts in float32, and the outputs start near zero; if θ has another float
+    type, all computations use it.
 
     The memory is the keys and values of every place, a tuple over the layers of two arrays `[H, L, D]`. `start` reads
-    the whole buffer at once (so that it can begin at any X_t), `step` reads the newest token, and `unroll` reads all
-    tokens of an episode in one pass, in whose last block only the places of its rows are computed. Inside windows
-    (`starts` given) `unroll` reads the buffer of every row, which costs T passes instead of one. It never uses a carry,
-    so that its outputs belong to θ and not to the θ that filled the cache.
+    the whole buffer at once (so it can begin at any X_t), `step` reads the newest token, and `unroll` reads all tokens
+    of an episode in one pass, whose last block computes only the places of its rows. In windows (if `starts` is given)
+    `unroll` reads the buffer of every row, which costs T passes instead of one. It never uses a carry, so its outputs
+    depend on θ alone and not on the θ that filled the cache.
 
     Args:
-        space: the observations', with the fields `tokens`, integers `[L + 1]`, and `length`, the number of tokens that
-            are written, at least 1; each step appends one token, and a full buffer ends the episode.
+        space: the space of the observations, with the fields `tokens`, integers `[L + 1]`, and `length`, the number of
+            tokens that are written, at least 1; each step appends one token, and a full buffer ends the episode.
         outputs: O.
-        hidden: W for each block, `(64, 64)` for two blocks of width 64.
+        hidden: W once for each block, so `(64, 64)` gives two blocks of width 64.
         activation: `"gelu"`, or None, which is the same.
         heads: H, a divisor of W.
 

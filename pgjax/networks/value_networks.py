@@ -1,4 +1,4 @@
-"""Values v(x) and q(x, ·) for any observations, as `(init, apply)` for baselines and critics."""
+"""Networks for values v(x) and q(x, ·) of any observations, as pairs `(init, apply)` for baselines and critics."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
@@ -17,7 +17,7 @@ Apply = Callable[[PyTree, PyTree], jax.Array]
 
 
 class NetworkOptions(TypedDict, total=False):
-    """Which network it is; `policy_for_spaces` says what the options mean, and has the same defaults."""
+    """The options of a network; `policy_for_spaces` explains them and has the same defaults."""
 
     network: NetworkWord | str
     hidden: Sequence[int]
@@ -26,14 +26,14 @@ class NetworkOptions(TypedDict, total=False):
 
 
 def value_for_spaces(observation_space: PyTree, **options: Unpack[NetworkOptions]) -> tuple[Init, Apply]:
-    """`(init, apply)` of a network v(x) → scalar. All arguments but the space are plain JSON values.
+    """`(init, apply)` of a network v(x) → scalar. All arguments except the space are plain JSON values.
 
     Args:
-        observation_space: a tree of `pgjax.spaces`; how it enters is said in `inputs.encode`.
+        observation_space: a tree of `pgjax.spaces`; `inputs.encode` turns its elements into numbers.
         **options: `network`, `hidden`, `activation` and `network_options`, as in `policy_for_spaces`.
 
     Raises:
-        ValueError: for a network that has to remember, or as `policy_for_spaces`.
+        ValueError: for a network that needs its memory, such as `"gru"`, or as `policy_for_spaces`.
     """
     init, apply = _memoryless(observation_space, 1, **options)
     return init, lambda params, obs: apply(params, obs)[0]
@@ -73,22 +73,30 @@ def _memoryless(
         network_options=network_options,
     )
     if body.apply is None:
-        raise ValueError(f"a value must be a function of one observation, but network={network!r} has to remember")
+        raise ValueError(f"a value must be a function of one observation, but network={network!r} needs a memory")
     return body.init, body.apply
 
 
 def make_value(environment: Environment, **options: Unpack[NetworkOptions]) -> tuple[Init, Apply]:
-    """`value_for_spaces` of an environment, for `pgjax.baselines.value_function`.
+    """`value_for_spaces` for an environment's observations; `pgjax.baselines.value_function` takes the result.
 
     Raises:
         ValueError: as `value_for_spaces`, and if the environment breaks its contract.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import environments, networks
+        >>> init, apply = networks.make_value(environments.make("CartPole-v1"), hidden=(32,))
+        >>> params = init(jax.random.key(0), jnp.zeros(4))
+        >>> apply(params, jnp.zeros(4)).shape  # one number for one observation
+        ()
     """
     require_environment(environment)
     return value_for_spaces(environment.observation_space, **options)
 
 
 def make_action_values(environment: Environment, **options: Unpack[NetworkOptions]) -> tuple[Init, Apply]:
-    """`action_values_for_spaces` of an environment, for `pgjax.baselines.critics.action_value_function`.
+    """`action_values_for_spaces` for an environment; `pgjax.baselines.critics.action_value_function` takes the result.
 
     Raises:
         ValueError: if the actions are not discrete, or the environment breaks its contract.

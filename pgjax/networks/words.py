@@ -1,4 +1,4 @@
-"""The table of networks by name: every network is one function, whichever policy or value uses it."""
+"""The table of networks by name: every network is one function, which policies and values share."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -29,14 +29,14 @@ def make_conv(
     """A convolution over every image of the observation, then dense layers over its features and all other numbers.
 
     Raises:
-        ValueError: if the observation has no image, or `channels` is no integer of at least 1.
+        ValueError: if the observation has no image, or `channels` is not an integer of at least 1.
     """
     require_integer("channels", channels, 1, None)
     parts = [part for _, part in spaces.leaves(space)]
     if not any(map(inputs.is_image, parts)):
         shapes = ", ".join(str(part.shape) for part in parts)
         raise ValueError(
-            f"network='conv' needs observations of shape [H, W, C], H and W at least 3, got shape {shapes}"
+            f"network='conv' needs observations of shape [H, W, C] with H and W at least 3, got shape {shapes}"
         )
 
     def arguments(obs: PyTree, dtype: Any) -> tuple:
@@ -50,7 +50,7 @@ def make_conv(
 
 
 def _of_module(module: nn.Module, arguments: Callable[[PyTree, Any], tuple]) -> Network:
-    """A linen module whose arguments are a function of the observation and of θ's float type."""
+    """The network of a linen module; `arguments` maps an observation and θ's float type to the module's arguments."""
 
     def apply(params: PyTree, obs: PyTree) -> Any:
         return module.apply(params, *arguments(obs, inputs.float_type_of(params)))
@@ -61,7 +61,7 @@ def _of_module(module: nn.Module, arguments: Callable[[PyTree, Any], tuple]) -> 
     )
 
 
-# More can be registered in `NETWORKS`, so that another word is no error of types.
+# Users can add networks to `NETWORKS`, so the arguments are annotated `NetworkWord | str`.
 NetworkWord = Literal["auto", "mlp", "conv", "gru", "transformer"]
 NETWORKS: dict[str, Callable[..., Network]] = {
     "mlp": make_mlp,
@@ -69,11 +69,11 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "gru": make_gru,
     "transformer": make_transformer,
 }
-"""Word → `(observation_space, outputs, *, hidden, activation, …) → Network`.
+"""Name → `(observation_space, outputs, *, hidden, activation, …) → Network`.
 
-`observation_space` is a tree of spaces, `outputs` the number O, `hidden` a tuple of widths and `activation` a word or
-None; further keyword arguments are the network's own, plain JSON values with defaults, and are given by
-`network_options`.
+`observation_space` is a tree of spaces, `outputs` is the number O, `hidden` a tuple of widths, and `activation` a name
+or None. Further keyword arguments belong to the network alone; they are plain JSON values with defaults, and
+`network_options` sets them.
 """
 
 
@@ -86,10 +86,10 @@ def build(
     activation: Activation | None,
     network_options: Mapping[str, Any] | None,
 ) -> Network:
-    """The network of that word; "auto" is "conv" if the observation has an image, else "mlp".
+    """The network of that name; "auto" takes "conv" if the observation has an image, else "mlp".
 
     Raises:
-        ValueError: for an unknown word or option, or widths that are no sequence of integers of at least 1.
+        ValueError: for an unknown name or option, or widths that are not a sequence of integers of at least 1.
     """
     require_one_of("network", network, ("auto", *NETWORKS))
     if activation is not None:

@@ -1,6 +1,6 @@
-"""Training states and policies in files, and what is checked when they are read back.
+"""Save training states and policies in files, and check the files when they are read back.
 
-A file holds plain arrays and a JSON header. Nothing in it is ever imported or called.
+A file holds plain arrays and a JSON header. Reading it never imports or calls code.
 """
 
 from pgjax.saving.checkpoints import Checkpoint, metadata, read, restore, save

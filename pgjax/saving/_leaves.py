@@ -1,4 +1,4 @@
-"""The leaves of a pytree by their paths: their dtypes and shapes, typed keys included, and whether they are finite."""
+"""The leaves of a pytree by their paths, with checks of their dtypes, their shapes and their finite values."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from pgjax.types import PyTree
 
 
 def named_leaves(tree: PyTree) -> tuple[dict[str, Any], Any]:
-    """The leaves by their paths, and the structure of the tree; a Python number becomes what JAX makes of it.
+    """The leaves by their paths, and the structure of the tree; a Python number becomes a JAX number.
 
     Raises:
-        ValueError: if the paths of two leaves read alike, or a Python integer fits none of JAX's.
+        ValueError: if the paths of two leaves are written in the same way, or a Python integer is too large for JAX.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     named = [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
     found = {name: _with_dtype(name, leaf) for name, leaf in named}
     if len(found) < len(named):
-        raise ValueError("tree must have a path of its own for each leaf, got two leaves whose paths read alike")
+        raise ValueError("tree must have a different path for each leaf, got two leaves whose paths read alike")
     return found, structure
 
 
@@ -34,16 +34,16 @@ def _with_dtype(name: str, leaf: Any) -> Any:
 
 
 def layout(leaf: Any) -> tuple[Any, tuple[int, ...]]:
-    """`(dtype, shape)`; the byte order does not count, and the dtype of typed keys tells their generator."""
+    """`(dtype, shape)` of a leaf, without the byte order; the dtype of typed keys names their generator."""
     dtype = leaf.dtype if is_typed_key(leaf) else np.dtype(leaf.dtype).newbyteorder("=")
     return dtype, tuple(leaf.shape)
 
 
 def require_same_layout(what: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Checks that named leaves have the same names, dtypes and shapes, whatever their numbers.
+    """Check that named leaves have the same names, dtypes and shapes; their values do not matter.
 
     Raises:
-        ValueError: if they differ, naming `what` and the first leaf that does.
+        ValueError: if they differ; the error names `what` and the first leaf that differs.
     """
     if odd := sorted(found.keys() ^ wanted.keys()):
         how = "lacks" if odd[0] in wanted else "has, unasked,"
@@ -55,10 +55,10 @@ def require_same_layout(what: str, found: dict[str, Any], wanted: dict[str, Any]
 
 
 def require_finite(what: str, tree: PyTree) -> None:
-    """Checks that no number of a pytree is NaN or infinite.
+    """Check that no number of a pytree is NaN or infinite.
 
     Raises:
-        ValueError: naming `what`, the first leaf that has such numbers, and how many it has.
+        ValueError: if one is; the error names `what`, the first leaf that has such numbers, and how many it has.
     """
     for name, leaf in named_leaves(tree)[0].items():
         if not is_typed_key(leaf) and (bad := ~np.isfinite(np.asarray(leaf))).any():

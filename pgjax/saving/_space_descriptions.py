@@ -2,7 +2,8 @@
 
 `describe(Box(0.0, 1.0, (2,)))` is `{"type": "Box", "low": 0.0, "high": 1.0, "shape": [2], "dtype": "float32"}`: the
 attributes of the space by their names. A dictionary, tuple or list of spaces is described part by part; a NamedTuple
-counts as a tuple. Descriptions are compared and never turned into spaces again, so that a file cannot ask for arrays.
+counts as a tuple. Descriptions are only compared and never turned into spaces again, so a file cannot make the reader
+allocate arrays.
 """
 
 import dataclasses
@@ -23,7 +24,8 @@ def describe(space: Any, name: str = "space") -> Any:
     """A space, or a dictionary, tuple or list of spaces, as a JSON value.
 
     Raises:
-        ValueError: naming `name`, for a space that is none of `pgjax.spaces`, or a key that is no string.
+        ValueError: for a value that is not a space of `pgjax.spaces`, or a key that is not a string; the error names
+            `name`.
     """
     if is_space(space):
         fields = {field.name: _as_json(getattr(space, field.name)) for field in dataclasses.fields(space)}
@@ -40,7 +42,7 @@ def describe(space: Any, name: str = "space") -> Any:
 
 
 def _as_json(value: Any) -> Any:
-    """An attribute of a space; JSON has no infinity, so that its name stands for it."""
+    """An attribute of a space as JSON; JSON has no infinite numbers, so a string represents them."""
     if isinstance(value, np.dtype):
         return value.name
     if isinstance(value, tuple):
@@ -49,6 +51,6 @@ def _as_json(value: Any) -> Any:
 
 
 def alike(description: Any, other: Any) -> bool:
-    """Whether two descriptions are equal; 32 or 64 bits do not count: JAX's setting alone decides between them."""
+    """Whether two descriptions are equal, apart from 32 or 64 bits, which depend on a setting of JAX."""
     text = lambda value: _OF_32_BITS.sub(r'"\g<1>64"', json.dumps(value, sort_keys=True))
     return text(description) == text(other)

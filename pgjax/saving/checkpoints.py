@@ -1,9 +1,9 @@
 """Policies and whole training states as safetensors files: plain arrays and a JSON header, no code, no pickle.
 
-A file gives back exactly what was saved, or it is refused: a digest covers the arrays and the header, so a flipped bit
-is found, and another dtype, shape, structure or random-number generator is refused by the name of the leaf. What a file
-cannot give back is refused when it is saved.
-Files are written beside their place and renamed, so that a crash leaves the old one whole.
+Reading a file gives back exactly what was saved, or raises an error. A digest covers the arrays and the header, so a
+flipped bit is found; a leaf of another dtype, shape or random-number generator is refused by its name, and so is
+another structure. What a file cannot give back is refused when it is saved.
+A file is first written under another name in the same folder and then renamed, so a crash never damages an older file.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from pgjax.types import PyTree
 
 _HEADER = "pgjax"
 _FORMAT = 2
-# Files of format 1 do not name the generators of their typed keys; it was JAX's default.
+# Files of format 1 do not name the generators of their typed keys; they used JAX's default generator.
 _GENERATOR_OF_FORMAT_1 = "threefry2x32"
 
-# What a file gives back exactly, by the names that safetensors uses.
+# The dtypes that a file gives back exactly, by the names that safetensors uses.
 DTYPES = {
     "BOOL": np.dtype(bool),
     "I8": np.dtype(np.int8),
@@ -52,7 +52,7 @@ class Checkpoint(NamedTuple):
         arrays: the leaves by their paths in the tree; a typed key as its raw words.
         metadata: the JSON metadata.
         generators: for each typed key, by its path, the random-number generator that it belongs to; None in a file of
-            format 1, which does not tell.
+            format 1, which does not name it.
         path: where the file was.
     """
 
@@ -74,7 +74,7 @@ class Checkpoint(NamedTuple):
 
 
 def _as_array(name: str, leaf: Any) -> np.ndarray:
-    """A leaf as a file holds it: in row-major order and in the byte order of this machine, a typed key as its words."""
+    """A leaf as a file holds it: row-major, in the byte order of this machine; a typed key as its raw words."""
     array = np.asarray(jax.random.key_data(leaf) if is_typed_key(leaf) else leaf, order="C")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype not in DTYPES.values():
@@ -91,7 +91,7 @@ def _generator(name: str, key: jax.Array) -> str:
 
 
 def _keys(checkpoint: Checkpoint, name: str, generator: str) -> np.ndarray | jax.Array:
-    """The typed keys of these raw words; words of another dtype stay, and their layout is refused like any other."""
+    """The typed keys of these raw words; words of another dtype stay arrays, which `restore` then refuses."""
     words = checkpoint.arrays[name]
     if words.dtype != np.uint32:
         return words
@@ -118,7 +118,7 @@ def _on_device(checkpoint: Checkpoint, name: str, leaf: np.ndarray | jax.Array) 
 def digest(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> str:
     """SHA-256 of named arrays and JSON `metadata`, as hexadecimal digits; the order of the names does not matter.
 
-    Names, dtypes, shapes and bytes count; the bytes are those in row-major order, in the array's own byte order.
+    It covers names, dtypes, shapes and bytes; the bytes are those in row-major order, in the array's own byte order.
     """
     found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(arrays):
@@ -128,7 +128,7 @@ def digest(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> str:
 
 
 def replace_file(path: pathlib.Path, content: bytes | memoryview) -> None:
-    """Writes a file beside its place, `path` with `.partial`, and renames it: a crash leaves an older one whole.
+    """Write `path` with `.partial` added and rename it, so a crash never damages an older file at `path`.
 
     Raises:
         OSError: if the file cannot be written; an older one at `path` is then untouched, and nothing is left beside it.
@@ -147,10 +147,10 @@ def replace_file(path: pathlib.Path, content: bytes | memoryview) -> None:
 
 
 def as_json(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata as a reader gets them, tuples as lists.
+    """Metadata as a reader of the file gets them: tuples become lists.
 
     Raises:
-        ValueError: if they are no JSON object, or hold NaN or an infinite number.
+        ValueError: if they are not a JSON object, or hold NaN or an infinite number.
     """
     try:
         found = json.loads(json.dumps(metadata, allow_nan=False))
@@ -162,14 +162,27 @@ def as_json(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def save(path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any] | None = None) -> None:
-    """Writes a pytree of arrays (typed keys included) and JSON `metadata` to one file, atomically.
+    """Write a pytree of arrays (typed keys included) and JSON `metadata` to one file, atomically.
 
-    A Python number is saved as the array that JAX makes of it, and an array in foreign byte order in this machine's.
+    A Python number is saved as the array that JAX makes of it, and an array in a foreign byte order is saved in this
+    machine's byte order.
 
     Raises:
-        ValueError: if a leaf is of a dtype that a file cannot give back (float8, complex128, objects), a typed key
-            is of a generator that JAX does not know by name, or the metadata are not JSON; nothing is written.
-        OSError: if the file cannot be written; an older one at `path` is then untouched.
+        ValueError: if a leaf has a dtype that a file cannot give back (float8, complex128, objects), a typed key
+            belongs to a generator that JAX does not know by name, or the metadata are not JSON; nothing is written.
+        OSError: if the file cannot be written; an older file at `path` is then untouched.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import jax, numpy as np
+        >>> from pgjax.saving import checkpoints
+        >>> state = {"theta": np.array([1.0, 2.0], np.float32), "key": jax.random.key(7)}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "state.safetensors"
+        ...     checkpoints.save(path, state, {"update": 3})
+        ...     found, metadata = checkpoints.restore(path, like=state), checkpoints.metadata(path)
+        >>> found["theta"].tolist(), metadata
+        ([1.0, 2.0], {'update': 3})
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save as serialise
@@ -190,7 +203,7 @@ def save(path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any] | None 
 
 
 def _opened(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
-    """The arrays of a safetensors file, and the text of our header in it."""
+    """The arrays of a safetensors file, and the text of pgjax's header in it."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -199,7 +212,7 @@ def _opened(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
         with safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get(_HEADER)
             if header is None:
-                raise ValueError(f"path {path} was not written by pgjax.checkpoints")
+                raise ValueError(f"path {path} was not written by pgjax.saving")
             arrays = {}
             for name in file.keys():  # noqa: SIM118
                 if (dtype := file.get_slice(name).get_dtype()) not in DTYPES:
@@ -211,7 +224,7 @@ def _opened(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
 
 
 def _parsed(path: pathlib.Path, text: str) -> dict[str, Any]:
-    """The header, its types checked; format 1 has neither `format` nor `generators`."""
+    """The header with its types checked; format 1 has neither `format` nor `generators`."""
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -231,10 +244,10 @@ def _parsed(path: pathlib.Path, text: str) -> dict[str, Any]:
 
 
 def read(path: str | os.PathLike) -> Checkpoint:
-    """A file, checked: it is whole, and the digest matches its arrays and its header.
+    """Read a file and check that it is whole and that the digest matches its arrays and its header.
 
     Raises:
-        ValueError: if the file is missing, cut short, damaged, of a newer format, or not ours.
+        ValueError: if the file is missing, cut short, damaged, of a newer format, or was not written by pgjax.
     """
     path = pathlib.Path(path)
     arrays, text = _opened(path)
@@ -246,10 +259,10 @@ def read(path: str | os.PathLike) -> Checkpoint:
 
 
 def metadata(path: str | os.PathLike) -> dict[str, Any]:
-    """The JSON metadata of a file, its arrays checked.
+    """The JSON metadata of a file, which is checked as a whole.
 
     Raises:
-        ValueError: if the file is missing, cut short, damaged, or not ours.
+        ValueError: if the file is missing, cut short, damaged, or was not written by pgjax.
     """
     return read(path).metadata
 
@@ -257,11 +270,12 @@ def metadata(path: str | os.PathLike) -> dict[str, Any]:
 def restore(path: str | os.PathLike, like: PyTree) -> PyTree:
     """The pytree of a file, in the structure of `like` (arrays, or `jax.ShapeDtypeStruct` from `jax.eval_shape`).
 
-    Nothing is cast: the dtype of each leaf in the file is that of the leaf in `like`, and the typed keys belong to the
-    same random-number generator.
+    Nothing is cast: each leaf in the file must have the dtype of the leaf in `like`, and its typed keys must belong to
+    the same random-number generator.
 
     Raises:
-        ValueError: if the file is missing, cut short or damaged, or a leaf is missing, left over, or of another shape
-            or dtype, naming the first such leaf; or if a leaf is of 64 bits while JAX's 64-bit numbers are off.
+        ValueError: if the file is missing, cut short or damaged; if a leaf is missing, left over, or of another shape
+            or dtype, where the error names the first such leaf; or if a leaf has 64 bits while JAX's 64-bit numbers are
+            off.
     """
     return read(path).restore(like)

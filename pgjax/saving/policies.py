@@ -1,7 +1,7 @@
-"""Saved policies: a file that holds θ, the network and the spaces, so that one call brings back all that is needed.
+"""Saved policies: a file holds θ, the arguments of the network and the spaces, so one call loads a policy that acts.
 
-A file never makes the program import or call anything but what pgjax and gymnax ship. It may name an environment of
-theirs; any other environment comes from the caller, and its spaces must be those of the file.
+A file never makes the program import or call anything except what pgjax and gymnax ship. It may name an environment of
+pgjax or gymnax; any other environment comes from the caller, and its spaces must be those of the file.
 """
 
 import json
@@ -27,32 +27,51 @@ _KEYS_OF_VERSION_1 = ("env", "distribution", "hidden")
 
 
 def policy_header(environment: Environment | str, **arguments: Any) -> dict[str, Any]:
-    """The header that `save_policy` writes; call it before a long training to be refused early.
+    """The header that `save_policy` writes; call this before a long training to find refused arguments early.
 
     It holds `version`, `env` (the name that was given, or null), `observation_space` and `action_space` as JSON
     descriptions, and the `arguments` of `networks.make_policy`.
 
     Raises:
         ValueError: if the arguments make no policy, or a space or an argument cannot be written as JSON.
+
+    Example:
+        >>> from pgjax import saving
+        >>> saving.policy_header("CartPole-v1", hidden=(32, 32))["arguments"]
+        {'hidden': [32, 32]}
     """
     return _header_and_shapes(environment, arguments)[0]
 
 
 def save_policy(path: str | os.PathLike, params: PyTree, *, environment: Environment | str, **arguments: Any) -> None:
-    """Writes θ of `networks.make_policy(environment, **arguments)`, with the spaces and the arguments in the header.
+    """Write θ of `networks.make_policy(environment, **arguments)`, with the spaces and the arguments in the header.
 
     Args:
         path: the file.
         params: θ, finite.
-        environment: a name for `environments.make`, or a record. `load_policy` makes the environment of a name that
-            pgjax ships. It has to be given the environment of any other name, and that of a record, because two
+        environment: a name for `environments.make`, or a record. `load_policy` can make an environment that pgjax ships
+            from its name. For any other name and for a record, `load_policy` must be given the environment, because two
             records of one name may have different options.
-        **arguments: those of `networks.make_policy` that the policy was made with, JSON values.
+        **arguments: the arguments of `networks.make_policy` with which the policy was made, JSON values.
 
     Raises:
-        ValueError: if the arguments make no policy, `params` are not the θ of this policy or not finite, or a space or
-            an argument cannot be written as JSON; nothing is written.
-        OSError: if the file cannot be written; an older one at `path` is then untouched.
+        ValueError: if `networks.make_policy` refuses the arguments, `params` are not the θ of this policy or are not
+            finite, or a space or an argument cannot be written as JSON; nothing is written.
+        OSError: if the file cannot be written; an older file at `path` is then untouched.
+
+    Example: the arguments of the policy are given once more, so that `load_policy` can make it.
+
+        >>> import pathlib, tempfile
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import environments, networks, saving
+        >>> policy = networks.make_policy(environments.make("CartPole-v1"), hidden=(8,))
+        >>> params = policy.init(jax.random.key(0), jnp.zeros(4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "policy.safetensors"
+        ...     saving.save_policy(path, params, environment="CartPole-v1", hidden=(8,))
+        ...     environment, policy, params = saving.load_policy(path)
+        >>> environment.name, policy
+        ('CartPole-v1', Policy(policy_for_spaces, distribution=Distribution(categorical)))
     """
     header, shapes = _header_and_shapes(environment, arguments)
     require_same_layout("params", named_leaves(params)[0], named_leaves(shapes)[0])
@@ -66,13 +85,14 @@ def load_policy(
     """`(environment, policy, params)` of a file that `save_policy` or `python -m experiments.train` wrote.
 
     Args:
-        path: the file, or the folder of a run, which has `policy.safetensors` in it.
+        path: the file, or the folder of a run that holds `policy.safetensors`.
         environment: a record, or a name for `environments.make` ("package.module:name" runs the code of that module).
-            If None, the environment that the file names, which must be one that pgjax ships.
+            None takes the environment that the file names, which must be one that pgjax ships.
 
     Raises:
-        ValueError: if the file is missing, damaged or holds no policy; if `environment` is None and the file names none
-            that pgjax ships; if the spaces of the environment are not those of the file; or if θ is not finite.
+        ValueError: if the file is missing, damaged or holds no policy; if `environment` is None and the file names no
+            environment that pgjax ships; if the spaces of the environment are not those of the file; or if θ is not
+            finite.
     """
     path = pathlib.Path(path)
     path = path / FILE_NAME if path.is_dir() else path
@@ -99,11 +119,11 @@ def _made(environment: Environment | str) -> Environment:
 
 
 def _policy_and_shapes(environment: Environment, arguments: dict[str, Any]) -> tuple[Policy, PyTree]:
-    """The policy, and θ as shapes without numbers."""
+    """The policy, and the shapes and dtypes of θ."""
     if arguments.get("action_mask") is not None:
         raise ValueError(
-            "action_mask must be left out, because a file cannot hold a function: save θ with pgjax.checkpoints.save, "
-            "and make the policy anew before pgjax.checkpoints.restore"
+            "action_mask must be left out, because a file cannot hold a function: save θ with pgjax.saving.save, "
+            "and make the policy anew before pgjax.saving.restore"
         )
     policy = networks.make_policy(environment, **arguments)
     _, obs = jax.eval_shape(lambda: environment.reset(jax.random.key(0), environment.params))
@@ -119,7 +139,7 @@ def _header_and_shapes(environment: Environment | str, arguments: dict[str, Any]
 
 
 def _checked_header(path: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """The header with the types checked; without spaces if it is of version 1, which had no `version` either."""
+    """The header with its types checked; in version 1 it has neither spaces nor a `version`."""
     keys = ("env", *_SPACES, "arguments") if "version" in metadata else _KEYS_OF_VERSION_1
     if metadata.get("version", _VERSION) != _VERSION:
         version = shown(metadata["version"])
@@ -136,7 +156,7 @@ def _checked_header(path: pathlib.Path, metadata: dict[str, Any]) -> dict[str, A
 
 
 def _shipped(path: pathlib.Path, name: str | None) -> Environment:
-    """The environment that a file names; nothing but a shipped one is ever looked for."""
+    """The environment that a file names; only environments that pgjax ships are looked up."""
     how = "give load_policy the environment, on the command line --env NAME or --env package.module:name"
     if name is None:
         raise ValueError(f"path {path} names no environment: {how}")
@@ -144,8 +164,8 @@ def _shipped(path: pathlib.Path, name: str | None) -> Environment:
         return environments.make_shipped(name)
     except ValueError as error:
         raise ValueError(
-            f"path {path} names the environment {shown(name)}, which pgjax does not ship, and a file never makes "
-            f"pgjax import anything: {how}"
+            f"path {path} names the environment {shown(name)}, which pgjax does not ship, and pgjax never imports code "
+            f"that a file names: {how}"
         ) from error
 
 
@@ -162,7 +182,7 @@ def _require_spaces(path: pathlib.Path, header: dict[str, Any], environment: Env
 
 
 def _refuse_long_lists(path: pathlib.Path, arguments: dict[str, Any], num_arrays: int) -> None:
-    """Each layer has an array of its own; a header with thousands more would keep the tracer busy for minutes."""
+    """Refuse lists longer than the number of arrays: each layer has an array, and tracing thousands takes minutes."""
     for key, value in arguments.items():
         if isinstance(value, list) and len(value) > num_arrays:
             raise ValueError(

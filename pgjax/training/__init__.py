@@ -1,10 +1,10 @@
-"""Training: one update, the scan of updates, and the loop that talks to the host between chunks.
+"""Training: one update, the scan of updates, and the loop that returns to the host between chunks of updates.
 
     collect episodes with θ → rewards → ∇̂ρ from the estimator → θ ← optimiser(θ, ∇̂ρ) → then the baseline sees the batch
 
-Whole runs are `jit(scan(update))` in chunks with donated state. Seeds and float hyper-parameters are one more axis of
-the same program, shared out over the devices: vmapped on an accelerator, mapped in turn on a CPU, where that measured
-2–4 times faster.
+A whole run is `jit(scan(update))` in chunks with donated state. Seeds and float hyper-parameters are one more axis of
+the same program, which the devices share: the runs are vmapped on an accelerator, and run one after another on a CPU,
+where this measured 2–4 times faster than vmap.
 """
 
 from pgjax.training.fit import Fit, fit

@@ -1,4 +1,4 @@
-"""The sizes of an update: episodes, groups, parts and steps of the optimiser have to fit each other."""
+"""Checks that the sizes of an update fit together: episodes, groups, parts and steps of the optimiser."""
 
 from pgjax._checks import require_integer
 from pgjax.types import Estimator
@@ -12,7 +12,7 @@ def checked_sizes(
     microbatches: int,
     epochs: int,
 ) -> int:
-    """The group size to collect with, once all sizes fit each other."""
+    """Check that all sizes fit together, and return the group size to collect with."""
     require_integer("num_episodes", num_episodes, 1, None)
     require_integer("microbatches", microbatches, 1, num_episodes)
     require_integer("epochs", epochs, 1, None)

@@ -1,8 +1,8 @@
 """Supervised fits: epochs of shuffled minibatches in one compiled loop, with a held-out split and early stopping.
 
-A fit is a pure function of its key and arrays, so seeds, data sets and data-set sizes are batch axes of one program:
-weights of 0 and 1 choose a subset, and the fit is then that of the subset alone. Axes: N rows, E epochs, n rows of a
-minibatch.
+A fit is a pure function of its key and arrays, so seeds, data sets and sizes of data sets can be batch axes of one
+program: weights of 0 and 1 choose a subset, and the result is that of a fit to the subset alone. Axes: N rows, E
+epochs, n rows of a minibatch.
 """
 
 import functools
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pgjax._checks import is_traced, require_in_range, require_integer
+from pgjax.training._fit_checks import check_settings, check_values, count_rows, is_known
 from pgjax.training.loop import NonFiniteError
 from pgjax.types import PyTree
 
@@ -25,13 +25,13 @@ class Fit(NamedTuple):
     """What `fit` returns.
 
     Attributes:
-        params: of the best epoch on held-out rows; of the last epoch if none is held out.
-        best_epoch: int32, the epoch (from 0) after which they were taken.
-        num_epochs: int32, epochs done, less than asked for where patience ended the fit.
-        metrics: `train_loss` `[E]`, the weighted mean over the rows as the epoch met them, each before the step that it
-            was used for, and `validation_loss` `[E]`, after the epoch. NaN in epochs not done, and in
-            `validation_loss` if no row is held out.
-        held_out: bool `[N]`, the rows that were never trained on; rows of weight 0 are on neither side.
+        params: θ after the epoch with the lowest held-out loss, or after the last epoch if no row is held out.
+        best_epoch: int32, the number (from 0) of the epoch after which `params` were taken.
+        num_epochs: int32, the number of epochs done; it is smaller than asked for if patience ended the fit.
+        metrics: `train_loss` `[E]`, the weighted mean loss of the rows, each computed just before the step that used
+            the row; and `validation_loss` `[E]`, computed after each epoch. Both are NaN in epochs that were not done,
+            and `validation_loss` is NaN if no row is held out.
+        held_out: bool `[N]`, true for the rows that are never trained on; rows of weight 0 are in neither set.
     """
 
     params: PyTree
@@ -52,14 +52,14 @@ class _Progress(NamedTuple):
 
 
 def _random_rank(key: jax.Array, names: jax.Array) -> jax.Array:
-    """A uint32 for each name, a function of key and name only: no row's rank depends on which others there are."""
+    """A uint32 for each name. It depends on the key and the name alone, and not on which other rows there are."""
     return jax.vmap(lambda name: jax.random.bits(jax.random.fold_in(key, name)))(names)
 
 
 def _hold_out(key: jax.Array, groups: jax.Array, live: jax.Array, fraction: jax.Array) -> jax.Array:
-    """bool `[N]`: all live rows of k groups drawn at random, k = round(fraction · G) kept within 1 … G − 1."""
+    """Bool `[N]`: all live rows of k randomly drawn groups, where k = round(fraction · G), clipped to 1 … G − 1."""
     rank = _random_rank(key, groups)
-    # Equal ranks of different groups are told apart by the group itself, rows that are not live come last.
+    # The group itself orders different groups of equal rank; rows that are not live come last.
     order = jnp.lexsort((groups, rank, ~live))
     ordered_groups, ordered_live = groups[order], live[order]
     is_new = jnp.concatenate([jnp.ones(1, bool), ordered_groups[1:] != ordered_groups[:-1]]) & ordered_live
@@ -70,7 +70,7 @@ def _hold_out(key: jax.Array, groups: jax.Array, live: jax.Array, fraction: jax.
 
 
 def _minibatches(order: jax.Array, weights: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
-    """Rows in that order as `[M, n]` indices and weights; what fills the last minibatch up weighs 0."""
+    """The rows in the given order as `[M, n]` indices and weights; weights of 0 fill up the last minibatch."""
     padding = -order.shape[0] % batch_size
     indices = jnp.concatenate([order, jnp.zeros(padding, order.dtype)])
     ordered = jnp.concatenate([weights[order], jnp.zeros(padding, weights.dtype)])
@@ -78,8 +78,10 @@ def _minibatches(order: jax.Array, weights: jax.Array, batch_size: int) -> tuple
 
 
 def _loss_sum(loss: Loss, params: PyTree, data: PyTree, indices: jax.Array, weights: jax.Array) -> jax.Array:
-    """Σ w · loss over a minibatch whose first row has a weight. Rows of weight 0 are replaced by it before the loss
-    sees them: 0 · NaN is NaN, and so would be its gradient."""
+    """Σ w · loss over a minibatch whose first row has a positive weight.
+
+    The first row replaces rows of weight 0 before the loss sees them, because 0 · NaN and its gradient would be NaN.
+    """
     indices = jnp.where(weights > 0, indices, indices[0])
     rows = jax.tree.map(lambda x: x[indices], data)
     losses = loss(params, rows)
@@ -89,7 +91,7 @@ def _loss_sum(loss: Loss, params: PyTree, data: PyTree, indices: jax.Array, weig
 
 
 def _mean_loss(loss: Loss, params: PyTree, data: PyTree, batches: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """The weighted mean over all minibatches; NaN if there is no weight."""
+    """The weighted mean loss over all minibatches; NaN if all weights are 0."""
 
     def add(total: jax.Array, batch: tuple[jax.Array, jax.Array]):
         indices, weights = batch
@@ -101,7 +103,7 @@ def _mean_loss(loss: Loss, params: PyTree, data: PyTree, batches: tuple[jax.Arra
 
 
 def _epoch(loss: Loss, optimizer: optax.GradientTransformation, data: PyTree, carry, batches):
-    """One pass over the minibatches; those without weight change nothing, not even the optimiser's moments."""
+    """One pass over the minibatches; those whose weights are all 0 change nothing, not even the optimiser's moments."""
 
     def step(carry, batch):
         indices, weights = batch
@@ -142,7 +144,7 @@ def _run(
     def one(progress: _Progress) -> _Progress:
         epoch = progress.epoch
         rank = _random_rank(jax.random.fold_in(shuffle_key, epoch), rows)
-        # Rows with a weight come first, so that the minibatches are those of a data set that has no others.
+        # Rows with a positive weight come first, so the minibatches are those of a data set of these rows alone.
         batches = _minibatches(jnp.lexsort((rank, training_weights <= 0)), training_weights, batch_size)
         carry = (progress.params, progress.optimizer_state)
         (params, optimizer_state), train_loss = _epoch(loss, optimizer, data, carry, batches)
@@ -151,7 +153,7 @@ def _run(
         if splits:
             validation_loss = _mean_loss(loss, params, data, validation_batches)
             metrics["validation_loss"] = validation_loss
-            # Where no row could be held out every epoch is the best: the last one stays.
+            # If no row could be held out, every epoch counts as the best so far, and the last one is kept.
             better = (validation_loss < best_loss) | ~jnp.any(held_out)
             best_loss = jnp.where(better, validation_loss, best_loss)
         return _Progress(
@@ -184,62 +186,8 @@ def _run(
     )
 
 
-def _check_settings(num_epochs: int, batch_size: int, validation_fraction: float, patience: int | None) -> None:
-    require_integer("num_epochs", num_epochs, 1, None)
-    require_integer("batch_size", batch_size, 1, None)
-    require_in_range("validation_fraction", validation_fraction, 0.0, 1.0)
-    if validation_fraction == 1:
-        raise ValueError("validation_fraction must be less than 1, got 1")
-    if patience is not None:
-        require_integer("patience", patience, 1, None)
-        if validation_fraction == 0:
-            raise ValueError(f"patience must be None without held-out rows (validation_fraction=0), got {patience}")
-
-
-def _is_known(*arrays: jax.typing.ArrayLike) -> bool:
-    return not any(map(is_traced, arrays))
-
-
-def _num_rows(data: PyTree, **more: jax.Array | None) -> int:
-    leaves = {f"data{jax.tree_util.keystr(path)}": x for path, x in jax.tree_util.tree_flatten_with_path(data)[0]}
-    leaves |= {name: x for name, x in more.items() if x is not None}
-    if not any(name.startswith("data") for name in leaves):
-        raise ValueError(f"data must have at least one array, got {data!r}")
-    shapes = {name: jnp.shape(x) for name, x in leaves.items()}
-    for name, shape in shapes.items():
-        if not shape or shape[0] == 0:
-            raise ValueError(f"{name} must have at least one row, got shape {shape}")
-        first, wanted = next(iter(shapes.items()))
-        if shape[0] != wanted[0]:
-            raise ValueError(f"{name} must have as many rows as {first}, {wanted[0]}, got {shape[0]}")
-    return next(iter(shapes.values()))[0]
-
-
-def _check_values(data: PyTree, weights: jax.Array, groups: jax.Array, validation_fraction: float) -> None:
-    """What can be known of arrays that are not traced."""
-    if not _is_known(weights):
-        return
-    # NaN compares false with everything.
-    if not (np.isfinite(weights).all() and (np.asarray(weights) >= 0).all() and np.asarray(weights).sum() > 0):
-        raise ValueError(f"weights must be finite, at least 0 and not all 0, got {np.asarray(weights)}")
-    live = np.asarray(weights) > 0
-    for path, x in jax.tree_util.tree_flatten_with_path(data)[0]:
-        if _is_known(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating):
-            finite = np.all(np.isfinite(np.asarray(x)).reshape(live.shape[0], -1), axis=1)
-            if not finite[live].all():
-                row, name = np.flatnonzero(live & ~finite)[0], f"data{jax.tree_util.keystr(path)}"
-                raise ValueError(f"{name} must be finite, got {np.asarray(x)[row]} in row {row}")
-    if validation_fraction > 0 and _is_known(groups):
-        num_groups = np.unique(np.asarray(groups)[live]).size
-        if num_groups < 2:
-            raise ValueError(
-                f"validation_fraction must be 0 with fewer than two groups of rows, one for each side, "
-                f"got {validation_fraction} and {num_groups} group"
-            )
-
-
 def _refuse_non_finite(result: Fit, validation_fraction: float) -> None:
-    if not _is_known(*jax.tree.leaves(result)):
+    if not is_known(*jax.tree.leaves(result)):
         return
     for name, losses in result.metrics.items():
         done = np.asarray(losses)[: int(result.num_epochs)]
@@ -262,45 +210,59 @@ def fit(
     validation_fraction: float = 0.0,
     patience: int | None = None,
 ) -> Fit:
-    """Minimises Σ_i w_i loss(θ, x_i) / Σ_i w_i by epochs of shuffled minibatches.
+    """Minimise Σ_i w_i loss(θ, x_i) / Σ_i w_i by epochs of shuffled minibatches.
 
         each epoch, for each minibatch M of a new order:  θ ← optimiser(θ, ∇ Σ_{i∈M} w_i loss_i / Σ_{i∈M} w_i)
 
-    Every row with a weight is met once in every epoch; the last minibatch may be smaller, and its rows then count for
-    more. A row of weight 0 has no influence whatever, on order and split neither, even if it holds NaN: weights of 0
-    and 1 that keep the first rows give what those rows alone would give. The loop has ⌈N / `batch_size`⌉ minibatches
-    whatever the weights; those left without any do nothing.
+    Each epoch uses every row of positive weight once. The last minibatch may be smaller, and each of its rows then
+    counts for more. A row of weight 0 has no influence on anything, order and split included, even if it holds NaN:
+    weights of 1 for the first rows and 0 for the others give the fit to the first rows alone. The loop always has
+    ⌈N / `batch_size`⌉ minibatches; those whose weights are all 0 do nothing.
 
-    Whole groups are held out, k = round(`validation_fraction` · G) of the G groups that have weight, at least 1 and at
-    most G − 1: rows of one episode are alike, and with some on each side a held-out loss would measure memory.
+    Whole groups are held out: k = round(`validation_fraction` · G) of the G groups that have positive weight, at least
+    1 and at most G − 1. Rows of one episode are similar, so if an episode were split, the held-out loss would measure
+    what the fit memorised.
 
-    Compiles once for the same `loss` and `optimizer` objects, numbers and shapes. The arrays may be traced: vmap over
-    key, params, data or weights. What depends on their values is then not checked, and a fit that has one group only
-    holds nothing out.
+    The program compiles once for the same `loss` and `optimizer` objects, numbers and shapes. The arrays may be traced:
+    vmap over key, params, data or weights. Values of traced arrays are not checked, and a traced fit that has only one
+    group holds nothing out.
 
     Args:
-        key: typed; the fit is a function of it and the other arguments.
+        key: a typed key; the fit is a function of it and the other arguments.
         params: θ at the start.
-        loss: `(params, batch) → [n]`, elementwise, batch with leaves `[n, ...]`.
+        loss: `(params, batch) → [n]`, one number for each row; the batch has leaves `[n, ...]`.
         data: leaves `[N, ...]`.
-        optimizer: optax's.
-        num_epochs: E ≥ 1, at most.
-        batch_size: n ≥ 1; at least N for full batches.
-        weights: w `[N]`, at least 0; 1 if None.
-        groups: integers `[N]`, such as episode numbers; every row is its own group if None.
-        validation_fraction: of the groups, in [0, 1); 0 holds none out.
-        patience: ends the fit after so many epochs in a row without a new lowest held-out loss.
+        optimizer: an optax optimiser.
+        num_epochs: E ≥ 1, the greatest number of epochs.
+        batch_size: n ≥ 1; every n ≥ N gives full batches.
+        weights: w `[N]`, at least 0; None gives every row the weight 1.
+        groups: integers `[N]`, such as episode numbers; None makes every row its own group.
+        validation_fraction: the share of the groups that is held out, in [0, 1).
+        patience: the number of epochs in a row without a new lowest held-out loss after which the fit ends; None never
+            ends it early.
 
     Returns:
         A `Fit`.
 
     Raises:
-        ValueError: if data are empty, of different lengths or not finite, weights negative or all 0, a number is
-            outside its range, there is patience without held-out rows, or fewer than two groups to split.
-        NonFiniteError: if the loss stopped being a number.
+        ValueError: if the data are empty, have different lengths or are not finite; if a weight is negative or all are
+            0; if a number is outside its range; if there is patience without held-out rows; or if there are fewer than
+            two groups to split.
+        NonFiniteError: if the loss became NaN or infinite.
+
+    Example: a line through two points; the loss has one number for each row.
+
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from pgjax import training
+        >>> data = {"x": jnp.array([0.0, 1.0]), "y": jnp.array([1.0, 3.0])}
+        >>> loss = lambda params, rows: (params["slope"] * rows["x"] + params["start"] - rows["y"]) ** 2
+        >>> params = {"slope": jnp.zeros(()), "start": jnp.zeros(())}
+        >>> found = training.fit(jax.random.key(0), params, loss, data, optax.sgd(0.5), num_epochs=200, batch_size=2)
+        >>> round(float(found.params["slope"]), 2), round(float(found.params["start"]), 2)
+        (2.0, 1.0)
     """
-    _check_settings(num_epochs, batch_size, validation_fraction, patience)
-    num_rows = _num_rows(data, weights=weights, groups=groups)
+    check_settings(num_epochs, batch_size, validation_fraction, patience)
+    num_rows = count_rows(data, weights=weights, groups=groups)
     for name, x in (("weights", weights), ("groups", groups)):
         if x is not None and jnp.ndim(x) != 1:
             raise ValueError(f"{name} must have one number for each row, [{num_rows}], got shape {jnp.shape(x)}")
@@ -308,7 +270,7 @@ def fit(
     groups = jnp.arange(num_rows) if groups is None else jnp.asarray(groups)
     if not jnp.issubdtype(groups.dtype, jnp.integer):
         raise ValueError(f"groups must be integers, got {groups.dtype}")
-    _check_values(data, weights, groups, validation_fraction)
+    check_values(data, weights, groups, validation_fraction)
     data, params = jax.tree.map(jnp.asarray, (data, params))
     result = _run(
         key,
@@ -317,7 +279,7 @@ def fit(
         weights,
         groups,
         jnp.asarray(validation_fraction, float),
-        # Not to gain for as long as the whole fit stops nothing.
+        # A patience of all epochs never ends the fit early.
         jnp.int32(num_epochs if patience is None else patience),
         loss=loss,
         optimizer=optimizer,

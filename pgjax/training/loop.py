@@ -1,4 +1,4 @@
-"""Many updates of many runs: one compiled program, in chunks between which the host looks at the metrics."""
+"""Many updates of many runs in one compiled program; between chunks of updates the host reads the metrics."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from pgjax.types import PyTree, TrainState
 
 Metrics = dict[str, np.ndarray]
 
-_PREFIX = "nonfinite_"  # of metrics that count numbers which are none
-# What may stop being finite, and where to look. Of one update the first is named: the others follow from it.
+_PREFIX = "nonfinite_"  # metrics with this prefix count NaN and infinite numbers
+# What may stop being finite, and where to look. The error names the first that fails in an update: the others follow.
 _REASONS = {
     "observations": "as the environment shows them",
     "rewards": "as the environment pays them",
@@ -30,9 +30,9 @@ class TrainingRun(NamedTuple):
 
     Attributes:
         states: the final `TrainState`, leaves `[S, ...]`, on one device.
-        metrics: name → NumPy `[S, U]`.
-        compile_seconds: initialising, tracing and compiling.
-        seconds: running it, without compilation.
+        metrics: name → NumPy array `[S, U]`.
+        compile_seconds: the time for initialising, tracing and compiling.
+        seconds: the time for running the program, without compilation.
     """
 
     states: TrainState
@@ -42,11 +42,12 @@ class TrainingRun(NamedTuple):
 
 
 class NonFiniteError(ValueError):
-    """Rewards, gradients, parameters or a loss stopped being numbers.
+    """Rewards, gradients, parameters or a loss became NaN or infinite.
 
     Attributes:
         failures: run → what stopped being finite, and at which update.
-        trained: the `TrainingRun` of all runs, those that did not fail among them; None where there are no runs.
+        trained: the `TrainingRun` of all runs, both those that failed and those that did not; None if the error comes
+            from a `fit`, which has no runs.
     """
 
     def __init__(self, message: str, failures: dict[int, str] | None = None, trained: TrainingRun | None = None):
@@ -56,20 +57,20 @@ class NonFiniteError(ValueError):
 
 
 class _Failure(NamedTuple):
-    """`column` of the metrics `[S, U]` is that of the update at which a run failed."""
+    """Where a run failed: `column` is the column of that update in the metrics `[S, U]`."""
 
     column: int
     text: str
 
 
 def _failures(metrics: Metrics, finite: np.ndarray, done: int, first: np.ndarray) -> dict[int, _Failure]:
-    """The runs in which something of this chunk is not finite, each with what came first.
+    """The runs in which something of this chunk is not finite, each with its first failure.
 
     Args:
-        metrics: the chunk's, `[S, n]`.
+        metrics: the metrics of the chunk, `[S, n]`.
         finite: bool `[S, n]`, whether θ is finite after each update.
-        done: updates before this chunk.
-        first: the number of each run's first update, `[S]`; above 0 in a run that goes on.
+        done: the number of updates before this chunk.
+        first: the number of each run's first update, `[S]`; above 0 in a run that continues an earlier one.
     """
     bad = {name.removeprefix(_PREFIX): count > 0 for name, count in metrics.items() if name.startswith(_PREFIX)}
     bad |= {"gradient": ~np.isfinite(metrics["gradient_norm"])} if "gradient_norm" in metrics else {}
@@ -86,7 +87,7 @@ def _failures(metrics: Metrics, finite: np.ndarray, done: int, first: np.ndarray
 
 
 def _blanked(metrics: Metrics, failed: dict[int, _Failure], done: int) -> Metrics:
-    """NaN in the place of every real number that a run shows after it failed: a policy of NaNs plays on unabashed."""
+    """The metrics with NaN for every real number after a run failed: a policy whose θ is NaN still acts and is paid."""
     if not failed:
         return metrics
     metrics = {name: np.array(x) for name, x in metrics.items()}
@@ -107,7 +108,7 @@ def _error(failed: dict[int, _Failure], trained: TrainingRun) -> NonFiniteError:
 
 
 def _require_runs(keys: Any, **trees: PyTree) -> None:
-    """Typed keys `[S]`, and S rows in every leaf of the others."""
+    """Require typed keys `[S]`, and S rows in every leaf of the other arguments."""
     shape = jnp.shape(keys)
     if not is_typed_key(keys) or len(shape) != 1 or not shape[0]:
         raise ValueError(
@@ -152,7 +153,7 @@ def _run_chunk(build: Callable[[PyTree], Trainer], chunk: int) -> Callable:
 
 
 def _sizes(build: Callable[[PyTree], Trainer], hyperparams: PyTree) -> tuple[int, int]:
-    """`num_episodes` and `group_size` of the trainers, which the hyper-parameters of a run cannot change."""
+    """`num_episodes` and `group_size` of the trainers; they cannot depend on the hyper-parameters of a run."""
     found = []
 
     def look(one_hyperparams: PyTree) -> None:
@@ -176,37 +177,37 @@ def train(
     on_chunk: Callable[[int, Metrics, TrainState], None] | None = None,
     states: TrainState | None = None,
 ) -> TrainingRun:
-    """Trains S runs in one program, shared out over the devices, and looks at the host between chunks.
+    """Train S runs in one program, which the devices share; the host reads the metrics between chunks of updates.
 
     Args:
-        build: `hyperparams of one run → Trainer`; called while tracing, so that its numbers (a learning rate, γ, a
+        build: `hyperparams of one run → Trainer`. It is called while tracing, so its numbers (a learning rate, γ, a
             decay) may differ from run to run without another compilation.
         keys: typed keys `[S]`, one per run.
         hyperparams: a pytree with leaves `[S]`.
         num_updates: U.
-        chunk: updates between two returns to the host; U/20 if None.
-        mapping: how a device goes through its runs: `"vmap"`, `"map"` (one run after another), or `"auto"`, map on CPUs
-            and vmap elsewhere. Both draw the same random numbers. Their sums are rounded differently, though, and one
-            action that falls otherwise makes another run of it: on CartPole they part after some sixty updates. Where
-            the devices share the episodes, runs are always taken one after another.
-        devices: the devices, or how many of this process's; all of them if None. Each trains ⌈S/D⌉ runs. Where S < D
-            the devices share the episodes of one run after another, whole groups each, as far as their number allows.
-            With `"map"` a run is the same bit for bit on however many; with `"vmap"` it is up to rounding, and so it is
-            where episodes are shared and the estimator sums scores of single episodes (`per_parameter`, baselines that
-            need scores, the natural norm).
+        chunk: the number of updates between two returns to the host; None takes U/20.
+        mapping: how a device goes through its runs: `"vmap"`, `"map"` (one run after another), or `"auto"`, which is
+            map on CPUs and vmap elsewhere. Both draw the same random numbers, but they round sums differently, and a
+            single other action changes all that follows: on CartPole the two differ after some sixty updates. Devices
+            that share episodes always take the runs one after another.
+        devices: the devices, or how many of this process's devices; None takes all of them. Each trains ⌈S/D⌉ runs. If
+            S < D, the devices share the episodes of one run after another, in whole groups, if the number of groups
+            allows it. With `"map"` a run is bit for bit the same on any number of devices. With `"vmap"` it is the same
+            up to rounding, as it is where devices share episodes and the estimator sums scores of single episodes
+            (`per_parameter`, baselines that need scores, the natural norm).
         deterministic: whether devices that share episodes add up their gradients in an order that does not depend on
-            how many they are. False saves the memory of up to eight gradients.
-        on_chunk: called with the number of updates done, the chunk's metrics `[S, n]`, and the states; these are
-            donated to the next chunk, so copy what is to be kept.
-        states: go on from here instead of starting anew, also on another number of devices; `num_updates` more are
-            made. Donated: not usable afterwards.
+            the number of devices. False saves the memory of up to eight gradients.
+        on_chunk: called with the number of updates done, the chunk's metrics `[S, n]`, and the states. The states are
+            donated to the next chunk, so copy what you keep.
+        states: the states from which the runs continue, on any number of devices; None starts new runs. `num_updates`
+            more updates are made. The states are donated and cannot be used afterwards.
 
     Raises:
-        NonFiniteError: if a run shows NaN or infinite rewards, gradients or parameters, its last included. The other
-            runs are trained to their end first, and are in its `trained`; where no run is left, it comes after the
-            chunk. What a failed run's metrics hold after its failure is NaN.
+        NonFiniteError: if a run shows NaN or infinite rewards, gradients or parameters, also after its last update. The
+            other runs are trained to their end first, and are in the error's `trained`; if all runs fail, the error
+            comes after the chunk. The metrics of a failed run are NaN after its failure.
         ValueError: for a size below one, an unknown mapping, more devices than there are, or keys, hyper-parameters or
-            states that are not S of each.
+            states that do not have S rows.
     """
     require_integer("num_updates", num_updates, 1, None)
     require_one_of("mapping", mapping, get_args(RunMapping))
@@ -230,7 +231,7 @@ def train(
     for done in range(0, num_updates, chunk):
         count = min(chunk, num_updates - done)
         start = time.perf_counter()
-        # Waiting first: a failed allocation is then an exception, and not the end of the process.
+        # Wait first, so that a failed allocation raises an exception here and does not end the process.
         current, found = jax.block_until_ready(compiled(current, hyperparams, np.int32(count)))
         metrics, finite = jax.tree.map(lambda x: np.asarray(x)[: len(keys), :count], found)
         seconds += time.perf_counter() - start

@@ -1,9 +1,9 @@
 """S runs on D devices, in one of two ways.
 
-`Shares`: equal shares of the runs, one program, and nothing that the devices have to tell each other. Every leaf
-`[S, ...]` of what belongs to a run is cut along its first axis, and each device trains its share by itself, as one
-device would train all runs. `SharedEpisodes`: where there are fewer runs than devices, the devices share the episodes
-of one run after the other, and add up their gradients.
+With `Shares` each device trains an equal share of the runs in one program, and the devices exchange nothing. Every
+leaf `[S, ...]` is cut along its first axis, and each device trains its share as one device would train all runs. With
+`SharedEpisodes`, for fewer runs than devices, the devices share the episodes of one run after another and add up their
+gradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,20 +21,20 @@ from pgjax.types import PyTree
 # How a device goes through its runs.
 RunMapping = Literal["auto", "map", "vmap"]
 
-# To jax's stubs this class is the variable of an extension module without types.
+# The type stubs of jax declare this class as a variable of an untyped extension module.
 Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
 
-# Not RUNS_AXIS, which is the axis of the runs that are vmapped together on one device.
+# This is not RUNS_AXIS, the axis of the runs that are vmapped together on one device.
 SHARES_AXIS = "shares"
 
 
 def choose_devices(devices: Sequence[Device] | int | None) -> list[Device]:
-    """The devices that are meant: these, the first n of this process, or all of them.
+    """The devices to use: those in a list, the first n of this process, or all of them if `devices` is None.
 
-    `None` keeps to the device of `jax.default_device(...)`, where one has been set.
+    If `jax.default_device(...)` is set, None takes that device alone.
 
     Raises:
-        ValueError: if there are fewer than n, if a device is listed twice, or if none is.
+        ValueError: if there are fewer than n devices, if a device is listed twice, or if the list is empty.
     """
     default = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]  defined while jax is imported
     if devices is None and isinstance(default, jax.Device):
@@ -56,7 +56,8 @@ class Shares(NamedTuple):
     Attributes:
         mesh: one axis over min(S, D) devices.
         num_runs: S.
-        rows: S rounded up to equal shares; the rows from S on repeat the last run and are dropped in the end.
+        rows: S rounded up to a multiple of the devices; the rows from S on repeat the last run and are dropped at the
+            end.
     """
 
     mesh: Mesh
@@ -65,13 +66,13 @@ class Shares(NamedTuple):
 
     @classmethod
     def of(cls, devices: Sequence[Device], num_runs: int) -> "Shares":
-        """`num_runs` over the first of `devices`, as many as there are runs."""
+        """`num_runs` runs on the first devices; there are at most as many devices as runs."""
         used = list(devices)[:num_runs]
         rows = -(-num_runs // len(used)) * len(used)
         return cls(mesh=Mesh(np.asarray(used), (SHARES_AXIS,)), num_runs=num_runs, rows=rows)
 
     def scatter(self, tree: PyTree) -> PyTree:
-        """Leaves `[S, ...]`, wherever they are, as `[rows, ...]` on the devices."""
+        """Move leaves `[S, ...]` from any device to `[rows, ...]` on the devices of the mesh."""
         if self.rows > self.num_runs:
             # Through one device: cutting an array that lies on several makes them exchange it.
             tree = jax.device_put(tree, self.mesh.devices[0])
@@ -80,7 +81,7 @@ class Shares(NamedTuple):
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(SHARES_AXIS)))
 
     def gather(self, tree: PyTree) -> PyTree:
-        """Leaves `[rows, ...]` on the devices as `[S, ...]` on the first device, uncopied if it is the only one."""
+        """Move leaves `[rows, ...]` to `[S, ...]` on the first device, without a copy if it is the only one."""
         tree = jax.device_put(tree, self.mesh.devices[0])
         return jax.tree.map(lambda x: x[: self.num_runs], tree) if self.rows > self.num_runs else tree
 
@@ -106,7 +107,7 @@ class Shares(NamedTuple):
 
         def together(*arguments):
             specs = [PartitionSpec(SHARES_AXIS)] * (len(arguments) - num_shared) + [PartitionSpec()] * num_shared
-            # The check would refuse scans that start from zeros, and no result is replicated, so that it has no use.
+            # The check would refuse scans that start from zeros, and it is of no use, because no result is replicated.
             return jax.shard_map(
                 share, mesh=self.mesh, in_specs=tuple(specs), out_specs=PartitionSpec(SHARES_AXIS), check_vma=False
             )(*arguments)
@@ -132,11 +133,11 @@ class SharedEpisodes(NamedTuple):
 
     @property
     def whole(self) -> NamedSharding:
-        """Of arrays that every device holds whole."""
+        """The sharding of arrays of which every device holds a full copy."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     def scatter(self, tree: PyTree) -> PyTree:
-        """The leaves, whole on every device."""
+        """Copy the leaves to every device."""
         return jax.device_put(tree, self.whole)
 
     def gather(self, tree: PyTree) -> PyTree:
@@ -160,7 +161,7 @@ class SharedEpisodes(NamedTuple):
 def choose_layout(
     devices: Sequence[Device], num_runs: int, num_episodes: int, group_size: int, deterministic: bool
 ) -> Shares | SharedEpisodes:
-    """Shares of the runs, or of the episodes where there are fewer runs than devices and the episodes can be shared."""
+    """`SharedEpisodes` if there are fewer runs than devices and the episodes can be shared, otherwise `Shares`."""
     shards = most_shards(len(devices), num_episodes, group_size) if num_runs < len(devices) else 1
     if shards > num_runs:
         return SharedEpisodes.of(devices[:shards], deterministic)

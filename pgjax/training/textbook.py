@@ -1,4 +1,4 @@
-"""REINFORCE as the books write it, one function."""
+"""REINFORCE as textbooks write it, in one function."""
 
 import jax
 import optax
@@ -26,12 +26,14 @@ def reinforce(
         for each iteration: collect an episode;  ∇̂ = (G_1 − ρ̂) Σ_t ∇ ln f(X_t, θ)_{A_t};
                             θ ← θ + η ∇̂;  then  ρ̂ ← β ρ̂ + (1 − β) G_1
 
-    With B = `num_episodes` > 1, ∇̂ and G_1 are means over B episodes, which changes no expectation.
+    With B = `num_episodes` > 1, ∇̂ and G_1 are means over B episodes; their expectations are the same.
 
     Args:
         learning_rate: η.
         decay: β.
-        initial: what ρ̂ starts at, see `pgjax.baselines.moving_average`.
+        max_iters: the number of iterations.
+        num_episodes: B, the number of episodes of each iteration.
+        initial: the first value of ρ̂, see `pgjax.baselines.moving_average`.
 
     Returns:
         The final state and the metrics of every iteration, leaves `[max_iters]`.

@@ -20,15 +20,15 @@ Metrics = dict[str, jax.Array]
 
 
 class Trainer(NamedTuple):
-    """Pure functions of one run; jit, scan and vmap outside. An update collects, then learns.
+    """The pure functions of one run, to be jitted, scanned and vmapped. An update collects episodes, then learns.
 
     Attributes:
         init: `key → TrainState`.
         update: `TrainState → (TrainState, metrics)`.
-        learn: `(TrainState, trajectory) → (TrainState, metrics)`: the second half of `update`, for episodes that
-            somebody else collected with `state.params`.
-        num_episodes: how many episodes (or lanes) are collected at once, which devices may share.
-        group_size: so many consecutive episodes stay on one device.
+        learn: `(TrainState, trajectory) → (TrainState, metrics)`: the second half of `update`, for episodes that were
+            collected elsewhere with `state.params`.
+        num_episodes: the number of episodes (or lanes) that are collected at once; devices may share them.
+        group_size: the number of consecutive episodes that must stay on one device.
     """
 
     init: Callable[[jax.Array], TrainState]
@@ -53,7 +53,7 @@ _COUNTS = ("num_finished", "num_steps", "nonfinite_observations", "nonfinite_rew
 
 
 def _num_nan(obs: PyTree, alive: jax.Array) -> jax.Array:
-    """How many numbers of live observations are NaN."""
+    """The number of NaNs in the observations of live steps."""
     in_rows = lambda x: jnp.sum(jnp.isnan(x), axis=tuple(range(2, x.ndim)))
     floats = [x for x in jax.tree.leaves(obs) if jnp.issubdtype(x.dtype, jnp.floating)]
     return sum((jnp.sum(jnp.where(alive, in_rows(x), 0)) for x in floats), jnp.zeros((), jnp.int32))
@@ -66,7 +66,10 @@ def _episode_metrics(trajectory: Trajectory) -> Metrics:
 
 
 def _window_metrics(trajectory: Trajectory, finished: rollouts.FinishedEpisodes) -> Metrics:
-    """Of the episodes that ended inside, NaN if none did: biased towards short ones while the lanes are young."""
+    """The metrics of the episodes that ended inside the window; the means are NaN if none ended.
+
+    In the first windows they are biased towards short episodes, see `rollouts.FinishedEpisodes`.
+    """
     mean = lambda total: jnp.where(finished.count > 0, total / jnp.maximum(finished.count, 1), jnp.nan)
     return {
         "mean_return": mean(finished.total_return),
@@ -89,29 +92,40 @@ def make_trainer(
     epochs: int = 1,
     rewards: Rewards | None = None,
 ) -> Trainer:
-    """The training of one policy by one estimator.
+    """A `Trainer`, which trains one policy with one estimator.
 
-    What the estimator declares in `Estimator.needs` (greedy episodes, groups that share a start) is provided here.
+    It provides what the estimator declares in `Estimator.needs` (greedy episodes, groups that share a start).
 
     Args:
-        optimizer: optax's; it is given −∇̂ρ, so that it descends.
-        num_episodes: B, episodes (or lanes) an update.
+        optimizer: an optax optimiser. It descends, so it is given −∇̂ρ.
+        num_episodes: B, the number of episodes (or lanes) of an update.
         num_steps: None collects complete episodes; a number collects continuing windows of that many steps, for
             estimators whose returns bootstrap.
-        group_size: k, so many consecutive episodes share a start; what the estimator needs if None, and 1 lets every
-            episode have a start of its own whatever the estimator's groups are.
-        microbatches: collects the episodes in that many parts, one after another, and adds up their gradients, for
-            batches that do not fit in memory. Statistics of the batch (leave-one-out, standardisation) are then those
-            of a part, and the baseline sees each part after its use.
-        epochs: optimiser steps on each batch. From the second on θ has left the θ_old that acted, whose
-            log-probabilities are recorded for an `objective` that uses them (importance-weighted, clipped). The weights
-            of `make_estimator` stay; those of critics and of `importance_weighted` follow θ.
-        rewards: the reward stage (`pgjax.rewards`); the environment's own rewards if None. The metrics `mean_return`
-            and `mean_length` report what the environment paid.
+        group_size: k: every k consecutive episodes share a start. None takes the estimator's group size, and 1 gives
+            every episode its own start even if the estimator has groups.
+        microbatches: the number of parts in which the episodes are collected, one after another; their gradients are
+            added up, for batches that do not fit in memory. Statistics of the batch (leave-one-out, standardisation)
+            are then those of a part, and the baseline sees each part after its use.
+        epochs: the number of optimiser steps on each batch. From the second step on θ differs from the θ_old that
+            acted; the log-probabilities of θ_old are recorded for an `objective` that uses them (importance-weighted,
+            clipped). The weights of `make_estimator` stay fixed; those of critics and of `importance_weighted` are
+            computed anew with θ.
+        rewards: the reward stage (`pgjax.rewards`); None takes the environment's own rewards. The metrics
+            `mean_return` and `mean_length` report what the environment paid.
 
     Raises:
-        ValueError: if the environment breaks its contract, `microbatches` or `group_size` does not divide what it
-            should, groups differ from those that the estimator needs, or a size is below one.
+        ValueError: if the environment breaks its contract, `microbatches` or `group_size` does not divide the number
+            of episodes, groups differ from those that the estimator needs, or a size is below one.
+
+    Example: a trainer holds functions only; `training.train` runs it.
+
+        >>> import optax
+        >>> from pgjax import environments, estimators, networks, training
+        >>> environment = environments.make("CartPole-v1")
+        >>> policy = networks.make_policy(environment)
+        >>> estimator = estimators.make_estimator(policy, returns=estimators.reward_to_go())
+        >>> training.make_trainer(environment, policy, estimator, optimizer=optax.adam(0.01), num_episodes=16)
+        Trainer(make_trainer, num_episodes=16)
     """
     require_environment(environment)
     require_kind("policy", policy, Policy, "networks.make_policy(environment)")
@@ -165,7 +179,10 @@ def _make_collect(
     num_steps: int | None,
     group_size: int,
 ) -> Collect:
-    """`(state, key) → (lanes, trajectory, metrics)`: what the estimator and the reward stage need, as it was paid."""
+    """`(state, key) → (lanes, trajectory, metrics)`: episodes with all that the estimator and the reward stage need.
+
+    The rewards are those that the environment paid.
+    """
     record = rewards.needs_log_probs
 
     def episodes(state: TrainState, key: jax.Array) -> tuple[PyTree, Trajectory, Metrics]:
@@ -193,11 +210,11 @@ def _make_collect(
 
 
 class _Learner(NamedTuple):
-    """What is done with a collected trajectory.
+    """The functions that learn from a collected trajectory.
 
     Attributes:
-        weigh: `(state, trajectory) → (∇̂ρ, state, metrics, trajectory)`: the states of the reward stage and of the
-            estimator after use, and the trajectory as it was weighed.
+        weigh: `(state, trajectory) → (∇̂ρ, state, metrics, trajectory)`: the state holds the new states of the reward
+            stage and of the estimator, and the trajectory has the rewards that were used.
         ascend: `(state, ∇̂ρ) → state`, one step of the optimiser.
         learn: `Trainer.learn`.
     """
@@ -218,7 +235,7 @@ def _make_learner(
         return gradient, state, {**found, **more}, trajectory
 
     def ascend(state: TrainState, gradient: PyTree) -> TrainState:
-        # The one place where maximising becomes minimising.
+        # This is the only place where maximising becomes minimising.
         descent = jax.tree.map(jnp.negative, gradient)
         updates, optimizer_state = optimizer.update(descent, state.optimizer_state, state.params)
         return state._replace(params=optax.apply_updates(state.params, updates), optimizer_state=optimizer_state)
@@ -246,7 +263,7 @@ def _make_learner(
 def _learn_in_parts(
     collect: Collect, learner: _Learner, old: TrainState, part_keys: jax.Array
 ) -> tuple[TrainState, Metrics]:
-    """One step of the optimiser along the mean gradient of the parts, which are collected one after another."""
+    """Collect the parts one after another, and take one optimiser step along their mean gradient."""
 
     def add(carry: tuple[PyTree, TrainState], part_key: jax.Array):
         total, state = carry
@@ -263,7 +280,7 @@ def _learn_in_parts(
 
 
 def _statistics_everywhere(trajectory: Trajectory) -> Trajectory:
-    """The trajectory with its numbers `[T, B]` whole on every device, since the weights are statistics of the batch."""
+    """The trajectory with its arrays `[T, B]` complete on every device, because weights use statistics of the batch."""
     names = ("rewards", "alive", "terminated", "truncated", "behaviour_log_probs", "greedy_returns")
     numbers = {name: getattr(trajectory, name) for name in names}
     return trajectory._replace(**everywhere(numbers))

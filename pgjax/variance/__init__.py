@@ -1,6 +1,7 @@
-"""Where the variance of a policy gradient comes from, for any environment.
+"""The sources of the variance of a policy gradient, for any environment.
 
-The states that a policy visits are restarted, and the variance over fresh futures is told from that over states.
+Episodes are restarted from states that a policy visits, which separates the variance over new futures from the variance
+over states.
 """
 
 from pgjax.variance.decomposition import VarianceDecomposition, variance_decomposition

@@ -1,8 +1,8 @@
-"""Where the variance of a policy gradient comes from, for any environment, by restarting it from visited states.
+"""The variance of a policy gradient, split by its sources, for any environment that is restarted from visited states.
 
-One step's estimate is ψ(X_t, A_t) (G_t − b(X_t)), ψ = ∇_θ ln f(X_t, θ)_{A_t}, G_t the discounted Monte-Carlo return
-from t on. Its variance splits into what the state, the action and the future bring: from each visited state two actions
-are drawn, and after each action two futures. Axes: N visited states, P parameters.
+The estimate of one step is ψ(X_t, A_t) (G_t − b(X_t)), where ψ = ∇_θ ln f(X_t, θ)_{A_t} and G_t is the discounted
+Monte-Carlo return from t on. The state, the action and the future each contribute to its variance. To separate them,
+two actions are drawn in each visited state, and two futures after each action. Axes: N visited states, P parameters.
 """
 
 from collections.abc import Callable
@@ -24,12 +24,12 @@ _ACTIONS, _FUTURES = 2, 2
 
 
 class VarianceDecomposition(NamedTuple):
-    """tr Var[ψ (G − b)] by source, each an `Estimate`; the definitions are at `variance_decomposition`.
+    """tr Var[ψ (G − b)] by source, each an `Estimate`; `variance_decomposition` defines the terms.
 
     Attributes:
         trajectory: Σ_τ, from the future given the state and the action; never negative.
-        action: Σ_a, from the action given the state; as an unbiased difference it may come out negative.
-        state: Σ_s, from the state; may come out negative too.
+        action: Σ_a, from the action given the state; it is an unbiased difference, so the estimate may be negative.
+        state: Σ_s, from the state; its estimate may be negative, too.
         total: Σ_τ + Σ_a + Σ_s.
         squared_mean: ‖E[ψ (G − b)]‖², corrected for noise.
     """
@@ -42,7 +42,7 @@ class VarianceDecomposition(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """One visited state with its two actions and what followed: `weights` w_ij = G_ij − b, `[2, 2]`."""
+    """One visited state with its two actions, and `weights` w_ij = G_ij − b of action i and future j, `[2, 2]`."""
 
     obs: PyTree
     weight: jax.Array
@@ -72,30 +72,32 @@ def variance_decomposition(
         Σ_a = E tr Var(E[ψ w | t, S, A] | t, S)         = E[w w′ ‖ψ‖²] − E[w w″ ψ·ψ″]        w″, ψ″: same S, new action
         Σ_s = tr Var(E[ψ w | t, S])                     = E[w w″ ψ·ψ″] − ‖E[ψ w]‖²
 
-    Every pair within a state is used, and ‖E[ψ w]‖² is the mean of the products of *different* states, so it is not
-    inflated by noise. No factor γᵗ is applied. Averages over states are weighted as `visited_states` says; standard
-    errors are the jackknife's over states, the independent units, and intervals value ± t·SE with N − 1 degrees of
-    freedom. They leave O(1/N) of bias where lengths vary. Each term is a mean of skewed products: from few states the
-    intervals cover less than they say, as those of `diagnostics.gradient_statistics` do.
+    Every pair within a state is used, and ‖E[ψ w]‖² is the mean of the products of *different* states, so noise does
+    not increase it. There is no factor γᵗ. Averages over states have the weights of `visited_states`. States are
+    independent, so the standard errors are those of the jackknife over states, and intervals are value ± t·SE with
+    N − 1 degrees of freedom. A bias of order 1/N is left if episodes differ in length. Each term is a mean of skewed
+    products, so with few states the intervals cover less often than `confidence`, as in
+    `diagnostics.gradient_statistics`.
 
-    b sees the observation alone. A baseline of the state moves Σ_a only.
+    b sees the observation alone. A baseline of the state changes Σ_a only.
 
     Args:
         key: consumed.
-        num_states: N ≥ 3, of which 4 N futures are drawn.
+        num_states: N ≥ 3; from each state four futures are drawn.
         discount: γ in [0, 1].
-        baseline: obs → b `[]` for one observation; None for zero. Compiled in: pass the same function twice, not a new
-            lambda.
-        time: look only at step t of the episodes that still run then; None for all steps.
-        env_params: the environment's parameters; its defaults if None.
+        baseline: obs → b `[]` for one observation; None is zero. The function is part of the compiled program, so pass
+            the same function each time and not a new lambda.
+        time: the step t whose states are used, from the episodes that still run then; None takes all steps.
+        env_params: the environment's parameters; None takes `environment.params`.
         confidence: the coverage of the intervals, in (0, 1).
-        states_per_piece: states worked on at once, which bounds memory: each has 4 lanes and 2 gradients `[P]`.
+        states_per_piece: the number of states that are computed at the same time, which bounds the memory: each has 4
+            lanes and 2 gradients `[P]`.
 
     Returns:
-        Estimates for one step's estimate; NaN if no episode reaches `time`.
+        The terms for the estimate of one step; NaN if no episode reaches `time`.
 
     Raises:
-        ValueError: for a number outside its range, or a policy that has memory only.
+        ValueError: for a number outside its range, or a policy that needs its memory.
 
     Source: Tucker et al. (2018, The mirage of action-dependent baselines), section 3; Efron & Stein (1981).
     """
@@ -123,7 +125,7 @@ def variance_decomposition(
 
 
 class _Samples(NamedTuple):
-    """Of each state, `[N]`: unbiased estimates of the three pair terms' means, and ‖g‖² of its mean gradient g."""
+    """For each state, `[N]`: unbiased estimates of the three pair terms, and ‖g‖² of its mean gradient g."""
 
     trajectory: jax.Array
     same_action: jax.Array
@@ -135,7 +137,7 @@ class _Samples(NamedTuple):
 def _decompose(environment, policy, params, keys, discount, baseline, time, env_params, piece):
     """`_Samples`, the weights w_i with mean 1, and g_i · Σ_j w_j g_j, `[N]` each."""
     draw = lambda key: _draw(environment, policy, params, key, discount, baseline, time, env_params)
-    # Pieces of one size, the last ones padded with states of weight 0: a smaller rest would be compiled on its own.
+    # All pieces have one size, and states of weight 0 pad the last one: a smaller piece would be compiled separately.
     count = keys.shape[0]
     num_pieces = -(-count // piece)
     size = -(-count // num_pieces)
@@ -191,7 +193,7 @@ def _draw(environment, policy, params, key, discount, baseline, time, env_params
 
 
 def _future_keys(key: jax.Array) -> jax.Array:
-    """A key of its own for every future, `[2, 2]`: actions first."""
+    """A different key for every future, `[2, 2]`: actions first."""
     return jax.random.split(key, (_ACTIONS, _FUTURES))
 
 

@@ -1,7 +1,7 @@
-"""Restarts: states that a policy visits, and fresh futures of each of them.
+"""Restarts: states that a policy visits, and new futures of each of them.
 
-An environment's state is a pytree and its transition a pure function, so an episode can be continued from anywhere as
-often as wanted. Axes: N visited states.
+An environment's state is a pytree and its transition is a pure function, so an episode can be continued from any state
+any number of times. Axes: N visited states.
 """
 
 from typing import NamedTuple
@@ -20,8 +20,8 @@ class VisitedStates(NamedTuple):
 
     Attributes:
         state, obs: the environment's state and X_t.
-        time: t, int32, the number of steps before it.
-        weight: what makes a weighted mean over them an average over the visitation.
+        time: t, int32, the number of steps before the state.
+        weight: the weights with which a mean over the states is an average over the visitation.
     """
 
     state: PyTree
@@ -42,23 +42,23 @@ def visited_states(
 ) -> VisitedStates:
     """One state of each of N independent episodes, weighted so that the weighted mean is that of the visitation.
 
-    Of an episode of L steps one live step is held, each with probability 1/L, and its weight is L: with equal weights,
-    states of short episodes would count too much. Then
+    From an episode of L steps one live step is taken, each with probability 1/L, and its weight is L; with equal
+    weights the states of short episodes would count too much. Then
 
         Σ_i w_i f(t_i, S_i) / Σ_i w_i → Σ_t E[f(t, S_t); alive at t] / E[L],
 
-    and the terms are independent, which a standard error needs. With `time` all states are those at t = `time`, with
-    weight 1 if the episode still ran then and 0 if not.
+    and the terms are independent, which a standard error needs. If `time` is given, all states are those at t = `time`,
+    with weight 1 if the episode still ran then and 0 if not.
 
     Args:
         key: consumed.
         num_states: N.
         time: one step t in 0, …, T − 1, or None for all steps.
-        env_params: the environment's parameters; its defaults if None.
+        env_params: the environment's parameters; None takes `environment.params`.
 
     Raises:
-        ValueError: for N < 1, a time outside 0, …, T − 1, or a policy that has memory only: a state does not tell what
-            it remembers.
+        ValueError: for N < 1, a time outside 0, …, T − 1, or a policy that needs its memory, which is not part of the
+            state.
     """
     require_memoryless(policy, "visited_states")
     require_integer("num_states", num_states, 1, None)
@@ -69,7 +69,7 @@ def visited_states(
 
 
 def check_time(environment: Environment, time: ArrayLike | None) -> None:
-    """None, or a step t in 0, …, T − 1; ValueError otherwise."""
+    """Require None, or a step t in 0, …, T − 1; raise a ValueError otherwise."""
     if time is not None:
         require_integer("time", time, 0, environment.horizon - 1)
 
@@ -77,7 +77,7 @@ def check_time(environment: Environment, time: ArrayLike | None) -> None:
 def visit_one(
     environment: Environment, policy: Policy, params: PyTree, key: jax.Array, time: ArrayLike | None, env_params: PyTree
 ) -> VisitedStates:
-    """One episode, and the one state of it that is held: reservoir sampling, so no state has to be stored."""
+    """Play one episode and choose one of its states by reservoir sampling, which stores no other states."""
     apply = require_memoryless(policy, "visited_states")
     reset_key, episode_key = jax.random.split(key)
     state, obs = environment.reset(reset_key, env_params)
@@ -114,23 +114,23 @@ def restarted_return(
     discount: ArrayLike = 1.0,
     env_params: PyTree | None = None,
 ) -> jax.Array:
-    """G_t = Σ_{i ≥ t} γ^{i−t} R_{i+1} of one fresh future of (X_t, A_t), `[]`; vmap for more.
+    """G_t = Σ_{i ≥ t} γ^{i−t} R_{i+1} of one new future of (X_t, A_t), `[]`; use `jax.vmap` for many.
 
-    The episode goes on from `start` with `action`, then with actions of the policy, to its end or to the horizon:
-    started at t it has T − t steps left. Nothing is bootstrapped at the horizon.
+    The episode continues from `start` with `action`, then with actions of the policy, to its end or to the horizon: at
+    step t it has T − t steps left. The return does not bootstrap at the horizon.
 
-    The future is fresh only if the environment draws its randomness from the key that `step` is given. One that carries
-    a key of its own in its state repeats itself.
+    The future is new only if the environment draws its random numbers from the key of `step`. An environment that keeps
+    a key in its state repeats the same future.
 
     Args:
-        key: consumed; another key is another future.
-        start: one visited state (no leading axis).
+        key: consumed; another key gives another future.
+        start: one visited state (without a leading axis).
         action: A_t.
         discount: γ.
-        env_params: the environment's parameters; its defaults if None.
+        env_params: the environment's parameters; None takes `environment.params`.
 
     Raises:
-        ValueError: for a discount outside [0, 1], or a policy that has memory only.
+        ValueError: for a discount outside [0, 1], or a policy that needs its memory.
     """
     apply = require_memoryless(policy, "restarted_return")
     require_in_range("discount", discount, 0.0, 1.0)

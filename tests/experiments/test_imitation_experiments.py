@@ -43,6 +43,10 @@ def test_the_exact_set_ups_have_their_digits(compounding):
         assert found["DAgger, an error lasts"] == pytest.approx(cost, rel=5e-4)
         assert found["cloning, errors can be mended"] == pytest.approx(cost, rel=5e-4)
         assert found["DAgger, errors can be mended"] == pytest.approx(0.005 * horizon, rel=1e-9)
+    costs = {
+        variant: row["ours"] for (quantity, variant), row in rows.items() if quantity.startswith("(a) u, the cost")
+    }
+    assert costs == {"an error lasts": 20.0, "errors can be mended": 1.0}
     assert {path.stem for path in compounding.glob("*.png")} == {"chain", "cliff"}
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pgjax.exact.lqg import closed_forms as lqg
+from pgjax import exact as lqg
 
 SHAPES = {"one action, three steps": (2, 1, 3), "two actions, two steps": (2, 2, 2)}
 

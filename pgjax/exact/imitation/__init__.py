@@ -1,1 +1,1 @@
-"""What imitation costs, exactly, and the two problems in which its bounds are met."""
+"""The exact cost of imitation, tables that imitate, and two problems in which the bounds are met."""

@@ -1,6 +1,6 @@
-"""Two small problems in which imitation's bounds are met: one error for the rest of the episode, and the reset cliff.
+"""Two small problems in which imitation costs as much as its bounds allow: the compounding chain and the reset cliff.
 
-In both the expert always takes action 0.
+In both problems the expert always takes action 0.
 """
 
 import jax
@@ -18,14 +18,22 @@ def first_action(mdp: TabularMDP) -> jax.Array:
 
 
 def compounding_chain(horizon: int, *, recoverable: bool) -> TabularMDP:
-    """Two states, on the road (0) and off it (1); action 0 keeps to the road, action 1 leaves it.
+    """A chain of two states, on the road (0) and off the road (1); action 0 stays on the road, action 1 leaves it.
 
-    Whoever leaves the road, or is off it and stays off, pays 1. Recoverable: off the road, action 0 leads back and is
-    free, so an error costs u = 1. Not recoverable: nothing leads back, every step off the road pays, and an error costs
-    up to u = T. A learner with error ε on the road and 1 off it pays Σ_{t ≤ T} (1 − (1 − ε)^t) ≈ ε T² / 2 in both; with
-    ε everywhere ε T in the recoverable one, and the same as before in the other.
+    A step that leaves the road, or that starts and ends off the road, costs 1. If the chain is recoverable, action 0
+    leads back to the road at no cost, so an error costs u = 1. If not, no action leads back, every step off the road
+    costs 1, and an error costs up to u = T. A learner that errs with probability ε on the road and always off the road
+    pays Σ_{t ≤ T} (1 − (1 − ε)^t) ≈ ε T² / 2 in both chains. A learner that errs with probability ε in both states pays
+    ε T in the recoverable chain, and the same as before in the other.
 
     Source: Ross & Bagnell (2010), theorem 2.1 and its tightness.
+
+    Example: the cost of one error is what the bound of DAgger multiplies, see `recovery_cost`.
+
+        >>> from pgjax import exact
+        >>> chains = [exact.compounding_chain(20, recoverable=recoverable) for recoverable in (True, False)]
+        >>> [float(exact.recovery_cost(chain, exact.first_action(chain))) for chain in chains]
+        [1.0, 20.0]
     """
     require_integer("horizon", horizon, 1, None)
     back = 0 if recoverable else 1
@@ -41,18 +49,21 @@ def compounding_chain(horizon: int, *, recoverable: bool) -> TabularMDP:
 
 
 def compounding_cost(error: ArrayLike, horizon: int) -> jax.Array:
-    """Σ_{t=1}^T (1 − (1 − ε)^t) = T − q (1 − q^T) / (1 − q), q = 1 − ε, of an error that lasts; shape of `error`."""
+    """The regret of a learner whose errors last, Σ_{t=1}^T (1 − (1 − ε)^t), shaped as `error`.
+
+    It equals T − q (1 − q^T) / (1 − q) with q = 1 − ε.
+    """
     require_in_range("error", error, 0.0, 1.0)
     kept = 1.0 - jnp.asarray(error, float)
     return jnp.sum(1.0 - kept[..., None] ** jnp.arange(1, horizon + 1), axis=-1)
 
 
 def reset_cliff(num_demonstrations: int, horizon: int, *, num_good_states: int = 5, num_actions: int = 4) -> TabularMDP:
-    """Good states 0, …, G − 1, drawn anew from ρ at each step, and a cliff, state G: there is no way back.
+    """A cliff without a way back: good states 0, …, G − 1, drawn anew from ρ at each step, and the state G below it.
 
-    In a good state action 0 pays 1 and leads to the next S ~ ρ; every other action pays 0 and leads over the cliff,
-    where nothing pays. ρ is 1 / (N + 1) on all good states but the last, so that N demonstrations miss each of them at
-    each time with probability (1 − 1/(N + 1))^N ≈ 1/e: the hardest case for that number.
+    In a good state action 0 pays 1 and leads to the next S ~ ρ; every other action pays 0 and leads over the cliff to
+    state G, where every reward is 0. ρ is 1 / (N + 1) on all good states except the last, so N demonstrations miss each
+    of them at each time with probability (1 − 1/(N + 1))^N ≈ 1/e, which makes N demonstrations as bad as possible.
 
     Args:
         num_demonstrations: N, which only sets ρ.
@@ -87,11 +98,11 @@ def reset_cliff(num_demonstrations: int, horizon: int, *, num_good_states: int =
 def reset_cliff_regret(
     num_demonstrations: int, horizon: int, *, num_good_states: int = 5, num_actions: int = 4
 ) -> jax.Array:
-    """E[J(π*) − J(π)] on `reset_cliff`, over data too, of the table cloned time by time from N demonstrations.
+    """E[J(π*) − J(π)] on `reset_cliff` of a table that is cloned for each time alone from N demonstrations.
 
-    `cloned_probabilities` errs at t with probability ε_t = (1 − 1/A) Σ_s ρ(s) 1{s not seen at t}. What is seen at
-    different times is independent, so E Π_{i ≤ t} (1 − ε_i) = (1 − E ε)^t and the regret is `compounding_cost` at
-    E ε = (1 − 1/A) Σ_s ρ(s) (1 − ρ(s))^N.
+    The mean is over the demonstrations, too. `cloned_probabilities` errs at t with probability
+    ε_t = (1 − 1/A) Σ_s ρ(s) 1{s not seen at t}. The states seen at different times are independent, so
+    E Π_{i ≤ t} (1 − ε_i) = (1 − E ε)^t, and the regret is `compounding_cost` at E ε = (1 − 1/A) Σ_s ρ(s) (1 − ρ(s))^N.
     """
     mdp = reset_cliff(num_demonstrations, horizon, num_good_states=num_good_states, num_actions=num_actions)
     missed = jnp.sum(mdp.initial * (1.0 - mdp.initial) ** num_demonstrations)

@@ -1,4 +1,4 @@
-"""Quadratic functions of Gaussian vectors: substitution, averages, variances and moments of products, exactly.
+"""Quadratic functions of Gaussian vectors: exact substitution, averages, variances and moments of products.
 
 Axes: N the length of the vector.
 """
@@ -25,19 +25,19 @@ class Quadratic(NamedTuple):
     constant: jax.Array
 
     def __call__(self, z: jax.Array) -> jax.Array:
-        """q(z) of z `[..., N]`, leading axes matched with those of the stack."""
+        """q(z) of z `[..., N]`; its leading axes are those of the stack."""
         square = jnp.einsum("...i,...ij,...j->...", z, self.matrix, z)
         return square + jnp.einsum("...i,...i->...", self.vector, z) + self.constant
 
 
 def combine(*terms: tuple[ArrayLike, Quadratic]) -> Quadratic:
-    """Σ_i w_i q_i of pairs (w_i, q_i)."""
+    """The quadratic Σ_i w_i q_i, from pairs (w_i, q_i)."""
     scaled = [jax.tree.map(lambda x, w=weight: w * x, quadratic) for weight, quadratic in terms]
     return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *scaled)
 
 
 def substitute(q: Quadratic, matrix: jax.Array, shift: jax.Array | None = None) -> Quadratic:
-    """z ↦ q(F z + f)."""
+    """The quadratic z ↦ q(F z + f)."""
     f = jnp.zeros_like(matrix[:, 0]) if shift is None else shift
     return Quadratic(
         matrix=matrix.T @ q.matrix @ matrix,
@@ -47,19 +47,19 @@ def substitute(q: Quadratic, matrix: jax.Array, shift: jax.Array | None = None) 
 
 
 def averaged(q: Quadratic, covariance: jax.Array) -> Quadratic:
-    """z ↦ E q(z + e), e ~ N(0, S)."""
+    """The quadratic z ↦ E q(z + e), e ~ N(0, S)."""
     return q._replace(constant=q.constant + jnp.trace(q.matrix @ covariance))
 
 
 def variance(q: Quadratic, covariance: jax.Array) -> Quadratic:
-    """z ↦ Var q(z + e) = (2Mz + l)ᵀ S (2Mz + l) + 2 tr(MSMS), e ~ N(0, S)."""
+    """The quadratic z ↦ Var q(z + e) = (2Mz + l)ᵀ S (2Mz + l) + 2 tr(MSMS), e ~ N(0, S)."""
     half = q.matrix @ covariance
     constant = q.vector @ covariance @ q.vector + 2.0 * jnp.trace(half @ half)
     return Quadratic(matrix=4.0 * half @ q.matrix, vector=4.0 * half @ q.vector, constant=constant)
 
 
 def moment(mean: jax.Array, covariance: jax.Array, *quadratics: Quadratic) -> jax.Array:
-    """E Π_i q_i(z) of one, two or three quadratics, z ~ N(m, S), S possibly singular.
+    """E Π_i q_i(z) of one, two or three quadratics, z ~ N(m, S); S may be singular.
 
     With the slopes d_i = 2 M_i m + l_i the joint cumulants are κ_i = q_i(m) + tr(M_i S), κ_ij = 2 tr(M_i S M_j S) +
     d_iᵀ S d_j and κ_123 = 8 tr(M_1 S M_2 S M_3 S) + 2 Σ_j d_iᵀ S M_j S d_k.

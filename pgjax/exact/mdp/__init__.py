@@ -1,1 +1,1 @@
-"""Finite Markov decision processes: values, visits, gradients, optimal policies, and every trajectory."""
+"""Finite Markov decision processes: values, visitation, gradients, optimal policies, and all trajectories."""

@@ -12,7 +12,7 @@ from pgjax.types import PyTree
 
 
 def running_probabilities(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
-    """π(a|s), and 0 in terminal states, `[S, A]`: every average over actions is then 0 where nothing runs."""
+    """π(a|s) `[S, A]`, and 0 in terminal states, so that averages over actions are 0 there."""
     return jnp.where(mdp.terminal[:, None], 0.0, policy_probabilities(apply, params, mdp))
 
 

@@ -1,7 +1,7 @@
 """Exact solutions of a `TabularMDP`: values, visitation, the objective ρ(θ) and its gradient.
 
 Axes: T time (the horizon), S states, A actions, K outcomes of one action in one state. Policies see the
-observation alone, not the time; values and visitation depend on time because the horizon is finite.
+observation alone and not the time; values and visitation depend on the time, because the horizon is finite.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def policy_probabilities(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.A
     """π(a|s), `[S, A]`, of `apply(params, obs) → logits [A]` or of a `Policy` without memory.
 
     Raises:
-        ValueError: for a policy that has memory only.
+        ValueError: for a policy that needs its memory.
     """
     return jnp.exp(policy_log_probabilities(apply, params, mdp))
 
@@ -33,7 +33,7 @@ def policy_log_probabilities(apply: Apply, params: PyTree, mdp: TabularMDP) -> j
     """ln π(a|s), `[S, A]`, as in `policy_probabilities`; of a function, −∞ where a logit is −∞.
 
     Raises:
-        ValueError: for a policy that has memory only.
+        ValueError: for a policy that needs its memory.
     """
     table = jax.vmap(log_probabilities_of(apply, mdp.num_actions), (None, 0))(params, mdp.observations)
     chex.assert_shape(table, (mdp.num_states, mdp.num_actions))
@@ -44,7 +44,7 @@ def log_probabilities_of(apply: Apply, num_actions: int) -> Callable[[PyTree, ja
     """(params, obs) → ln π(a | obs) of every action, `[A]`.
 
     Raises:
-        ValueError: for a policy that has memory only.
+        ValueError: for a policy that needs its memory.
     """
     if not isinstance(apply, Policy):
         return lambda params, obs: jax.nn.log_softmax(apply(params, obs))
@@ -59,7 +59,7 @@ def state_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike 
     Args:
         mdp: the problem.
         probabilities: π(a|s), `[S, A]`.
-        discount: γ in [0, 1]; V_t counts from t, E[Σ_{i≥t} γ^{i−t} R_{i+1} | S_t = s].
+        discount: γ in [0, 1]; it counts from t, V_t(s) = E[Σ_{i≥t} γ^{i−t} R_{i+1} | S_t = s].
 
     Returns:
         V `[T + 1, S]`, zero in terminal states.
@@ -68,6 +68,15 @@ def state_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike 
         ValueError: for a discount outside [0, 1].
 
     Source: Bellman (1957); Puterman (1994), section 4.2.
+
+    Example: a policy that takes the arm of reward 1 with probability 1/4 and the arm of reward 0 else.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import exact
+        >>> bandit = exact.make_bandit([0.0, 1.0])  # state 0, then the terminal state 1
+        >>> probabilities = jnp.array([[0.75, 0.25], [0.5, 0.5]])
+        >>> exact.state_values(bandit, probabilities).tolist()
+        [[0.25, 0.0], [0.0, 0.0]]
     """
     return _evaluate(mdp, probabilities, checked_discount(mdp, discount))[0]
 
@@ -83,7 +92,8 @@ def action_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike
 def optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0) -> jax.Array:
     """Q*_t(s, a) = Σ_k P(k|s, a) (R + γ max_a' Q*_{t+1}(s', a')), `[T, S, A]`, zero in terminal states.
 
-    V*_t(s) is its maximum over a, the best policy its argmax. Optimal among policies that see state and time.
+    V*_t(s) is its maximum over a, and the best policy takes an argmax. It is optimal among all policies that see the
+    state and the time.
 
     Raises:
         ValueError: for a discount outside [0, 1].
@@ -124,8 +134,8 @@ def _backward(
 def visitation(mdp: TabularMDP, probabilities: jax.Array) -> jax.Array:
     """d_t(s) = P(S_t = s and the episode still runs at t), `[T, S]`, by forward dynamic programming.
 
-    d_{t+1}(s') = Σ_{s,a,k: s→s'} d_t(s) π(a|s) P(k|s, a), kept where s' is not terminal. Σ_{t,s} d_t(s) is
-    the expected length of an episode. `probabilities` is π(a|s), `[S, A]`.
+    d_{t+1}(s') = Σ_{s,a,k: s→s'} d_t(s) π(a|s) P(k|s, a) if s' is not terminal, else 0. Σ_{t,s} d_t(s) is the expected
+    length of an episode. `probabilities` is π(a|s), `[S, A]`.
     """
     chex.assert_shape(probabilities, (mdp.num_states, mdp.num_actions))
 
@@ -138,13 +148,32 @@ def visitation(mdp: TabularMDP, probabilities: jax.Array) -> jax.Array:
 
 
 def objective(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike = 1.0) -> jax.Array:
-    """ρ(θ) = E[Σ_t γ^t R_{t+1}] = Σ_s d_0(s) V_0(s), a scalar; t counts from 0."""
+    """ρ(θ) = E[Σ_t γ^t R_{t+1}] = Σ_s d_0(s) V_0(s), a scalar; t counts from 0.
+
+    Example: logits 0 and ln 3 give the arm of reward 1 the probability 3/4.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import exact
+        >>> logits_of = lambda params, obs: params  # a policy without state: θ holds the logits
+        >>> theta = jnp.log(jnp.array([1.0, 3.0]))
+        >>> round(float(exact.objective(logits_of, theta, exact.make_bandit([0.0, 1.0]))), 4)
+        0.75
+    """
     probabilities = policy_probabilities(apply, params, mdp)
     return jnp.sum(mdp.initial * state_values(mdp, probabilities, discount)[0])
 
 
 def exact_gradient(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike = 1.0) -> PyTree:
-    """∇ρ(θ), a pytree as `params`, by differentiating the dynamic program."""
+    """∇ρ(θ), a pytree with the structure of `params`, by differentiating the dynamic program.
+
+    Example: for two arms and p = f(x, θ)_1 the gradient is p (1 − p) (−1, 1), here with p = 1/2.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import exact
+        >>> logits_of = lambda params, obs: params  # a policy without state: θ holds the logits
+        >>> exact.exact_gradient(logits_of, jnp.zeros(2), exact.make_bandit([0.0, 1.0])).tolist()
+        [-0.25, 0.25]
+    """
     return jax.grad(objective, argnums=1)(apply, params, mdp, discount)
 
 

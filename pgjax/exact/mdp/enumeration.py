@@ -1,4 +1,4 @@
-"""Every trajectory of a small MDP, its probability under a policy, and with them ρ(θ) and ∇ρ(θ).
+"""All trajectories of a small MDP, their probabilities under a policy, and ρ(θ) and ∇ρ(θ) as sums over them.
 
 Axes: T time (the horizon), N trajectories, S states, A actions.
 """
@@ -16,19 +16,20 @@ from pgjax.exact.mdp.dynamic_programming import Apply, policy_log_probabilities
 from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
 from pgjax.types import Policy, PyTree, Trajectory
 
-# Trajectories whose memory is unrolled at the same time; bounds the memory of long lists of them.
+# The number of trajectories whose policy memory is unrolled at the same time, which bounds the use of memory.
 _AT_ONCE = 1024
 
 
 class Enumeration(NamedTuple):
-    """All N trajectories that a policy of full support can produce.
+    """All N trajectories that a policy can produce if it gives every action a positive probability.
 
     Attributes:
         mdp: the MDP that was enumerated.
-        trajectories: one `Trajectory` of N episodes. After an episode's end the state stays where it ended,
-            action 0 is recorded, and rewards are zero.
+        trajectories: one `Trajectory` of N episodes. After the end of an episode the state does not change, action 0 is
+            recorded, and rewards are zero.
         states: S_t, int32 `[T, N]`.
-        environment_probabilities: d_0(S_0) Π_t P(R_{t+1}, S_{t+1} | S_t, A_t), `[N]`: all but the policy.
+        environment_probabilities: d_0(S_0) Π_t P(R_{t+1}, S_{t+1} | S_t, A_t), `[N]`: the factors that do not depend on
+            the policy.
     """
 
     mdp: TabularMDP
@@ -38,7 +39,7 @@ class Enumeration(NamedTuple):
 
 
 class _Branches(NamedTuple):
-    """The distinct outcomes of all actions, flat and sorted by state; those of s begin at `first[s]`."""
+    """The distinct outcomes of all actions, flat and sorted by state; the outcomes of s begin at `first[s]`."""
 
     states: np.ndarray
     actions: np.ndarray
@@ -50,13 +51,24 @@ class _Branches(NamedTuple):
 
 
 def enumerate_trajectories(mdp: TabularMDP, *, limit: int = 10**6) -> Enumeration:
-    """All distinct sequences (S_0, A_0, R_1, S_1, …) that have positive probability under some policy.
+    """All distinct sequences (S_0, A_0, R_1, S_1, …) that have a positive probability under some policy.
 
-    Outcomes of one action with the same successor and reward are one branch. The structure is laid out on the
-    host, so the MDP must be concrete; `trajectory_probabilities` is a function of the policy's parameters.
+    Outcomes of one action with the same successor and reward count as one. The sequences are found on the host, so the
+    MDP must not be traced; `trajectory_probabilities` then depends on the policy's parameters.
 
     Raises:
-        ValueError: if there are more than `limit` trajectories; they are counted first.
+        ValueError: if there are more than `limit` trajectories; they are counted before they are listed.
+
+    Example: two arms and one step make two trajectories; with probabilities 1/4 and 3/4 they pay 0 and 1.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import exact
+        >>> every = exact.enumerate_trajectories(exact.make_bandit([0.0, 1.0]))
+        >>> logits_of = lambda params, obs: params  # a policy without state: θ holds the logits
+        >>> exact.trajectory_probabilities(logits_of, jnp.log(jnp.array([1.0, 3.0])), every).round(4).tolist()
+        [0.25, 0.75]
+        >>> every.trajectories.rewards.tolist()  # [T, N]
+        [[0.0, 1.0]]
     """
     branches = _find_branches(mdp)
     terminal = np.asarray(mdp.terminal)
@@ -110,7 +122,7 @@ def _find_branches(mdp: TabularMDP) -> _Branches:
 
 
 def _count_trajectories(branches: _Branches, starts: np.ndarray, terminal: np.ndarray, horizon: int) -> int:
-    """How many trajectories there are, by counting the running ones of each state (exact integers)."""
+    """The number of trajectories, by counting the running ones in each state (with exact integers)."""
     running = np.zeros(terminal.size, object)
     running[starts] = 1
     total = 0
@@ -125,7 +137,7 @@ def _count_trajectories(branches: _Branches, starts: np.ndarray, terminal: np.nd
 def _lay_out(
     branches: _Branches, starts: np.ndarray, terminal: np.ndarray, horizon: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The branch that each trajectory takes at each step, `[T, N]` (0 after the end), and alive `[T, N]`."""
+    """The outcome that each trajectory takes at each step, `[T, N]` (0 after the end), and alive `[T, N]`."""
     levels = []
     parents, current = np.arange(starts.size), starts
     for _ in range(horizon):
@@ -137,7 +149,7 @@ def _lay_out(
         parents = np.flatnonzero(~terminal[successors])
         current = successors[parents]
 
-    # Back from the leaves: those that reach the horizon, joined at each level by those that terminate there.
+    # From the last step back to the first: trajectories that reach the horizon, and at each step those that end there.
     path, nodes = [], parents
     for ancestors, taken in reversed(levels):
         nodes = np.concatenate([nodes, np.flatnonzero(terminal[branches.successors[taken]])])
@@ -186,7 +198,7 @@ def _unrolled(policy: Policy, params: PyTree, enumeration: Enumeration) -> jax.A
 def enumerated_objective(
     policy: Policy | Apply, params: PyTree, enumeration: Enumeration, discount: ArrayLike = 1.0
 ) -> jax.Array:
-    """ρ(θ) = Σ_τ f(τ, θ) Σ_t γ^t R_{t+1}, a scalar, t from 0; for policies with memory too, which `objective` refuses.
+    """ρ(θ) = Σ_τ f(τ, θ) Σ_t γ^t R_{t+1}, a scalar, t from 0; unlike `objective` also for policies with memory.
 
     Args:
         policy, params, enumeration: as in `trajectory_probabilities`.
@@ -205,7 +217,7 @@ def enumerated_objective(
 def enumerated_gradient(
     policy: Policy | Apply, params: PyTree, enumeration: Enumeration, discount: ArrayLike = 1.0
 ) -> PyTree:
-    """∇ρ(θ), a pytree as `params`, by differentiating `enumerated_objective`; arguments and errors as there."""
+    """∇ρ(θ), shaped as `params`, by differentiating `enumerated_objective`; arguments and errors as there."""
     return jax.grad(enumerated_objective, argnums=1)(policy, params, enumeration, discount)
 
 
@@ -217,10 +229,10 @@ def select_episodes(trajectory: Trajectory, indices: jax.Array) -> Trajectory:
 
 
 def refuse_beyond(limit: int, count: int, things: str) -> None:
-    """Refuses to list more than `limit` things; a count is an exact integer and may be huge.
+    """Refuse to list more than `limit` things; the count is an exact integer and may be huge.
 
     Raises:
-        ValueError: with both numbers.
+        ValueError: if `count` exceeds `limit`; the error shows both numbers.
     """
     if count > limit:
         shown = str(count) if count < 10**15 else f"{Decimal(count):.2e}"

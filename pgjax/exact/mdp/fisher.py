@@ -20,10 +20,10 @@ from pgjax.types import PyTree
 def score_table(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
     """ψ(s, a) = ∇_θ ln π(a|s), `[S, A, P]`, of `apply(params, obs) → logits [A]` or of a `Policy` without memory.
 
-    Rows of terminal states are filled too; Σ_a π(a|s) ψ(s, a) = 0 in every state.
+    The rows of terminal states are computed, too; Σ_a π(a|s) ψ(s, a) = 0 in every state.
 
     Raises:
-        ValueError: for a policy that has memory only.
+        ValueError: for a policy that needs its memory.
     """
     flat, unravel = ravel_pytree(params)
     log_probabilities = log_probabilities_of(apply, mdp.num_actions)
@@ -46,7 +46,7 @@ def fisher_matrix(apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: Ar
 
     Source: Kakade (2002); Bagnell & Schneider (2003) for the episode's distribution.
     """
-    # Summed over states in one product: a matrix for each state would be S times as large.
+    # One product sums over the states: a matrix for each state would need S times the memory.
     rows, weights = _weighted_scores(apply, params, mdp, discount)
     return jnp.matmul(rows.T, weights * rows, precision="highest")
 
@@ -64,10 +64,10 @@ def _weighted_scores(apply: Apply, params: PyTree, mdp: TabularMDP, discount: Ar
 def inverse_fisher(
     apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, damping: ArrayLike = 0.0
 ) -> Callable[[jax.Array], jax.Array]:
-    """x ↦ F⁺ x, of `[..., P]` along the last axis, F as in `fisher_matrix`; (F + c I)⁻¹ on its range with damping c.
+    """The function x ↦ F⁺ x along the last axis of x `[..., P]`, with F as in `fisher_matrix`.
 
-    F is a sum of S A squares. Networks have more parameters than that, and then neither F nor its inverse, both
-    `[P, P]`, is made.
+    With damping c it is (F + c I)⁻¹ on the range of F. F is a sum of S A outer products. If a network has more
+    parameters than that, neither F nor its inverse, both `[P, P]`, is computed.
 
     Raises:
         ValueError: for a discount outside [0, 1] or a negative damping.
@@ -90,9 +90,9 @@ def natural_gradient(
 ) -> PyTree:
     """F⁺ ∇ρ(θ), the shortest of the natural gradients, a pytree as `params`; (F + c I)⁻¹ ∇ρ with damping c.
 
-    F and ρ carry the same γᵗ. For a softmax table it is, state by state, the mean advantage over the steps,
-    minus its mean over actions, so a step of length α gives π ∝ π exp(α A). The parameters' inner product
-    decides which of the natural gradients is shortest; the change of the policy does not depend on it.
+    F and ρ have the same weights γᵗ. For a softmax table the natural gradient is, in each state, the mean advantage
+    over the steps, minus its mean over actions, so a step of length α gives π ∝ π exp(α A). Which natural gradient is
+    the shortest depends on the inner product of the parameters; the change of the policy does not.
 
     Raises:
         ValueError: for a discount outside [0, 1] or a negative damping.

@@ -1,11 +1,11 @@
 """Exact solutions without a horizon, by linear solves: (I − γ P_π) v = r_π.
 
-Two problems: discounted and endless (γ < 1), and undiscounted until a terminal state is reached (γ = 1, a
-stochastic shortest path). `TabularMDP.horizon` is ignored here, and so values and visitation have no time axis;
-they are the limits of `dynamic_programming`'s for a long horizon.
+There are two kinds of problems: discounted and endless (γ < 1), and undiscounted until a terminal state is reached
+(γ = 1, a stochastic shortest path). `TabularMDP.horizon` is ignored here, so values and visitation have no time axis;
+they are the limits of those of `dynamic_programming` for a long horizon.
 
-A policy is proper from a state if it reaches a terminal state with probability one. Without a discount the value
-elsewhere does not exist: such states hold NaN, and starting in one is refused.
+A policy is proper from a state if it reaches a terminal state from there with probability one. Without a discount
+other states have no value: they hold NaN, and an episode that may start in one is refused.
 
 Axes: S states, A actions, K outcomes of one action in one state.
 """
@@ -26,19 +26,19 @@ from pgjax.types import PyTree
 
 
 def stationary_state_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike = 1.0) -> jax.Array:
-    """v = (I − γ P_π)⁻¹ r_π, `[S]`: E[Σ_t γᵗ R_{t+1} | S_0 = s] with no horizon. `mdp.horizon` is ignored.
+    """v = (I − γ P_π)⁻¹ r_π, `[S]`: E[Σ_t γᵗ R_{t+1} | S_0 = s] without a horizon. `mdp.horizon` is ignored.
 
     Args:
         mdp: the problem.
         probabilities: π(a|s), `[S, A]`.
-        discount: γ in [0, 1]; 1 asks for a proper policy.
+        discount: γ in [0, 1]; 1 needs a proper policy.
 
     Returns:
-        v, zero in terminal states; at γ = 1 NaN where a terminal state is not reached with probability one.
+        v, zero in terminal states; at γ = 1 NaN in states from which the policy is not proper.
 
     Raises:
-        ValueError: for a discount outside [0, 1], or, if values are concrete, at γ = 1 for an episode that may
-            start where the policy is not proper.
+        ValueError: for a discount outside [0, 1]; and at γ = 1, if values are not traced, for an episode that may
+            start in a state from which the policy is not proper.
 
     Source: Puterman (1994), theorem 6.1.1; Bertsekas & Tsitsiklis (1991) for stochastic shortest paths.
     """
@@ -84,7 +84,7 @@ def stationary_gradient(apply: Apply, params: PyTree, mdp: TabularMDP, discount:
 
     Errors as in `stationary_state_values`.
     """
-    # Refused here, because the parameters are traced, and so without values, where the solve is differentiated.
+    # Checked here, because the solve that is differentiated has traced parameters, whose values are unknown.
     _solvable(mdp, policy_probabilities(apply, params, mdp), checked_discount(mdp, discount))
     return jax.grad(stationary_objective, argnums=1)(apply, params, mdp, discount)
 
@@ -98,8 +98,9 @@ def stationary_policy_gradient_theorem(
 ) -> PyTree:
     """∇ρ(θ) = Σ_s d(s) Σ_a ∇π(a|s) Q(s, a), a pytree as `params`; equals `stationary_gradient`.
 
-    With a `visitation_discount` δ, d(s) = Σ_t δᵗ P(S_t = s) while Q keeps its γ: the mean of updates whose step t is
-    multiplied by δᵗ, for δ ≠ γ no gradient. `mdp.horizon` is ignored; errors as in `stationary_state_values`.
+    With a `visitation_discount` δ, d(s) = Σ_t δᵗ P(S_t = s) while Q keeps its γ. This is the mean of updates whose step
+    t is multiplied by δᵗ; for δ ≠ γ it is not a gradient. `mdp.horizon` is ignored; errors as in
+    `stationary_state_values`.
 
     Source: Sutton, McAllester, Singh & Mansour (2000), theorem 1.
     """
@@ -114,7 +115,7 @@ def stationary_policy_gradient_theorem(
 def proper_states(mdp: TabularMDP, probabilities: jax.Array) -> jax.Array:
     """Bool `[S]`: whether π `[S, A]` reaches a terminal state from s with probability one.
 
-    So it is exactly if a terminal state can be reached from every state that can be reached from s.
+    That is true exactly if a terminal state can be reached from every state that can be reached from s.
     """
     steps = jnp.einsum("sa,saz->sz", probabilities, outcome_matrix(mdp, jnp.ones_like(mdp.rewards)))
     steps = jnp.where(mdp.terminal[:, None], 0.0, steps)
@@ -126,7 +127,7 @@ def proper_states(mdp: TabularMDP, probabilities: jax.Array) -> jax.Array:
 
 
 def _solvable(mdp: TabularMDP, probabilities: jax.Array, gamma: jax.Array) -> jax.Array:
-    """Where v exists, bool `[S]`; refuses a started state where it does not, if that can be seen."""
+    """Bool `[S]`, where v exists; raises an error if an episode may start elsewhere and the values are not traced."""
     chex.assert_shape(probabilities, (mdp.num_states, mdp.num_actions))
     solvable = proper_states(mdp, jax.lax.stop_gradient(probabilities)) | (gamma < 1)
     lost = (mdp.initial > 0) & ~solvable
@@ -142,7 +143,7 @@ def _solvable(mdp: TabularMDP, probabilities: jax.Array, gamma: jax.Array) -> ja
 def _system(
     mdp: TabularMDP, probabilities: jax.Array, gamma: jax.Array, solvable: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """I − γ P_π `[S, S]` and r_π `[S]`, the identity and 0 where there is nothing to solve for."""
+    """I − γ P_π `[S, S]` and r_π `[S]`; the identity and 0 in states without a value to solve for."""
     used = jnp.where((solvable & ~mdp.terminal)[:, None], probabilities, 0.0)
     steps = jnp.einsum("sa,saz->sz", used, outcome_matrix(mdp, jnp.ones_like(mdp.rewards)))
     steps = jnp.where(mdp.terminal[None, :], 0.0, steps)

@@ -1,6 +1,6 @@
 """Optimal policies without a horizon, by policy iteration on linear solves; `TabularMDP.horizon` is ignored.
 
-With a horizon the best action may depend on the time that is left: `optimal_action_values` has it, `[T, S, A]`.
+With a horizon the best action may depend on the remaining time; for this case use `optimal_action_values`, `[T, S, A]`.
 
 Axes: S states, A actions.
 """
@@ -22,17 +22,18 @@ Ties = Literal["lowest", "uniform"]
 def stationary_optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0) -> jax.Array:
     """Q*(s, a) = Σ_k P(k|s, a) (R + γ max_a' Q*(s', a')), `[S, A]`, zero in terminal states.
 
-    Policy iteration from the uniform policy: evaluate by a linear solve, change the action wherever another is better
-    by more than rounding, until none is. Runs on the host. At γ = 1 it solves a stochastic shortest path, in which
-    going round for ever must be worse than ending; states from which the uniform policy does not surely end hold NaN.
+    It runs policy iteration on the host, from the uniform policy: evaluate the policy by a linear solve, and change the
+    action wherever another one is better by more than rounding, until no action changes. At γ = 1 the problem is a
+    stochastic shortest path, in which never ending must be worse than ending; states from which the uniform policy does
+    not end with probability one hold NaN.
 
-    All is solved in float64, and two values are equal but for rounding up to max(64 ε, √ε₆₄) max(|Q|, |R|): ε of the
-    type of `mdp.rewards`, to which the numbers of the problem were rounded, and ε₆₄ that of float64, for the solve. So
-    it is 7.6e-6 of the largest value or reward in float32, and 1.5e-8 in float64.
+    All solves use float64. Two values count as equal if they differ by at most max(64 ε, √ε₆₄) max(|Q|, |R|), where ε
+    is the rounding of the type of `mdp.rewards`, and ε₆₄ is that of float64. This is 7.6e-6 of the largest value or
+    reward in float32, and 1.5e-8 in float64.
 
     Raises:
-        ValueError: for a discount outside [0, 1]; at γ = 1, if the uniform policy does not surely end from where
-            episodes start, or if never ending is better than ending.
+        ValueError: for a discount outside [0, 1]; at γ = 1, if the uniform policy does not end with probability one
+            from every start, or if never ending is at least as good as ending.
 
     Source: Howard (1960); Bertsekas & Tsitsiklis (1991) for γ = 1.
     """
@@ -44,7 +45,7 @@ def stationary_optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0)
 
 
 def _policy_iteration(mdp: TabularMDP, discount: ArrayLike, given: np.ndarray) -> np.ndarray:
-    """Q* `[S, A]` of a problem in float64, whose rewards were `given` in the type to which it was rounded."""
+    """Q* `[S, A]` of a problem in float64; `given` are its rewards in their original float type."""
     gamma = checked_discount(mdp, discount)
     shape = (mdp.num_states, mdp.num_actions)
     q = np.asarray(stationary_action_values(mdp, jnp.full(shape, 1.0 / shape[1], mdp.rewards.dtype), gamma))
@@ -65,8 +66,8 @@ def _policy_iteration(mdp: TabularMDP, discount: ArrayLike, given: np.ndarray) -
 
 
 def _rounding(q: np.ndarray, rewards: np.ndarray) -> float:
-    """By how much two action values differ that are equal but for rounding, see `stationary_optimal_action_values`."""
-    # Values that cancel to nothing are as uncertain as the rewards that they are sums of.
+    """The difference up to which two action values count as equal, see `stationary_optimal_action_values`."""
+    # Values near 0 are sums of rewards that cancel, so they are as uncertain as these rewards.
     largest = max(np.abs(q[np.isfinite(q)]).max(initial=0.0), np.abs(rewards).max())
     return float(max(64 * np.finfo(rewards.dtype).eps, np.sqrt(np.finfo(np.float64).eps)) * largest)
 
@@ -74,22 +75,23 @@ def _rounding(q: np.ndarray, rewards: np.ndarray) -> float:
 def optimal_probabilities(
     mdp: TabularMDP, discount: ArrayLike = 1.0, *, softness: float = 0.0, ties: Ties = "lowest"
 ) -> jax.Array:
-    """π*(a|s) of a best stationary policy, `[S, A]`, or of one that is softly so, π(a|s) ∝ exp(Q*(s, a) / τ).
+    """π*(a|s) of a best stationary policy, `[S, A]`, or of a softly optimal one, π(a|s) ∝ exp(Q*(s, a) / τ).
 
-    The soft policy is a fallible expert, whose errors are the rarer the more they cost; its Q* is still that of the
-    best policy, not its own.
+    The soft policy is an expert that makes errors; an error is rarer if it costs more. Its Q* belongs to the best
+    policy and not to the soft policy.
 
     Args:
         discount: γ.
         softness: τ ≥ 0, in units of reward; 0 is the best policy.
-        ties: among equally good actions (up to rounding, as above) the `"lowest"` index, or `"uniform"` over all of
-            them. Only where τ = 0.
+        ties: the choice among equally good actions (up to rounding) if τ = 0: the `"lowest"` index, or `"uniform"` over
+            all of them.
 
     Returns:
-        Rows that sum to 1; uniform in terminal states and, at γ = 1, where episodes do not surely end.
+        Rows that sum to 1; they are uniform in terminal states and, at γ = 1, in states from which the uniform policy
+        does not end with probability one.
 
     Raises:
-        ValueError: for softness < 0, an unknown word, and as `stationary_optimal_action_values`.
+        ValueError: for softness < 0, an unknown choice of ties, and as `stationary_optimal_action_values`.
     """
     require_in_range("softness", softness, 0.0, None)
     require_one_of("ties", ties, get_args(Ties))

@@ -1,4 +1,4 @@
-"""One definition, two views: a finite MDP that is solved exactly and sampled as an `Environment`.
+"""A finite MDP: one definition that is solved exactly and sampled as an `Environment`.
 
 Axes: T time (the horizon), S states, A actions, K outcomes of one action in one state.
 """
@@ -21,7 +21,7 @@ class TabularMDP:
     """A finite-horizon MDP with sparse outcomes; build it with `make_tabular_mdp`, which checks it.
 
     Action a in state s has outcome k with probability P(k | s, a): the next state is s' = successors[s, a, k]
-    and the reward R = rewards[s, a, k]. A pytree: the arrays are leaves, `horizon` and `name` are static.
+    and the reward R = rewards[s, a, k]. The record is a pytree: the arrays are leaves, `horizon` and `name` are static.
 
     Attributes:
         initial: d_0(s), float `[S]`.
@@ -32,7 +32,7 @@ class TabularMDP:
         observations: what the policy sees of each state, `[S, ...]`, or a dict or NamedTuple of such arrays; equal rows
             are aliased states.
         horizon: T, the greatest number of steps of an episode.
-        name: of the problem.
+        name: the name of the problem.
     """
 
     initial: jax.Array
@@ -61,7 +61,7 @@ jax.tree_util.register_dataclass(
 
 
 def checked_discount(mdp: TabularMDP, discount: ArrayLike) -> jax.Array:
-    """γ in the MDP's float type; a ValueError if it is outside [0, 1]."""
+    """γ in the MDP's float type; raises a ValueError if it is outside [0, 1]."""
     require_in_range("discount", discount, 0.0, 1.0)
     return jnp.asarray(discount, mdp.rewards.dtype)
 
@@ -77,15 +77,29 @@ def make_tabular_mdp(
     observations: PyTree | None = None,
     name: str = "tabular",
 ) -> TabularMDP:
-    """A checked `TabularMDP`; arrays as its attributes, in the default float type of the moment.
+    """A checked `TabularMDP`; the arguments are its attributes, and floats get JAX's default float type.
 
-    `observations` defaults to one-hot rows `[S, S]`; integer observations stay integers, and lists and plain tuples are
-    read as arrays. Values are checked only where they are known, not under a transformation of JAX.
+    `observations` defaults to one-hot rows `[S, S]`; integer observations stay integers, and lists and plain tuples
+    become arrays. Values are checked only if they are not traced.
 
     Raises:
         ValueError: for shapes that do not fit, a horizon below 1, a successor not in 0, …, S − 1, an entry
             that is not finite, a negative probability, a distribution that does not sum to 1 within 1e-6, or
             an episode that would begin in a terminal state.
+
+    Example: one step from state 0 to the terminal state 1; action 0 pays 0 or 2 with equal probability.
+
+        >>> from pgjax import exact
+        >>> mdp = exact.make_tabular_mdp(
+        ...     initial=[1.0, 0.0],
+        ...     successors=[[[1, 1], [1, 1]], [[1, 1], [1, 1]]],  # [S, A, K]
+        ...     probabilities=[[[0.5, 0.5], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]],
+        ...     rewards=[[[0.0, 2.0], [0.5, 0.0]], [[0.0, 0.0], [0.0, 0.0]]],
+        ...     terminal=[False, True],
+        ...     horizon=1,
+        ... )
+        >>> exact.optimal_action_values(mdp)[0, 0].tolist()
+        [1.0, 0.5]
     """
     successors = jnp.asarray(successors)
     if successors.ndim != 3 or 0 in successors.shape:
@@ -153,20 +167,26 @@ def _check_values(mdp: TabularMDP) -> None:
 
 
 def _first(found: np.ndarray) -> list[int]:
-    """The index of the first true entry, as it is written after an array's name."""
+    """The index of the first true entry, to be printed after the name of an array."""
     return np.argwhere(found)[0].tolist()
 
 
 def make_bandit(rewards: ArrayLike, probabilities: ArrayLike | None = None, *, name: str = "bandit") -> TabularMDP:
-    """A bandit, the MDP of one step: state 0, whose observation is `[1]`, then the terminal state 1, `[0]`.
+    """A bandit, an MDP of one step: state 0, whose observation is `[1]`, then the terminal state 1, `[0]`.
 
     Args:
-        rewards: R of each arm, `[A]`, or of each arm's outcomes, `[A, K]`.
-        probabilities: of the outcomes, `[A, K]`; only with rewards `[A, K]`.
-        name: of the problem.
+        rewards: R of each arm, `[A]`, or of each outcome of each arm, `[A, K]`.
+        probabilities: the probabilities of the outcomes, `[A, K]`; only with rewards `[A, K]`.
+        name: the name of the problem.
 
     Raises:
         ValueError: for rewards `[A, K]` without probabilities, or as in `make_tabular_mdp`.
+
+    Example:
+        >>> from pgjax import exact
+        >>> bandit = exact.make_bandit([0.0, 0.5, 1.0])
+        >>> bandit.num_actions, bandit.num_states, bandit.horizon
+        (3, 2, 1)
     """
     rewards = jnp.asarray(rewards, float)
     probabilities = None if probabilities is None else jnp.asarray(probabilities, float)
@@ -191,10 +211,10 @@ def make_bandit(rewards: ArrayLike, probabilities: ArrayLike | None = None, *, n
 
 
 def random_mdp(key: jax.Array, num_states: int, num_actions: int, num_outcomes: int, horizon: int) -> TabularMDP:
-    """An MDP drawn at random: uniform successors, Dirichlet(1) probabilities, normal rewards.
+    """A random MDP with uniform successors, Dirichlet(1) probabilities and normal rewards.
 
-    The last state is terminal, observations are one-hot. The terminal state's unused rows are drawn as all
-    others are, so that a solver which reads them is found out.
+    The last state is terminal, and observations are one-hot. The unused rows of the terminal state are random, too, so
+    that tests find a solver which reads them.
 
     Raises:
         ValueError: for fewer than two states, or an empty axis.
@@ -215,13 +235,13 @@ def random_mdp(key: jax.Array, num_states: int, num_actions: int, num_outcomes: 
 
 
 def _random_distribution(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Dirichlet(1) along the last axis, as normalised exponentials: gamma variates take long to compile."""
+    """Dirichlet(1) along the last axis, as normalised exponentials, because gamma variates take long to compile."""
     weights = jax.random.exponential(key, shape)
     return weights / jnp.sum(weights, axis=-1, keepdims=True)
 
 
 class TabularState(NamedTuple):
-    """`index`: the state's number, int32 scalar."""
+    """The state of the environment: `index` is the number of the state, int32 scalar."""
 
     index: jax.Array
 
@@ -229,10 +249,15 @@ class TabularState(NamedTuple):
 def to_environment(
     mdp: TabularMDP, *, render: Callable[[PyTree, PyTree, PyTree], np.ndarray] | None = None
 ) -> Environment:
-    """The MDP as a sampled `Environment`: S_1 ~ d_0, (S_{t+1}, R_{t+1}) ~ P(S_t, A_t); X_t is S_t's row.
+    """The MDP as a sampled `Environment`: S_1 ~ d_0, (S_{t+1}, R_{t+1}) ~ P(S_t, A_t); X_t is the row of S_t.
 
-    `params` is the MDP itself in float32, so its leaves may be vmapped; the state is a `TabularState`.
-    The MDP must be concrete: the bounds of the observation space are read from it. `render` is the environment's.
+    `params` is the MDP itself in float32, so its leaves may be vmapped; the state is a `TabularState`. The MDP must not
+    be traced, because the bounds of the observation space come from its values. `render` is the environment's `render`.
+
+    Example:
+        >>> from pgjax import exact
+        >>> exact.to_environment(exact.make_bandit([0.0, 1.0]))
+        Environment(name='bandit', horizon=1, observation_space=Box(0.0, 1.0, shape=(1,)), action_space=Discrete(2))
     """
     params = jax.tree.map(_in_float32, mdp)
 
@@ -275,7 +300,7 @@ def _in_float32(leaf: jax.Array) -> jax.Array:
 
 def _draw(key: jax.Array, probabilities: jax.Array) -> jax.Array:
     """k ~ `probabilities [K]` by inverse CDF, int32: the first k with u·F(K) < F(k), u ~ U[0, 1)."""
-    # Zero where p is zero: such an outcome never exceeds u·F(K) ≥ 0, however the sums are rounded.
+    # An outcome of probability zero is never drawn, however the sums are rounded.
     cumulative = jnp.where(probabilities > 0, jnp.cumsum(probabilities), 0.0)
     uniform = jax.random.uniform(key, (), probabilities.dtype)
     return jnp.argmax(uniform * jnp.max(cumulative) < cumulative).astype(jnp.int32)

@@ -1,1 +1,1 @@
-"""Exact means and variances of gradient estimates, and the baselines that make them least."""
+"""Exact means and variances of gradient estimates, and the baselines of least variance."""

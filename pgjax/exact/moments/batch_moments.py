@@ -1,7 +1,7 @@
-"""The exact mean and variance of any estimate from a batch of episodes: a sum over all batches that there are.
+"""The exact mean and variance of any estimate from a batch of episodes, by a sum over all possible batches.
 
 Axes: N trajectories, B episodes of a batch, k episodes of a group that share a start, P numbers of an estimate,
-n batches that are evaluated at a time.
+n batches that are evaluated at the same time.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _BATCH_NUMBERS = 2**31 - 1  # batches are counted in int32
 
 
 def groups(num_trajectories: int, size: int, *, limit: int = 10**6) -> jax.Array:
-    """All ordered groups of `size` of the N trajectories, with repetition: indices, int32 `[N^size, size]`.
+    """All ordered groups of `size` trajectories out of N, with repetition: indices, int32 `[N^size, size]`.
 
     Independent episodes form group g with probability Π_b f(τ_{g_b}, θ).
 
@@ -37,7 +37,7 @@ def groups(num_trajectories: int, size: int, *, limit: int = 10**6) -> jax.Array
 
 
 class _Starts(NamedTuple):
-    """Trajectories sorted by their start; those of s are `order[first[s] : first[s] + count[s]]`.
+    """Trajectories sorted by their start; those that start in s are `order[first[s] : first[s] + count[s]]`.
 
     Attributes:
         order: `[N]`.
@@ -54,7 +54,7 @@ class _Starts(NamedTuple):
 
 
 def _starts(enumeration: Enumeration, group_size: int) -> _Starts:
-    """Groups of one episode need no start: all trajectories then count as one block of probability 1."""
+    """The starts. Groups of one episode need none: all trajectories then count as one block of probability 1."""
     if group_size == 1:
         states, initial = np.zeros(enumeration.environment_probabilities.shape[0], int), np.ones(1)
     else:
@@ -75,7 +75,7 @@ def count_batches(enumeration: Enumeration, num_episodes: int, *, group_size: in
     Args:
         enumeration: all trajectories.
         num_episodes: B.
-        group_size: k, episodes that share a start; it divides B.
+        group_size: k, the number of episodes that share a start; it divides B.
 
     Raises:
         ValueError: for a number below 1, or a group size that does not divide B.
@@ -89,7 +89,7 @@ def count_batches(enumeration: Enumeration, num_episodes: int, *, group_size: in
 
 
 def _draw(starts: _Starts, num_groups: int, group_size: int) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-    """batch number → the indices of its episodes `[B]`, and the product of d_0 over its groups."""
+    """A function of a batch's number: the indices of its episodes `[B]`, and the product of d_0 over its groups."""
     fans = np.array([int(fan) ** group_size for fan in starts.count])
     ends = np.cumsum(fans)
     group_powers = np.array([int(ends[-1]) ** i for i in reversed(range(num_groups))])
@@ -118,7 +118,7 @@ def _program(
     covariance: bool,
     limit: int,
 ) -> tuple[int, Callable[[Trajectory, jax.Array], Moments]]:
-    """The number of batches, and the jitted `(trajectories, probabilities) → Moments`."""
+    """The number of batches, and the jitted function `(trajectories, probabilities) → Moments`."""
     require_integer("batch_size", batch_size, 1, None)
     require_integer("limit", limit, 1, _BATCH_NUMBERS)
     count = count_batches(enumeration, num_episodes, group_size=group_size)
@@ -139,7 +139,7 @@ def _program(
         as_one = lambda tree: ravel_pytree(jax.tree.map(lambda x: x.astype(dtype), tree))[0]
         flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, dtype), shapes))
 
-        # Checkpointed, so that reverse mode keeps the running sums of a block and not its estimates.
+        # Checkpointed, so that reverse mode stores the running sums of a block and not its estimates.
         @jax.checkpoint
         def add_block(sums: Sums, block: jax.Array) -> tuple[Sums, None]:
             numbers = block * size + jnp.arange(size, dtype=jnp.int32)
@@ -169,7 +169,7 @@ def estimator_moments(
     batch_size: int = 1024,
     limit: int = 10**6,
 ) -> Moments:
-    """Exact moments of an estimate from a batch of B = `num_episodes` episodes, over all batches that there are.
+    """Exact moments of an estimate from a batch of B = `num_episodes` episodes, by a sum over all possible batches.
 
     The batch is B/k independent groups of k = `group_size` consecutive episodes, and the episodes of a group are
     independent given the start S_0 that they share, the state after the reset:
@@ -178,20 +178,21 @@ def estimator_moments(
 
     and likewise the variance. With k = 1 all episodes are independent.
 
-    Batches are summed in blocks of `batch_size`: a block's mean and spread are merged into the running ones (Chan et
-    al. 1979), so nothing but the estimates of one block is held, and no large numbers cancel. The relative error of the
-    variance is within a few ε √(E‖ĝ‖² / tr Var ĝ) times the number of blocks, that of E‖ĝ‖² − ‖E ĝ‖² would be
-    ε E‖ĝ‖² / tr Var ĝ. Estimates that are all equal have a variance of exactly 0.
+    Batches are summed in blocks of `batch_size`: the mean and spread of a block are merged into the running ones (Chan
+    et al. 1979), so the memory holds only the estimates of one block, and no large numbers cancel. The relative error
+    of the variance is within a few ε √(E‖ĝ‖² / tr Var ĝ) times the number of blocks; the error of E‖ĝ‖² − ‖E ĝ‖² would
+    be ε E‖ĝ‖² / tr Var ĝ. Estimates that are all equal have a variance of exactly 0.
 
     Args:
-        gradient_fn: `trajectory [T, B] → ĝ`, any pytree; it sees each batch without knowing the others.
+        gradient_fn: `trajectory [T, B] → ĝ`, any pytree; it is called for each batch alone.
         enumeration: all trajectories.
-        probabilities: of the trajectories, `[N]`, as `trajectory_probabilities` gives them.
+        probabilities: the probabilities of the trajectories, `[N]`, from `trajectory_probabilities`.
         num_episodes: B.
-        group_size: k, consecutive episodes that share a start; it divides B. The enumeration must be concrete if k > 1.
-        covariance: whether to return the covariance matrix too; it takes P² numbers.
-        batch_size: n, how many batches are evaluated at a time under vmap; bounds the memory to n times what
-            `gradient_fn` needs for one batch, in reverse mode too (each block is computed twice then).
+        group_size: k, the number of consecutive episodes that share a start; it divides B. If k > 1 the enumeration
+            must not be traced.
+        covariance: whether to return the covariance matrix, too; it takes P² numbers.
+        batch_size: n, the number of batches that are evaluated at the same time under vmap. It bounds the memory to n
+            times what `gradient_fn` needs for one batch, also in reverse mode, which computes each block twice.
         limit: the greatest number of batches, at most 2³¹ − 1.
 
     Returns:
@@ -212,9 +213,9 @@ class MomentsPlan(NamedTuple):
 
     Attributes:
         num_batches: the number of batches that will be evaluated.
-        num_bytes: what the compiled program takes, arguments, results and temporary arrays; None where the compiler
-            does not say. The process needs more: JAX and its compiler take hundreds of MB, and neither the arrays that
-            `gradient_fn` brings along nor the workspaces of LAPACK's solvers are in this number.
+        num_bytes: the memory that the compiled program takes for arguments, results and temporary arrays; None if the
+            compiler does not report it. The process needs more: JAX and its compiler take hundreds of MB, and this
+            number contains neither the arrays that `gradient_fn` holds nor the workspaces of LAPACK's solvers.
         run: `probabilities [N] → Moments`.
     """
 
@@ -234,9 +235,10 @@ def plan_moments(
     limit: int = 10**6,
     memory_limit: int = 2**32,
 ) -> MomentsPlan:
-    """Compiles `estimator_moments`, so that its work and its memory are known before it runs.
+    """Compile `estimator_moments`, so that its work and its memory are known before it runs.
 
-    Arguments as in `estimator_moments`, and `memory_limit`, the most bytes that the program may take (4 GiB).
+    The arguments are those of `estimator_moments`, and `memory_limit`, the greatest number of bytes that the program
+    may take (4 GiB).
 
     Raises:
         ValueError: as in `estimator_moments`, and if the program would take more than `memory_limit` bytes.

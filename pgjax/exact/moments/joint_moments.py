@@ -1,7 +1,7 @@
 """Exact moments of (G_1 − b) Σ_t ψ_t, one episode's total return times its score, without enumeration.
 
-A backward dynamic program carries the joint moments of return and score, so that mean and variance cost
-O(T S² A P) where enumeration costs a sum over every trajectory.
+A backward dynamic program computes the joint moments of return and score, so mean and variance cost O(T S² A P), while
+enumeration costs a sum over all trajectories.
 
 Axes: T time (the horizon), S states, A actions, K outcomes, P parameters in the order of `ravel_pytree`.
 """
@@ -27,7 +27,7 @@ class JointMoments(NamedTuple):
 
     Attributes:
         returns: E[Gⁱ], i = 0, 1, 2, `[3]`.
-        scores: E[Gⁱ S], `[3, P]`; row 0 vanishes and row 1 is ∇ρ.
+        scores: E[Gⁱ S], `[3, P]`; row 0 is 0 and row 1 is ∇ρ.
         squares: E[Gⁱ S_j²], `[3, P]`, or E[Gⁱ S Sᵀ], `[3, P, P]`; row 0 of the latter is the Fisher matrix.
     """
 
@@ -53,7 +53,7 @@ def total_return_moments(
         apply, params, mdp: the policy and the problem.
         baseline: b, a number, or a pytree as `params` with one number per parameter.
         discount: γ in [0, 1].
-        covariance: whether to return the covariance matrix too; it takes O(S P²) numbers of memory.
+        covariance: whether to return the covariance matrix, too; it takes O(S P²) numbers of memory.
 
     Returns:
         `Moments` of g, shaped as `params`.
@@ -66,7 +66,7 @@ def total_return_moments(
     gamma = checked_discount(mdp, discount)
     probabilities = running_probabilities(apply, params, mdp)
     joint, values = _centred_moments(mdp, probabilities, score_table(apply, params, mdp), gamma, full=covariance)
-    # G − b = (G − v) + (v − b), with v = E[G | s]: where b is near G neither is large.
+    # G − b = (G − v) + (v − b), with v = E[G | s]: if b is near G, neither term is large.
     shift = values[:, None] - _per_parameter(baseline, params).astype(values.dtype)[None, :]
     over_starts = lambda x: jnp.einsum("s,s...->...", mdp.initial, x)
     mean = over_starts(joint.scores[1] + shift * joint.scores[0])
@@ -95,7 +95,7 @@ def return_score_moments(
 def backward_joint_moments(
     mdp: TabularMDP, probabilities: jax.Array, scores: jax.Array, discount: jax.Array, *, full: bool
 ) -> JointMoments:
-    """`JointMoments` for any table ψ `[S, A, P]` in the place of the scores; `probabilities` 0 where terminal."""
+    """`JointMoments` for any table ψ `[S, A, P]` instead of the scores; `probabilities` are 0 in terminal states."""
     joint, values = _centred_moments(mdp, probabilities, scores, discount, full=full)
     of_values = jnp.stack([jnp.ones_like(values), values, values**2])
     # E[(H + v)ⁱ f | s] = Σ_l (i over l) v^{i−l} E[Hˡ f | s].
@@ -109,10 +109,11 @@ def backward_joint_moments(
 def _centred_moments(
     mdp: TabularMDP, probabilities: jax.Array, scores: jax.Array, discount: jax.Array, *, full: bool
 ) -> tuple[JointMoments, jax.Array]:
-    """`JointMoments` of H = G − v(s) in the place of G, given the start s, an axis `[S]` after the first; and v `[S]`.
+    """`JointMoments` of H = G − v(s) instead of G, given the start s (an axis `[S]` after the first); and v `[S]`.
 
-    v_t(s) = E[G_t | S_t = s], so that squares are of deviations: a constant on all rewards does not drown them. With
-    H_t = X_t + γ H_{t+1}, X = R + γ v_{t+1}(s') − v_t(s), and S = ψ + S', a primed moment being the successor's,
+    v_t(s) = E[G_t | S_t = s], so the squares are those of deviations, which stay accurate if a constant is added to all
+    rewards. With H_t = X_t + γ H_{t+1}, X = R + γ v_{t+1}(s') − v_t(s), and S = ψ + S', where a prime marks the moments
+    of the successor,
 
         E[Hⁱ f' | s, a] = Σ_l (i over l) γˡ Σ_k P(k|s, a) X^{i−l} E'[H'ˡ f'](s').
     """
@@ -121,7 +122,7 @@ def _centred_moments(
     symmetric = jax.vmap(functools.partial(symmetric_average, full=full), (None, None, 0))
 
     def shifts(here: jax.Array, ahead: jax.Array) -> jax.Array:
-        """[i, l] takes the successor's E'[H'ˡ f'] to its part of E[Hⁱ f' | s, a]."""
+        """Entry [i, l] maps the successor's E'[H'ˡ f'] to its part of E[Hⁱ f' | s, a]."""
         surprise = mdp.rewards + discount * ahead[mdp.successors] - here[:, None, None]
         powers = [outcome_matrix(mdp, surprise**n) for n in range(3)]
         none = jnp.zeros_like(powers[0])

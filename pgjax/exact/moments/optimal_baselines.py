@@ -1,8 +1,8 @@
 """Exact baselines of least variance, for the total return and for the reward-to-go.
 
-A baseline leaves the mean of an estimate alone and its variance is a quadratic in b, so the best b is a ratio of
-two expectations, which dynamic programming gives. What is least is tr Var(g) (`norm="vanilla"`), or tr Var(F⁺ g),
-the variance of the natural gradient's estimate (`norm="natural"`), F as in `fisher_matrix`.
+A baseline does not change the mean of an estimate, and the variance is a quadratic in b, so the best b is a ratio of
+two expectations, which dynamic programming gives. The baselines minimise tr Var(g) (`norm="vanilla"`), or tr Var(F⁺ g),
+the variance of the estimate of the natural gradient (`norm="natural"`), with F as in `fisher_matrix`.
 
 Axes: T time (the horizon), S states, A actions, P parameters in the order of `ravel_pytree`.
 """
@@ -25,29 +25,38 @@ from pgjax.exact.moments.joint_moments import JointMoments, backward_joint_momen
 from pgjax.types import PyTree, ScoreNorm, TimeWeights
 
 DependsOn = Literal["time_state", "time", "state", "constant"]
-# The axes of [T, S] that each averages over.
+# The axes of [T, S] over which each kind of baseline averages.
 _GROUPS: dict[DependsOn, tuple[int, ...]] = {"time_state": (), "time": (1,), "state": (0,), "constant": (0, 1)}
 
 
 def optimal_constant_baseline(
     apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, norm: ScoreNorm = "vanilla"
 ) -> jax.Array:
-    """b* = E[‖S‖² G] / E[‖S‖²], the number of least tr Var of g = (G − b) S, S = Σ_t ψ_t, a scalar.
+    """b* = E[‖S‖² G] / E[‖S‖²], the number that minimises tr Var of g = (G − b) S, S = Σ_t ψ_t, a scalar.
 
-    tr Var(b) = tr Var(b*) + (b − b*)² E‖S‖². b* is not E[G] unless ‖S‖² and G are uncorrelated.
+    tr Var(b) = tr Var(b*) + (b − b*)² E‖S‖². b* equals E[G] only if ‖S‖² and G are uncorrelated.
 
     Args:
         apply, params, mdp: the policy and the problem.
-        discount: γ in [0, 1], of G = Σ_t γᵗ R_{t+1}.
+        discount: γ in [0, 1] of G = Σ_t γᵗ R_{t+1}.
         norm: `"vanilla"`, ‖S‖, or `"natural"`, ‖F⁺ S‖.
 
     Returns:
-        b*, in units of reward; 0 if the score never differs from 0.
+        b*, in units of reward; 0 if the score is always 0.
 
     Raises:
         ValueError: for a discount outside [0, 1] or an unknown norm.
 
     Source: Weaver & Tao (2001); Greensmith, Bartlett & Baxter (2004).
+
+    Example: if the arm that pays 1 is taken with probability 3/4, the best baseline is 1/4 and not the mean 3/4.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import exact
+        >>> logits_of = lambda params, obs: params  # a policy without state: θ holds the logits
+        >>> theta = jnp.log(jnp.array([1.0, 3.0]))
+        >>> round(float(exact.optimal_constant_baseline(logits_of, theta, exact.make_bandit([0.0, 1.0]))), 4)
+        0.25
     """
     squares = _joint_moments(apply, params, mdp, discount, norm).squares.sum(axis=-1)
     return ratio_or_zero(squares[1], squares[0])
@@ -56,9 +65,9 @@ def optimal_constant_baseline(
 def optimal_parameter_baseline(
     apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, norm: ScoreNorm = "vanilla"
 ) -> PyTree:
-    """b*_i = E[S_i² G] / E[S_i²], one number per parameter, a pytree as `params`; minimises every Var(g_i).
+    """b*_i = E[S_i² G] / E[S_i²], one number per parameter, shaped as `params`; it minimises every Var(g_i).
 
-    With the natural norm S is F⁺ S, and b*_i belongs to coordinate i of F⁺ g. Arguments and errors as in
+    The natural norm replaces S by F⁺ S, and b*_i then belongs to coordinate i of F⁺ g. Arguments and errors are as in
     `optimal_constant_baseline`.
 
     Source: Peters & Schaal (2008), equation 20.
@@ -78,24 +87,24 @@ def optimal_step_baseline(
     time_weights: TimeWeights = "none",
     norm: ScoreNorm = "vanilla",
 ) -> jax.Array:
-    """The b of least tr Var of the whole estimate g = Σ_t c_t ψ_t (G_t − b_t).
+    """The b that minimises tr Var of the whole estimate g = Σ_t c_t ψ_t (G_t − b_t).
 
         b*_t(s) = E[ψ_t · Σ_i c_i ψ_i G_i | S_t = s] / (c_t E[‖ψ_t‖² | S_t = s])
 
-    The quadratic part separates, since E[ψ_t · ψ_i b_t b_i] = 0 for i ≠ t, but the linear part does not: the
-    returns of other steps move with A_t, those of later steps through the state and those of earlier ones
-    because they contain R_{t+1}. `one_step_baseline` leaves these parts out.
+    The quadratic part separates into steps, since E[ψ_t · ψ_i b_t b_i] = 0 for i ≠ t, but the linear part does not: the
+    returns of other steps depend on A_t, those of later steps through the state, and those of earlier steps because
+    they contain R_{t+1}. `one_step_baseline` leaves these parts out.
 
     Args:
         apply, params, mdp: the policy and the problem.
         depends_on: what b may depend on: `"time_state"`, `"time"`, `"state"`, or `"constant"`.
-        discount: γ in [0, 1], of G_t.
+        discount: γ in [0, 1] of G_t.
         time_weights: `"none"`, c_t = 1, or `"discount"`, c_t = γᵗ.
-        norm: `"vanilla"` or `"natural"`; F has the weights γᵗ if the estimate has.
+        norm: `"vanilla"` or `"natural"`; F has the weights γᵗ if the estimate has them.
 
     Returns:
-        b* `[T, S]`, `[T]`, `[S]` or a scalar, in units of reward; 0 where b makes no difference because no
-        episode runs there or the score is 0.
+        b* `[T, S]`, `[T]`, `[S]` or a scalar, in units of reward; 0 where b has no effect, because no episode runs
+        there or the score is 0.
 
     Raises:
         ValueError: for a discount outside [0, 1] or an unknown convention.
@@ -119,11 +128,11 @@ def optimal_step_baseline(
 def one_step_baseline(
     apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, norm: ScoreNorm = "vanilla"
 ) -> jax.Array:
-    """b_t(s) = E[‖ψ_t‖² G_t | S_t = s] / E[‖ψ_t‖² | S_t = s], `[T, S]`: least for each step taken alone.
+    """b_t(s) = E[‖ψ_t‖² G_t | S_t = s] / E[‖ψ_t‖² | S_t = s], `[T, S]`: the best baseline for each step alone.
 
-    It minimises E‖ψ_t (G_t − b_t)‖², not the variance of the sum over steps; the two agree when an episode has
-    one step. It is V_t(s) where ‖ψ‖² and Q_t are uncorrelated given s. Arguments and errors as in
-    `optimal_constant_baseline`; 0 where the score is 0.
+    It minimises E‖ψ_t (G_t − b_t)‖² and not the variance of the sum over steps; the two agree if an episode has one
+    step. It equals V_t(s) if ‖ψ‖² and Q_t are uncorrelated given s. Arguments and errors are those of
+    `optimal_constant_baseline`; b is 0 where the score is 0.
     """
     gamma = checked_discount(mdp, discount)
     probabilities = running_probabilities(apply, params, mdp)

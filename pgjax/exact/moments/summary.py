@@ -1,4 +1,4 @@
-"""Means and variances of values with probabilities: of a whole table, or merged from blocks that follow each other.
+"""Means and variances of values with probabilities, of a whole table or merged from several blocks.
 
 Axes: N values, n values of one block, P numbers of a value.
 """
@@ -23,7 +23,7 @@ class Moments(NamedTuple):
         variance: E[(X − E[X])²] of each coordinate, a pytree as X.
         total_variance: tr Var(X) = E‖X − E[X]‖², a scalar, the sum of `variance`.
         second_moment: E‖X‖² = tr Var(X) + ‖E[X]‖², a scalar.
-        covariance: of the flattened X, `[P, P]`, or None where it was not asked for.
+        covariance: the covariance matrix of the flattened X, `[P, P]`, or None if it was not asked for.
     """
 
     mean: PyTree
@@ -34,9 +34,17 @@ class Moments(NamedTuple):
 
 
 def moments_of(estimates: PyTree, probabilities: jax.Array) -> Moments:
-    """The moments of X that takes the value `estimates[n]` (leaves `[N, ...]`) with `probabilities [N]`.
+    """The moments of a random X that takes the value `estimates[n]` (leaves `[N, ...]`) with `probabilities [N]`.
 
-    Probabilities must sum to 1; the mean is Σ_n p_n X_n.
+    The probabilities must sum to 1; the mean is Σ_n p_n X_n.
+
+    Example: a fair coin that pays 0 or 2.
+
+        >>> import jax.numpy as jnp
+        >>> from pgjax import exact
+        >>> found = exact.moments_of(estimates=jnp.array([0.0, 2.0]), probabilities=jnp.array([0.5, 0.5]))
+        >>> float(found.mean), float(found.total_variance)
+        (1.0, 1.0)
     """
     chex.assert_rank(probabilities, 1)
     chex.assert_equal_shape_prefix([probabilities, *jax.tree.leaves(estimates)], 1)
@@ -60,8 +68,10 @@ def _sum_of_leaves(tree: PyTree) -> jax.Array:
 
 
 class Sums(NamedTuple):
-    """Of values x with weights p: Σ p, the mean Σ p x / Σ p `[P]`, and the spread Σ p (x − mean)(x − mean)ᵀ `[P, P]` or
-    its diagonal `[P]`."""
+    """Sums over values x with weights p: Σ p, the mean Σ p x / Σ p `[P]`, and the spread.
+
+    The spread is Σ p (x − mean)(x − mean)ᵀ `[P, P]`, or its diagonal `[P]`.
+    """
 
     weight: jax.Array
     mean: jax.Array
@@ -77,9 +87,9 @@ def _products(weights: jax.Array, deviations: jax.Array, full: bool) -> jax.Arra
 
 
 def sums_of(weights: jax.Array, values: jax.Array, full: bool) -> Sums:
-    """Of the values `[n, P]` of one block with `weights [n]`.
+    """The sums over the values `[n, P]` of one block with `weights [n]`.
 
-    Differences to one of the values are taken first, so that equal values have a spread of exactly 0.
+    One of the values is subtracted from all of them first, so that equal values have a spread of exactly 0.
     """
     origin, total = values[0], jnp.sum(weights)
     shares = weights / jnp.where(total > 0, total, jnp.ones_like(total))
@@ -89,7 +99,9 @@ def sums_of(weights: jax.Array, values: jax.Array, full: bool) -> Sums:
 
 
 def merged(a: Sums, b: Sums, full: bool) -> Sums:
-    """Of both: spread = spread_a + spread_b + p_a p_b / (p_a + p_b) (mean_b − mean_a)². Nothing is subtracted.
+    """The sums over both blocks: spread = spread_a + spread_b + p_a p_b / (p_a + p_b) (mean_b − mean_a)².
+
+    All terms are at least 0, so no digits cancel.
 
     Source: Chan, Golub & LeVeque (1979).
     """
@@ -101,7 +113,7 @@ def merged(a: Sums, b: Sums, full: bool) -> Sums:
 
 
 def moments_of_sums(sums: Sums, unravel: Callable[[jax.Array], PyTree]) -> Moments:
-    """Of all values, where Σ p = 1; `unravel` gives `[P]` the structure of one of them."""
+    """The moments of all values, if Σ p = 1; `unravel` gives a vector `[P]` the structure of one value."""
     full = sums.spread.ndim == 2
     variance = jnp.diagonal(sums.spread) if full else sums.spread
     total_variance = jnp.sum(variance)
@@ -120,7 +132,7 @@ def to_moments(params: PyTree, mean: jax.Array, second: jax.Array) -> Moments:
     full = second.ndim == 2
     covariance = second - mean[:, None] * mean[None, :] if full else None
     squares = jnp.diagonal(second) if full else second
-    # Where nothing varies, rounding may leave a difference below zero.
+    # If nothing varies, rounding may give a difference below zero.
     variance = jnp.maximum(squares - mean**2, 0.0)
     return Moments(
         mean=unravel(mean.astype(flat.dtype)),

@@ -1,4 +1,4 @@
-"""Where the variance of a one-step estimate comes from: the state, the action, or the rest of the trajectory.
+"""The variance of a one-step estimate, split by its sources: the state, the action, and the rest of the trajectory.
 
 Axes: T time (the horizon), S states, A actions, P parameters in the order of `ravel_pytree`.
 """
@@ -19,7 +19,7 @@ from pgjax.types import PyTree, TimeWeights
 
 
 class VarianceDecomposition(NamedTuple):
-    """Var(h) = Σ_s + Σ_a + Σ_τ of a one-step estimate h: traces, or matrices if they were asked for.
+    """Var(h) = Σ_s + Σ_a + Σ_τ of a one-step estimate h: traces, or matrices if `matrices` was set.
 
     Attributes:
         state: Σ_s = Var(E[h | t, S]), a scalar or `[P, P]`.
@@ -83,17 +83,18 @@ def variance_decomposition(
     time_weights: TimeWeights = "none",
     matrices: bool = False,
 ) -> VarianceDecomposition:
-    """The variance of h = ψ(S, A) (Ĝ − b_t(S)) by its causes, (t, S) drawn from the normalised visitation.
+    """The variance of h = ψ(S, A) (Ĝ − b_t(S)), split by its sources; (t, S) is drawn from the normalised visitation.
 
-    (t, S) has probability w_t d_t(s) / Σ w d, A ~ π, and Ĝ continues the episode from there. The mean of h is
-    ∇ρ / Σ w d when the time weights are those of the objective.
+    (t, S) has probability w_t d_t(s) / Σ w d, A ~ π, and Ĝ is a return from there on. The mean of h is ∇ρ / Σ w d if
+    the time weights are those of the objective.
 
     Args:
         apply, params, mdp: the policy and the problem.
-        baseline: b, a number, b(s) `[S]` or b_t(s) `[T, S]`, or b_t(s, a) `[T, S, A]`, uncorrected; none if None.
+        baseline: b, a number, b(s) `[S]`, b_t(s) `[T, S]`, or b_t(s, a) `[T, S, A]`, which is not corrected; None uses
+            no baseline.
         estimate: `"return"`, Ĝ = G_t; `"action_value"`, Ĝ = Q_t(S, A), which makes Σ_τ = 0; `"all_action"`,
             h = Σ_a ∇π(a|S) (Q_t(S, a) − b), which makes Σ_a = 0 as well.
-        discount: γ in [0, 1], of G_t.
+        discount: γ in [0, 1] of G_t.
         time_weights: `"none"`, w_t = 1, or `"discount"`, w_t = γᵗ.
         matrices: whether to return `[P, P]` covariance matrices instead of their traces.
 

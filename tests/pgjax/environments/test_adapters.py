@@ -244,7 +244,7 @@ def test_parameters_and_horizon_may_be_given():
         (lambda: from_gymnax("MNISTBandit-bsuite"), "MNISTBandit-bsuite downloads its images"),
         (lambda: from_gymnax("Catch-bsuite", horizon=0), "horizon must be positive, got 0"),
         (lambda: from_gymnax("Catch-bsuite", row=3), "Catch-bsuite has no option 'row'"),
-        (lambda: from_gymnax(gymnax.make("Catch-bsuite")[0], rows=3), r"options \['rows'\] go with an id"),
+        (lambda: from_gymnax(gymnax.make("Catch-bsuite")[0], rows=3), r"options \['rows'\] need an id"),
         (lambda: from_gymnax(LogWrapper(gymnax.make("Catch-bsuite")[0])), "got LogWrapper; a wrapper"),
     ],
 )

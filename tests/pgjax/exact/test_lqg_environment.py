@@ -10,8 +10,8 @@ import pytest
 from random_lqg import SHAPES, draw_problem
 
 from pgjax import environments, rollouts
+from pgjax import exact as lqg
 from pgjax.environments.linear_gaussian import make_lqg, make_lqg_policy, time_step
-from pgjax.exact.lqg import closed_forms as lqg
 
 
 def test_environment_conforms_and_shows_the_time():

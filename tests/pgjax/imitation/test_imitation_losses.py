@@ -178,10 +178,6 @@ class TestGaussians:
             imitation.distribution_kl(diagonal_gaussian, self.POLICY, self.EXPERT, direction="both")
 
 
-def test_zero_one_error():
-    close(imitation.zero_one_error(jnp.asarray([[0, 1], [2, 2]]), jnp.asarray([[0, 2], [2, 1]])), [[0, 1], [0, 1]])
-
-
 @pytest.mark.parametrize(
     ("schedule", "wanted"),
     [

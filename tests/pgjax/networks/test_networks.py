@@ -142,7 +142,7 @@ def test_a_wrong_mask_is_named(mask, message):
     with pytest.raises(ValueError, match=message):
         outputs(policy, (3,))
     continuous = networks.make_policy(environment(actions=Box(-1.0, 1.0, (4,))), action_mask=lambda obs: mask)
-    with pytest.raises(ValueError, match="action_mask must be None, for continuous actions have no mask"):
+    with pytest.raises(ValueError, match="action_mask must be None, since continuous actions have no mask"):
         outputs(continuous, (3,))
 
 
@@ -185,7 +185,7 @@ def test_a_word_of_ones_own_with_memory(monkeypatch):
     np.testing.assert_allclose(unroll(params, obs).mean, 2 * np.cumsum(obs, axis=0)[:, :2])
     with pytest.raises(ValueError, match=r"obs must have the shape \(3,\)"):
         acting.start(policy, params, obs)
-    with pytest.raises(ValueError, match="network='sum' has to remember"):
+    with pytest.raises(ValueError, match="network='sum' needs a memory"):
         networks.make_value(environment(), network="sum")
     with pytest.raises(ValueError, match=r"network_options of network='sum' must be among \['scale'\], got 'depth'"):
         networks.make_policy(environment(), network="sum", network_options={"depth": 2})

@@ -12,7 +12,6 @@ from policies import TABULAR
 from pgjax import exact
 from pgjax.distributions import categorical
 from pgjax.environments.linear_gaussian import make_lqg, make_lqg_policy
-from pgjax.exact.lqg import closed_forms as lqg
 from pgjax.types import Box, Discrete, Environment, Policy, Step
 from pgjax.variance import decomposition, restarts
 from pgjax.variance.decomposition import variance_decomposition
@@ -193,7 +192,7 @@ def test_a_restart_has_the_steps_that_were_left():
 @pytest.fixture(scope="module")
 def linear():
     draw = np.random.default_rng(5).standard_normal
-    problem = lqg.make_linear_gaussian(
+    problem = exact.make_linear_gaussian(
         transition=0.6 * draw((2, 2)),
         control=draw((2, 1)),
         state_cost=np.diag([1.0, 0.5]),
@@ -205,7 +204,7 @@ def linear():
         horizon=5,
     )
     gains, means = 0.3 * draw((5, 1, 2)), draw((5, 1))
-    policy = lqg.linear_gaussian_policy(problem, means, 0.25 * np.eye(1), gains)
+    policy = exact.linear_gaussian_policy(problem, means, 0.25 * np.eye(1), gains)
     full = make_lqg_policy(problem, 0.5, feedback=True)
     # The gradient with respect to the means alone, as in the closed forms.
     agent = full._replace(apply=lambda params, obs: full.apply({"means": params, "gains": policy.gains}, obs))
@@ -215,7 +214,7 @@ def linear():
 def test_linear_gaussian_terms_are_the_closed_forms(linear):
     """At single steps, under feedback, without a baseline; the closed form with one is a wrong twin of Σ_a."""
     problem, policy, environment, agent = linear
-    truth = jax.jit(lqg.linear_gaussian_variances)(problem, policy)
+    truth = jax.jit(exact.linear_gaussian_variances)(problem, policy)
     for t in (1, 3):
         seen = variance_decomposition(
             environment,

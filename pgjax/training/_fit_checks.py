@@ -1,0 +1,62 @@
+"""Checks of the arguments of `fit`: numbers, rows of arrays, and the values of arrays that are not traced."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax._checks import is_traced, require_in_range, require_integer
+from pgjax.types import PyTree
+
+
+def check_settings(num_epochs: int, batch_size: int, validation_fraction: float, patience: int | None) -> None:
+    require_integer("num_epochs", num_epochs, 1, None)
+    require_integer("batch_size", batch_size, 1, None)
+    require_in_range("validation_fraction", validation_fraction, 0.0, 1.0)
+    if validation_fraction == 1:
+        raise ValueError("validation_fraction must be less than 1, got 1")
+    if patience is not None:
+        require_integer("patience", patience, 1, None)
+        if validation_fraction == 0:
+            raise ValueError(f"patience must be None without held-out rows (validation_fraction=0), got {patience}")
+
+
+def is_known(*arrays: jax.typing.ArrayLike) -> bool:
+    return not any(map(is_traced, arrays))
+
+
+def count_rows(data: PyTree, **more: jax.Array | None) -> int:
+    leaves = {f"data{jax.tree_util.keystr(path)}": x for path, x in jax.tree_util.tree_flatten_with_path(data)[0]}
+    leaves |= {name: x for name, x in more.items() if x is not None}
+    if not any(name.startswith("data") for name in leaves):
+        raise ValueError(f"data must have at least one array, got {data!r}")
+    shapes = {name: jnp.shape(x) for name, x in leaves.items()}
+    for name, shape in shapes.items():
+        if not shape or shape[0] == 0:
+            raise ValueError(f"{name} must have at least one row, got shape {shape}")
+        first, wanted = next(iter(shapes.items()))
+        if shape[0] != wanted[0]:
+            raise ValueError(f"{name} must have as many rows as {first}, {wanted[0]}, got {shape[0]}")
+    return next(iter(shapes.values()))[0]
+
+
+def check_values(data: PyTree, weights: jax.Array, groups: jax.Array, validation_fraction: float) -> None:
+    """Check the values of those arrays that are not traced."""
+    if not is_known(weights):
+        return
+    # NaN compares false with everything.
+    if not (np.isfinite(weights).all() and (np.asarray(weights) >= 0).all() and np.asarray(weights).sum() > 0):
+        raise ValueError(f"weights must be finite, at least 0 and not all 0, got {np.asarray(weights)}")
+    live = np.asarray(weights) > 0
+    for path, x in jax.tree_util.tree_flatten_with_path(data)[0]:
+        if is_known(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            finite = np.all(np.isfinite(np.asarray(x)).reshape(live.shape[0], -1), axis=1)
+            if not finite[live].all():
+                row, name = np.flatnonzero(live & ~finite)[0], f"data{jax.tree_util.keystr(path)}"
+                raise ValueError(f"{name} must be finite, got {np.asarray(x)[row]} in row {row}")
+    if validation_fraction > 0 and is_known(groups):
+        num_groups = np.unique(np.asarray(groups)[live]).size
+        if num_groups < 2:
+            raise ValueError(
+                f"validation_fraction must be 0 with fewer than two groups of rows, one for each side, "
+                f"got {validation_fraction} and {num_groups} group"
+            )
