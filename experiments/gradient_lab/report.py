@@ -204,8 +204,8 @@ def record(
     recorder.note(
         f"{paired}The bias is ‖E ĝ − ∇ρ‖/‖∇ρ‖; < x means that a bias below x could not be seen. MSE is the mean "
         "squared error over ‖∇ρ‖². The noise scale is the number of episodes at which noise equals signal. The gain "
-        "is that of ρ by one step of the best size. The number after ± is one standard error. The natural gradient is compared "
-        "with F⁺∇ρ. `python -m experiments.estimators` lists the names that --estimator takes."
+        "is that of ρ by one step of the best size. The number after ± is one standard error. The natural gradient is "
+        "compared with F⁺∇ρ. `python -m experiments.estimators` lists the names that --estimator takes."
     )
     if any(line.exact for line in lines.values()):
         recorder.note(
