@@ -1,6 +1,6 @@
-"""The gallery: writes experiments/README.md, a section for each question, from the files of its latest run.
+"""Write experiments/README.md: a section for each question, from the files of its latest run.
 
-Claim    Every number of the page comes from a file that a run wrote, so none can go stale unseen.
+Claim    Every number of the page comes from a file that a run wrote, so no number becomes outdated unnoticed.
 Command  python -m experiments.gallery
          python -m experiments.gallery --results results --check
 Shows    For each question its claim, figure, table, command and time. The latest complete run with default options in

@@ -24,10 +24,10 @@ NUMBERS_AT_ONCE = 2**19
 
 
 class Exact(NamedTuple):
-    """Of the estimate from a batch: its mean `[P]` and tr Var (None where only the mean is known).
+    """The estimate from a batch: its mean `[P]` and tr Var (None if only the mean is known).
 
-    `rounding` is the length of error in the mean that its own arithmetic may leave. `consistent` is false where
-    enumeration and dynamic programming, or a stated factor, contradict each other.
+    `rounding` is the length of the error that rounding may leave in the mean. `consistent` is false if enumeration
+    contradicts dynamic programming or a stated factor.
     """
 
     mean: np.ndarray
@@ -44,11 +44,11 @@ def exact_moments(
     limit: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Exact]:
-    """Mean and tr Var of every entry's estimate from B episodes, in float64: by enumeration where all batches can be
-    listed, by dynamic programming where an entry has a program, by both where it can.
+    """Mean and tr Var of every entry's estimate from B episodes, in float64.
 
-    An entry whose groups do not weigh each other needs one group of k episodes only: its variance falls as k/B. `say`
-    is told how many batches are enumerated, and the memory that this takes, before it begins.
+    They come from enumeration if all batches can be listed, from dynamic programming if the entry has a program, and
+    from both if both are possible. If the groups of an entry do not depend on each other, one group of k episodes is
+    enough: the variance falls as k/B. Before the enumeration `say` gets the number of batches and their memory.
     """
     found = _enumerate(problem, entries, states, batch, limit, say)
     for name, entry in entries.items():
@@ -122,7 +122,7 @@ def _weighed_together(problem: Problem, entry: Entry, batch: int) -> int:
 
 
 class _Part(NamedTuple):
-    """Estimates that are enumerated together: from batches of `size` episodes, of θ_old's episodes or θ's own."""
+    """Estimates that are enumerated together, from batches of `size` episodes of θ_old or of θ."""
 
     names: tuple[str, ...]
     size: int
@@ -130,7 +130,7 @@ class _Part(NamedTuple):
 
 
 def _parts(problem: Problem, entries: Mapping[str, Entry], batch: int) -> list[_Part]:
-    """What the trajectories alone decide: a greedy episode depends on the randomness of the problem besides."""
+    """Group the estimates that the trajectories determine. A greedy episode also depends on other random numbers."""
     places: dict[tuple[int, bool], list[str]] = {}
     for name, entry in entries.items():
         if not problem.estimator(entry).needs.greedy_returns:

@@ -1,7 +1,7 @@
 """The sampled measurements of the gradient laboratory: statistics of estimates, and what one step gains.
 
-Every estimator is looked at with the state that its baseline has after twenty batches of this very policy, and then on
-the same episodes. Axes: M estimates, B episodes of one estimate, P parameters.
+The baseline of every estimator first sees twenty batches of the same policy. Then all estimators are measured on the
+same episodes. Axes: M estimates, B episodes of one estimate, P parameters.
 """
 
 import functools
@@ -35,7 +35,7 @@ class Episodes(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Of the estimate from a batch: its statistics, its cosine with the target, and the estimates `[M, P]`."""
+    """The measurements of one estimator: statistics, cosine with the target, and the estimates `[M, P]`."""
 
     statistics: diagnostics.GradientStatistics
     cosine: diagnostics.Estimate
@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 
 
 def old_params(problem: Problem) -> PyTree:
-    """θ_old = θ − 0.3 ∇ρ / ‖∇ρ‖: where the policy was before a step, for the off-policy estimators."""
+    """θ_old = θ − 0.3 ∇ρ / ‖∇ρ‖: the policy before a step, for the off-policy estimators."""
     flat, unravel = ravel_pytree(problem.params)
     if problem.truth is None:
         return problem.params
@@ -52,7 +52,7 @@ def old_params(problem: Problem) -> PyTree:
 
 
 def is_joint(problem: Problem, entry: Entry) -> bool:
-    """Whether all episodes of a batch weigh each other, and not those of a group alone."""
+    """Whether the weight of an episode depends on all episodes of the batch, and not only on those of its group."""
     return entry.joint and not (entry.compares and problem.parts.group_size > 1)
 
 
@@ -88,7 +88,7 @@ def sample(problem: Problem, key: jax.Array, num_episodes: int, *, greedy: bool 
 
 
 def in_parallel(function: Callable, items: Mapping[str, Any], advance: Callable[[str], None]) -> dict[str, Any]:
-    """name → function(name, item); two at a time, because compiling leaves the other core idle."""
+    """Name → function(name, item), two at a time, because compiling uses only one core."""
     found = {}
     with ThreadPoolExecutor(2) as pool:
         futures = {name: pool.submit(function, name, item) for name, item in items.items()}
@@ -184,7 +184,8 @@ def paired_ratios(
 ) -> tuple[str, dict[str, diagnostics.Estimate]]:
     """The first entry's name, and name → tr Var over the first one's, estimate by estimate on the same episodes.
 
-    Far better known than either variance. What learns from other episodes, or estimates something else, has no ratio.
+    The ratio is known far better than either variance. Estimators that use other episodes, or that estimate another
+    quantity, have no ratio.
     """
     alike = [name for name, entry in entries.items() if not (entry.behaviour or entry.natural)]
     if not alike:
@@ -204,7 +205,7 @@ def against_batch(
 ) -> dict[str, list[tuple[int, float, float, float]]]:
     """name → (B, tr Var, low, high) for B, 4 B and 16 B episodes an estimate.
 
-    Where episodes do not weigh each other the larger batches are means of the smaller ones, which is the same number.
+    If episodes do not depend on each other, the estimate of a larger batch is the mean of those of smaller batches.
     """
     curves = {}
     for name, entry in entries.items():
@@ -226,10 +227,10 @@ def against_batch(
 
 
 def gains(problem: Problem, found: Mapping[str, Measured], most: int = 512) -> dict[str, tuple[float, float]]:
-    """What the best fixed step size gains in one step, E[ρ(θ + η ∇̂ρ)] − ρ(θ), and its standard error.
+    """The gain of one step of the best fixed size, E[ρ(θ + η ∇̂ρ)] − ρ(θ), and its standard error.
 
-    ρ is exact. η is the best for one half of the estimates, the gain is the mean over the other half, so that no luck
-    is chosen; the exact gradient itself is under "∇ρ".
+    ρ is exact. η is the best one for half of the estimates, and the gain is the mean over the other half, so that the
+    choice of η does not bias it. The key "∇ρ" holds the gain of the exact gradient.
     """
     with jax.enable_x64(True):
         flat, unravel = ravel_pytree(jax.tree.map(in_float64, problem.params))

@@ -25,7 +25,7 @@ POLICIES = ("fresh", "random", "trained")
 
 
 class Truth(NamedTuple):
-    """What estimates of a tabular problem at θ are compared with, in float64.
+    """The exact numbers of a tabular problem at θ, in float64, with which estimates are compared.
 
     Attributes:
         objective: ρ(θ).
@@ -45,9 +45,9 @@ class Problem(NamedTuple):
 
     Attributes:
         params: θ in float32.
-        parts: what estimators are made of. v(X_t) and q(X_t, ·) are the oracle's own, or networks that have to be
-            fitted first.
-        truth: None where there is no oracle.
+        parts: the parts from which estimators are built. v(X_t) and q(X_t, ·) are those of the oracle, or networks that
+            are fitted first.
+        truth: the exact numbers; None if there is no oracle.
     """
 
     name: str
@@ -124,7 +124,7 @@ def _train(environment: Environment, policy: Policy, hidden: tuple[int, ...], se
 def with_oracle(
     name: str, environment: Environment, policy: Policy, params: PyTree, hidden: tuple[int, ...]
 ) -> Problem:
-    """The problem at θ. An environment whose parameters are a `TabularMDP` brings its oracle along."""
+    """The problem at θ. An environment whose parameters are a `TabularMDP` has an oracle."""
     if isinstance(environment.params, TabularMDP) and isinstance(environment.action_space, Discrete):
         return _tabular(name, environment, policy, params)
     init, apply = networks.make_value(environment, hidden=hidden)
@@ -166,7 +166,7 @@ def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> tuple[registry.Or
     # One program: compiled one by one, some hundred operations would leave more memory behind than they need.
     solved = jax.jit(functools.partial(_exact_numbers, policy.apply))(params, mdp)
     visits, values = np.asarray(solved["visits"]), solved["values"]
-    # States that look alike share one number: what a function of the observation can know.
+    # States with equal observations share one number, because v and q are functions of the observation.
     observations = np.asarray(mdp.observations).reshape(mdp.num_states, -1)
     alike = np.all(observations[:, None] == observations[None], axis=2).astype(float)
     weights = np.maximum(alike @ visits.sum(0), 1e-300)
@@ -189,7 +189,7 @@ def _solve(mdp: TabularMDP, policy: Policy, params: PyTree) -> tuple[registry.Or
 
 
 def _exact_numbers(apply: Callable, params: PyTree, mdp: TabularMDP) -> dict[str, Any]:
-    """What the oracle is made of, `information` being tr F."""
+    """The exact numbers of the oracle; `information` is tr F."""
     table = exact.policy_probabilities(apply, params, mdp)
     visits = exact.visitation(mdp, table)
     squared_scores = jnp.sum(jnp.square(exact.score_table(apply, params, mdp)), axis=-1)

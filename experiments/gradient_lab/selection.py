@@ -22,19 +22,19 @@ def _of_option() -> Iterator[None]:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuses a name that no estimator has; what is `module:function` is not imported yet.
+    """Refuse a name that no estimator has. A `module:function` is not imported yet.
 
     Raises:
-        UsageError: for such a name, with those that are close to it.
+        UsageError: no estimator has the name; the message suggests similar names.
     """
     wanted([name for name in names if ":" not in name])
 
 
 def wanted(names: Sequence[str]) -> dict[str, Entry]:
-    """label → entry of the names and of every user's `module:function`; with no name among them, of the whole registry.
+    """Label → entry, for the names and for every `module:function`; without a name, for the whole registry.
 
     Raises:
-        UsageError: for a name that no estimator has, or a `module:function` that cannot be imported.
+        UsageError: no estimator has the name, or a `module:function` cannot be imported.
     """
     with _of_option():
         found = {name: registry.find(name) for name in names}
@@ -44,10 +44,10 @@ def wanted(names: Sequence[str]) -> dict[str, Entry]:
 
 
 def chosen(problem: Problem, batch: int, names: Sequence[str]) -> tuple[dict[str, Entry], dict[str, str]]:
-    """The wanted entries that the problem and the batch have room for, and the others, each label with why not.
+    """The wanted entries that can be measured on the problem, and label → reason for those that cannot.
 
     Raises:
-        UsageError: for a name that there is no room for, or an estimator of the user's that cannot be used.
+        UsageError: an estimator that was named cannot be measured, or an estimator of the user's cannot be used.
     """
     found, left_out = {}, {}
     for label, entry in wanted(names).items():
@@ -65,7 +65,7 @@ def chosen(problem: Problem, batch: int, names: Sequence[str]) -> tuple[dict[str
 
 
 def _lacking(problem: Problem, entry: Entry, batch: int) -> str:
-    # Without an oracle there is no other θ and no F⁺∇ρ to compare with.
+    # Without an oracle there is no θ_old, and no F⁺∇ρ to compare with.
     needs_oracle = entry.behaviour or entry.natural or entry.lacking(problem.parts) in ("oracle", "states")
     if needs_oracle and problem.truth is None:
         return "needs a tabular problem"
@@ -75,7 +75,7 @@ def _lacking(problem: Problem, entry: Entry, batch: int) -> str:
 
 
 def _check(problem: Problem, entry: Entry, batch: int) -> None:
-    """What cannot be made, or cannot weigh a batch, is refused before the long measurements: it is traced once."""
+    """Build and trace the estimator once, so that one that fails is refused before the long measurements."""
     with _of_option():
         estimator = problem.estimator(entry)
     group_size = problem.parts.group_size

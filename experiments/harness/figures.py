@@ -49,7 +49,7 @@ class PaperCopies:
 
 
 def save_for_paper(figure: Any, path: pathlib.Path, paper: Paper, *, tiny: bool = False) -> None:
-    """Write a figure of `paper_layout.for_paper` beside `path` in each format, and its words to a text file.
+    """Write a figure of `paper_layout.for_paper` beside `path` in each format, and its title and caption as text.
 
     The files contain no date, so that the same run gives the same files.
     """

@@ -113,7 +113,7 @@ def learning_curves(
         statistic: `np.mean`, or `pgjax.diagnostics.interquartile_mean`.
         confidence: the confidence of the band.
         colour_of: name → colour; by default in the order of `curves`.
-        named: whether the names are written. If not, give what several calls return to `label_ends`.
+        named: whether the names are written. If not, give the results of all calls to `label_ends` together.
 
     Returns:
         name → (x, y, colour) of each line's end.

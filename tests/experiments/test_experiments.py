@@ -157,9 +157,9 @@ def test_a_resumed_run_keeps_its_options_unless_they_are_given_anew(interrupted)
     assert (options["eval_episodes"], options["num_updates"], options["lr"]) == (4, 4, (0.01, 0.1))
     options = train.resolve(train.Config(resume=directory, eval_episodes=100, num_updates=7, gif=False))
     assert (options["eval_episodes"], options["num_updates"], options["gif"]) == (100, 7, False)
-    with pytest.raises(ValueError, match=r"--discount 0.5: a resumed run keeps its options, here 1.0"):
+    with pytest.raises(ValueError, match=r"--discount 0.5: a resumed run keeps its own value, 1.0"):
         train.resolve(train.Config(resume=directory, discount=0.5))
-    with pytest.raises(ValueError, match=r"--env CartPole-v1: a resumed run keeps its options, here corridor"):
+    with pytest.raises(ValueError, match=r"--env CartPole-v1: a resumed run keeps its own value, corridor"):
         train.resolve(train.Config(resume=directory, env="CartPole-v1"))
 
 
@@ -173,7 +173,9 @@ def test_what_is_resumed_is_found_by_its_name(tmp_path):
         assert resume.find(asked) == tmp_path / name
         assert resume.find(tmp_path / name) == tmp_path / name
         (tmp_path / name / "options.json").unlink()
-    with pytest.raises(ValueError, match=r"--resume .*name: no run .*name-incomplete or \.name\.partial"):
+    with pytest.raises(
+        ValueError, match=r"--resume .*name: this folder holds no run .*name-incomplete and \.name\.partial"
+    ):
         resume.find(asked)
 
 
@@ -201,7 +203,7 @@ def test_captions_and_notes_count_the_seeds():
     assert "best of" not in note and "over seeds" not in note and "7 episodes" in note
     note = report.how_to_read({"num_seeds": 1, "eval_episodes": 7}, 2)
     assert "over seeds" not in note and "the best of the 2" in note
-    assert "± of the mean that over seeds" in report.how_to_read({"num_seeds": 2, "eval_episodes": 7}, 4)
+    assert "that of a mean is over seeds" in report.how_to_read({"num_seeds": 2, "eval_episodes": 7}, 4)
     assert report.caption({"num_seeds": 1, "num_steps": None}).startswith("One seed, so there is no band. Undiscounted")
     two = report.caption({"num_seeds": 2, "num_steps": 8}, num_failed=1)
     assert (
@@ -283,7 +285,10 @@ BROKEN = """
             ["--group-size 4: must be 1 with --num-steps"],
         ),
         (["--estimator", "reinforce_greedy", "--num-steps", "4"], ["--num-steps 4: must be left out", "greedy"]),
-        (["--num-steps", "8"], ["--num-steps 8", "does not bootstrap", "allowed with --estimator n_step, gae, td"]),
+        (
+            ["--num-steps", "8"],
+            ["--num-steps 8", "does not bootstrap", "--num-steps needs --estimator n_step, gae, td"],
+        ),
         (["--estimator", "loo"], ["--estimator: no estimator is called 'loo'; did you mean rloo or gpomdp_leave"]),
         (["--estimator", "rloo", "--lambda", "0.5"], ["--lambda 0.5: must be left out with the estimator rloo"]),
         (["--estimator", "per_parameter", "--standardise", "population"], ["--standardise population: must be left"]),
@@ -453,7 +458,7 @@ def test_the_good_runs_of_a_sweep_are_evaluated_and_saved_where_others_fail(tmp_
         runner.main(train.__file__, train.__doc__, train.Config, train.run, report.plot, arguments=arguments)
     shown = capsys.readouterr()
     assert left.value.code == 2 and "Traceback" not in shown.err
-    assert "error: 1 of 2 runs failed, the others are evaluated" in shown.err and "lr 1e+38, seed 0:" in shown.err
+    assert "error: 1 of 2 runs failed; the others are evaluated" in shown.err and "lr 1e+38, seed 0:" in shown.err
     assert "must be" in shown.err and "Evaluation" in shown.out
     directory = tmp_path / "results" / "train" / "sweep-incomplete"
     assert {"policy.safetensors", "learning_curve.png", "summary.md"} <= {path.name for path in directory.iterdir()}

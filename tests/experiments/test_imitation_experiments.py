@@ -191,6 +191,8 @@ def test_a_saved_data_set_is_cloned_in_the_place_of_an_expert(saved, tmp_path):
     [
         (["--episodes", "2", "1"], ["--episodes", "increasing"]),
         (["--seeds", "1"], ["--seeds 1", "at least 2"]),
+        (["--learning-rate", "inf"], ["--learning-rate inf", "the range of float32"]),
+        (["--hidden", "2147483648"], ["--hidden 2147483648", "at most 2³⁰"]),
         (["--algorithms", "gail"], ["--algorithms gail", "cloning, dagger, dart"]),
         (["--rounds", "3"], ["--rounds 3", "divisor"]),
         (["--algorithms", "cloning", "cloning"], ["--algorithms cloning cloning", "each once"]),
