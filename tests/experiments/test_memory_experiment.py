@@ -121,7 +121,7 @@ def test_the_ratio_is_the_median_of_pairs_measured_in_turn(ratios, word):
         ({"cues": 6}, r"--cues 6: must be in \[2, 5\]"),
         ({"delay": 0}, r"--delay 0: must be at least 1"),
         ({"seeds": 1}, r"--seeds 1: must be at least 2"),
-        ({"learning_rate": float("nan")}, r"--learning-rate nan: must be above 0"),
+        ({"learning_rate": float("nan")}, r"--learning-rate nan: must be in"),
         ({"lengths": (5, 5)}, r"--lengths 5 5: must be different numbers"),
         ({"lengths": (1,)}, r"--lengths 1: must be different numbers, at least 2 each"),
         ({"episodes": 30}, r"--episodes 30: must be a multiple of --group-size 4"),

@@ -26,7 +26,7 @@ def test_available_names_the_native_ones_first_and_nothing_that_downloads():
         ("xyzzy", {}, r"no environment is called 'xyzzy'; known are CartPole-v1, corridor, .*Breakout-MinAtar"),
         ("CartPole-v1", {"gravity": 1.0}, r"CartPole-v1 has no option 'gravity'; it has \['horizon'\]"),
         ("Catch-bsuite", {"rowz": 3}, r"no option 'rowz'; it has \['columns', 'horizon', 'params', 'rows'\]"),
-        ("MNISTBandit-bsuite", {}, "MNISTBandit-bsuite downloads its images when made"),
+        ("MNISTBandit-bsuite", {}, "MNISTBandit-bsuite downloads its images when it is made"),
     ],
 )
 def test_make_refuses_what_it_does_not_know(name, options, message):
