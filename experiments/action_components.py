@@ -121,9 +121,10 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
 
 def plot(results: dict, recorder: runner.Recorder) -> None:
     sizes, found = results["sizes"], results["variances"]
-    gain = found[STATE][-1] / found[COMPONENT][-1]
+    left, of_all = found[COMPONENT][-1], found[STATE][-1]
+    share = f"1/{of_all / left:.3g}" if left > 1e-9 * of_all else "nothing"
     figure, axes = plots.figure(
-        f"With {sizes[-1]} bits, a baseline for every bit leaves 1/{gain:.3g} of the variance",
+        f"With {sizes[-1]} bits, a baseline for every bit leaves {share} of the variance",
         "Exact variances by enumeration of all actions, one episode, a random policy. The mean is the same for all.",
     )
     ends = {}

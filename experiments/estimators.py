@@ -6,10 +6,10 @@ Command  python -m experiments.estimators
 """
 
 import argparse
-import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from experiments.harness import command_line, terminal
 from experiments.harness.reports import markdown_table
 from pgjax import registry
 from pgjax.registry import Entry
@@ -35,7 +35,17 @@ def settings(entry: Entry) -> str:
 
 
 def markdown(entries: Iterable[Entry]) -> str:
-    cells = [[f"`{e.name}`", e.label, needs(e) or "—", e.bias or "none", e.exact_moments, e.source] for e in entries]
+    cells = [
+        [
+            f"`{e.name}`",
+            e.label,
+            needs(e) or "—",
+            e.bias or ("none" if e.claim == "unbiased" else e.claim),
+            e.exact_moments,
+            e.source,
+        ]
+        for e in entries
+    ]
     return markdown_table(HEADERS, cells)
 
 
@@ -62,7 +72,7 @@ def listing(entries: Sequence[Entry], *, with_settings: bool) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.estimators",
-        description=__doc__.splitlines()[0],
+        description=command_line.header(__file__).splitlines()[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="Show only these estimators, with their settings.")
@@ -73,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     text = markdown(entries) if options.markdown else listing(entries, with_settings=bool(options.names))
-    sys.stdout.write(text + "\n")
+    with terminal.robust_output():
+        print(text)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Fixtures that every test module may ask for, and where the suite keeps its compiled programs.
 
-They are kept in the directory that experiments use (`experiments/runtime.py`), so that a second run of the suite
-compiles nothing again. `PGJAX_TESTS_NO_CACHE=1 pytest` compiles everything anew and leaves the directory alone.
+They are kept in the directory that experiments use (`experiments/harness/runtime.py`), so that a second run of the
+suite compiles nothing again. `PGJAX_TESTS_NO_CACHE=1 pytest` compiles everything anew and leaves the directory alone.
 """
 
 import experiments  # noqa: F401  before jax, whose log level it sets

@@ -15,6 +15,7 @@ import pathlib
 
 from experiments.gallery import page, runs
 from experiments.gallery.sections import GROUPS
+from experiments.harness import command_line
 
 __all__ = ["main"]
 
@@ -23,7 +24,9 @@ EXPERIMENTS = pathlib.Path(__file__).resolve().parents[1]
 
 def main(arguments: list[str] | None = None, experiments: pathlib.Path = EXPERIMENTS) -> int:
     """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.gallery", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.gallery", description=command_line.header(__file__).splitlines()[0]
+    )
     parser.add_argument(
         "--results", type=pathlib.Path, default=pathlib.Path("results"), help="The folder of the runs (results)."
     )

@@ -14,7 +14,7 @@ Shows    The bias and the mean squared error relative to the gradient, the total
          signal), and the gain of one step of the best size. These numbers are exact, by enumeration or dynamic
          programming, where the problem is tabular and small. They are also measured, with intervals, on the same
          episodes for all estimators. Without an oracle the estimates are compared with a large sample.
-Expect   Every estimator has the bias that it states; the verdict column checks this. Under a minute on two CPU cores.
+Expect   Every estimator has the bias that it states; the column “finding” checks this. Under a minute on two CPU cores.
 Source   Greensmith et al. 2004 (baselines and variance); McCandlish et al. 2018 (noise scale); Tucker et al. 2018 (the
          parts of the variance); the source of each estimator is in its docstring.
 Departs  A baseline sees twenty batches of the same policy, and then its state is kept fixed while the estimate is

@@ -169,9 +169,11 @@ class Workplace:
                 the run that it resumed.
         """
         if self._continues:
-            if complete or resumable:
+            # What is complete gives way only to what is complete.
+            was_complete = self.resumes.name == self.name
+            if complete or (resumable and not was_complete):
                 self._take_over()
-            else:
+            elif not resumable:
                 self.directory = self.directory.rename(_next_earlier(self.resumes))
                 self._release()
                 return self.directory

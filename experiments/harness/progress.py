@@ -48,6 +48,8 @@ class Progress:
         elif kind is None:
             now = time.perf_counter()
             rate = format_rate(self.rate(now), self.unit)
+            # The first chunk is not counted, because it waits for the compiler.
+            rate += " after the first chunk" * bool(self._first and self.done > self._first[1])
             self._say(f"{format_count(self.done, self.unit)} in {format_duration(now - self._start)}, {rate}")
 
     def rate(self, now: float) -> float:

@@ -126,11 +126,14 @@ def execute(
     resumes, tiny = getattr(config, "resume", None), tiny or getattr(config, "tiny", False)
     if resumes is not None:
         resumes = directories.found(resumes)
+        if pathlib.Path(output_dir) == pathlib.Path("results"):  # the default: the run goes on where it lies
+            output_dir = resumes.parent.parent
         config = dataclasses.replace(config, resume=resumes)
     with usage_errors():
         getattr(config, "validate", lambda: None)()
         start()
     with Recorder(experiment, config, output_dir=output_dir, run_name=run_name, resumes=resumes, tiny=tiny) as recorder:
+        recorder.paper = paper
         if recorder.resumes != resumes:  # a killed run's directory has another name now
             config = dataclasses.replace(config, resume=recorder.resumes)
         results = run(config, recorder)

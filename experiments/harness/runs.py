@@ -44,6 +44,8 @@ def find(output_dir: pathlib.Path) -> list[Run]:
     Raises:
         UsageError: the directory cannot be read.
     """
+    if not output_dir.exists():
+        raise UsageError(f"--output-dir {output_dir}: there are no runs yet; `python -m experiments` lists what to run")
     try:
         return sorted((read(path) for path in _directories(output_dir)), key=lambda run: run.date, reverse=True)
     except OSError as error:

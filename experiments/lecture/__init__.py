@@ -52,9 +52,10 @@ def run(config: Config, recorder: runner.Recorder) -> list[Lesson]:
             progress.advance(1, idea.name)
     path = recorder.path(PAGE)
     path.write_text(page.write(lessons), encoding="utf-8")
+    recorder.say(f"Open {PAGE} in a browser: {path.name} holds all figures and needs nothing else.")
     return lessons
 
 
 def plot(lessons: list[Lesson], recorder: runner.Recorder) -> None:
     for lesson in lessons:
-        recorder.figure(lesson.figure, lesson.idea.name)
+        recorder.figure(lesson.idea.draw(lesson.result), lesson.idea.name)

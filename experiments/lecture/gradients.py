@@ -70,15 +70,19 @@ OBJECTIVE = Idea(
 
 
 def three_forms() -> dict[str, Any]:
-    corridor, policy, params = corridor_mdp(horizon=6), table(2), jnp.array([[0.0, -1.0]])
+    corridor, policy = corridor_mdp(horizon=6, observe_state=True), table(2)
+    params = jnp.array([[0.0, -1.0], [-0.5, 0.5], [0.0, 0.5], [0.0, 0.0]])
     every = exact.enumerate_trajectories(corridor)
     chances = exact.trajectory_probabilities(policy, params, every)
     rho = exact.objective(policy.apply, params, corridor)
+    values = exact.state_values(corridor, exact.policy_probabilities(policy.apply, params, corridor))[0]
     total, to_go = estimators.total_return(), estimators.reward_to_go()
     forms = {
         "G₁": estimators.make_estimator(policy, returns=total),
         "G₁ − ρ": estimators.make_estimator(policy, returns=total, baseline=baselines.constant(rho)),
-        "Gₜ": estimators.make_estimator(policy, returns=to_go),
+        "Gₜ − v(Xₜ)": estimators.make_estimator(
+            policy, returns=to_go, baseline=baselines.state_values(lambda obs: obs @ values)
+        ),
     }
     found = {}
     for name, estimator in forms.items():
@@ -95,7 +99,7 @@ def draw_forms(found: dict[str, Any]) -> Figure:
     for place, moments in enumerate(found["forms"].values()):
         mean, deviation = float(moments.mean[0, 1]), float(moments.variance[0, 1]) ** 0.5
         axes.errorbar(place, mean, deviation, fmt="o", markersize=8, capsize=6, color=plots.PALETTE[place])
-        axes.annotate(f"{mean:.4f} ± {deviation:.2f}", (place, mean), (10, 0), va="center", **plots.SMALL_TEXT)
+        axes.annotate(f"{mean:.4f} ± {deviation:.2f}", (place, mean), (10, 12), va="center", **plots.SMALL_TEXT)
     plots.reference_line(axes, float(found["gradient"][0, 1]), "exact gradient")
     axes.set_xticks(range(3), list(found["forms"]))
     axes.set_xlim(-0.4, 2.8)

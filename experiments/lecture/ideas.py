@@ -40,6 +40,7 @@ class Lesson(NamedTuple):
 
     idea: Idea
     code: str
+    result: Any
     finding: str
     figure: Figure
     seconds: float
@@ -53,6 +54,7 @@ def lesson_of(idea: Idea) -> Lesson:
     return Lesson(
         idea=idea,
         code=code_of(idea.program),
+        result=result,
         finding=idea.finding(result),
         figure=idea.draw(result),
         seconds=seconds,

@@ -122,7 +122,7 @@ def in_this_process(left: dict[str, Any], recorder: runner.Recorder, tiny: bool)
         recorder.say(f"[{index + 1} of {len(left)}] {name}")
         module = importlib.import_module(f"experiments.{name}")
         plot, output = getattr(module, "plot", None), recorder.path(f"{name}/output.txt")
-        place = {"output_dir": recorder.directory, "run_name": RUN, "tiny": tiny}
+        place = {"output_dir": recorder.directory, "run_name": RUN, "tiny": tiny, "paper": recorder.paper}
         try:
             with output.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
                 ran[name] = runner.execute(name, options, module.run, plot, **place)
@@ -138,6 +138,8 @@ def in_processes(
     ran = dict.fromkeys(left)
     cache = [] if jax.config.jax_enable_compilation_cache else ["--no-cache"]
     place = ["--output-dir", recorder.directory.resolve(), "--run-name", RUN, "--devices", "1", *cache]
+    if recorder.paper is not None and recorder.paper.formats:
+        place += ["--figures", *recorder.paper.formats, "--figure-width", recorder.paper.width]
     commands = {
         name: [sys.executable, *page.arguments(name, reports.plain(options), tiny=tiny), *map(str, place)]
         for name, options in left.items()
@@ -156,8 +158,10 @@ def in_processes(
 
 def finished(directory: pathlib.Path, options: Any) -> bool:
     """Return whether a module's run with these options is complete in `directory`."""
-    if not (directory / "summary.json").is_file():
+    if not (directory / "summary.json").is_file() or not (directory / "paper.json").is_file():
         return False
+    if "judgements" not in json.loads((directory / "paper.json").read_text(encoding="utf-8")):
+        return False  # a run whose verdicts have the words of earlier versions is made anew
     return json.loads((directory / "config.json").read_text(encoding="utf-8")) == reports.plain(options)
 
 

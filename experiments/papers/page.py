@@ -57,7 +57,9 @@ def load(directory: pathlib.Path) -> Found:
         summary=summary,
         figures=figures,
         environment=read("environment.json"),
-        command=shlex.join(["python", *arguments(summary["experiment"], read("config.json"), tiny=summary["tiny"])]),
+        command=shlex.join(
+            ["python", *arguments(summary["experiment"], read("config.json"), tiny=summary.get("tiny", False))]
+        ),
     )
 
 

@@ -5,6 +5,8 @@ from typing import Any
 from pgjax import registry
 
 # The values that options.json holds for conventions that an estimator does not have.
+# Options that the oldest runs do not have, with the values that they meant.
+DEFAULTS_THEN = {"loss": "score_function", "baseline": "value", "natural": None, "group_size": 1, "epochs": 1}
 WITHOUT = {"entropy_coef": 0.0, "over_time": "sum", "standardise": "none"}
 # (returns, baseline, loss) → the estimator's name.
 NAMES = {
@@ -41,6 +43,7 @@ def translated(options: dict[str, Any]) -> dict[str, Any]:
     """
     if "returns" not in options:
         return options
+    options = DEFAULTS_THEN | options
     entry = registry.ENTRIES[_name(options)]
     kept = {name: value for name, value in options.items() if name not in ("returns", "baseline", "loss", "natural")}
     damping = {"damping": options.get("natural")}

@@ -246,9 +246,12 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         recorder.note(few)
     results = {"exact": variances, **measured, "curves": curves, "config": config}
     answer(results, recorder)
-    low, high = min(variances.values()), max(variances.values())
-    numbers = " down to ".join(runner.format_number(value, digits=3) for value in (high, low))
-    recorder.note(f"{finding(curves)}; on the corridor their exact variances run from {numbers}.")
+    known = [variance for variance in variances.values() if variance is not None]
+    numbers = " down to ".join(runner.format_number(value, digits=3) for value in (max(known), min(known)) if known)
+    exactly = f"; on the corridor their exact variances run from {numbers}" * bool(known)
+    recorder.note(f"{finding(curves)}{exactly}.")
+    if len(known) < len(variances):
+        recorder.note("An exact variance is missing where the estimator learns what it subtracts.")
     return results
 
 

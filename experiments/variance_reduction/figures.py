@@ -69,7 +69,10 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         height=3.6,
     )
     plots.bars_with_intervals(
-        ax, {name: (value,) * 3 for name, value in results["exact"].items()}, scale="log", colour_of=colour_of
+        ax,
+        {name: (value,) * 3 for name, value in results["exact"].items() if value is not None},
+        scale="log",
+        colour_of=colour_of,
     )
     ax.set_xlabel("exact tr Var of the gradient estimate (reward²)")
     recorder.figure(figure, "exact")

@@ -1,7 +1,11 @@
 """Checks that the sizes of an update fit together: episodes, groups, parts and steps of the optimiser."""
 
+import jax
+
 from pgjax._checks import require_integer
-from pgjax.types import Estimator
+from pgjax.distributions import categorical
+from pgjax.spaces import Discrete
+from pgjax.types import Environment, Estimator, Policy, PyTree
 
 
 def checked_sizes(
@@ -49,3 +53,19 @@ def checked_sizes(
         of_part = f" of a part, {num_episodes // microbatches}" if microbatches > 1 else f"={num_episodes}"
         raise ValueError(f"group_size must divide num_episodes{of_part}, got {group_size}")
     return group_size
+
+
+def require_fitting_logits(environment: Environment, policy: Policy, params: PyTree, obs: PyTree) -> None:
+    """A categorical policy has one logit for each action of the environment.
+
+    Raises:
+        ValueError: otherwise; sampled actions would lie outside the action space, and nothing else would notice.
+    """
+    space = environment.action_space
+    if policy.apply is None or policy.distribution is not categorical or not isinstance(space, Discrete):
+        return
+    shape = jax.eval_shape(policy.apply, params, obs).shape
+    if shape != (space.n,):
+        raise ValueError(
+            f"policy must give {space.n} logits, one for each action of {environment.name}, got the shape {shape}"
+        )

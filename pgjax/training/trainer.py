@@ -13,7 +13,7 @@ from pgjax._checks import require_kind
 from pgjax._records import one_line
 from pgjax._shards import everywhere
 from pgjax.contracts import require_environment
-from pgjax.training._sizes import checked_sizes
+from pgjax.training._sizes import checked_sizes, require_fitting_logits
 from pgjax.types import Environment, Estimator, Policy, PyTree, Rewards, TrainState, Trajectory
 
 Metrics = dict[str, jax.Array]
@@ -142,6 +142,7 @@ def make_trainer(
         params_key, baseline_key, lanes_key, run_key, rewards_key = jax.random.split(key, 5)
         _, obs = environment.reset(jax.random.key(0), environment.params)
         params = policy.init(params_key, obs)
+        require_fitting_logits(environment, policy, params, obs)
         lane_keys = jax.random.split(lanes_key, num_episodes)
         state = TrainState(
             params=params,
