@@ -15,7 +15,7 @@ from experiments import gradient_lab, train, variance_reduction
 from experiments.harness import runner
 from experiments.shared import measure
 from experiments.train import build, presets, report, resume
-from pgjax import environments, registry
+from pgjax import baselines, environments, estimators, registry
 from pgjax.saving import checkpoints, policies
 
 
@@ -48,12 +48,15 @@ def test_variance_reduction_writes_its_table_and_figures(variance_run):
         assert wanted < quantities and "(c) return over the last fifth" in quantities
 
 
+class Rows(list):
+    """The rows of a recorder, and nothing else of it."""
+
+    def row(self, **fields):
+        self.append(fields)
+
+
 @pytest.fixture(scope="module")
 def exact_rows():
-    class Rows(list):
-        def row(self, **fields):
-            self.append(fields)
-
     rows = Rows()
     ladder = variance_reduction.Config().variants()
     measure.exact_moments({name: (v.estimator, 2 if v.many else 1) for name, v in ladder.items()}, rows)
@@ -67,6 +70,13 @@ def test_the_exact_part_is_exact(exact_rows):
         assert row["verdict"] == "agrees" and abs(row["ours"] - row["exact"]) < 1e-10
     assert means["wrong: batch mean that contains the episode"]["ours"] == pytest.approx(0.5)
     assert means["wrong: ρ̂ refreshed before use"]["ours"] == pytest.approx(0.9)
+
+
+def test_an_estimator_that_learns_its_baseline_has_no_exact_variance():
+    learned = lambda policy, value: estimators.make_estimator(policy, baseline=baselines.time_dependent(0.9))
+    plain = lambda policy, value: estimators.make_estimator(policy)
+    found = measure.exact_moments({"learned": (learned, 1), "plain": (plain, 1)}, Rows())
+    assert found["learned"] is None and found["plain"] > 0
 
 
 def test_the_cures_make_the_exact_variance_fall(exact_rows):

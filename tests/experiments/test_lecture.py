@@ -43,6 +43,13 @@ def test_a_flat_place_holds_up_for_longer_where_the_start_is_flatter():
     assert np.all(np.diff([trouble.first_above_half(curve) for curve in curves]) > 0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("idea", course.IDEAS, ids=lambda idea: idea.name)
+def test_every_program_runs_and_is_drawn(idea):
+    lesson = ideas.lesson_of(idea)
+    assert lesson.finding and "nan" not in lesson.finding and lesson.figure.get_suptitle()
+
+
 def test_an_unknown_idea_is_refused(tmp_path):
     with pytest.raises(runner.UsageError, match="--only loss: must be among decisions, imitation"):
         runner.execute("lecture", lecture.Config(only=("loss",)), lecture.run, output_dir=tmp_path)

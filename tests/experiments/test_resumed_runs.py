@@ -65,6 +65,20 @@ def test_a_complete_run_goes_on_under_its_name(tmp_path):
     assert json.loads((second / "earlier/1/summary.json").read_text())["rows"][0]["ours"] == 3
 
 
+def test_a_complete_run_stays_where_it_is_when_its_continuation_is_interrupted(tmp_path):
+    first = execute(tmp_path, run_name="one")
+    interrupted(tmp_path, trouble="interrupt", resume=first, until=5)
+    assert names(tmp_path) == ["one", "one-incomplete"] and (first / "state.txt").read_text() == "3"
+    assert (tmp_path / "toy" / "one-incomplete" / "state.txt").read_text() == "4"
+
+
+def test_without_an_output_folder_a_run_goes_on_where_it_lies(tmp_path, monkeypatch):
+    interrupted(tmp_path / "elsewhere", trouble="interrupt", run_name="one")
+    monkeypatch.chdir(tmp_path)
+    resumed = tmp_path / "elsewhere" / "toy" / "one"
+    assert runner.execute("toy", Config(resume=resumed), count) == resumed and not (tmp_path / "results").exists()
+
+
 def test_an_attempt_that_saved_nothing_does_not_hide_the_one_that_did(tmp_path):
     interrupted(tmp_path, trouble="interrupt", run_name="one")
     interrupted(tmp_path, RuntimeError, trouble="early", resume=tmp_path / "toy" / "one")

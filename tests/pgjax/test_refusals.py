@@ -129,3 +129,10 @@ def test_nan_observations_are_blamed_on_the_environment():
     params = POLICY.init(KEY, jnp.zeros(1))
     with pytest.raises(ValueError, match="observations of environment corridor must be numbers, got NaN"):
         evaluation.evaluate(nan_seen(), POLICY, params, KEY, num_episodes=2)
+
+
+def test_a_policy_with_logits_for_other_actions_is_refused():
+    other = networks.make_policy(dataclasses.replace(CORRIDOR, action_space=Discrete(5)), hidden=())
+    build = trainer(policy=other, estimator=estimators.make_estimator(other))
+    with pytest.raises(ValueError, match=r"policy must give 2 logits, one for each action of corridor, got .*\(5,\)"):
+        build.init(KEY)
