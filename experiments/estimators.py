@@ -40,7 +40,7 @@ def markdown(entries: Iterable[Entry]) -> str:
             f"`{e.name}`",
             e.label,
             needs(e) or "—",
-            e.bias or ("none" if e.claim == "unbiased" else e.claim),
+            e.bias or "none",
             e.exact_moments,
             e.source,
         ]

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.harness import directories, reports, terminal, verdicts
+from experiments.harness import directories, figures, reports, terminal, verdicts
 from experiments.harness.directories import UsageError
 from experiments.harness.progress import Progress
 
@@ -38,6 +38,7 @@ class Recorder:
         directory: the folder of the files now, and the final folder after the block has ended.
         resumes: the folder of the run that this one resumes, or None.
         tiny: whether the run only shows that everything works. It is then labelled so, and prints little.
+        paper: the figures for a paper that were asked for, or None.
         failure: the reason that was given to `failed`, or None.
     """
 
@@ -50,8 +51,9 @@ class Recorder:
         run_name: str | None = None,
         resumes: pathlib.Path | None = None,
         tiny: bool = False,
+        paper: figures.Paper | None = None,
     ):
-        self.experiment, self.config = experiment, config
+        self.experiment, self.config, self.paper = experiment, config, paper
         self.tiny = tiny or (resumes is not None and reports.was_tiny(resumes))
         if run_name is not None:
             self.run = directories.checked_run_name(run_name)
@@ -182,8 +184,6 @@ class Recorder:
 
     def figure(self, figure: Any, name: str) -> pathlib.Path:
         """Write a matplotlib figure as `NAME.png`, with its title in the metadata of the file, and its data as CSV."""
-        from experiments.harness import figures
-
         path = self.path(name.removesuffix(".png") + ".png")
         figures.save(figure, path, footer=verdicts.TINY_NOTICE if self.tiny else "")
         self._figures.append(path.relative_to(self.directory).as_posix())

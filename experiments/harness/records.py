@@ -4,12 +4,12 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 from experiments.harness import terminal
 from experiments.harness.directories import UsageError
-
-Status = Literal["complete", "failed", "interrupted", "running", "killed", "damaged"]
+from experiments.harness.figures import Format, Width
+from experiments.harness.runs import Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Compare:
     """The folder that holds the runs. The figure is written there too."""
     metrics: tuple[str, ...] = ()
     """Draw only the curves whose name contains one of these words. Without words the first six curves are drawn."""
-    figures: tuple[Literal["pdf", "svg"], ...] = ()
+    figures: tuple[Format, ...] = ()
     """Also draw the figure for a paper, in one or both of these formats."""
-    figure_width: Literal["single", "double"] = "single"
+    figure_width: Width = "single"
     """The width of the figure for a paper: single is one column (3.25 inches), double two columns (6.75 inches)."""
 
 

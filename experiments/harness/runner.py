@@ -132,8 +132,8 @@ def execute(
     with usage_errors():
         getattr(config, "validate", lambda: None)()
         start()
-    with Recorder(experiment, config, output_dir=output_dir, run_name=run_name, resumes=resumes, tiny=tiny) as recorder:
-        recorder.paper = paper
+    place = {"output_dir": output_dir, "run_name": run_name, "resumes": resumes}
+    with Recorder(experiment, config, **place, tiny=tiny, paper=paper) as recorder:
         if recorder.resumes != resumes:  # a killed run's directory has another name now
             config = dataclasses.replace(config, resume=recorder.resumes)
         results = run(config, recorder)

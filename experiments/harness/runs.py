@@ -5,12 +5,12 @@ import difflib
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from experiments.harness import directories, reports, terminal
 from experiments.harness.directories import UsageError
 
-STATUSES = ("complete", "failed", "interrupted", "running", "killed", "damaged")
+Status = Literal["complete", "failed", "interrupted", "running", "killed", "damaged"]
 HEADERS = ("run", "experiment", "date", "status", "took", "headline")
 # A folder with one of these files is that of a run.
 SIGNS = ("config.json", "environment.json", "summary.json", "options.json", "metrics.jsonl")
@@ -22,7 +22,7 @@ class Run(NamedTuple):
     Attributes:
         name, experiment, directory: its name, its experiment and its folder.
         date: the start of the run, with a time zone; the last change of its folder if no file gives the start.
-        status: one of `STATUSES`.
+        status: one of `Status`.
         seconds: the duration of the run; None if it has not ended.
         headline: its first result, or the reason why it is damaged or failed.
         summary: the content of `summary.json`, or an empty mapping.
@@ -72,7 +72,7 @@ def read(directory: pathlib.Path) -> Run:
     if unfinished:
         status = "running" if directories.is_running(directory) else "killed"
     else:
-        status = summary.get("status") if summary.get("status") in STATUSES else "damaged"
+        status = summary.get("status") if summary.get("status") in get_args(Status) else "damaged"
         if summary and status == "damaged":
             wrong.append(f"summary.json has the unknown status {summary.get('status')!r}")
     if wrong and not unfinished:

@@ -42,12 +42,11 @@ class Lesson(NamedTuple):
     code: str
     result: Any
     finding: str
-    figure: Figure
     seconds: float
 
 
 def lesson_of(idea: Idea) -> Lesson:
-    """Runs the program of an idea once and draws what came out."""
+    """Run the program of an idea once."""
     start = time.perf_counter()
     result = idea.program()
     seconds = time.perf_counter() - start
@@ -56,7 +55,6 @@ def lesson_of(idea: Idea) -> Lesson:
         code=code_of(idea.program),
         result=result,
         finding=idea.finding(result),
-        figure=idea.draw(result),
         seconds=seconds,
     )
 

@@ -75,7 +75,7 @@ def _section(lesson: Lesson) -> str:
             f'<div class="equation">{_text(idea.equation)}</div>',
             f"<pre><code>{html.escape(lesson.code)}</code></pre>",
             f'<p class="finding">{_text(lesson.finding)}</p>',
-            _figure(lesson.figure),
+            _figure(idea.draw(lesson.result)),
             f"<p>{deeper}</p>",
             f'<p class="source">Source: {_text(idea.source)}. The program took {lesson.seconds:.1f} s.</p>',
             "</section>",

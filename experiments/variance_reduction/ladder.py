@@ -28,8 +28,8 @@ def check_name(option: str, name: str) -> None:
         raise runner.UsageError(f"{option}: {error}") from error
     lacking = [need for need in entry.needs if need != "value"]
     reasons = (
-        (entry.bias, f"is biased ({entry.bias}), and this experiment compares only variances"),
         (entry.natural, "estimates the natural gradient, which is another quantity"),
+        (entry.bias, f"is biased ({entry.bias}), and this experiment compares only variances"),
         (lacking, f"needs {' and '.join(registry.NEEDS[need] for need in lacking)}"),
         (entry.compares and option == "--one-episode", "compares episodes, and needs more than one"),
     )

@@ -1,5 +1,6 @@
 """Functions that build the estimators and the exact moments of the entries from `Parts`."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,21 +14,27 @@ from pgjax.types import Baseline, Estimator, PyTree, Trajectory
 
 # The settings that every estimator of `make_estimator` has; these values give the exact gradient of ρ(θ).
 PLAIN = Settings(discount=1.0, entropy_coef=0.0, over_time="sum", standardise="none")
+# The same for an estimator that subtracts v(X_t); the decay is that of the scale of a fitted value.
+WITH_VALUE = dataclasses.replace(PLAIN, decay=0.9)
 
 
-def total_return(settings: CompleteSettings):
+def total_return(settings: CompleteSettings) -> estimators.ReturnRule:
+    """G_1 with the discount of the settings."""
     return estimators.total_return(settings.discount)
 
 
-def reward_to_go(settings: CompleteSettings):
+def reward_to_go(settings: CompleteSettings) -> estimators.ReturnRule:
+    """G_t with the discount of the settings."""
     return estimators.reward_to_go(settings.discount)
 
 
-def lambda_return(settings: CompleteSettings):
+def lambda_return(settings: CompleteSettings) -> estimators.ReturnRule:
+    """G_t^λ with λ and the discount of the settings."""
     return estimators.lambda_return(settings.lambda_, settings.discount)
 
 
-def n_step(settings: CompleteSettings):
+def n_step(settings: CompleteSettings) -> estimators.ReturnRule:
+    """The return of n rewards and a value, with n and the discount of the settings."""
     return estimators.n_step(settings.n, settings.discount)
 
 
@@ -62,10 +69,12 @@ def weighted(
 
 
 def value(parts: ServedParts) -> Baseline:
+    """v(X_t), as the parts bring it."""
     return parts.value
 
 
 def moving_average(parts: ServedParts) -> Baseline:
+    """ρ̂ with the decay of the settings; it starts at the first return."""
     return baselines.moving_average(parts.settings.decay, "first")
 
 

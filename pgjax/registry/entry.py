@@ -214,9 +214,8 @@ class Entry:
     @property
     def claim(self) -> str:
         """A sentence part about the bias of the estimator with its own settings."""
-        if self.natural and not self.bias:
-            return "unbiased for F⁺∇ρ where F is exact; where F is estimated, biased by an amount of order 1/B"
-        return f"biased: {self.bias}" if self.bias else "unbiased"
+        right = "unbiased for F⁺∇ρ" if self.natural else "unbiased"
+        return f"biased: {self.bias}" if self.bias else right
 
     @property
     def exact_moments(self) -> str:

@@ -36,7 +36,7 @@ ALIASES = {
     "leave_one_out": ("rloo", "gpomdp_leave_one_out"),
     "loo": ("rloo", "gpomdp_leave_one_out"),
     "moving_average": ("reinforce_moving_average", "gpomdp_moving_average"),
-    "natural": ("natural_value",),
+    "natural": ("natural_value", "natural_exact_value"),
     "none": ("reinforce", "gpomdp"),
     "npg": ("natural_value",),
     "optimal": ("reinforce_optimal", "gpomdp_optimal_time"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pgjax import baselines, estimators, exact
 from pgjax.registry.builders import (
     PLAIN,
+    WITH_VALUE,
     by_program,
     lambda_return,
     moving_average,
@@ -15,9 +16,6 @@ from pgjax.registry.builders import (
     weighted,
 )
 from pgjax.registry.entry import Entry
-
-VALUE_DECAY = 0.9
-WITH_VALUE = replace(PLAIN, decay=VALUE_DECAY)
 
 ENTRIES = (
     Entry(

@@ -13,7 +13,7 @@ from pgjax.acting import require_memoryless
 from pgjax.estimators.critic import CriticForm
 from pgjax.estimators.importance import RatioWeighting
 from pgjax.registry.builders import (
-    PLAIN,
+    WITH_VALUE,
     by_program,
     lambda_return,
     over_time,
@@ -26,11 +26,11 @@ from pgjax.registry.entry import CompleteSettings, Entry, ServedParts, Settings
 from pgjax.types import Estimator, PyTree
 
 PREDICTED = Settings(discount=1.0, decay=0.9)
-WITH_VALUE = replace(PLAIN, decay=0.9)
 OLD_VISITS = "the states are those that θ_old visits"
 
 
 def with_critic(form: CriticForm) -> Callable[[ServedParts], Estimator]:
+    """The field `build` of an estimator that uses the critic in this form."""
     return lambda parts: estimators.make_critic_estimator(
         parts.policy, parts.critic, form=form, returns=reward_to_go(parts.settings)
     )
@@ -39,29 +39,32 @@ def with_critic(form: CriticForm) -> Callable[[ServedParts], Estimator]:
 def importance_weighted(
     weighting: RatioWeighting, returns: Callable[[CompleteSettings], Any]
 ) -> Callable[[ServedParts], Estimator]:
+    """The field `build` of an estimator that weighs the episodes of another policy by ratios of probabilities."""
     return lambda parts: estimators.importance_weighted(
         parts.policy, returns=returns(parts.settings), baseline=parts.value, weighting=weighting
     )
 
 
-def natural_value(parts: ServedParts) -> Estimator:
-    """The natural gradient with the exact F of the oracle; without an oracle F is estimated (conjugate gradients)."""
+def natural_value(parts: ServedParts, fisher: Callable[[PyTree], jax.Array] | None = None) -> Estimator:
+    """(F + δI)⁻¹ of Gₜ − v(Xₜ). Without `fisher` F is estimated from the same episodes, by conjugate gradients."""
+    estimator = weighted(reward_to_go, value)(parts)
+    return estimators.natural(estimator, parts.policy, damping=parts.settings.damping, fisher=fisher)
+
+
+def natural_exact_value(parts: ServedParts) -> Estimator:
+    """`natural_value` with the exact F of the oracle."""
 
     def fisher(params: PyTree) -> jax.Array:
         dtype = jax.tree.leaves(params)[0].dtype
         cast = lambda x: np.asarray(x).astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
-        apply = require_memoryless(parts.policy, "registry.natural_value")
+        apply = require_memoryless(parts.policy, "registry.natural_exact_value")
         return exact.fisher_matrix(apply, params, jax.tree.map(cast, parts.oracle.mdp))
 
-    return estimators.natural(
-        weighted(reward_to_go, value)(parts),
-        parts.policy,
-        damping=parts.settings.damping,
-        fisher=None if parts.oracle is None else fisher,
-    )
+    return natural_value(parts, fisher)
 
 
-def clipped(settings: CompleteSettings):
+def clipped(settings: CompleteSettings) -> Callable:
+    """PPO's objective with the ε of the settings."""
     return estimators.clipped_surrogate(settings.clip)
 
 
@@ -157,8 +160,19 @@ ENTRIES = (
         label="natural, Gₜ − v(Xₜ)",
         build=natural_value,
         source="Kakade 2002; Peters & Schaal 2008",
+        bias="F is estimated from the same episodes",
         settings=replace(WITH_VALUE, damping=0.0),
         needs=("value",),
+        joint=True,
+        natural=True,
+    ),
+    Entry(
+        name="natural_exact_value",
+        label="natural, Gₜ − v(Xₜ), exact F",
+        build=natural_exact_value,
+        source="Kakade 2002; Peters & Schaal 2008",
+        settings=replace(WITH_VALUE, damping=0.0),
+        needs=("value", "oracle"),
         natural=True,
     ),
 )

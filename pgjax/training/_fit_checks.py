@@ -9,6 +9,7 @@ from pgjax.types import PyTree
 
 
 def check_settings(num_epochs: int, batch_size: int, validation_fraction: float, patience: int | None) -> None:
+    """Refuse, with a ValueError, numbers out of range and patience without held-out rows."""
     require_integer("num_epochs", num_epochs, 1, None)
     require_integer("batch_size", batch_size, 1, None)
     require_in_range("validation_fraction", validation_fraction, 0.0, 1.0)
@@ -21,10 +22,12 @@ def check_settings(num_epochs: int, batch_size: int, validation_fraction: float,
 
 
 def is_known(*arrays: jax.typing.ArrayLike) -> bool:
+    """Whether all arrays have values now, so that they can be checked; traced arrays have none."""
     return not any(map(is_traced, arrays))
 
 
 def count_rows(data: PyTree, **more: jax.Array | None) -> int:
+    """N, the rows that all arrays have. Raises ValueError for no array, an array without rows, or unequal numbers."""
     leaves = {f"data{jax.tree_util.keystr(path)}": x for path, x in jax.tree_util.tree_flatten_with_path(data)[0]}
     leaves |= {name: x for name, x in more.items() if x is not None}
     if not any(name.startswith("data") for name in leaves):

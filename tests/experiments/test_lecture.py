@@ -47,7 +47,7 @@ def test_a_flat_place_holds_up_for_longer_where_the_start_is_flatter():
 @pytest.mark.parametrize("idea", course.IDEAS, ids=lambda idea: idea.name)
 def test_every_program_runs_and_is_drawn(idea):
     lesson = ideas.lesson_of(idea)
-    assert lesson.finding and "nan" not in lesson.finding and lesson.figure.get_suptitle()
+    assert lesson.finding and "nan" not in lesson.finding and idea.draw(lesson.result).get_suptitle()
 
 
 def test_an_unknown_idea_is_refused(tmp_path):

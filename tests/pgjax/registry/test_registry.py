@@ -49,7 +49,7 @@ def test_a_close_name_is_suggested(typed, suggested):
 
 
 def test_a_name_that_is_close_to_nothing_lists_the_known():
-    known = r"no estimator is called 'xyzzy'; the known names are reinforce, .*natural_value, and"
+    known = r"no estimator is called 'xyzzy'; the known names are reinforce, .*natural_exact_value, and"
     with pytest.raises(ValueError, match=known):
         registry.find("xyzzy")
 
