@@ -120,3 +120,10 @@ def test_the_command_writes_a_page_that_keeps_what_has_no_run(house, capsys):
 def test_a_question_without_data_has_no_section(house):
     text = page.write(GROUPS, house)
     assert "Gradients" not in text and "Title of" not in text
+
+
+@pytest.mark.parametrize("path", sorted((gallery.EXPERIMENTS / "figures").glob("*.json")), ids=lambda path: path.stem)
+def test_what_the_page_shows_comes_from_a_run_of_a_commit(path):
+    """Numbers that were typed by hand have no time of day, and those of a changed tree no commit."""
+    shown = json.loads(path.read_text(encoding="utf-8"))
+    assert "T00:00:00" not in shown["date"] and len(shown["commit"]) == 7
