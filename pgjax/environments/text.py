@@ -124,6 +124,11 @@ def make_text(
         after = params.score.next[state.automaton, action].astype(jnp.int32)
         return after, state.total + params.score.rewards[state.automaton, action].astype(state.total.dtype)
 
+    def pay(buffer: TextBuffer, automaton: jax.Array, total: jax.Array, params: TextParams) -> jax.Array:
+        if isinstance(score, Automaton):
+            return total + params.score.final[automaton]
+        return score(buffer, params.score)
+
     def write(key: jax.Array, state: _State, action: jax.Array, params: TextParams) -> tuple[_State, Step]:
         del key
         old = state.buffer
@@ -132,8 +137,7 @@ def make_text(
         automaton, total = read(state, action, params)
         ended = jnp.zeros((), bool) if eos is None else action == eos
         full = buffer.length - buffer.prompt_length >= max_new_tokens
-        paid = total + params.score.final[automaton] if by_automaton else score(buffer, params.score)
-        paid = jnp.asarray(paid, total.dtype)
+        paid = jnp.asarray(pay(buffer, automaton, total, params), total.dtype)
         if missing_eos != "keep":
             other = paid - missing_eos_value if missing_eos == "subtract" else jnp.full_like(paid, missing_eos_value)
             paid = jnp.where(ended, paid, other)
