@@ -10,5 +10,14 @@ tokens, n tokens of an answer.
 """
 
 from pgjax.automata.automaton import Automaton, make_automaton, score
+from pgjax.automata.endings import MissingEos, at_the_limit, require_missing_eos, require_reads
 
-__all__ = ["Automaton", "make_automaton", "score"]
+__all__ = [
+    "Automaton",
+    "MissingEos",
+    "at_the_limit",
+    "make_automaton",
+    "require_missing_eos",
+    "require_reads",
+    "score",
+]
