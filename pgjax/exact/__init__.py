@@ -111,6 +111,7 @@ from pgjax.exact.text.table_policies import (
     sample_answers,
     table_kl,
     table_log_probs,
+    table_policy,
     table_policy_values,
 )
 from pgjax.exact.text.tasks import text_mdp
@@ -237,6 +238,7 @@ __all__ = [
     "step_sum_moments",
     "table_kl",
     "table_log_probs",
+    "table_policy",
     "table_policy_values",
     "tabular_dagger",
     "text_mdp",

@@ -65,12 +65,13 @@ def fit_markov_model(
 
     Source: MacKay & Peto 1995, the hierarchical Dirichlet language model, with a fixed λ.
 
-    Example: after 0 comes 1 in two of two places; the unigram probability of 1 is (2 + 1/2) / (4 + 1) = 1/2.
+    Example: 1 follows 0 in both places, and the model without a context gives it (2 + 1/2) / (4 + 1) = 1/2.
 
         >>> import numpy as np
         >>> from pgjax import exact
         >>> model = exact.fit_markov_model([[0, 1, 0, 1]], vocabulary=2)
-        >>> float(np.exp(model.log_probs[1, 1]).round(4))  # (2 + 1/2) / (2 + 1)
+        >>> after_zero = exact.after_tokens(model, [0]).start
+        >>> round(float(np.exp(model.log_probs[after_zero, 1])), 4)  # (2 + 1/2) / (2 + 1)
         0.8333
     """
     require_integer("order", order, 0, None)

@@ -101,22 +101,24 @@ def last_place(task: MarkovTask) -> jax.Array:
     return jnp.arange(task.max_new_tokens) == task.max_new_tokens - 1
 
 
+def state_after(task: MarkovTask, tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The context and the automaton's state after the first `length` tokens of an answer `[T]`, both int32 `[]`."""
+
+    def read(state: tuple[jax.Array, jax.Array], at: tuple[jax.Array, jax.Array]):
+        place, token = at
+        context, automaton = state
+        after = (task.reference.next[context, token], task.score.next[automaton, token])
+        return jax.tree.map(lambda new, old: jnp.where(place < length, new, old), after, state), None
+
+    start = (jnp.asarray(task.reference.start, jnp.int32), jnp.asarray(task.score.start, jnp.int32))
+    places = jnp.arange(tokens.shape[0], dtype=jnp.int32)
+    return jax.lax.scan(read, start, (places, tokens.astype(jnp.int32)))[0]
+
+
 def prefix_states(task: MarkovTask, answers: Answers) -> tuple[jax.Array, jax.Array]:
     """The context and the state of the automaton after each prefix of a small task, both int32 `[M]`.
 
-    `table[answers.prefix_lengths, contexts, states]` is then the table `[M, V]` that `answer_log_probs` takes, of a
-    policy `[T, C, S, V]`; so a long task of few places can be checked against all of its answers.
+    For a policy `[T, C, S, V]`, `policy[answers.prefix_lengths, contexts, states]` is the table `[M, V]` that
+    `answer_log_probs` takes. So a task of few places can be checked against all of its answers.
     """
-
-    def of_prefix(tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def read(state, at):
-            place, token = at
-            context, automaton = state
-            after = (task.reference.next[context, token], task.score.next[automaton, token])
-            return jax.tree.map(lambda new, old: jnp.where(place < length, new, old), after, state), None
-
-        start = (jnp.asarray(task.reference.start, jnp.int32), jnp.asarray(task.score.start, jnp.int32))
-        places = jnp.arange(answers.max_new_tokens, dtype=jnp.int32)
-        return jax.lax.scan(read, start, (places, tokens.astype(jnp.int32)))[0]
-
-    return jax.vmap(of_prefix)(answers.prefixes, answers.prefix_lengths)
+    return jax.vmap(lambda tokens, length: state_after(task, tokens, length))(answers.prefixes, answers.prefix_lengths)

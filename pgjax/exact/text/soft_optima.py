@@ -35,7 +35,7 @@ def soft_optimum(task: MarkovTask, kl_coef: ArrayLike) -> SoftOptimum:
         >>> task = exact.make_markov_task(coin, automata.count([1], 2), max_new_tokens=64)
         >>> best = exact.soft_optimum(task, 1.0)
         >>> round(float(best.objective), 2), round(float(best.expected_reward), 2)  # 64 / (1 + 1/e) = 46.79
-        (39.68, 46.79)
+        (39.69, 46.79)
     """
     beta = positive(kl_coef, task.reference.log_probs)
 

@@ -10,8 +10,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from pgjax.exact.text.markov_tasks import MarkovTask, ahead, last_place, paid
+from pgjax.distributions import categorical
+from pgjax.exact.text.markov_tasks import MarkovTask, ahead, last_place, paid, state_after
 from pgjax.exact.text.tilting import expected, log_ratio
+from pgjax.types import Policy, PyTree
 
 
 class SoftOptimum(NamedTuple):
@@ -58,6 +60,34 @@ def tables_of(task: MarkovTask, policy: TablePolicy) -> tuple[jax.typing.ArrayLi
     if table.ndim == 4 and table.shape[0] == task.max_new_tokens:
         return table, lambda row: jnp.broadcast_to(row, shape)
     return jnp.arange(task.max_new_tokens), lambda t: jnp.broadcast_to(table.reshape(table.shape[-3:]), shape)
+
+
+def table_policy(task: MarkovTask, *, over_time: bool = False) -> Policy:
+    """A softmax policy of text buffers whose parameters are logits of the state space, so that it can be trained.
+
+    It reads the answer so far (`tokens`, `length` and `prompt_length` of the observation) with the Markov model and the
+    automaton, and looks up its logits. It begins at π_ref. `log_softmax(params)` is its table for
+    `table_policy_values`, so ρ of the trained policy is known exactly.
+
+    Args:
+        task: the state space.
+        over_time: whether the logits depend on the place, too, `[T, C, S, V]`; `[C, S, V]` otherwise.
+    """
+    reference, score = task.reference, task.score
+
+    def init(key: jax.Array, obs: PyTree) -> jax.Array:
+        del key, obs
+        shape = (reference.next.shape[0], *score.next.shape)
+        table = jnp.broadcast_to(reference.log_probs[:, None, :], shape)
+        return jnp.broadcast_to(table, (task.max_new_tokens, *shape)) if over_time else table
+
+    def logits(params: jax.Array, obs: PyTree) -> jax.Array:
+        tokens, place = obs.tokens.astype(jnp.int32), obs.length - obs.prompt_length
+        answer = jnp.roll(tokens, -obs.prompt_length)[: task.max_new_tokens]
+        state = state_after(task, answer, place)
+        return params[(jnp.minimum(place, task.max_new_tokens - 1), *state) if over_time else state]
+
+    return Policy(init=init, apply=logits, distribution=categorical)
 
 
 def table_log_probs(task: MarkovTask, policy: TablePolicy) -> jax.Array:

@@ -7,6 +7,7 @@ import pytest
 from closeness import close, far
 
 from pgjax import automata, exact
+from pgjax.environments.text import after_prompt
 
 VOCABULARY, LIMIT, BETA, EOS = 3, 4, 0.4, 2
 RULES = {
@@ -92,6 +93,23 @@ def test_the_values_of_any_policy_are_those_of_the_enumeration(case):
     close(optimum - objective, BETA * kl_to_optimum, atol=1e-10)
     assert kl_to_optimum > 0.1
     close(gradient, wanted, atol=1e-10)
+
+
+@pytest.mark.parametrize("over_time", [False, True])
+def test_a_table_is_a_policy_of_buffers(case, over_time):
+    task, answers, *_, logits = case
+    policy, observe = exact.table_policy(task, over_time=over_time), after_prompt(np.array([1, 0], np.uint8), LIMIT)
+    params = policy.init(jax.random.key(0), observe(answers.prefixes[0], 0))
+    contexts, states = exact.prefix_states(task, answers)
+
+    @jax.jit
+    def run(params):
+        return exact.prefix_log_probs(policy, params, answers, observe)
+
+    close(run(params), task.reference.log_probs[contexts])
+    params = logits if over_time else logits[0]
+    rows = (answers.prefix_lengths, contexts, states) if over_time else (contexts, states)
+    close(run(params), jax.nn.log_softmax(params)[rows])
 
 
 def test_forbidden_tokens_stay_forbidden(x64):
