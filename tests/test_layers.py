@@ -43,6 +43,7 @@ ORDER = (
     "training",
     "saving",
     "imitation",
+    "preferences",
     "datasets",
 )
 RING_1 = ORDER[: ORDER.index("networks")]
