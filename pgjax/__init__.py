@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pgjax import acting as acting
     from pgjax import advantages as advantages
+    from pgjax import automata as automata
     from pgjax import baselines as baselines
     from pgjax import contracts as contracts
     from pgjax import datasets as datasets
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pgjax import rows as rows
     from pgjax import saving as saving
     from pgjax import spaces as spaces
+    from pgjax import tokens as tokens
     from pgjax import training as training
     from pgjax import types as types
     from pgjax import variance as variance
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 _MODULES = (
     "acting",
     "advantages",
+    "automata",
     "baselines",
     "contracts",
     "datasets",
@@ -84,6 +87,7 @@ _MODULES = (
     "rows",
     "saving",
     "spaces",
+    "tokens",
     "training",
     "types",
     "variance",
