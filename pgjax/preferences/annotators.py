@@ -51,7 +51,7 @@ def utilities(annotator: Annotator, scores: jax.Array, lengths: jax.Array | None
     Raises:
         ValueError: if the temperature is not positive, or there is a taste for length without lengths.
     """
-    require_in_range("temperature", annotator.temperature, jnp.finfo(scores.dtype).tiny, None)
+    require_in_range("temperature", annotator.temperature, float(jnp.finfo(scores.dtype).tiny), None)
     number = lambda value: jnp.asarray(value, scores.dtype)
     found = scores / number(annotator.temperature)
     if lengths is not None:

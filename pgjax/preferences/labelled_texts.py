@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import require_integer, shown
@@ -85,7 +86,7 @@ class LabelledTexts(NamedTuple):
     """What `comparisons_of` returns, for `fit(key, model, labels, …, weights=weights, groups=groups)`.
 
     Attributes:
-        labels: `Comparisons` of N pairs, as NumPy arrays.
+        labels: `Comparisons` of N pairs.
         weights: float `[N]`, 1 / (the number of pairs of the record), so that every record counts once.
         groups: int32 `[N]`, a number for each prompt.
     """
@@ -122,8 +123,8 @@ def comparisons_of(records: Sequence[Preference], tokeniser: Tokeniser, size: Bu
         outcomes += [0 if record.tie is None else 2 + TIES.index(record.tie)] * len(own)
     prompts = [records[row].prompt for row in rows]
     first, second = (text_buffers(prompts, [pair[i] for pair in pairs], tokeniser, size) for i in range(2))
-    margins = np.array([records[row].margin or 0.0 for row in rows], np.float32)
-    labels = Comparisons(first=first, second=second, outcomes=np.array(outcomes, np.int32), margins=margins)
+    margins = jnp.array([records[row].margin or 0.0 for row in rows], float)
+    labels = Comparisons(first=first, second=second, outcomes=jnp.array(outcomes, jnp.int32), margins=margins)
     weights = 1.0 / np.bincount(rows, minlength=len(records))[rows]
     return LabelledTexts(labels=labels, weights=weights.astype(np.float32), groups=groups_of(records)[rows])
 
@@ -156,6 +157,6 @@ def rankings_of(records: Sequence[Preference], tokeniser: Tokeniser, size: Buffe
     places = [record.places or len(own) for record, own in zip(records, answers)]
     return Rankings(
         answers=TextBuffer(*map(split, flat)),
-        mask=np.arange(k) < counts[:, None],
-        places=np.array(places, np.int32),
+        mask=jnp.asarray(np.arange(k) < counts[:, None]),
+        places=jnp.array(places, jnp.int32),
     )

@@ -114,18 +114,18 @@ def _common_start(first: str, second: str) -> str:
 
 def _of_messages(found: dict[str, Any], chat: Chat) -> tuple[str, str, str]:
     chosen, rejected = (_messages(name, found[name]) for name in ("chosen", "rejected"))
-    prompt = found.get("prompt")
+    prompt: Any = found.get("prompt")
     if isinstance(prompt, list):
         return chat(_messages("prompt", prompt)), chat(chosen), chat(rejected)
     shared = 0
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
-    before = chat(chosen[:shared]) if shared else None
-    if prompt is None and before is None:
+    before = chat(chosen[:shared]) if shared else prompt
+    if before is None:
         raise RecordError("prompt", expected="a prompt, or messages that both answers begin with", found="neither")
-    if prompt is not None and before is not None and prompt != chosen[shared - 1]["content"]:
+    if shared and prompt not in (None, chosen[shared - 1]["content"]):
         raise RecordError("prompt", expected="the last message that both answers begin with", found=_described(prompt))
-    return (prompt if before is None else before), chat(chosen[shared:]), chat(rejected[shared:])
+    return before, chat(chosen[shared:]), chat(rejected[shared:])
 
 
 def _messages(name: str, value: Any) -> list[Message]:
