@@ -8,7 +8,6 @@ const KEYS = {
 const SAID = {
   first: "First.", second: "Second.", equal: "Equal.", both_bad: "Both bad.", skip: "Skipped.", undo: "Undone.",
 };
-const token = document.querySelector('meta[name="token"]').content;
 const at = id => document.getElementById(id);
 const buttons = [...document.querySelectorAll("nav button")];
 
@@ -33,7 +32,7 @@ document.addEventListener("visibilitychange", () => {
 
 async function ask(path, body) {
   const options = body === undefined ? {} : {
-    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({token, ...body}),
+    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({token: state.token, ...body}),
   };
   const reply = await fetch(path, {cache: "no-store", ...options});
   const content = await reply.json();
@@ -53,11 +52,17 @@ async function send(path, body, said) {
 }
 
 async function fail(error, again) {
-  if (error.status === 403) return location.reload();
-  if (error.status === 409) {
-    // The pair was answered in another window: what the server knows counts.
+  if (state !== null && (error.status === 403 || error.status === 409)) {
     try {
-      return show(await ask("state"), "This pair was answered in another window.");
+      const found = await ask("state");
+      // The server was started again and has another token. It asks the same pair, so the answer is sent once more.
+      const renewed = found.token !== state.token && found.trial?.name === state.trial?.name;
+      if (error.status === 403 && renewed) {
+        state = found;
+        return again();
+      }
+      // The pair was answered in another window: what the server knows counts.
+      return show(found, "The page shows what the server knows now.");
     } catch (other) {
       error = other;
     }

@@ -38,7 +38,7 @@ class Pair:
 
     prompt: str
     answers: tuple[str, str]
-    origins: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
+    origins: tuple[Mapping[str, Any], Mapping[str, Any]] = dataclasses.field(default=({}, {}), hash=False)
 
     @property
     def name(self) -> str:

@@ -18,9 +18,9 @@ from pgjax.diagnostics import Estimate
 
 Judged = dict[str, dict[str, list[int]]]
 COLUMNS = (
-    "accuracy: the share of new pairs in which the model picks the answer of the larger true reward; from, to: its values "
-    "at the ends of the interval of the self-agreement. next answer: the share in which the model picks the answer that "
-    "the annotator will choose; at most: this share for the true rewards, which no model exceeds."
+    "accuracy: the share of new pairs in which the model picks the answer of the larger true reward; from, to: its "
+    "values at the ends of the interval of the self-agreement. next answer: the share in which the model picks the "
+    "answer that the annotator will choose; at most: this share for the true rewards, which no model exceeds."
 )
 
 
@@ -40,12 +40,12 @@ def report(files: Sequence[pathlib.Path], target: float, features: int, figure: 
         right=["pairs"],
     )
     found = planned(judged, target, features)
-    count = max(sum(map(len, pairs_of.values())) for pairs_of in judged.values())
+    count = sum(len(categories) for pairs_of in judged.values() for categories in pairs_of.values())
     headers, cells = forecast(found, features)
     title = f"Predicted accuracy of a reward model with {features} features"
     terminal.show_table(console, title, headers, cells, right=headers)
     console.print(COLUMNS, markup=False, soft_wrap=True)
-    console.print(wording.plan(found, count, target, of="the annotator"), markup=False, soft_wrap=True)
+    console.print(wording.plan(found, count, target, who="the annotators"), markup=False, soft_wrap=True)
     if figure is not None:
         with labels.refused():
             figure.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def draw(found: Plan, target: float, features: int, count: int) -> Any:
     caption = (
         f"Simulated fits of a linear Bradley–Terry model with {features} features; the self-agreement is {basis}."
         f"{band} Accuracy is the share of new pairs in which the model picks the answer of the larger true reward. "
-        f"The annotator has given {count} labels."
+        f"The annotators have given {count} labels."
     )
     figure, axes = plots.figure(title, caption)
     axes.set_xscale("log")

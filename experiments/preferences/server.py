@@ -1,15 +1,15 @@
 """The page on the loopback interface, with the server of Python's standard library.
 
     GET  /            the page            GET  /page.css, /page.js    its style and its program
-    GET  /state       the pair that is asked now, and the progress
+    GET  /state       the pair that is asked now, the progress, and the token
     GET  /plan        how many labels are still needed
     POST /answer      {"token", "trial", "verdict", "seconds"}; the answer is on the disk before the reply
     POST /undo        {"token"}
 
 Only this computer reaches the server, and other pages in the same browser do not: the Host header must name the
 loopback address, which a foreign name that was pointed here does not (DNS rebinding); a POST must come from the page's
-own origin and must carry the token that stands in the page; and the page itself may load and send nothing elsewhere
-(Content-Security-Policy).
+own origin and must carry the token, which only a page of this origin can read; and the page itself may load and send
+nothing elsewhere (Content-Security-Policy).
 """
 
 import contextlib
@@ -138,10 +138,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _get(self) -> None:
         if self.path == "/":
-            self._send(Status.OK, self._page(), "text/html")
+            self._send_file("page.html", "text/html")
         elif self.path in FILES:
-            name, kind = FILES[self.path]
-            self._send(Status.OK, pathlib.Path(__file__).with_name(name).read_bytes(), kind)
+            self._send_file(*FILES[self.path])
         elif self.path == "/state":
             self._send_json(Status.OK, self._state())
         elif self.path == "/plan":
@@ -150,10 +149,6 @@ class Handler(BaseHTTPRequestHandler):
             self._send_json(Status.OK, {"text": text})
         else:
             raise Refused(Status.NOT_FOUND, "There is no such page.")
-
-    def _page(self) -> bytes:
-        page = pathlib.Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-        return page.replace("TOKEN", self.server.token).encode()
 
     def _post(self) -> None:
         sent = self._body()
@@ -213,7 +208,7 @@ class Handler(BaseHTTPRequestHandler):
         if not (
             isinstance(token, str) and hmac.compare_digest(token.encode(errors="replace"), self.server.token.encode())
         ):
-            raise Refused(Status.FORBIDDEN, "The server was started again. Load the page anew.")
+            raise Refused(Status.FORBIDDEN, "The token is wrong: the server was started again. Load the page anew.")
         return sent
 
     def _state(self) -> dict[str, Any]:
@@ -225,6 +220,7 @@ class Handler(BaseHTTPRequestHandler):
             answers = [wording.visible(answer) for answer in trial.shown]
             shown = {"name": trial.name, "prompt": wording.visible(trial.pair.prompt), "answers": answers}
         return {
+            "token": self.server.token,
             "question": self.server.question,
             "trial": shown,
             "done": progress.done + progress.skipped,
@@ -233,6 +229,9 @@ class Handler(BaseHTTPRequestHandler):
             "can_undo": session.can_undo,
             "file": str(session.path),
         }
+
+    def _send_file(self, name: str, kind: str) -> None:
+        self._send(Status.OK, pathlib.Path(__file__).with_name(name).read_bytes(), kind)
 
     def _send_json(self, status: Status, content: dict[str, Any]) -> None:
         self._send(status, json.dumps(content).encode(), "application/json")

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from experiments.preferences.session import Plan, Progress
+from experiments.preferences.session import LEAST_REPEATS, Plan, Progress
 
 QUESTION = "Which continuation is better?"
 KEYS = {
@@ -21,29 +21,22 @@ MEANINGS = {
     "skip": "Skip this pair",
     "undo": "Undo the last answer",
 }
+UNSEEN = ("Cc", "Cf", "Cn", "Co", "Zl", "Zp")  # categories of Unicode
 
 
 def visible(text: str) -> str:
-    """The text with a sign in the place of every character that would not be seen or would change what is around it.
+    """The text with `<U+001B>` in the place of a character that is not seen or changes how others are shown.
 
-    Control characters become the pictures of Unicode (ESC → ␛), and characters that only format become `<U+202E>`.
-    Line breaks and tabs stay.
+    These are control characters, characters that only format, private and unassigned ones. Line breaks and tabs stay.
     """
     return "".join(map(_visible, text))
 
 
 def _visible(character: str) -> str:
-    if character in "\n\t":
-        return character
-    if ord(character) < 32:
-        return chr(0x2400 + ord(character))
-    if character == "\x7f":
-        return "␡"
-    kind = unicodedata.category(character)
     # Joiners belong to the spelling of some scripts and to emoji.
-    if kind in ("Cc", "Cf", "Zl", "Zp", "Co", "Cn") and character not in "\u200c\u200d":
-        return f"<U+{ord(character):04X}>"
-    return character
+    if character in "\n\t\u200c\u200d" or unicodedata.category(character) not in UNSEEN:
+        return character
+    return f"<U+{ord(character):04X}>"
 
 
 def progress(found: Progress) -> str:
@@ -51,25 +44,27 @@ def progress(found: Progress) -> str:
     return f"{found.done} of {found.total} answered{skipped}"
 
 
-def plan(found: Plan, labels: int, target: float, of: str = "you") -> str:
-    """How many labels are still needed, in two or three sentences.
+def plan(found: Plan, labels: int, target: float, who: str = "you") -> str:
+    """How many labels are still needed, in three sentences.
 
     Args:
-        of: who answers: "you", or a noun such as "the annotator".
+        who: who answers: "you", or a plural noun such as "the annotators".
     """
-    whose, have = ("your", "You have") if of == "you" else (f"{of}'s", f"{of.capitalize()} has")
+    twice = f"the same answer to {found.share:.0%} of the"
     if found.low is None:
-        basis = f"If {whose} answers to {found.share:.0%} of the pairs that are asked twice agree"
-        basis += f" (an assumption: {found.repeats} pairs were asked twice until now)"
+        basis = (
+            f"The forecast assumes that {who} give {twice} pairs that are asked twice; {LEAST_REPEATS} such pairs are"
+        )
+        basis += f" needed to measure this, and there are {found.repeats}."
     else:
-        basis = f"{whose.capitalize()} answers to {found.share:.0%} of the {found.repeats} pairs that were asked twice"
-        basis += f" agree (95 % interval {found.low:.0%} to {found.high:.0%}). At this rate"
+        basis = f"{who.capitalize()} gave {twice} {found.repeats} pairs that were asked twice"
+        basis += f" (95 % interval {found.low:.0%} to {found.high:.0%})."
     number = f"more than {found.most}" if found.needed is None else f"about {found.needed}"
     between = "" if found.low is None else f" ({_range(found)})"
-    goal = f"a reward model is expected to reach {target:.0%} accuracy with {number} labels{between}"
+    goal = f"A reward model is expected to pick the preferred answer in {target:.0%} of new pairs after {number} labels"
     missing = None if found.needed is None else found.needed - labels
     rest = "" if missing is None else f": about {missing} more are needed" if missing > 0 else ", which is enough"
-    return f"{basis}, {goal}. {have} given {labels}{rest}."
+    return f"{basis} {goal}{between}. {who.capitalize()} have given {labels}{rest}."
 
 
 def _range(found: Plan) -> str:
