@@ -4,6 +4,7 @@ Axes: N pairs that were judged twice; categories are small integers.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ class Agreement(NamedTuple):
     Attributes:
         count: N.
         share: the share of pairs with equal judgements, with its Wilson interval of 95 %; None if N = 0.
-        kappa: Cohen's κ with its interval of 95 %; None if N = 0, or if one category holds all judgements.
+        kappa: Cohen's κ with its interval of 95 %; None if N = 0, or if all judgements are the same kind of tie.
     """
 
     count: int
@@ -48,15 +49,17 @@ def wilson(hits: int, count: int) -> Estimate:
     return Estimate(value=p, stderr=math.sqrt(p * (1 - p) / count), low=low, high=high)
 
 
-def agreement(first: list[int], second: list[int]) -> Agreement:
+def agreement(first: Sequence[int], second: Sequence[int]) -> Agreement:
     """The share of equal judgements p_o, and Cohen's κ = (p_o − p_e) / (1 − p_e).
 
     p_e = Σ_c p_c q_c is the agreement that two independent judges would reach who use the category c with the same
-    shares p_c and q_c. The interval of κ is the interval of p_o with p_e taken as known, so that it has a length above
-    0 also where all judgements agree.
+    shares p_c and q_c. Which answer of a pair is called 0 and which 1 has no meaning, so each pair is counted in both
+    orders: p_0 = p_1 is half of the share of choices, and two judges who only choose reach p_e = ½.
+    The interval of κ is the interval of p_o with p_e taken as known, so that it has a length above 0 also where all
+    judgements agree.
 
     Args:
-        first, second: the categories of both judgements, `[N]`.
+        first, second: the categories of both judgements, `[N]`: 0 and 1 for the two answers, larger numbers for ties.
 
     Source: Cohen 1960 (A coefficient of agreement for nominal scales).
     """
@@ -66,9 +69,9 @@ def agreement(first: list[int], second: list[int]) -> Agreement:
     if a.size == 0:
         return Agreement(count=0, share=None, kappa=None)
     share = wilson(int(np.sum(a == b)), a.size)
-    categories = np.union1d(a, b)
-    chance = float(sum(np.mean(a == c) * np.mean(b == c) for c in categories))
-    if categories.size == 1:
+    chance = float(0.5 * np.mean(a < 2) * np.mean(b < 2))
+    chance += float(sum(np.mean(a == c) * np.mean(b == c) for c in np.union1d(a, b) if c >= 2))
+    if chance == 1:
         return Agreement(count=a.size, share=share, kappa=None)
     above = lambda p: (p - chance) / (1 - chance)
     kappa = Estimate(

@@ -103,7 +103,7 @@ def finish(session: Session) -> None:
     progress = session.progress()
     print(f"\n{wording.progress(progress)}; {progress.labels} labels of {session.annotator} in {session.path}")
     if progress.labels:
-        print(wording.plan(session.plan(), progress.labels, session.target))
+        print(wording.plan(session.plan(), progress.choices, session.target))
         print(f"Summary: python -m experiments.preferences inspect {session.path}")
     sys.stdout.flush()
 

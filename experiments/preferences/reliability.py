@@ -40,7 +40,8 @@ def report(files: Sequence[pathlib.Path], target: float, features: int, figure: 
         right=["pairs"],
     )
     found = planned(judged, target, features)
-    count = sum(len(categories) for pairs_of in judged.values() for categories in pairs_of.values())
+    every = (category for pairs_of in judged.values() for categories in pairs_of.values() for category in categories)
+    count = sum(category < 2 for category in every)
     headers, cells = forecast(found, features)
     title = f"Predicted accuracy of a reward model with {features} features"
     terminal.show_table(console, title, headers, cells, right=headers)
@@ -74,7 +75,7 @@ def _cells(found: Agreement) -> list[str]:
 
 def _kappa(kappa: Estimate | None) -> str:
     if kappa is None:
-        return "not defined: all judgements are the same"
+        return "not defined: all judgements are the same kind of tie"
     return f"{kappa.value:.2f} ({kappa.low:.2f} to {kappa.high:.2f})"
 
 
@@ -95,7 +96,7 @@ def forecast(found: Plan, features: int) -> Table:
     """A line for each number of labels."""
     curves = _curves(found, features)
     measured = len(curves) == 3
-    headers = ["labels", "accuracy"] + ["from", "to"] * measured + ["next answer", "at most"]
+    headers = ["choices", "accuracy"] + ["from", "to"] * measured + ["next answer", "at most"]
     cells = []
     for index, point in enumerate(curves[0]):
         between = [f"{curve[index].accuracy:.1%}" for curve in curves[1:]]
@@ -110,14 +111,14 @@ def draw(found: Plan, target: float, features: int, count: int) -> Any:
     x = np.array([point.labels for point in curves[0]])
     accuracy = np.array([[point.accuracy for point in curve] for curve in curves])
     rate = f"{found.share:.0%} self-agreement"
-    basis = f"measured on {found.repeats} repeated pairs" if len(curves) == 3 else "assumed"
+    basis = f"measured on {found.repeats} pairs with two choices" if len(curves) == 3 else "assumed"
     needed = f"more than {found.most}" if found.needed is None else str(found.needed)
-    title = f"With {rate}, a reward model reaches {target:.0%} accuracy with {needed} labels"
+    title = f"With {rate}, a reward model should reach {target:.0%} accuracy with {needed} choices"
     band = " The band is the 95 % interval of the self-agreement." if len(curves) == 3 else ""
     caption = (
         f"Simulated fits of a linear Bradley–Terry model with {features} features; the self-agreement is {basis}."
         f"{band} Accuracy is the share of new pairs in which the model picks the answer of the larger true reward. "
-        f"The annotators have given {count} labels."
+        f"The annotators have made {count} choices."
     )
     figure, axes = plots.figure(title, caption)
     axes.set_xscale("log")
@@ -128,7 +129,7 @@ def draw(found: Plan, target: float, features: int, count: int) -> Any:
         axes.fill_between(x, 100 * accuracy[1], 100 * accuracy[2], color=plots.PALETTE[0], alpha=0.18, linewidth=0)
     axes.axhline(100 * target, color=plots.GREY, linestyle="--", linewidth=1)
     axes.annotate("target", (x[-1], 100 * target), (-4, 4), ha="right", **plots.SMALL_TEXT)
-    axes.set_xlabel("number of labels")
+    axes.set_xlabel("number of choices between two answers")
     axes.set_ylabel("accuracy on new pairs (%)")
     axes.set_ylim(50, 100)
     return figure

@@ -145,7 +145,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send_json(Status.OK, self._state())
         elif self.path == "/plan":
             session = self.server.session
-            text = wording.plan(session.plan(), session.progress().labels, session.target)
+            text = wording.plan(session.plan(), session.progress().choices, session.target)
             self._send_json(Status.OK, {"text": text})
         else:
             raise Refused(Status.NOT_FOUND, "There is no such page.")

@@ -39,21 +39,22 @@ class Progress(NamedTuple):
 
     Attributes:
         done, skipped, total: the numbers of trials that are answered, that are skipped, and of all trials.
-        labels: the number of labels of this annotator in the file.
+        labels, choices: the numbers of labels of this annotator in the file, and of those that prefer one answer.
     """
 
     done: int
     skipped: int
     total: int
     labels: int
+    choices: int
 
 
 class Plan(NamedTuple):
-    """How many labels are needed.
+    """How many labels are needed that prefer one answer.
 
     Attributes:
         share, low, high: the self-agreement with its interval; the interval is (None, None) where it is assumed.
-        repeats: the number of pairs that were judged twice.
+        repeats: the number of pairs in which one answer was preferred twice.
         needed: the number of labels with which a reward model is expected to reach the target; None if it is above
             `most`.
         fewest, most_needed: the same for the ends of the interval.
@@ -71,8 +72,15 @@ class Plan(NamedTuple):
 
 
 def plan(first: Sequence[int], second: Sequence[int], target: float, features: int) -> Plan:
-    """The number of labels that are needed, from all pairs that one annotator judged twice."""
-    found = agreement(list(first), list(second))
+    """The number of labels that are needed, from all pairs that one annotator judged twice.
+
+    The Bradley–Terry model has no ties, so a pair counts if both judgements prefer an answer.
+
+    Args:
+        first, second: the categories of both judgements, see `labels.category`.
+    """
+    chosen = [(one, other) for one, other in zip(first, second, strict=True) if max(one, other) < 2]
+    found = agreement([one for one, _ in chosen], [other for _, other in chosen])
     if found.share is None or found.count < LEAST_REPEATS:
         number = planning.needed(ASSUMED, target, features)
         return Plan(
@@ -165,7 +173,10 @@ class Session:
             answered, skipped = self._tried()
             done = sum(name in answered for name in self._trials)
             left_out = sum(name in skipped and name not in answered for name in self._trials)
-            return Progress(done=done, skipped=left_out, total=len(self._trials), labels=len(self._own))
+            choices = sum(record.tie is None for record in self._own)
+            return Progress(
+                done=done, skipped=left_out, total=len(self._trials), labels=len(self._own), choices=choices
+            )
 
     def plan(self) -> Plan:
         """How many labels are needed, from this annotator's answers to repeated pairs."""

@@ -44,27 +44,25 @@ def progress(found: Progress) -> str:
     return f"{found.done} of {found.total} answered{skipped}"
 
 
-def plan(found: Plan, labels: int, target: float, who: str = "you") -> str:
+def plan(found: Plan, choices: int, target: float, who: str = "you") -> str:
     """How many labels are still needed, in three sentences.
 
     Args:
+        choices: the number of labels until now that prefer one answer.
         who: who answers: "you", or a plural noun such as "the annotators".
     """
-    twice = f"the same answer to {found.share:.0%} of the"
     if found.low is None:
-        basis = (
-            f"The forecast assumes that {who} give {twice} pairs that are asked twice; {LEAST_REPEATS} such pairs are"
-        )
-        basis += f" needed to measure this, and there are {found.repeats}."
+        basis = f"The forecast assumes that {who} make the same choice in {found.share:.0%} of the pairs that are asked"
+        basis += f" twice; {LEAST_REPEATS} such pairs are needed to measure this, and there are {found.repeats}."
     else:
-        basis = f"{who.capitalize()} gave {twice} {found.repeats} pairs that were asked twice"
-        basis += f" (95 % interval {found.low:.0%} to {found.high:.0%})."
+        basis = f"{who.capitalize()} made the same choice in {found.share:.0%} of the {found.repeats} pairs in which"
+        basis += f" {who} chose twice (95 % interval {found.low:.0%} to {found.high:.0%})."
     number = f"more than {found.most}" if found.needed is None else f"about {found.needed}"
     between = "" if found.low is None else f" ({_range(found)})"
-    goal = f"A reward model is expected to pick the preferred answer in {target:.0%} of new pairs after {number} labels"
-    missing = None if found.needed is None else found.needed - labels
+    goal = f"A reward model is expected to pick the better answer in {target:.0%} of new pairs after {number} choices"
+    missing = None if found.needed is None else found.needed - choices
     rest = "" if missing is None else f": about {missing} more are needed" if missing > 0 else ", which is enough"
-    return f"{basis} {goal}{between}. {who.capitalize()} have given {labels}{rest}."
+    return f"{basis} {goal}{between}. {who.capitalize()} have made {choices}{rest}."
 
 
 def _range(found: Plan) -> str:

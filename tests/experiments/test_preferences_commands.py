@@ -232,7 +232,7 @@ def test_the_agreement_is_shown_with_intervals_and_drawn(judged, tmp_path, capsy
         line[:10] for line in lines
     ]
     assert any(line[:5] == ["ada", "with", "grace", "4", "0%"] for line in lines)
-    assert "The annotators gave the same answer to 83% of the 6 pairs" in shown and "have given 20" in shown
+    assert "The annotators made the same choice in 83% of the 6 pairs" in shown and "have made 19" in shown
     assert figure.stat().st_size > 10_000 and figure.with_suffix(".csv").is_file()
 
 

@@ -62,17 +62,19 @@ def test_kappa_is_that_of_a_worked_example():
     assert (found.count, found.share.value, round(found.kappa.value, 12)) == (50, 0.7, 0.4)
     assert found.kappa.low < 0.4 < found.kappa.high < 1
     assert agreement([0, 1, 2], [0, 1, 2]).kappa.value == 1 and agreement([0, 1, 2], [0, 1, 2]).kappa.low < 0.9
+    # Which answer is called 0 has no meaning: to choose it always is no more agreement by chance than to choose either.
+    assert agreement([0, 0, 0, 1], [0, 0, 1, 0]).kappa == agreement([0, 1, 0, 1], [0, 1, 1, 0]).kappa
     assert agreement([2, 2], [2, 2]).kappa is None and agreement([], []).share is None
     with pytest.raises(ValueError, match="alike"):
         agreement([1], [1, 2])
 
 
 def test_kappas_interval_covers():
-    """Of judges who agree by design in 60 % + chance: κ = 0.6. An interval of 95 % holds it in 90 % of 300 cases."""
+    """Judges who copy 60 % of the answers and else judge by chance have κ = 0.6; the interval should cover it."""
     generator, hits = np.random.default_rng(0), 0
     for _ in range(300):
-        first = generator.integers(3, size=30)
-        second = np.where(generator.random(30) < 0.6, first, generator.integers(3, size=30))
+        first = generator.choice(4, p=[0.3, 0.3, 0.3, 0.1], size=30)
+        second = np.where(generator.random(30) < 0.6, first, generator.choice(4, p=[0.3, 0.3, 0.3, 0.1], size=30))
         found = agreement(list(first), list(second)).kappa
         hits += found.low <= 0.6 <= found.high
     assert 0.9 * 300 < hits < 300
@@ -132,13 +134,15 @@ def test_more_labels_more_agreement_and_fewer_features_help():
 def test_the_plan_is_an_assumption_until_there_are_repeats():
     assumed = session.plan([0] * 4, [0] * 4, 0.9, 8)
     assert (assumed.share, assumed.low, assumed.repeats) == (session.ASSUMED, None, 4)
-    assert "assumes that you give the same answer to 80%" in wording.plan(assumed, 3, 0.9)
+    assert "assumes that you make the same choice in 80%" in wording.plan(assumed, 3, 0.9)
     measured = session.plan([0, 1] * 20, [0, 1] * 18 + [1, 0] * 2, 0.9, 8)
     assert measured.share == 0.9 and measured.fewest <= measured.needed <= measured.most_needed
     text = wording.plan(measured, 10_000, 0.9)
-    assert "You gave the same answer to 90% of the 40 pairs" in text and text.endswith(", which is enough.")
+    assert "You made the same choice in 90% of the 40 pairs" in text and text.endswith(", which is enough.")
+    ties = session.plan([0, 1, 2, 3, 2] * 8, [0, 1, 2, 0, 1] * 8, 0.9, 8)
+    assert (ties.repeats, ties.share) == (16, 1.0)
     hopeless = session.plan([0, 1] * 20, [0, 1] * 10 + [1, 0] * 10, 0.999, 16)
-    assert hopeless.needed is None and "more than 3200 labels" in wording.plan(hopeless, 5, 0.999)
+    assert hopeless.needed is None and "more than 3200 choices" in wording.plan(hopeless, 5, 0.999)
 
 
 def test_a_category_does_not_depend_on_the_order_of_the_answers():
