@@ -1,5 +1,6 @@
 """Text: readers that name what is wrong, the split by document, windows, corpora, compressors."""
 
+import hashlib
 import json
 import zlib
 
@@ -132,14 +133,15 @@ def test_basic_english_is_read_from_a_package_without_running_it(tmp_path, monke
     folder = tmp_path / "small_package"
     folder.mkdir()
     (folder / "__init__.py").write_text("raise RuntimeError('the package must not run')")
-    source = 'bible = Bible(V, """In one. In two. Out.""", {1001001: 0, 1001002: 8, 2001001: 16}, {}, {}, {B.A: "A", B.C: "C"}, {}, False)\n'
+    starts, names = "{1001001: 0, 1001002: 8, 2001001: 16}", '{B.A: "A", B.C: "C"}'
+    source = f'bible = Bible(V, """In one. In two. Out.""", {starts}, {{}}, {{}}, {names}, {{}}, False)\n'
     path = folder / "plain_text_readers_bible.py"
     path.write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(corpora, "PACKAGE", "small_package")
     with pytest.raises(datasets.DatasetError, match="this is another text"):
         text.basic_english()
-    monkeypatch.setattr(corpora, "BASIC_ENGLISH_SHA256", __import__("hashlib").sha256(source.encode()).hexdigest())
+    monkeypatch.setattr(corpora, "BASIC_ENGLISH_SHA256", hashlib.sha256(source.encode()).hexdigest())
     assert text.basic_english() == (("A", "In one. In two."), ("C", "Out."))
 
 
