@@ -5,6 +5,7 @@ as an `Environment`. So one problem shows what an estimator should give, what it
 with it reaches. For problems with too many trajectories to enumerate, dynamic programs give the moments of whole
 families of estimates (`joint_moments`, `step_sums`), their best baselines and the sources of their variance. The cost
 of imitation is exact, too: regret, errors on and off the expert's states, and learners from counted data (`imitation`).
+Language models have problems of their own (`text`): all answers to a prompt, and best policies near a reference.
 """
 
 from pgjax._linear import pseudo_inverse
@@ -90,8 +91,28 @@ from pgjax.exact.moments.optimal_baselines import (
 from pgjax.exact.moments.step_sums import StepSum, step_sum_moments
 from pgjax.exact.moments.summary import Moments, moments_of
 from pgjax.exact.moments.variance_parts import VarianceDecomposition, return_variances, variance_decomposition
+from pgjax.exact.text.answers import (
+    Answers,
+    answer_log_probs,
+    answer_scores,
+    enumerate_answers,
+    prefix_log_probs,
+    prefix_reach,
+)
+from pgjax.exact.text.tasks import text_mdp
+from pgjax.exact.text.tilting import (
+    Regularised,
+    entropy,
+    expected,
+    kl_divergence,
+    log_partition,
+    regularised,
+    regularised_objective,
+    tilted_log_probs,
+)
 
 __all__ = [
+    "Answers",
     "Enumeration",
     "ImitationErrors",
     "JointMoments",
@@ -102,6 +123,7 @@ __all__ = [
     "Moments",
     "MomentsPlan",
     "Quadratic",
+    "Regularised",
     "StepSum",
     "TabularMDP",
     "TabularState",
@@ -109,21 +131,27 @@ __all__ = [
     "action_value_moments",
     "action_values",
     "all_action_moments",
+    "answer_log_probs",
+    "answer_scores",
     "cloned_probabilities",
     "compounding_chain",
     "compounding_cost",
     "count_batches",
     "disagreement",
+    "entropy",
+    "enumerate_answers",
     "enumerate_trajectories",
     "enumerated_gradient",
     "enumerated_objective",
     "estimator_moments",
     "exact_gradient",
+    "expected",
     "expert_support",
     "first_action",
     "fisher_matrix",
     "groups",
     "imitation_errors",
+    "kl_divergence",
     "label_counts",
     "lambda_return_moments",
     "linear_gaussian_gradient",
@@ -132,6 +160,7 @@ __all__ = [
     "linear_gaussian_states",
     "linear_gaussian_values",
     "linear_gaussian_variances",
+    "log_partition",
     "make_bandit",
     "make_linear_gaussian",
     "make_tabular_mdp",
@@ -150,11 +179,15 @@ __all__ = [
     "policy_log_probabilities",
     "policy_probabilities",
     "population_dagger",
+    "prefix_log_probs",
+    "prefix_reach",
     "proper_states",
     "pseudo_inverse",
     "random_mdp",
     "recovery_cost",
     "regret",
+    "regularised",
+    "regularised_objective",
     "reset_cliff",
     "reset_cliff_regret",
     "return_score_moments",
@@ -172,6 +205,8 @@ __all__ = [
     "stationary_visitation",
     "step_sum_moments",
     "tabular_dagger",
+    "text_mdp",
+    "tilted_log_probs",
     "to_environment",
     "total_return_moments",
     "trajectory_probabilities",
