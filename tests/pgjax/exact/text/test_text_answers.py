@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from closeness import close, far
 
-from pgjax import automata, exact
+from pgjax import automata, exact, networks, rollouts
 from pgjax.distributions import categorical
 from pgjax.environments.text import after_prompt, make_text
 from pgjax.types import Policy
@@ -144,3 +144,27 @@ def test_scores_of_another_vocabulary_are_refused():
         exact.answer_scores(answers, SCORE)
     with pytest.raises(ValueError, match="missing_eos must be 'keep' if eos is None"):
         exact.answer_scores(exact.enumerate_answers(3, 2), SCORE, missing_eos="replace")
+
+
+def test_a_network_of_buffers_has_the_probabilities_that_rollouts_record():
+    environment = make_text(PROMPTS[:1], score=SCORE, max_new_tokens=LIMIT, vocabulary=VOCABULARY, eos=EOS)
+    policy = networks.make_policy(environment, network="transformer", hidden=(8,), network_options={"heads": 2})
+    answers = exact.enumerate_answers(VOCABULARY, LIMIT, eos=EOS)
+    observe = after_prompt(PROMPTS[0], LIMIT)
+
+    @jax.jit
+    def run(key):
+        params_key, key = jax.random.split(key)
+        params = policy.init(params_key, observe(answers.prefixes[0], 0))
+        batch = rollouts.episodes(environment, policy, params, jax.random.split(key, 32), record_log_probs=True)
+        log_probs = exact.answer_log_probs(answers, exact.prefix_log_probs(policy, params, answers, observe))
+        return log_probs, batch, jnp.sum(batch.behaviour_log_probs, axis=0)
+
+    log_probs, batch, recorded = run(jax.random.key(0))
+    rows = answers.tokens.tolist()
+    written = np.asarray(batch.final_obs.tokens)[:, PROMPTS.shape[1] :].tolist()
+    number = np.array([rows.index(row) for row in written])
+    assert len(set(number.tolist())) > 5
+    close(log_probs[number], recorded, atol=1e-5)
+    close(batch.rewards.sum(0), exact.answer_scores(answers, SCORE)[number], atol=1e-6)
+    assert np.ptp(log_probs) > 1e-3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from closeness import close, far
 
-from pgjax import baselines, estimators, exact
+from pgjax import acting, baselines, estimators, exact, rewards
 from pgjax.distributions import categorical
 from pgjax.types import Policy
 
@@ -26,16 +26,16 @@ POLICY = Policy(init=lambda key, obs: None, apply=logits_of, distribution=catego
 def task(exact_arithmetic):
     draw = np.random.default_rng(0).normal
     answers = exact.enumerate_answers(VOCABULARY, LIMIT, eos=EOS)
-    rewards = draw(size=(2, answers.num_answers))
-    mdp = exact.text_mdp(answers, SEES, rewards)
-    return answers, rewards, mdp, jnp.asarray(draw(size=(2, 2, LIMIT, VOCABULARY)))
+    paid = draw(size=(2, answers.num_answers))
+    mdp = exact.text_mdp(answers, SEES, paid)
+    return answers, paid, mdp, jnp.asarray(draw(size=(2, 2, LIMIT, VOCABULARY)))
 
 
 def test_the_objective_is_the_mean_over_prompts_and_answers(task):
-    answers, rewards, mdp, params = task
+    answers, paid, mdp, params = task
     assert mdp.num_states == 2 * (answers.num_prefixes + answers.num_answers)
     tables = lambda theta: jnp.stack([exact.prefix_log_probs(logits_of, theta, answers, see) for see in SEES])
-    by_answers = lambda theta: jnp.mean(exact.expected(exact.answer_log_probs(answers, tables(theta)), rewards))
+    by_answers = lambda theta: jnp.mean(exact.expected(exact.answer_log_probs(answers, tables(theta)), paid))
     value, gradient = jax.jit(jax.value_and_grad(by_answers))(params)
     close(exact.objective(logits_of, params, mdp), value)
     close(exact.exact_gradient(logits_of, params, mdp), gradient)
@@ -76,6 +76,31 @@ def test_groups_that_share_a_prompt_have_exact_moments(task):
     wrong = moments(baselines.batch_mean(group_size=2))
     close(wrong.mean, 0.5 * wanted, atol=1e-10)
     far(wrong.mean, wanted)
+
+
+def test_a_kl_term_in_the_reward_gives_the_gradient_of_the_regularised_objective(task):
+    """RLOO with r − β ln(π/π_ref) has the mean ∇J; with + β ln(π/π_ref) it climbs another objective."""
+    answers, paid, mdp, params = task
+    beta, of_reference = 0.5, jnp.zeros_like(params)
+    tables = lambda theta: jnp.stack([exact.prefix_log_probs(logits_of, theta, answers, see) for see in SEES])
+    of = lambda theta: exact.answer_log_probs(answers, tables(theta))
+    objective = lambda theta: jnp.mean(exact.regularised_objective(of(theta), of(of_reference), paid, beta))
+    wanted = jax.jit(jax.grad(objective))(params)
+    every = exact.enumerate_trajectories(mdp)
+    probabilities = exact.trajectory_probabilities(POLICY, params, every)
+    leave_one_out = baselines.leave_one_out(group_size=2)
+    estimator = estimators.make_estimator(POLICY, returns=estimators.total_return(), baseline=leave_one_out)
+    state = estimator.init(jax.random.key(0), every.trajectories)
+
+    def gradients(batch):
+        own, other = (acting.log_probs(POLICY, theta, batch) for theta in (params, of_reference))
+        right = rewards.kl_regularised(batch, own, other, kl_coef=beta)
+        wrong = rewards.kl_regularised(batch, other, own, kl_coef=beta)
+        return [estimator.gradient(params, state, one)[0] for one in (right, wrong)]
+
+    right, wrong = exact.estimator_moments(gradients, every, probabilities, 2, group_size=2).mean
+    close(right, wanted, atol=1e-10)
+    far(wrong, wanted, 1e-2)
 
 
 def test_tasks_with_forbidden_tokens_or_wrong_rewards_are_refused():
