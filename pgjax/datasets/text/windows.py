@@ -85,6 +85,7 @@ def make_windows(
     return Windows(tokens=np.stack(tokens), counted=np.stack(counted))
 
 
+_BULLET = re.compile(r"^\s*(?:[*+-]|\d+\.)\s+")
 _END = re.compile(r"""(?<=[.!?])["')\]]*\s+(?=["']*[A-Z])""")
 
 
@@ -92,8 +93,8 @@ def sentences(documents: Iterable[Document], *, shortest: int = 20, longest: int
     """The sentences of documents, each a document of its own, with white space made single spaces.
 
     A sentence begins with a capital letter, ends with ".", "!" or "?" before white space and a capital letter, or at
-    the end of a paragraph, and has no line of code in it: paragraphs whose lines are indented are left out. Equal
-    sentences are kept once, in the order of their first places.
+    the end of a paragraph. A paragraph whose lines are not indented alike is taken for code and left out; a list's
+    bullet is not part of its text. Equal sentences are kept once, in the order of their first places.
 
     Args:
         documents: the text.
@@ -108,9 +109,10 @@ def sentences(documents: Iterable[Document], *, shortest: int = 20, longest: int
     found: dict[str, str] = {}
     for document in documents:
         for paragraph in re.split(r"\n\s*\n", document.text):
-            if re.search(r"^\s", paragraph.strip("\n"), re.MULTILINE):
+            lines = _BULLET.sub(lambda found: " " * len(found.group()), paragraph.strip("\n")).split("\n")
+            if len({len(line) - len(line.lstrip()) for line in lines}) > 1:
                 continue
-            for sentence in _END.split(" ".join(paragraph.split())):
+            for sentence in _END.split(" ".join(" ".join(lines).split())):
                 whole = re.match(r"""["']*[A-Z]""", sentence) and re.search(r"""[.!?]["')\]]*$""", sentence)
                 if whole and shortest <= len(sentence.encode()) <= longest:
                     found.setdefault(sentence, document.name)

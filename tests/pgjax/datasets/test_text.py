@@ -94,8 +94,8 @@ def test_windows_cover_every_token_once():
 
 def test_sentences_are_whole_and_without_code():
     source = (
-        "First one here. Second, see\nx.py and e.g. this! Third has no end\n\n    code = 1.  Not this one.\n\n"
-        "First one here. lower case is not a start. Yes?"
+        "First one here. Second, see\nx.py and e.g. this! Third has no end\n\n   if x:\n      y = 1.  Not this one.\n\n"
+        "* First one here. lower case is not\n  a start. Yes?"
     )
     found = [sentence.text for sentence in text.sentences([text.Document("a", source)], shortest=4)]
     assert found == [
