@@ -38,6 +38,7 @@ from pgjax.imitation.experts import (
     perturbed,
 )
 from pgjax.imitation.fitting import Fitter, gradient_fit, table_fit
+from pgjax.imitation.next_tokens import next_token_loss, token_log_probs
 
 __all__ = [
     "Demonstrations",
@@ -64,6 +65,7 @@ __all__ = [
     "linear_schedule",
     "mix",
     "negative_log_likelihood",
+    "next_token_loss",
     "noisy",
     "optimal_expert",
     "partial",
@@ -72,5 +74,6 @@ __all__ = [
     "reverse_kl",
     "squared_error",
     "table_fit",
+    "token_log_probs",
     "total_variation",
 ]
