@@ -21,13 +21,13 @@ def draw_frontiers(results: dict, recorder: Recorder) -> None:
     gold = proxies.at_distances(fits[NETWORK].frontier, "gold")
     places, _ = proxies.peak_places(gold, proxies.DISTANCES)
     figure, (left, middle, right) = plots.figure(
-        f"The harder a reward model is optimised, the more it promises, while the true score rises and then falls; with "
-        f"{many:,} labels instead of {few} the peak is at √KL = {places[-1]:.1f} instead of {places[0]:.1f}",
+        f"The harder a reward model is optimised, the more it promises, while the true score rises and then falls; "
+        f"with {many:,} labels instead of {few} the peak is at √KL = {places[-1]:.1f} instead of {places[0]:.1f}",
         f"Exact optima π_ref e^(r̂/β) / Z for all β, no training; all 4^{config.length} answers are listed. Gold and "
-        f"proxies have mean 0 and standard deviation 1 under π_ref. Left: reward model “{NETWORK}”; solid: gold, dotted: "
-        f"proxy, black: the best gold that any policy of that KL has; a curve goes on level where the optimum is one "
-        f"answer. Middle: the peak of the mean gold, with bootstrap intervals of 95 %. Right: the loss on new pairs minus "
-        f"the entropy of their labels. {config.seeds} seeds, {plots.bands(config.seeds, 'seeds')}.",
+        f"proxies have mean 0 and standard deviation 1 under π_ref. Left: reward model “{NETWORK}”; solid: gold, "
+        "dotted: proxy, black: the best gold that any policy of that KL has; a curve goes on level where the optimum is "
+        "one answer. Middle: the peak of the mean gold, with bootstrap intervals of 95 %. Right: the loss on new pairs "
+        f"minus the entropy of their labels. {config.seeds} seeds, {plots.bands(config.seeds, 'seeds')}.",
         columns=3,
         width=15,
         height=5.6,
@@ -57,7 +57,7 @@ def _draw_curves(axes: Any, config: Any, fitted: proxies.Fitted, gold: np.ndarra
     axes.plot(proxies.DISTANCES, proxies.at_distances(best, "gold"), color=plots.INK, label="best gold")
     axes.annotate("best gold", (1.0, float(np.interp(1.0, proxies.DISTANCES, proxies.at_distances(best, "gold")))),
                   (-6, 8), ha="right", **plots.SMALL_TEXT)  # fmt: skip
-    plots.reference_line(axes, 0.0, "π_ref")
+    axes.axhline(0.0, color=plots.GREY, linewidth=1, linestyle=(0, (4, 3)), label="_π_ref")
     plots.label_ends(axes, ends)
 
 
@@ -71,27 +71,28 @@ def _draw_peaks(axes: Any, config: Any, fits: dict[str, proxies.Fitted]) -> None
         axes.vlines(x, low, high, color=colour_of[name], linewidth=1.5)
         axes.plot(x, places, "o-", color=colour_of[name], label=name)
     axes.set(xscale="log", xlabel="number of labels", ylabel="√KL at the peak of gold, √nats")
-    axes.set_ylim(0, proxies.DISTANCES[-1])
+    axes.set_ylim(0, 1.04 * proxies.DISTANCES[-1])
     axes.legend(frameon=False, loc="lower right")
 
 
 def draw_policies(results: dict, recorder: Recorder) -> None:
     """Trained policies and best-of-n on the exact frontier, and their entropy."""
     config, trained, fitted = results["config"], results["trained"], results["fits"][NETWORK]
-    lost = trained.paths.entropy[:, :, 0, 0] - trained.paths.entropy[:, :, 0, -1]
+    entropy, gold = trained.paths.entropy[0].mean(axis=0), trained.paths.gold[0].mean(axis=0)
     figure, panels = plots.figure(
-        "Training follows the exact frontier over the peak and down again; a KL penalty only stops it earlier, and "
-        f"without one the policy loses {lost.mean():.1f} of {trained.paths.entropy[0, 0, 0, 0]:.1f} nats of entropy",
-        f"Reward model “{NETWORK}”; RLOO, {config.episodes} answers an update, {config.updates} updates; exact sums over "
-        f"all answers, mean over {config.trained_seeds} seeds. Bars: 95 % t intervals of the end. The frontier needs no "
-        "training; its band is over the same seeds. Best-of-n: n = 1, 2, 4, …, 1 024.",
+        f"With a KL penalty of β = {config.kl_coefs[1]:g} training on {trained.labels[0]} labels ends at a gold of "
+        f"{gold[1, -1]:.2f}, where the exact frontier is; without a penalty it ends at {gold[0, -1]:.2f} and keeps "
+        f"{entropy[0, -1]:.1f} of {entropy[0, 0]:.1f} nats of entropy",
+        f"Reward model “{NETWORK}”; RLOO, {config.episodes} answers an update, {config.updates} updates; exact sums "
+        f"over all answers, mean over {config.trained_seeds} seeds. Bars: 95 % t intervals of the end. The frontier "
+        "needs no training; its band is over the same seeds. Best-of-n: n = 1, 2, 4, …, 1 024.",
         columns=len(trained.labels) + 1,
         width=5 * (len(trained.labels) + 1),
         height=5.4,
     )
     for row, count in enumerate(trained.labels):
         _draw_paths(panels[row], config, row, count, trained, fitted)
-        panels[row].legend(frameon=False, loc="lower left")
+        panels[row].legend(frameon=False, fontsize=8)
     _draw_entropy(panels[-1], config, trained, fitted)
     recorder.figure(figure, "overoptimization_policies")
 

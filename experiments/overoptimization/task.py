@@ -40,11 +40,14 @@ class Task(NamedTuple):
 
 
 def raw_gold() -> automata.Automaton:
-    """+1 for each `ab`, +1 if all brackets are closed, −1 for each pair that comes again at once, as in `abab`."""
+    """+1 for each `ab`, +1 if all brackets are closed, −1 for each pair of characters that comes again.
+
+    A pair comes again if it began at most four places earlier, as `ab` does in `abab` and in `ab(ab`.
+    """
     parts = [
         automata.pattern([0, 1], VOCABULARY),
         automata.balanced([[2, 3]], VOCABULARY, depth=4),
-        automata.repetitions(VOCABULARY, size=2, window=2),
+        automata.repetitions(VOCABULARY, size=2, window=4),
     ]
     return automata.minimised(automata.weighted_sum(parts, [1.0, 1.0, -1.0]))
 
