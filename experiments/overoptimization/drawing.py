@@ -21,12 +21,12 @@ def draw_frontiers(results: dict, recorder: Recorder) -> None:
     gold = proxies.at_distances(fits[NETWORK].frontier, "gold")
     places, _ = proxies.peak_places(gold, proxies.DISTANCES)
     figure, (left, middle, right) = plots.figure(
-        f"The harder a reward model is optimised, the more it promises, while the true score rises and then falls; "
-        f"with {many:,} labels instead of {few} the peak is at √KL = {places[-1]:.1f} instead of {places[0]:.1f}",
+        f"The harder a reward model is optimised, the more it promises, but the true score peaks at √KL = "
+        f"{places[0]:.1f} with {few} labels and at {places[-1]:.1f} with {many:,}",
         f"Exact optima π_ref e^(r̂/β) / Z for all β, no training; all 4^{config.length} answers are listed. Gold and "
         f"proxies have mean 0 and standard deviation 1 under π_ref. Left: reward model “{NETWORK}”; solid: gold, "
-        "dotted: proxy, black: the best gold that any policy of that KL has; a curve goes on level where the optimum is "
-        "one answer. Middle: the peak of the mean gold, with bootstrap intervals of 95 %. Right: the loss on new pairs "
+        "dotted: proxy, black: the best gold that any policy of that KL has; a curve goes on level where the optimum "
+        "is one answer. Middle: the peak of the mean gold, with bootstrap intervals of 95 %. Right: loss on new pairs "
         f"minus the entropy of their labels. {config.seeds} seeds, {plots.bands(config.seeds, 'seeds')}.",
         columns=3,
         width=15,

@@ -11,8 +11,16 @@ import numpy as np
 import optax
 
 from experiments.harness.runner import Recorder
-from experiments.overoptimization.task import ProxyModel, Task, environment_of, letters_of, observe
-from experiments.shared.bigram_policies import corrected_bigrams
+from experiments.overoptimization.corrections import corrected_reference
+from experiments.overoptimization.task import (
+    VOCABULARY,
+    ProxyModel,
+    Task,
+    environment_of,
+    letters_of,
+    observe,
+    prefix_number,
+)
 from pgjax import baselines, estimators, exact, rewards, training
 from pgjax.preferences import reward_models
 from pgjax.types import PyTree
@@ -48,7 +56,9 @@ class Paths(NamedTuple):
 def train(task: Task, proxy: ProxyModel, runs: Runs, keys: jax.Array, recipe: Recipe, recorder: Recorder) -> Paths:
     """Train R policies in one program, and compute their KL, proxy, gold and entropy over all N answers."""
     environment, length = environment_of(task), task.answers.max_new_tokens
-    policy = corrected_bigrams(task.reference, letters_of(length), (recipe.width,))
+    policy = corrected_reference(
+        lambda obs: task.reference[prefix_number(obs)], VOCABULARY, letters_of(length), (recipe.width,)
+    )
     model = proxy.of_buffers()
 
     def build(run: tuple[PyTree, jax.Array]) -> training.Trainer:

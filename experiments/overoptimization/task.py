@@ -18,7 +18,6 @@ from pgjax.types import Environment
 ALPHABET = "ab()"
 VOCABULARY = len(ALPHABET)
 PROMPT = np.zeros(1, np.uint8)  # a text buffer has a prompt; this one says nothing
-PRETRAINING_TEXTS, PRETRAINING_SEED = 2000, 2**20
 
 
 class Task(NamedTuple):
@@ -28,14 +27,14 @@ class Task(NamedTuple):
         answers: all N answers.
         automaton: the gold score r, with mean 0 and standard deviation 1 under the reference.
         gold: r of every answer, `[N]`.
-        reference: π_ref, a bigram model.
+        reference: ln π_ref(a | prefix) of every prefix, `[M, V]`.
         log_probs: ln π_ref of every answer, `[N]`.
     """
 
     answers: exact.Answers
     automaton: automata.Automaton
     gold: jax.Array
-    reference: exact.MarkovModel
+    reference: jax.Array
     log_probs: jax.Array
 
 
@@ -55,27 +54,52 @@ def raw_gold() -> automata.Automaton:
 def make_task(length: int) -> Task:
     """The task with answers of T = `length` characters.
 
-    The reference is fitted to texts that are drawn with probability ∝ e^{gold}, as a pretrained model has read texts
-    that are mostly good. It is the same for all seeds of the experiment.
+    The reference is π_ref ∝ e^{gold} of the raw score: a model that was fine-tuned on good texts. It writes what gold
+    punishes most only rarely, so labels on its answers say little about that.
     """
     answers, automaton = exact.enumerate_answers(VOCABULARY, length), raw_gold()
     gold = exact.answer_scores(answers, automaton)
-    chosen = jax.random.choice(
-        jax.random.key(PRETRAINING_SEED), answers.num_answers, (PRETRAINING_TEXTS,), p=jax.nn.softmax(gold)
-    )
-    texts = np.asarray(answers.tokens)[np.asarray(chosen)]
-    reference = exact.fit_markov_model(texts, VOCABULARY, order=1)
-    task = exact.make_markov_task(reference, automaton, max_new_tokens=length)
-    contexts, _ = exact.prefix_states(task, answers)
-    log_probs = exact.answer_log_probs(answers, jnp.asarray(reference.log_probs)[contexts])
+    log_probs = jax.nn.log_softmax(gold)
     mean = exact.expected(log_probs, gold)
     spread = jnp.sqrt(exact.expected(log_probs, jnp.square(gold - mean)))
     scaled = automaton._replace(
         rewards=automaton.rewards / float(spread), final=(automaton.final - float(mean)) / float(spread)
     )
     return Task(
-        answers=answers, automaton=scaled, gold=(gold - mean) / spread, reference=reference, log_probs=log_probs
+        answers=answers,
+        automaton=scaled,
+        gold=(gold - mean) / spread,
+        reference=conditionals(log_probs, length),
+        log_probs=log_probs,
     )
+
+
+def conditionals(log_probs: jax.Array, length: int) -> jax.Array:
+    """ln π(a | prefix) `[M, V]` of a distribution over all answers, in the order of `exact.Answers.prefixes`."""
+    level, rows = log_probs, []
+    for _ in range(length):
+        level = level.reshape(-1, VOCABULARY)
+        total = jax.nn.logsumexp(level, axis=-1)
+        rows.append(level - total[:, None])
+        level = total
+    return jnp.concatenate(rows[::-1])
+
+
+def prefix_number(obs: TextBuffer) -> jax.Array:
+    """The place of the answer so far among `exact.Answers.prefixes`, int32 `[]`."""
+    tokens, written = answer(obs)
+
+    def read(carry: tuple[jax.Array, jax.Array], at: tuple[jax.Array, jax.Array]):
+        (first, rank), (place, token) = carry, at
+        inside = place < written
+        return (
+            jnp.where(inside, first * VOCABULARY + 1, first),
+            jnp.where(inside, rank * VOCABULARY + token, rank),
+        ), None
+
+    places = jnp.arange(tokens.shape[0], dtype=jnp.int32)
+    (first, rank), _ = jax.lax.scan(read, (jnp.int32(0), jnp.int32(0)), (places, tokens.astype(jnp.int32)))
+    return first + rank
 
 
 def environment_of(task: Task) -> Environment:

@@ -6,12 +6,13 @@ Claim    Where annotators prefer longer answers beyond what these are worth, the
 Source   Stiennon et al. 2020, arXiv 2009.01325 (length and preferences); Singhal, Goyal, Xu & Durrett 2023, arXiv
          2310.03716 (length correlations in RLHF).
 Command  python -m experiments.reward_hacking
-Shows    Phrases of up to 32 letters and spaces with an end symbol. The reference is a bigram model of three-word phrases
+Shows    Phrases of up to 32 symbols: letters, spaces and an end. The reference is a bigram model of three-word phrases
          from the help topics of Python. Gold wants three words of a dictionary: each of the first three pays 1, every
-         other word costs 1, and a finished phrase pays 1. Synthetic annotators compare pairs by gold, with noise; half
-         of them add a value for every character. A linear reward model that can represent gold and the taste exactly is
-         fitted. The best policies for all penalties β come from dynamic programming; on top stand policies trained by
-         RLOO, with and without a penalty. Their length, gold and bits per byte under the reference are exact, too.
+         other word costs 1, and a finished phrase pays 1. Synthetic annotators compare pairs by gold, with noise. One
+         kind of annotator also adds a value for every character. The reward model is linear, and it can represent gold
+         and the taste exactly. The best policies for all penalties β come from dynamic programming; on top stand
+         policies trained by RLOO, with and without a penalty. Their length, gold and bits per byte under the reference
+         are exact, too.
 Expect   With the taste the policy fills the whole length: after the three words it writes one endless word, which costs
          1, because its letters pay more. At the same KL gold is below that of labels without the taste. Length alone
          ends in endless words that are never finished. Two minutes on two CPU cores.
@@ -40,7 +41,7 @@ class Config:
 
     length: int = 32
     """The greatest number of symbols of an answer, the end symbol included."""
-    dictionary: int = 40
+    dictionary: int = 20
     """The number of words that gold wants: the most common ones of at least three letters."""
     labels: int = 2000
     """The number of pairs that annotators compare."""
@@ -52,7 +53,7 @@ class Config:
     """The weight β of the KL penalty of the policies that are trained with one."""
     smallest_kl_coef: float = 0.02
     """The smallest β of the exact frontier."""
-    points: int = 10
+    points: int = 6
     """The number of values of β on the exact frontier."""
     updates: int = 300
     """The number of updates of each policy."""
@@ -82,7 +83,7 @@ LARGEST_KL_COEF = 3.0
 def run(config: Config, recorder: runner.Recorder) -> dict:
     with recorder.timed("task"):
         task = make_task(config.length, config.dictionary)
-        before = jax.jit(lambda table: quality(task.reference, task.reference, table))(learning.reference_table(task))
+        before = jax.jit(lambda table: quality(task.reference, table, 0.0))(learning.reference_table(task))
     seeds, shape = config.seed + jnp.arange(config.seeds), (config.seeds, len(REWARDS))
     with recorder.timed("reward models"):
         tastes = jnp.array([0.0, config.taste])
@@ -90,7 +91,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     with recorder.timed("exact frontiers"):
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), models)
         betas = np.geomspace(LARGEST_KL_COEF, config.smallest_kl_coef, config.points)
-        frontiers = learning.frontiers(task, flat, jnp.asarray(betas, float))
+        frontiers = learning.frontiers(task, flat, jnp.asarray(betas, float), recorder)
         frontiers = jax.tree.map(lambda x: x.reshape(*shape, -1), frontiers)
     with recorder.timed("policies"):
         trained = _train(config, task, flat, seeds, recorder)

@@ -24,8 +24,8 @@ def draw(results: dict, recorder: Recorder) -> None:
         f"{mean('length', PLAIN):.0f} characters, and gold of {mean('gold', TASTE):.1f} instead of "
         f"{mean('gold', PLAIN):.1f}; length alone: {mean('length', ALONE):.0f} characters, gold "
         f"{mean('gold', ALONE):.1f} (before training {float(before.gold):.1f})",
-        "Lines: exact optima for all penalties β, by dynamic programming, from the reference (dot at √KL = 0). Markers: "
-        f"policies trained by RLOO, ○ without a penalty, □ with β = {config.kl_coef:g}; their values are exact, too. Gold: "
+        "Lines: exact optima for all penalties β, by dynamic programming, from the reference (dot at √KL = 0) on. "
+        f"Markers: policies trained by RLOO, ○ without a penalty, □ with β = {config.kl_coef:g}; exact, too. Gold: "
         f"1 for each of the first three dictionary words, −1 for every other word, 1 for an end. {config.seeds} seeds; "
         f"bars and bands: {plots.bands(config.seeds, 'seeds')}. The title is about training without a penalty.",
         columns=3,

@@ -82,18 +82,25 @@ def proxy_task(task: Task, params: reward_models.Normalised) -> exact.MarkovTask
     return dataclasses.replace(task.reference, score=score)
 
 
-def frontiers(task: Task, params: reward_models.Normalised, kl_coefs: jax.Array) -> Quality:
+def frontiers(task: Task, params: reward_models.Normalised, kl_coefs: jax.Array, recorder: Recorder) -> Quality:
     """The exact optima of R reward models for each of K penalties β > 0, leaves `[R, K]`."""
 
     @jax.jit
-    def run(params: reward_models.Normalised, kl_coefs: jax.Array) -> Quality:
-        def one(params: PyTree, kl_coef: jax.Array) -> Quality:
-            own = proxy_task(task, params)
-            return quality(task.reference, own, exact.soft_optimum(own, kl_coef))
+    def run(params: reward_models.Normalised) -> Quality:
+        own = proxy_task(task, params)
 
-        return jax.lax.map(lambda params: jax.lax.map(lambda beta: one(params, beta), kl_coefs), params)
+        def one(kl_coef: jax.Array) -> Quality:
+            best = exact.soft_optimum(own, kl_coef)
+            return quality(task.reference, best, best.expected_reward)
 
-    return jax.device_get(run(params, kl_coefs))
+        return jax.lax.map(one, kl_coefs)
+
+    found, count = [], params.gain.shape[0]
+    with recorder.progress(count, "exact frontiers", "reward models") as progress:
+        for row in range(count):
+            found.append(jax.device_get(run(jax.tree.map(lambda x, row=row: x[row], params))))
+            progress.advance(1)
+    return jax.tree.map(lambda *rows: np.stack(rows), *found)
 
 
 def word_policy(task: Task) -> tuple[Policy, Callable[[PyTree], jax.Array]]:
@@ -179,7 +186,13 @@ def train(
             log_probs, own = table_of(table), proxy_task(task, params)
             best = exact.soft_optimum(own, jnp.where(kl_coef > 0, kl_coef, 1.0))
             texts = exact.sample_answers(key, task.reference, log_probs, NUM_TEXTS)
-            return quality(task.reference, own, log_probs), best.objective, exact.table_kl(own, log_probs, best), texts
+            proxy = exact.table_policy_values(own, log_probs).expected_reward
+            return (
+                quality(task.reference, log_probs, proxy),
+                best.objective,
+                exact.table_kl(own, log_probs, best),
+                texts,
+            )
 
         return jax.lax.map(one, (tables, params, kl_coefs, keys))
 

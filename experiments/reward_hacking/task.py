@@ -179,13 +179,13 @@ class Quality(NamedTuple):
     entropy: jax.Array
 
 
-def quality(gold: exact.MarkovTask, proxy: exact.MarkovTask, policy: exact.SoftOptimum | jax.Array) -> Quality:
-    """The exact values of a policy of the state space, by two dynamic programs."""
+def quality(gold: exact.MarkovTask, policy: exact.SoftOptimum | jax.Array, proxy: jax.typing.ArrayLike) -> Quality:
+    """The exact values of a policy of the state space by a dynamic program; `proxy` is its E[r̂]."""
     values = exact.table_policy_values(gold, policy)
     return Quality(
         length=values.length - values.ended,
         gold=values.expected_reward,
-        proxy=exact.table_policy_values(proxy, policy).expected_reward,
+        proxy=jnp.asarray(proxy, float),
         bits=(values.kl + values.entropy) / values.length / jnp.log(2.0),
         kl=values.kl,
         entropy=values.entropy,

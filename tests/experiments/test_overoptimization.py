@@ -11,7 +11,7 @@ import pytest
 from experiments import overoptimization
 from experiments.harness import runner
 from experiments.overoptimization import policies, proxies, task
-from experiments.shared.bigram_policies import corrected_bigrams
+from experiments.overoptimization.corrections import corrected_reference
 from pgjax import automata, exact
 
 
@@ -47,7 +47,8 @@ def test_the_features_of_letters_show_what_is_written_and_nothing_else(small):
 
 
 def test_a_policy_begins_as_the_reference(small):
-    policy = corrected_bigrams(small.reference, task.letters_of(3), (4,))
+    reference = lambda obs: small.reference[task.prefix_number(obs)]
+    policy = corrected_reference(reference, task.VOCABULARY, task.letters_of(3), (4,))
     obs = task.observe(small)(small.answers.tokens[0], jnp.int32(0))
     params = policy.init(jax.random.key(0), obs)
     table = exact.prefix_log_probs(policy, params, small.answers, task.observe(small))
