@@ -79,10 +79,15 @@ def draw_policies(results: dict, recorder: Recorder) -> None:
     """Trained policies and best-of-n on the exact frontier, and their entropy."""
     config, trained, fitted = results["config"], results["trained"], results["fits"][NETWORK]
     entropy, gold = trained.paths.entropy[0].mean(axis=0), trained.paths.gold[0].mean(axis=0)
+    end = np.sqrt(trained.paths.kl[0, :, 1, -1].mean())
+    column, seeds = config.labels.index(trained.labels[0]), slice(config.trained_seeds)
+    frontier = proxies.at_distances(fitted.frontier, "gold")[seeds, column].mean(axis=0)
+    best = np.interp(end, proxies.DISTANCES, frontier)
+    shown = lambda value: f"{value:.1f}".replace("-", "−")
     figure, panels = plots.figure(
-        f"With a KL penalty of β = {config.kl_coefs[1]:g} training on {trained.labels[0]} labels ends at a gold of "
-        f"{gold[1, -1]:.2f}, where the exact frontier is; without a penalty it ends at {gold[0, -1]:.2f} and keeps "
-        f"{entropy[0, -1]:.1f} of {entropy[0, 0]:.1f} nats of entropy",
+        f"Trained on {trained.labels[0]} labels with a KL penalty of β = {config.kl_coefs[1]:g}, the policy ends at a "
+        f"gold of {shown(gold[1, -1])}, beside {shown(best)} on the exact frontier; without a penalty it ends at "
+        f"{shown(gold[0, -1])} and keeps {shown(entropy[0, -1])} of {shown(entropy[0, 0])} nats of entropy",
         f"Reward model “{NETWORK}”; RLOO, {config.episodes} answers an update, {config.updates} updates; exact sums "
         f"over all answers, mean over {config.trained_seeds} seeds. Bars: 95 % t intervals of the end. The frontier "
         "needs no training; its band is over the same seeds. Best-of-n: n = 1, 2, 4, …, 1 024.",

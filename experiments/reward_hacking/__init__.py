@@ -8,16 +8,17 @@ Source   Stiennon et al. 2020, arXiv 2009.01325 (length and preferences); Singha
 Command  python -m experiments.reward_hacking
 Shows    Phrases of up to 32 symbols: letters, spaces and an end. The reference is a bigram model of three-word phrases
          from the help topics of Python. Gold wants three words of a dictionary: each of the first three pays 1, every
-         other word costs 1, and a finished phrase pays 1. Synthetic annotators compare pairs by gold, with noise. One
+         other word costs ½, and a finished phrase pays 1. Synthetic annotators compare pairs by gold, with noise. One
          kind of annotator also adds a value for every character. The reward model is linear, and it can represent gold
          and the taste exactly. The best policies for all penalties β come from dynamic programming; on top stand
          policies trained by RLOO, with and without a penalty. Their length, gold and bits per byte under the reference
          are exact, too.
 Expect   With the taste the policy fills the whole length: after the three words it writes one endless word, which costs
-         1, because its letters pay more. At the same KL gold is below that of labels without the taste. Length alone
+         ½, because its letters pay more. At the same KL gold is below that of labels without the taste. Length alone
          ends in endless words that are never finished. Two minutes on two CPU cores.
 Departs  Labels are synthetic and the taste is put in by hand, so that its effect can be told from all others. The task,
-         sizes and rates were chosen with seeds of 100 and more.
+         sizes and rates were chosen with seeds of 100 and more: where other words cost 1, trained policies ended the
+         phrase after one word, because they learnt to stop before they could spell.
 """
 
 import dataclasses
@@ -46,7 +47,7 @@ class Config:
     labels: int = 2000
     """The number of pairs that annotators compare."""
     taste: float = 0.1
-    """What a character is worth to the annotators with a taste for length, in nats. An unwanted word costs 1."""
+    """What a character is worth to the annotators with a taste for length, in nats."""
     seeds: int = 8
     """The number of independent sets of labels, and of training runs."""
     kl_coef: float = 0.05
@@ -59,7 +60,7 @@ class Config:
     """The number of updates of each policy."""
     episodes: int = 64
     """The number of answers in an update."""
-    learning_rate: float = 0.03
+    learning_rate: float = 0.02
     """The learning rate of the policies."""
     seed: int = 0
     """The first seed. The other seeds count up from it."""

@@ -26,7 +26,7 @@ def draw(results: dict, recorder: Recorder) -> None:
         f"{mean('gold', ALONE):.1f} (before training {float(before.gold):.1f})",
         "Lines: exact optima for all penalties β, by dynamic programming, from the reference (dot at √KL = 0) on. "
         f"Markers: policies trained by RLOO, ○ without a penalty, □ with β = {config.kl_coef:g}; exact, too. Gold: "
-        f"1 for each of the first three dictionary words, −1 for every other word, 1 for an end. {config.seeds} seeds; "
+        f"1 for each of the first three dictionary words, −½ for every other word, 1 for an end. {config.seeds} seeds; "
         f"bars and bands: {plots.bands(config.seeds, 'seeds')}. The title is about training without a penalty.",
         columns=3,
         width=15,

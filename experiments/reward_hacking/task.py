@@ -22,7 +22,7 @@ SPACE, EOS, VOCABULARY = 26, 27, 28
 PROMPT = np.full(1, SPACE, np.uint8)  # a text buffer has a prompt; this one says nothing
 WORDS_OF_A_PHRASE, SHORTEST_WORD = 3, 3
 FEATURES = ("wanted words", "other words", "finished", "characters")
-GOLD = np.array([1.0, -1.0, 1.0, 0.0])
+GOLD = np.array([1.0, -0.5, 1.0, 0.0])
 """The gold score is the sum of the features with these weights."""
 LENGTH = FEATURES.index("characters")
 
