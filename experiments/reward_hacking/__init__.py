@@ -13,9 +13,10 @@ Shows    Phrases of up to 32 symbols: letters, spaces and an end. The reference 
          and the taste exactly. The best policies for all penalties β come from dynamic programming; on top stand
          policies trained by RLOO, with and without a penalty. Their length, gold and bits per byte under the reference
          are exact, too.
-Expect   With the taste the policy fills the whole length: after the three words it writes one endless word, which costs
-         ½, because its letters pay more. At the same KL gold is below that of labels without the taste. Length alone
-         ends in endless words that are never finished. Two minutes on two CPU cores.
+Expect   Without the taste the policy writes `the the the.`, which is all that this gold wants. With the taste it fills
+         the whole length: after the three words it writes one endless word, which costs ½, because its letters pay
+         more. At the same KL its gold is lower. Length alone ends in nonsense that is never finished. One to two
+         minutes on two CPU cores.
 Departs  Labels are synthetic and the taste is put in by hand, so that its effect can be told from all others. The task,
          sizes and rates were chosen with seeds of 100 and more: where other words cost 1, trained policies ended the
          phrase after one word, because they learnt to stop before they could spell.
@@ -54,7 +55,7 @@ class Config:
     """The weight β of the KL penalty of the policies that are trained with one."""
     smallest_kl_coef: float = 0.02
     """The smallest β of the exact frontier."""
-    points: int = 6
+    points: int = 12
     """The number of values of β on the exact frontier."""
     updates: int = 300
     """The number of updates of each policy."""

@@ -18,13 +18,14 @@ PANELS = {
 
 def draw(results: dict, recorder: Recorder) -> None:
     config, before, trained = results["config"], results["before"], results["trained"]
-    mean = lambda name, reward: getattr(trained.values, name)[:, REWARDS.index(reward), 0].mean()
+    shown = lambda value: f"{value:.1f}".replace("-", "−")
+    mean = lambda name, reward: shown(getattr(trained.values, name)[:, REWARDS.index(reward), 0].mean())
     figure, panels = plots.figure(
-        f"A taste for length of {config.taste:g} nats a character: answers of {mean('length', TASTE):.0f} instead of "
-        f"{mean('length', PLAIN):.0f} characters, and gold of {mean('gold', TASTE):.1f} instead of "
-        f"{mean('gold', PLAIN):.1f}; length alone: {mean('length', ALONE):.0f} characters, gold "
-        f"{mean('gold', ALONE):.1f} (before training {float(before.gold):.1f})",
-        "Lines: exact optima for all penalties β, by dynamic programming, from the reference (dot at √KL = 0) on. "
+        f"A taste for length of {config.taste:g} nats a character: answers of {mean('length', TASTE)} instead of "
+        f"{mean('length', PLAIN)} characters, and gold of {mean('gold', TASTE)} instead of {mean('gold', PLAIN)}; "
+        f"length alone: {mean('length', ALONE)} characters, gold {mean('gold', ALONE)} (before training "
+        f"{shown(float(before.gold))})",
+        "Lines: exact optima for falling penalties β, by dynamic programming, from the reference (dot at √KL = 0) on. "
         f"Markers: policies trained by RLOO, ○ without a penalty, □ with β = {config.kl_coef:g}; exact, too. Gold: "
         f"1 for each of the first three dictionary words, −½ for every other word, 1 for an end. {config.seeds} seeds; "
         f"bars and bands: {plots.bands(config.seeds, 'seeds')}. The title is about training without a penalty.",
