@@ -76,9 +76,9 @@ class Config:
     """δ in the natural gradient (F + δI)⁻¹ ∇ρ, where F is the Fisher matrix."""
     entropy_coef: float | None = None
     """The weight of the entropy bonus. A weight above 0 changes the objective."""
-    over_time: Literal["sum", "mean", "episode_mean"] | None = None
+    over_time: Literal["sum", "mean", "episode_mean", "horizon"] | None = None
     """How the steps of an episode are combined: sum adds them (unbiased), mean averages over all live steps of the
-    batch, episode_mean averages over the steps of each episode."""
+    batch, episode_mean averages over the steps of each episode, horizon divides the sum by the greatest length."""
     standardise: Literal["none", "population", "group_population", "group_sample"] | None = None
     """How the weights are standardised, which makes the gradient biased: population over all live steps of the batch,
     group_population and group_sample over the episodes of a group (as in GRPO), none not at all."""
