@@ -36,6 +36,12 @@ from pgjax import diagnostics
 
 TOLERANCE = 1e-10
 WITHIN = 0.01
+# Norm ratio and cosine of one random table (V = T = 4, KL 0.758 nats), computed independently of this program.
+ONE_DRAW = {
+    "k2 in the loss": ("0.844", "0.993"),
+    "k3 in the loss": ("0.856", "0.964"),
+    "k3 in the reward": ("0.287", "0.609"),
+}
 STALLED = ("k3 in the reward", "k1 in the loss")
 
 
@@ -134,6 +140,7 @@ def record_forms(found: dict[str, Grades], divergences: np.ndarray, recorder: ru
         worst = float(np.max(grades.error if form.expected == "exact" else grades.norm_ratio))
         verdict = verdicts.against_exact(worst, 0.0, 0.0, tolerance=TOLERANCE)
         recorder.row(quantity=f"{quantity}, largest", variant=name, ours=worst, exact=0.0, verdict=verdict)
+    record_one_draw(found, recorder)
     headers = ("form", "norm ratio", "cosine", "5 % to 95 %", "relative error", "tr Var / k1's", "expected gradient")
     title = f"(a) The expected gradient of the KL term alone against ∇KL: medians of {divergences.size} random policies"
     recorder.table(title, headers, lines, headers[1:6])
@@ -141,6 +148,27 @@ def record_forms(found: dict[str, Grades], divergences: np.ndarray, recorder: ru
         f"(a) The mean divergence of the drawn policies is {divergences.mean():.2f} nats. tr Var is that of one answer "
         "with the reward-to-go and without a baseline, beside that of k1 in the reward."
     )
+
+
+def record_one_draw(found: dict[str, Grades], recorder: runner.Recorder) -> None:
+    """Record whether the digits of one other table of logits lie among those of our draws."""
+    for name, printed in ONE_DRAW.items():
+        for field, word, text in zip(("norm_ratio", "cosine"), ("norm ratio", "cosine"), printed, strict=True):
+            values = getattr(found[name], field)
+            low, high = values.min(), values.max()
+            subject = f"our draws: {low:.3f} to {high:.3f}"
+            verdict = verdicts.say(verdicts.against_source(bool(low <= float(text) <= high), "own"), subject)
+            if verdicts.is_tiny(recorder):
+                verdict = verdicts.say(Verdict.NOT_JUDGED, verdicts.TINY_RUN)
+            recorder.row(
+                quantity=f"(a) {word} with ∇KL, median beside one other draw",
+                variant=name,
+                ours=float(np.median(values)),
+                paper=float(text),
+                printed=text,
+                provenance="own",
+                verdict=verdict,
+            )
 
 
 def record_aggregations(found: dict[str, dict[str, Grades]], gap: float, recorder: runner.Recorder) -> None:
