@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pgjax import acting as acting
     from pgjax import advantages as advantages
+    from pgjax import automata as automata
     from pgjax import baselines as baselines
     from pgjax import contracts as contracts
     from pgjax import datasets as datasets
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pgjax import losses as losses
     from pgjax import networks as networks
     from pgjax import parameter_exploring as parameter_exploring
+    from pgjax import preferences as preferences
     from pgjax import registry as registry
     from pgjax import returns as returns
     from pgjax import rewards as rewards
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from pgjax import rows as rows
     from pgjax import saving as saving
     from pgjax import spaces as spaces
+    from pgjax import tokens as tokens
     from pgjax import training as training
     from pgjax import types as types
     from pgjax import variance as variance
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
 _MODULES = (
     "acting",
     "advantages",
+    "automata",
     "baselines",
     "contracts",
     "datasets",
@@ -75,6 +79,7 @@ _MODULES = (
     "losses",
     "networks",
     "parameter_exploring",
+    "preferences",
     "registry",
     "returns",
     "rewards",
@@ -82,6 +87,7 @@ _MODULES = (
     "rows",
     "saving",
     "spaces",
+    "tokens",
     "training",
     "types",
     "variance",

@@ -26,6 +26,7 @@ ORDER = (
     "returns",
     "advantages",
     "losses",
+    "automata",
     "rows",
     "acting",
     "rewards",
@@ -34,6 +35,7 @@ ORDER = (
     "exact",
     "diagnostics",
     "variance",
+    "tokens",
     "networks",
     "environments",
     "rollouts",
@@ -43,9 +45,10 @@ ORDER = (
     "training",
     "saving",
     "imitation",
+    "preferences",
     "datasets",
 )
-RING_1 = ORDER[: ORDER.index("networks")]
+RING_1 = ORDER[: ORDER.index("tokens")]
 RING_1_PACKAGES = {"jax", "numpy", "chex"}
 HEAVY = {"gymnax", "matplotlib", "orbax"}
 
