@@ -283,7 +283,8 @@ def kl_penalty_loss(
     loss = β ½ (ln π(a) − ln π_ref(a))²,    E ∇loss = β ∇KL(π ‖ π_ref) at X_t, over a ~ π
 
     The loss of single steps ignores that the action at t changes the divergence at later steps. To include this, use
-    `rewards.kl_regularised`, or pass log-probabilities that are summed over the whole sequence.
+    `rewards.kl_regularised`, or pass log-probabilities that are summed over the whole sequence. `estimators.kl_loss`
+    is this loss, with other kinds and levels, as an estimator.
 
     Args:
         log_probs: ln π(a) `[...]`, a ~ π.

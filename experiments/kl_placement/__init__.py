@@ -29,7 +29,7 @@ import numpy as np
 from experiments.harness import runner, verdicts
 from experiments.harness.reports import format_number
 from experiments.harness.verdicts import Verdict
-from experiments.kl_placement import answers as problem
+from experiments.kl_placement.answers import Problem, make_problem
 from experiments.kl_placement.forms import BASE, FORMS, OVER_TIME, Grades, grade, inverse_length_gap
 from experiments.kl_placement.learning import TRAINED, Learned, Recipe, learn
 from pgjax import diagnostics
@@ -97,25 +97,26 @@ class Config:
 TINY = Config(vocabulary=2, length=2, draws=3, seeds=2, updates=2, evaluate_every=1, episodes=4)
 
 
-def tables(config: Config, answers: problem.Answers, count: int) -> np.ndarray:
-    """Draw pairs of logits of a policy and of a reference, `[count, 2, S, V]`."""
-    draw = np.random.default_rng([config.seed, answers.mdp.num_states]).standard_normal
-    return config.spread * draw((count, 2, answers.mdp.num_states, answers.mdp.num_actions))
+def tables(config: Config, problem: Problem, count: int) -> np.ndarray:
+    """Draw pairs of logits of a policy and of a reference, `[count, 2, M, V]`."""
+    shape = (problem.answers.num_prefixes, problem.answers.vocabulary)
+    draw = np.random.default_rng([config.seed, shape[0]]).standard_normal
+    return config.spread * draw((count, 2, *shape))
 
 
 def grade_draws(config: Config) -> tuple[dict[str, Grades], np.ndarray]:
     """Part (a): form → grades `[draws]`, and the divergences `[draws]`."""
-    answers = problem.make_answers(config.vocabulary, config.length, eos=False, seed=config.seed)
-    of = jax.jit(lambda pairs: jax.lax.map(lambda pair: grade(answers, pair[0], pair[1]), pairs))
-    return jax.tree.map(np.asarray, of(jnp.asarray(tables(config, answers, config.draws))))
+    problem = make_problem(config.vocabulary, config.length, eos=False, seed=config.seed)
+    of = jax.jit(lambda pairs: jax.lax.map(lambda pair: grade(problem, pair[0], pair[1]), pairs))
+    return jax.tree.map(np.asarray, of(jnp.asarray(tables(config, problem, config.draws))))
 
 
 def grade_aggregations(config: Config) -> tuple[dict[str, dict[str, Grades]], float]:
     """Part (b): way of adding up → form → grades, for one pair of logits; and `inverse_length_gap`."""
-    answers = problem.make_answers(config.vocabulary, config.length, eos=True, seed=config.seed)
-    pair = jnp.asarray(tables(config, answers, 1)[0])
-    of = lambda over_time: jax.jit(lambda pair: grade(answers, pair[0], pair[1], over_time)[0])(pair)
-    gap = float(jax.jit(lambda pair: inverse_length_gap(answers, pair[0], pair[1]))(pair))
+    problem = make_problem(config.vocabulary, config.length, eos=True, seed=config.seed)
+    pair = jnp.asarray(tables(config, problem, 1)[0])
+    of = lambda over_time: jax.jit(lambda pair: grade(problem, pair[0], pair[1], over_time)[0])(pair)
+    gap = float(jax.jit(lambda pair: inverse_length_gap(problem, pair[0], pair[1]))(pair))
     return {over_time: jax.tree.map(float, of(over_time)) for over_time in OVER_TIME}, gap
 
 
@@ -247,11 +248,11 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         aggregated, gap = grade_aggregations(config)
     record_aggregations(aggregated, gap, recorder)
     with jax.enable_x64(True):
-        answers = problem.make_answers(config.vocabulary, config.length, eos=False, seed=config.seed)
-    reference = tables(config, answers, 1)[0, 1]
+        problem = make_problem(config.vocabulary, config.length, eos=False, seed=config.seed)
+    reference = tables(config, problem, 1)[0, 1]
     seeds = range(config.seed, config.seed + config.seeds)
     with recorder.timed("(c) training"), recorder.progress(config.updates, "training", "updates") as progress:
-        learned = learn(answers, reference, config.recipe(), seeds, progress)
+        learned = learn(problem, reference, config.recipe(), seeds, progress)
     record_learning(config, learned, recorder)
     return {"config": config, "forms": found, "aggregations": aggregated, "learned": learned}
 

@@ -1,6 +1,6 @@
 """Training with every form of the penalty in one program: the coefficient of each term is a hyper-parameter of a run.
 
-Axes: R runs (forms × seeds), C evaluations, S states, V tokens of the vocabulary.
+Axes: R runs (forms × seeds), C evaluations, M prefixes, V tokens of the vocabulary.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,7 @@ import numpy as np
 import optax
 
 from experiments.harness.progress import Progress
-from experiments.kl_placement import answers as problem
-from experiments.kl_placement.answers import Answers
+from experiments.kl_placement.answers import Problem, log_probs, regularised
 from experiments.kl_placement.forms import FORMS
 from pgjax import baselines, estimators, exact, rewards, training
 from pgjax.types import TrainState
@@ -61,7 +60,7 @@ class Learned(NamedTuple):
     seconds: float
 
 
-def make_builder(answers: Answers, reference: jax.Array, recipe: Recipe):
+def make_builder(problem: Problem, reference: jax.Array, recipe: Recipe):
     """Return `coefficients of all terms → Trainer`, and form → its coefficients. Training starts at θ_ref."""
     parts = list(dict.fromkeys(part for name in TRAINED for part in FORMS[name].parts))
     paid = [part for part in parts if part.placement == "reward"]
@@ -70,8 +69,8 @@ def make_builder(answers: Answers, reference: jax.Array, recipe: Recipe):
         name: np.array([recipe.kl_coef * (part in FORMS[name].parts) for part in (*paid, *lost)], np.float32)
         for name in TRAINED
     }
-    policy = answers.policy._replace(init=lambda key, obs: reference)
-    environment = exact.to_environment(answers.mdp)
+    policy = problem.policy._replace(init=lambda key, obs: reference)
+    environment = exact.to_environment(problem.every.mdp)
     schedule = optax.linear_schedule(recipe.learning_rate, 0.0, recipe.updates)
 
     def build(coefficients: jax.Array) -> training.Trainer:
@@ -96,9 +95,9 @@ def make_builder(answers: Answers, reference: jax.Array, recipe: Recipe):
     return build, coefficients
 
 
-def learn(answers: Answers, reference: np.ndarray, recipe: Recipe, seeds: range, progress: Progress) -> Learned:
+def learn(problem: Problem, reference: np.ndarray, recipe: Recipe, seeds: range, progress: Progress) -> Learned:
     """Train every form of `TRAINED` with every seed, and evaluate θ exactly, in float64."""
-    build, coefficients = make_builder(answers, jnp.asarray(reference, jnp.float32), recipe)
+    build, coefficients = make_builder(problem, jnp.asarray(reference, jnp.float32), recipe)
     keys = jax.vmap(jax.random.key)(jnp.asarray(np.tile(seeds, len(TRAINED))))
     hyperparams = jnp.asarray(np.repeat(list(coefficients.values()), len(seeds), axis=0))
     start = np.asarray(reference, np.float32)
@@ -113,32 +112,31 @@ def learn(answers: Answers, reference: np.ndarray, recipe: Recipe, seeds: range,
         build, keys, hyperparams, num_updates=recipe.updates, chunk=recipe.every, mapping="vmap", on_chunk=heard
     )
     tables = np.stack(kept, axis=1).reshape(len(TRAINED), len(seeds), len(updates), *start.shape)
-    return evaluated(answers, start, recipe.kl_coef, tables, np.array(updates), trained.seconds)
+    return evaluated(problem, start, recipe.kl_coef, tables, np.array(updates), trained.seconds)
 
 
 def evaluated(
-    answers: Answers, reference: np.ndarray, kl_coef: float, tables: np.ndarray, updates: np.ndarray, seconds: float
+    problem: Problem, reference: np.ndarray, kl_coef: float, tables: np.ndarray, updates: np.ndarray, seconds: float
 ) -> Learned:
-    """Return the exact J* − J and divergence of every θ of `tables [form, seed, evaluation, S, V]`."""
+    """Return the exact J* − J and divergence of every θ of `tables [form, seed, evaluation, M, V]`."""
     with jax.enable_x64(True):
         reference = jnp.asarray(reference, jnp.float64)
-        best = problem.optimum(answers, reference, kl_coef)
 
         def of(params: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            gap = best.value - problem.objective(answers, params, reference, kl_coef)
-            apart = jnp.abs(gap - problem.regret(answers, params, reference, kl_coef))
-            return gap, problem.divergence(answers, params, reference), apart
+            found = regularised(problem, params, reference, kl_coef)
+            return found.regret, found.kl, jnp.abs(found.regret - kl_coef * found.kl_to_optimum)
 
         flat = jnp.asarray(tables.reshape(-1, *reference.shape), jnp.float64)
         gaps, divergences, apart = jax.jit(lambda x: jax.lax.map(of, x, batch_size=64))(flat)
         by_form = lambda x: dict(zip(TRAINED, np.asarray(x).reshape(tables.shape[:3]), strict=True))
-        log_ratios = best.log_probabilities - problem.log_probabilities(answers, reference)
+        of_reference = log_probs(problem, reference)
+        best = exact.tilted_log_probs(of_reference, problem.scores, kl_coef)
         return Learned(
             updates=updates,
             regrets=by_form(gaps),
             divergences=by_form(divergences),
-            best=float(best.value),
-            best_divergence=float(jnp.sum(jnp.exp(best.log_probabilities) * log_ratios)),
+            best=float(kl_coef * exact.log_partition(of_reference, problem.scores, kl_coef)),
+            best_divergence=float(exact.kl_divergence(best, of_reference)),
             identity=float(apart.max()),
             seconds=seconds,
         )

@@ -10,8 +10,9 @@ from closeness import close
 
 from experiments import kl_placement
 from experiments.harness import runner
-from experiments.kl_placement import answers as problem
 from experiments.kl_placement import forms, learning
+from experiments.kl_placement.answers import log_probs, make_problem, regularised
+from pgjax import exact
 
 NAME = "kl_placement"
 
@@ -20,35 +21,40 @@ NAME = "kl_placement"
 def short():
     """Answers of at most two tokens, and the logits of a policy and of a reference."""
     with jax.enable_x64(True):
-        answers = problem.make_answers(3, 2, eos=True, seed=0)
-        return answers, jnp.asarray(np.random.default_rng(1).standard_normal((2, answers.mdp.num_states, 3)))
+        problem = make_problem(3, 2, eos=True, seed=0)
+        return problem, jnp.asarray(np.random.default_rng(1).standard_normal((2, 3, 3)))
 
 
-def test_answers_end_at_the_end_token_or_at_the_greatest_length(short):
-    answers, _ = short
-    lengths = np.asarray(answers.every.trajectories.alive).sum(0)
-    assert sorted(lengths) == [1, 2, 2, 2, 2, 2, 2] and len(set(answers.scores)) == 7
-    assert answers.mdp.num_states == 4
+def test_the_trajectories_are_the_answers(short):
+    """Each prefix has its own logits, and both listings give an answer of a score the same probability."""
+    problem, (params, _) = short
+    trajectories = problem.every.trajectories
+    lengths = np.asarray(trajectories.alive).sum(0)
+    assert sorted(lengths) == [1, 2, 2, 2, 2, 2, 2]
+    seen = np.asarray(trajectories.obs)[np.asarray(trajectories.alive)]
+    assert set(seen.tolist()) == {0, 1, 2}
+    with jax.enable_x64(True):
+        p = np.asarray(exact.trajectory_probabilities(problem.policy.apply, params, problem.every))
+        wanted = np.exp(np.asarray(log_probs(problem, params)))
+    paid, scores = np.asarray(trajectories.rewards).sum(0), np.asarray(problem.scores)
+    close(p[np.argsort(paid)], wanted[np.argsort(scores)])
+    close(np.sort(paid), np.sort(scores))
+    close(wanted.sum(), 1.0)
 
 
 def test_what_the_best_policy_leaves_is_its_divergence(short):
-    answers, (params, reference) = short
+    problem, (params, reference) = short
     with jax.enable_x64(True):
-        best = problem.optimum(answers, reference, 0.4)
-        gap = best.value - problem.objective(answers, params, reference, 0.4)
-        close(gap, problem.regret(answers, params, reference, 0.4))
-        assert gap > 0.01
-        close(jnp.exp(best.log_probabilities).sum(), 1.0)
-        # J* is the value of π*, by hand.
-        ratio = best.log_probabilities - problem.log_probabilities(answers, reference)
-        close(best.value, jnp.sum(jnp.exp(best.log_probabilities) * (answers.scores - 0.4 * ratio)))
+        found = regularised(problem, params, reference, 0.4)
+        close(found.regret, 0.4 * found.kl_to_optimum)
+        assert found.regret > 0.01
 
 
 def test_forms_are_exact_zero_or_biased_as_declared(short):
-    answers, (params, reference) = short
+    problem, (params, reference) = short
     with jax.enable_x64(True):
-        found = jax.jit(lambda x, y: forms.grade(answers, x, y)[0])(params, reference)
-        found, gap = jax.tree.map(float, (found, forms.inverse_length_gap(answers, params, reference)))
+        found = jax.jit(lambda x, y: forms.grade(problem, x, y)[0])(params, reference)
+        found, gap = jax.tree.map(float, (found, forms.inverse_length_gap(problem, params, reference)))
     for name, form in forms.FORMS.items():
         grades = found[name]
         if form.expected == "exact":
@@ -64,9 +70,9 @@ def test_forms_are_exact_zero_or_biased_as_declared(short):
 
 def test_every_run_has_its_own_coefficients():
     with jax.enable_x64(True):
-        answers = problem.make_answers(2, 2, eos=False, seed=0)
+        problem = make_problem(2, 2, eos=False, seed=0)
     recipe = learning.Recipe(kl_coef=0.3, episodes=4, updates=2, every=1, learning_rate=0.1)
-    _, coefficients = learning.make_builder(answers, jnp.zeros((4, 2)), recipe)
+    _, coefficients = learning.make_builder(problem, jnp.zeros((3, 2)), recipe)
     assert len({tuple(row) for row in coefficients.values()}) == len(learning.TRAINED)
     for name, row in coefficients.items():
         assert (row > 0).sum() == len(forms.FORMS[name].parts) and set(row.tolist()) <= {0.0, np.float32(0.3)}

@@ -1,17 +1,19 @@
 """The divergence in the reward and in the loss: the expected gradient of every form, on all 4⁴ answers."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from closeness import close, far
 from policies import tabular
 from token_trees import ByHand, as_params, make_tree, slopes, values
 
-from pgjax import advantages, baselines, estimators, exact, losses, rewards
+from pgjax import advantages, baselines, estimators, exact, losses, rewards, training
 from pgjax.distributions import categorical
 from pgjax.estimators.natural import softmax_inverse_fisher
-from pgjax.types import Policy, Trajectory
+from pgjax.types import Memory, Policy, Trajectory
 
 KEY = jax.random.key(0)
 POLICY = Policy(init=lambda key, obs: jnp.zeros((obs.shape[0], 4)), apply=tabular, distribution=categorical)
@@ -201,6 +203,57 @@ def test_a_sum_of_estimators_is_their_sum(x64):
     # β and θ_ref are state: at the reference itself, and with β = 0, nothing is left of the term.
     for changed in (state[1]._replace(kl_coef=jnp.zeros(())), state[1]._replace(reference=params)):
         close(run((state[0], changed))[2][0], one)
+
+
+def test_a_policy_with_memory_has_the_gradient_of_its_twin_without(x64):
+    """The memory is the sum of the observations; the twin sees that sum."""
+    draw = np.random.default_rng(5).standard_normal
+    batch, params, reference = ragged(draw), jnp.asarray(draw((3, 4))), jnp.asarray(draw((3, 4)))
+    batch = batch._replace(obs=jnp.asarray(draw((4, 6, 3))))
+    step = lambda params, carry, obs: (carry + obs, (carry + obs) @ params)
+    remembering = Policy(
+        init=POLICY.init,
+        apply=None,
+        distribution=categorical,
+        memory=Memory(start=lambda params, obs: jnp.zeros(3), step=step, unroll=None),
+    )
+    forms = ({"kind": "full"}, {"kind": "k3"}, {"kind": "k2", "level": "sequence"})
+
+    @jax.jit
+    def run(params, reference):
+        found = []
+        for policy, seen in ((remembering, batch), (POLICY, batch._replace(obs=jnp.cumsum(batch.obs, axis=0)))):
+            made = [estimators.kl_loss(policy, COEF, reference, **form) for form in forms]
+            found.append([one.gradient(params, one.init(KEY, seen), seen)[0] for one in made])
+        return found
+
+    with_memory, without = run(params, reference)
+    close(with_memory, without)
+    assert min(float(jnp.abs(x).max()) for x in without) > 0.01
+
+
+def test_the_coefficient_and_the_reference_change_between_updates_without_compiling():
+    environment = exact.to_environment(exact.make_bandit([1.0, 0.5, 0.0, 0.9]))
+    policy = POLICY._replace(apply=lambda table, obs: obs @ table, init=lambda key, obs: jnp.zeros((1, 4)))
+    reference = jnp.asarray([[1.0, 0.0, 0.0, 0.0]])
+    both = estimators.sum_of(estimators.make_estimator(policy), estimators.kl_loss(policy, 0.1, reference, kind="full"))
+    trainer = training.make_trainer(environment, policy, both, optax.sgd(0.1), num_episodes=8)
+    chex.clear_trace_counter()
+    update = jax.jit(chex.assert_max_traces(trainer.update, n=1))
+    start = trainer.init(KEY)
+
+    def after(kl_coef, reference):
+        own = start.estimator_state[1]
+        own = own._replace(kl_coef=jnp.full_like(own.kl_coef, kl_coef), reference=reference)
+        state, metrics = update(start._replace(estimator_state=(start.estimator_state[0], own)))
+        return np.asarray(state.params[0]), float(metrics["kl_loss"])
+
+    (free, kl), (pulled, _), (there, nothing) = after(0.0, reference), after(2.0, reference), after(2.0, start.params)
+    assert kl > 0.1 and nothing == 0.0
+    # The step of SGD is linear in the gradient: η β times −∇KL(π ‖ π_ref) at the uniform policy.
+    of_kl = jax.grad(categorical.kl)(start.params[0], reference[0])
+    np.testing.assert_allclose(pulled - free, -0.1 * 2.0 * of_kl, atol=1e-6)
+    np.testing.assert_allclose(there, free, atol=1e-6)
 
 
 def divergences_after(kl_coefs, gradient_of, start, reference, steps, natural):
