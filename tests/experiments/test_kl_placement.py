@@ -119,6 +119,6 @@ def test_at_its_defaults_k1_in_the_reward_reaches_the_optimum_and_the_wrong_form
     left = {name: rows["(c) (J* − J) / J* after 400 updates", name] for name in learning.TRAINED}
     assert left[kl_placement.BASE]["ours"] < 0.01 and left[kl_placement.BASE]["verdict"].startswith("agrees")
     for name in kl_placement.STALLED:
-        assert left[name]["ours"] > 0.5 and left[name]["verdict"].startswith("agrees")
+        assert left[name]["ours"] > 0.15 and left[name]["verdict"].startswith("agrees")
     assert 0.05 < left["k3 in the loss"]["ours"] < 0.5
     assert not [row for row in rows.values() if row["verdict"].startswith(("wrong", "differs"))]
