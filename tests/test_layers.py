@@ -47,6 +47,7 @@ ORDER = (
     "training",
     "saving",
     "imitation",
+    "preferences",
     "datasets",
 )
 RING_1 = ORDER[: ORDER.index("tokens")]

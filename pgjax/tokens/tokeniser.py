@@ -48,8 +48,8 @@ class Tokeniser:
 def until_eos(tokens: np.ndarray, eos: int | None) -> np.ndarray:
     """The tokens before the first EOS, or all of them if there is none."""
     tokens = np.asarray(tokens)
-    ends = np.flatnonzero(tokens == eos) if eos is not None else ()
-    return tokens[: ends[0]] if len(ends) else tokens
+    ends = np.flatnonzero(tokens == eos) if eos is not None else np.zeros(0, int)
+    return tokens[: ends[0]] if ends.size else tokens
 
 
 _EOS, _BOS, _PAD = 0xFF, 0xFE, 0xFD
