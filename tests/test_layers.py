@@ -22,6 +22,8 @@ ORDER = (
     "_linear",
     "_spread",
     "_shards",
+    "_stored",
+    "_gguf",
     "distributions",
     "returns",
     "advantages",
