@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pgjax import losses as losses
     from pgjax import networks as networks
     from pgjax import parameter_exploring as parameter_exploring
+    from pgjax import preferences as preferences
     from pgjax import registry as registry
     from pgjax import returns as returns
     from pgjax import rewards as rewards
@@ -78,6 +79,7 @@ _MODULES = (
     "losses",
     "networks",
     "parameter_exploring",
+    "preferences",
     "registry",
     "returns",
     "rewards",

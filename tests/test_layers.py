@@ -22,6 +22,8 @@ ORDER = (
     "_linear",
     "_spread",
     "_shards",
+    "_stored",
+    "_gguf",
     "distributions",
     "returns",
     "advantages",
@@ -45,6 +47,7 @@ ORDER = (
     "training",
     "saving",
     "imitation",
+    "preferences",
     "datasets",
 )
 RING_1 = ORDER[: ORDER.index("tokens")]

@@ -77,6 +77,29 @@ def parse(
     )
 
 
+def parse_command(program: str, kind: type, arguments: Sequence[str], *, positional: str | None = None) -> Any:
+    """Read the words of a command that is no experiment: each field of the dataclass `kind` is an option.
+
+    Args:
+        program: what the user types before `arguments`.
+        positional: the field, a tuple, that takes the words without an option.
+
+    Raises:
+        SystemExit: the words cannot be read, or they ask for help.
+    """
+    import tyro
+
+    # The fields get the help texts of `parse`, on one line each.
+    explained = _explained(kind, kind(), arguments)
+    if positional is not None:
+        hints = explained.__annotations__
+        explained.__annotations__ = hints | {positional: Annotated[hints[positional], tyro.conf.Positional]}
+    with terminal.help_width():
+        return _as(
+            kind, tyro.cli(explained, prog=program, description=help_text(inspect.getdoc(kind) or ""), args=arguments)
+        )
+
+
 def _fields(cache: bool, has_tiny: bool) -> Mapping[str, tuple[Any, Any, str, str | None]]:
     """Name → type, default, help text, and what --help shows instead of a default of None."""
     import tyro

@@ -4,9 +4,8 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Annotated
 
-from experiments.harness import terminal
+from experiments.harness import command_line, terminal
 from experiments.harness.directories import UsageError
 from experiments.harness.figures import Format, Width
 from experiments.harness.runs import Status
@@ -47,7 +46,7 @@ def list_runs(arguments: Sequence[str]) -> None:
     """`python -m experiments runs`."""
     from experiments.harness import runs
 
-    asked = _parse("runs", List, arguments)
+    asked = command_line.parse_command("python -m experiments runs", List, arguments, positional="text")
     found = runs.chosen(runs.find(asked.output_dir), asked.experiment, asked.status, asked.text)
     runs.show(found, asked.output_dir)
 
@@ -56,7 +55,7 @@ def compare_runs(arguments: Sequence[str]) -> None:
     """`python -m experiments compare`."""
     from experiments.harness import comparing, figures, runs
 
-    asked = _parse("compare", Compare, arguments)
+    asked = command_line.parse_command("python -m experiments compare", Compare, arguments, positional="runs")
     if len(asked.runs) < 2:
         raise UsageError(f"compare needs two runs or more, got {len(asked.runs)}")
     found = runs.find(asked.output_dir) if asked.output_dir.is_dir() else []
@@ -80,14 +79,3 @@ def main(command: str, arguments: Sequence[str]) -> None:
         except UsageError as error:
             print(f"python -m experiments {command}: error: {' '.join(str(error).split())}", file=sys.stderr)
             raise SystemExit(2) from None
-
-
-def _parse(command: str, kind: type, arguments: Sequence[str]):
-    import tyro
-
-    first = dataclasses.fields(kind)[0].name
-    hints = {first: Annotated[tuple[str, ...], tyro.conf.Positional]}
-    made = {"__annotations__": hints, "__doc__": kind.__doc__, "__module__": kind.__module__}
-    asked = type(kind.__name__, (kind,), made)
-    with terminal.help_width():
-        return tyro.cli(asked, prog=f"python -m experiments {command}", description=kind.__doc__, args=arguments)

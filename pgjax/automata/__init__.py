@@ -10,5 +10,33 @@ tokens, n tokens of an answer.
 """
 
 from pgjax.automata.automaton import Automaton, make_automaton, score
+from pgjax.automata.building import aligned, ever, explore, minimised, never, over_tokens, weighted_sum
+from pgjax.automata.endings import MissingEos, at_the_limit, require_missing_eos, require_reads
+from pgjax.automata.scores import balanced, count, ends_with, length, no_repetition, pattern, repetitions
+from pgjax.automata.words import word_count, word_share
 
-__all__ = ["Automaton", "make_automaton", "score"]
+__all__ = [
+    "Automaton",
+    "MissingEos",
+    "aligned",
+    "at_the_limit",
+    "balanced",
+    "count",
+    "ends_with",
+    "ever",
+    "explore",
+    "length",
+    "make_automaton",
+    "minimised",
+    "never",
+    "no_repetition",
+    "over_tokens",
+    "pattern",
+    "repetitions",
+    "require_missing_eos",
+    "require_reads",
+    "score",
+    "weighted_sum",
+    "word_count",
+    "word_share",
+]

@@ -4,17 +4,16 @@ Axes: T new tokens, L = P + T places of the buffer, P places of the longest prom
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax._checks import require_in_range, require_integer, require_one_of
-from pgjax.automata import Automaton
+from pgjax import automata
+from pgjax._checks import require_in_range, require_integer
+from pgjax.automata import Automaton, MissingEos
 from pgjax.types import Box, Discrete, Environment, PyTree, Step
-
-MissingEos = Literal["keep", "subtract", "replace"]
 
 
 class TextBuffer(NamedTuple):
@@ -100,11 +99,13 @@ def make_text(
     require_integer("max_new_tokens", max_new_tokens, 1, None)
     require_integer("vocabulary", vocabulary, 2, 65536)
     prompts, prompt_lengths = _prompts(prompts, prompt_lengths, vocabulary)
-    _check_end(eos, missing_eos, missing_eos_value, vocabulary)
+    if eos is not None:
+        require_integer("eos", eos, 0, vocabulary - 1)
+    automata.require_missing_eos(eos, missing_eos, missing_eos_value)
     allowed = _allowed(allowed, vocabulary)
     by_automaton = isinstance(score, Automaton)
-    if by_automaton and np.shape(score.next)[-1] != vocabulary:
-        raise ValueError(f"score must read a vocabulary of {vocabulary} tokens, got {np.shape(score.next)[-1]}")
+    if by_automaton:
+        automata.require_reads("score", score, vocabulary)
     if not by_automaton and not callable(score):
         raise ValueError(f"score must be an Automaton or a function of (buffer, score_params), got {score!r}")
     places, token_type = prompts.shape[1] + max_new_tokens, prompts.dtype
@@ -138,9 +139,7 @@ def make_text(
         ended = jnp.zeros((), bool) if eos is None else action == eos
         full = buffer.length - buffer.prompt_length >= max_new_tokens
         paid = jnp.asarray(pay(buffer, automaton, total, params), total.dtype)
-        if missing_eos != "keep":
-            other = paid - missing_eos_value if missing_eos == "subtract" else jnp.full_like(paid, missing_eos_value)
-            paid = jnp.where(ended, paid, other)
+        paid = automata.at_the_limit(paid, ended, missing_eos, missing_eos_value)
         done = ended | full
         reward = jnp.where(done, paid, 0.0)
         return _State(buffer=buffer, automaton=automaton, total=total), Step(obs=buffer, reward=reward, terminated=done)
@@ -179,6 +178,33 @@ def answer(buffer: TextBuffer) -> tuple[jax.Array, jax.Array]:
     return jnp.where(jnp.arange(moved.shape[0]) < length, moved, 0).astype(buffer.tokens.dtype), length
 
 
+def after_prompt(
+    prompt: jax.typing.ArrayLike, max_new_tokens: int, *, prompt_length: jax.typing.ArrayLike | None = None
+) -> Callable[[jax.Array, jax.Array], TextBuffer]:
+    """`(tokens [T], length []) → TextBuffer`: the prompt, and directly behind it the first `length` tokens.
+
+    Exact functions, such as `exact.prefix_log_probs`, take it as `observe`; the buffers are those of `make_text`.
+
+    Args:
+        prompt: token numbers `[P]` of the unsigned type of the buffer; P is the same for all prompts of a task.
+        max_new_tokens: T.
+        prompt_length: the number of places of this prompt, from 1 to P; P if None.
+    """
+    prompt = jnp.asarray(prompt)
+    places = prompt.shape[0] + max_new_tokens
+    first = jnp.asarray(prompt.shape[0] if prompt_length is None else prompt_length, jnp.int32)
+
+    def observe(tokens: jax.Array, length: jax.Array) -> TextBuffer:
+        place = jnp.arange(places, dtype=jnp.int32)
+        length = jnp.asarray(length, jnp.int32)
+        behind = jnp.roll(jnp.pad(tokens.astype(jnp.int32), (0, prompt.shape[0])), first)
+        before = jnp.pad(prompt.astype(jnp.int32), (0, max_new_tokens))
+        written = jnp.where(place < first, before, jnp.where(place < first + length, behind, 0))
+        return TextBuffer(tokens=written.astype(tokens.dtype), length=first + length, prompt_length=first)
+
+    return observe
+
+
 def _prompts(prompts: Any, lengths: Any, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
     prompts = np.asarray(prompts)
     if prompts.ndim != 2 or 0 in prompts.shape or not np.issubdtype(prompts.dtype, np.integer):
@@ -196,15 +222,6 @@ def _prompts(prompts: Any, lengths: Any, vocabulary: int) -> tuple[np.ndarray, n
     # Nobody may see what stands behind a prompt.
     prompts = np.where(np.arange(places) < lengths[:, None], prompts, 0)
     return prompts.astype(np.uint8 if vocabulary <= 256 else np.uint16), lengths.astype(np.int32)
-
-
-def _check_end(eos: int | None, missing_eos: MissingEos, value: float, vocabulary: int) -> None:
-    require_one_of("missing_eos", missing_eos, get_args(MissingEos))
-    require_in_range("missing_eos_value", value, None, None)
-    if eos is not None:
-        require_integer("eos", eos, 0, vocabulary - 1)
-    elif missing_eos != "keep":
-        raise ValueError(f"missing_eos must be 'keep' if eos is None, got {missing_eos!r}")
 
 
 def _allowed(allowed: Any, vocabulary: int) -> np.ndarray | None:

@@ -1,12 +1,14 @@
 """Policies f(x, θ) and values v(x) that are networks, as pgjax's records of plain functions.
 
-`bodies` holds the layers, `inputs` turns an observation of any space into numbers, `recurrent` and `transformer` hold
-networks with memory, `words` is the table of networks by name, and `policy_networks` and `value_networks` turn a
-network's outputs into a distribution or a value. A new network enters the table as one function, and every policy and
-value can then use it by its name.
+`bodies` holds the layers, `inputs` turns an observation of any space into numbers, `recurrent`, `transformer` and
+`language_models` hold networks with memory, `words` is the table of networks by name, and `policy_networks` and
+`value_networks` turn a network's outputs into a distribution or a value. A new network enters the table as one
+function, and every policy and value can then use it by its name.
 """
 
 from pgjax.networks.bodies import MLP, ConvNet, Convolution
+from pgjax.networks.language_models import GPT2Config, LanguageModel, LlamaConfig, make_language_model
+from pgjax.networks.language_policies import make_language_policy, network_arguments
 from pgjax.networks.network import Network
 from pgjax.networks.policy_networks import make_policy, policy_for_spaces
 from pgjax.networks.value_networks import action_values_for_spaces, make_action_values, make_value, value_for_spaces
@@ -17,11 +19,17 @@ __all__ = [
     "NETWORKS",
     "ConvNet",
     "Convolution",
+    "GPT2Config",
+    "LanguageModel",
+    "LlamaConfig",
     "Network",
     "action_values_for_spaces",
     "make_action_values",
+    "make_language_model",
+    "make_language_policy",
     "make_policy",
     "make_value",
+    "network_arguments",
     "policy_for_spaces",
     "value_for_spaces",
 ]

@@ -11,6 +11,7 @@ from pgjax import spaces
 from pgjax._checks import require_integer, require_one_of
 from pgjax.networks import inputs
 from pgjax.networks.bodies import MLP, Activation, ConvNet
+from pgjax.networks.language_models import make_gpt2, make_llama
 from pgjax.networks.network import Network
 from pgjax.networks.recurrent import make_gru
 from pgjax.networks.transformer import make_transformer
@@ -62,12 +63,14 @@ def _of_module(module: nn.Module, arguments: Callable[[PyTree, Any], tuple]) -> 
 
 
 # Users can add networks to `NETWORKS`, so the arguments are annotated `NetworkWord | str`.
-NetworkWord = Literal["auto", "mlp", "conv", "gru", "transformer"]
+NetworkWord = Literal["auto", "mlp", "conv", "gru", "transformer", "gpt2", "llama"]
 NETWORKS: dict[str, Callable[..., Network]] = {
     "mlp": make_mlp,
     "conv": make_conv,
     "gru": make_gru,
     "transformer": make_transformer,
+    "gpt2": make_gpt2,
+    "llama": make_llama,
 }
 """Name → `(observation_space, outputs, *, hidden, activation, …) → Network`.
 
@@ -75,6 +78,8 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 or None. Further keyword arguments belong to the network alone; they are plain JSON values with defaults, and
 `network_options` sets them.
 """
+SCANNED = ("gpt2", "llama")
+"""The networks whose blocks are scanned, so that the length of `hidden` costs nothing."""
 
 
 def build(

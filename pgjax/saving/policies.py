@@ -13,6 +13,7 @@ import jax
 
 from pgjax import environments, networks
 from pgjax._checks import shown
+from pgjax.networks.words import SCANNED
 from pgjax.saving import checkpoints
 from pgjax.saving._leaves import named_leaves, require_finite, require_same_layout
 from pgjax.saving._space_descriptions import alike, describe
@@ -182,8 +183,14 @@ def _require_spaces(path: pathlib.Path, header: dict[str, Any], environment: Env
 
 
 def _refuse_long_lists(path: pathlib.Path, arguments: dict[str, Any], num_arrays: int) -> None:
-    """Refuse lists longer than the number of arrays: each layer has an array, and tracing thousands takes minutes."""
+    """Refuse lists longer than the number of arrays: each layer has an array, and tracing thousands takes minutes.
+
+    The blocks of a language model are one array, and tracing them costs the same for any number.
+    """
+    scanned = arguments.get("network") in SCANNED
     for key, value in arguments.items():
+        if key == "hidden" and scanned:
+            continue
         if isinstance(value, list) and len(value) > num_arrays:
             raise ValueError(
                 f"path {path}: {shown(key)} in its header has {len(value)} entries, more than the file's "

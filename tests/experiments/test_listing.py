@@ -24,8 +24,8 @@ HEADERS = ("Claim", "Source", "Command", "Shows", "Expect", "Departs", "Defines"
 
 
 LISTED = sorted(listing.summaries(ROOT / "experiments"))
-# These two write or print what the repository holds, and run nothing.
-QUESTIONS = [name for name in LISTED if name not in ("estimators", "gallery")]
+# These write or print what the repository holds, or ask a person; they are no experiments with a `Config`.
+QUESTIONS = [name for name in LISTED if name not in ("estimators", "gallery", "preferences")]
 
 
 @pytest.mark.parametrize("name", QUESTIONS)

@@ -9,7 +9,17 @@ import pytest
 
 import pgjax
 
-ROOMS = ("baselines", "distributions", "estimators", "imitation", "networks", "registry", "rewards", "training")
+ROOMS = (
+    "baselines",
+    "distributions",
+    "estimators",
+    "imitation",
+    "networks",
+    "preferences",
+    "registry",
+    "rewards",
+    "training",
+)
 RECORDS = [
     "Baseline",
     "Critic",
@@ -21,6 +31,7 @@ RECORDS = [
     "Memory",
     "Policy",
     "ReturnRule",
+    "RewardModel",
     "Rewards",
     "Trainer",
     "Weighting",

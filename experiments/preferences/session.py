@@ -1,0 +1,296 @@
+"""One person's work on one file of pairs: the next pair, the answers, and undo, for the page and for the terminal.
+
+Every answer is on the disk before `answer` returns, so a killed process loses nothing. A new session with the same
+files, annotator and seed goes on at the same pair.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from experiments.harness.directories import UsageError
+from experiments.preferences import labels, planning
+from experiments.preferences.agreement import agreement
+from experiments.preferences.labels import Verdict
+from experiments.preferences.trials import Trial
+from pgjax.preferences import Preference, records
+from pgjax.saving import checkpoints
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
+ASSUMED = 0.8  # the self-agreement of the forecast before there is enough of it to measure
+LEAST_REPEATS = 5
+
+
+class AlreadyAnswered(ValueError):
+    """The trial has an answer already, and it is another one."""
+
+
+class Progress(NamedTuple):
+    """How far the work has come.
+
+    Attributes:
+        done, skipped, total: the numbers of trials that are answered, that are skipped, and of all trials.
+        labels, choices: the numbers of labels of this annotator in the file, and of those that prefer one answer.
+    """
+
+    done: int
+    skipped: int
+    total: int
+    labels: int
+    choices: int
+
+
+class Plan(NamedTuple):
+    """How many labels are needed that prefer one answer.
+
+    Attributes:
+        share, low, high: the self-agreement with its interval; the interval is (None, None) where it is assumed.
+        repeats: the number of pairs in which one answer was preferred twice.
+        needed: the number of labels with which a reward model is expected to reach the target; None if it is above
+            `most`.
+        fewest, most_needed: the same for the ends of the interval.
+        most: the largest number of labels that is tried.
+    """
+
+    share: float
+    low: float | None
+    high: float | None
+    repeats: int
+    needed: int | None
+    fewest: int | None
+    most_needed: int | None
+    most: int = planning.SIZES[-1]
+
+
+def plan(first: Sequence[int], second: Sequence[int], target: float, features: int) -> Plan:
+    """The number of labels that are needed, from all pairs that one annotator judged twice.
+
+    The Bradley–Terry model has no ties, so a pair counts if both judgements prefer an answer.
+
+    Args:
+        first, second: the categories of both judgements, see `labels.category`.
+    """
+    chosen = [(one, other) for one, other in zip(first, second, strict=True) if max(one, other) < 2]
+    found = agreement([one for one, _ in chosen], [other for _, other in chosen])
+    if found.share is None or found.count < LEAST_REPEATS:
+        number = planning.needed(ASSUMED, target, features)
+        return Plan(
+            share=ASSUMED, low=None, high=None, repeats=found.count, needed=number, fewest=None, most_needed=None
+        )
+    value, low, high = (float(getattr(found.share, name)) for name in ("value", "low", "high"))
+    numbers = [planning.needed(share, target, features) for share in (value, high, low)]
+    return Plan(
+        share=value,
+        low=low,
+        high=high,
+        repeats=found.count,
+        needed=numbers[0],
+        fewest=numbers[1],
+        most_needed=numbers[2],
+    )
+
+
+class Session:
+    """The state of the work; its methods may be called from several threads.
+
+    Args:
+        trials: the questions, in order.
+        path: the file of labels, which is made with the first answer.
+        annotator: the name that stands in every record.
+        target: the accuracy of a reward model that the plan aims at.
+        features: the number of features of that model.
+
+    Raises:
+        UsageError: the file cannot be read, or another session is writing to it.
+    """
+
+    def __init__(
+        self, trials: Sequence[Trial], path: pathlib.Path, annotator: str, *, target: float = 0.9, features: int = 16
+    ):
+        self.path, self.annotator, self._target, self._features = path, annotator, target, features
+        self._trials = {trial.name: trial for trial in trials}
+        self._lock, self._locked = threading.Lock(), contextlib.ExitStack()
+        with labels.refused():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._locked.enter_context(_alone(path))
+        try:
+            self._all, self.repaired = labels.read(path, repair=True) if path.exists() else ([], [])
+            self._skips = self._read_skips()
+        except BaseException:
+            self._locked.close()
+            raise
+
+    def close(self) -> None:
+        """Let other sessions write to the file."""
+        self._locked.close()
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # What is known of the trials.
+
+    @property
+    def _own(self) -> list[Preference]:
+        return [record for record in self._all if record.annotator == self.annotator]
+
+    def _tried(self) -> tuple[dict[str, Preference], set[str]]:
+        """The record of each trial that has an answer, and the trials that were skipped."""
+        seen: Counter = Counter()
+        answered = {}
+        for record in self._own:
+            name = labels.name_of(record)
+            answered[f"{name}-{seen[name]}"] = record
+            seen[name] += 1
+        return answered, {skip["trial"] for skip in self._skips if skip["annotator"] == self.annotator}
+
+    def current(self) -> Trial | None:
+        """The first trial without an answer; None if all are answered. A pair that was skipped is not shown again."""
+        with self._lock:
+            return self._current()
+
+    def _current(self) -> Trial | None:
+        answered, skipped = self._tried()
+        for name, trial in self._trials.items():
+            first_skipped = trial.occurrence > 0 and f"{trial.pair.name}-0" not in answered
+            if name not in answered and name not in skipped and not first_skipped:
+                return trial
+        return None
+
+    def progress(self) -> Progress:
+        with self._lock:
+            answered, skipped = self._tried()
+            done = sum(name in answered for name in self._trials)
+            left_out = sum(name in skipped and name not in answered for name in self._trials)
+            choices = sum(record.tie is None for record in self._own)
+            return Progress(
+                done=done, skipped=left_out, total=len(self._trials), labels=len(self._own), choices=choices
+            )
+
+    def plan(self) -> Plan:
+        """How many labels are needed, from this annotator's answers to repeated pairs."""
+        with self._lock:
+            judged = labels.by_annotator(self._own).get(self.annotator, {})
+        return plan(*labels.twice(judged), self._target, self._features)
+
+    @property
+    def target(self) -> float:
+        return self._target
+
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._own or any(skip["annotator"] == self.annotator for skip in self._skips))
+
+    # What changes the files.
+
+    def answer(self, name: str, verdict: Verdict, seconds: float) -> None:
+        """Save an answer. The same answer to the same trial once more changes nothing.
+
+        Raises:
+            KeyError: there is no such trial.
+            AlreadyAnswered: the trial has another answer, or was skipped, or is not the current one.
+            OSError: the file cannot be written; nothing has changed then.
+        """
+        with self._lock:
+            trial = self._trials[name]
+            answered, _ = self._tried()
+            record = labels.record_of(trial, verdict, seconds, self.annotator)
+            if name in answered:
+                same = lambda one: (one.chosen, one.rejected, one.tie)
+                if same(answered[name]) == same(record):
+                    return
+                raise AlreadyAnswered(f"the pair {name} has another answer already")
+            self._require_current(name)
+            records.append(self.path, record)
+            self._all.append(record)
+
+    def skip(self, name: str) -> None:
+        """Pass over a trial. A pair that was skipped when it was shown first is not shown again.
+
+        Raises:
+            KeyError, AlreadyAnswered, OSError: as `answer`.
+        """
+        with self._lock:
+            trial = self._trials[name]
+            if name in self._tried()[1]:
+                return
+            self._require_current(trial.name)
+            skip = {"trial": name, "annotator": self.annotator, "after": len(self._own)}
+            self._write_skips([*self._skips, skip])
+
+    def undo(self) -> Trial | None:
+        """Take back the latest answer or skip of this annotator, and return its trial; None if there is none.
+
+        The file of labels is replaced by one without the record, so that every reader finds either the old or the new
+        file, whole.
+        """
+        with self._lock:
+            mine = [skip for skip in self._skips if skip["annotator"] == self.annotator]
+            if mine and mine[-1]["after"] >= len(self._own):
+                self._write_skips([skip for skip in self._skips if skip is not mine[-1]])
+                return self._trials.get(mine[-1]["trial"])
+            if not self._own:
+                return None
+            self._all = records.read(self.path)  # another program may have added labels
+            places = [place for place, record in enumerate(self._all) if record.annotator == self.annotator]
+            last = self._all[places[-1]]
+            count = sum(labels.name_of(record) == labels.name_of(last) for record in self._own)
+            rest = self._all[: places[-1]] + self._all[places[-1] + 1 :]
+            records.write(self.path, rest)
+            self._all = rest
+            return self._trials.get(f"{labels.name_of(last)}-{count - 1}")
+
+    def _require_current(self, name: str) -> None:
+        current = self._current()
+        if current is None or current.name != name:
+            raise AlreadyAnswered(f"the pair {name} is not the one that is asked now")
+
+    # Skipped pairs are no labels; they stand in a file of their own.
+
+    @property
+    def _skips_path(self) -> pathlib.Path:
+        return self.path.with_name(f"{self.path.name}.skipped.json")
+
+    def _read_skips(self) -> list[dict[str, Any]]:
+        if not self._skips_path.exists():
+            return []
+        try:
+            found = json.loads(self._skips_path.read_text(encoding="utf-8"))
+            return [{key: skip[key] for key in ("trial", "annotator", "after")} for skip in found]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{self._skips_path}: the list of skipped pairs cannot be read ({type(error).__name__}); "
+                "without this file all skipped pairs are asked again"
+            ) from error
+
+    def _write_skips(self, skips: list[dict[str, Any]]) -> None:
+        checkpoints.replace_file(self._skips_path, json.dumps(skips, indent=0).encode())
+        self._skips = skips
+
+
+@contextlib.contextmanager
+def _alone(path: pathlib.Path) -> Iterator[None]:
+    """No other session may write to `path` within this block. The system ends the lock when the process ends."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"--labels {path}: another collect is writing to this file; end it first") from None
+        yield
+    finally:
+        os.close(descriptor)
