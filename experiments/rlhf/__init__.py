@@ -188,11 +188,10 @@ def run(config: Config, recorder: runner.Recorder) -> Results:
     with recorder.progress(len(order) - done, "rlhf", "stages") as progress:
         for number in range(done, len(order)):
             stage = order[number]
-            saved, found = setting.runs.advance(saved, stage)
-            if stage.name == "sample":
-                report.write_pairs(config, recorder, found, stage.round)
+            saved = setting.runs.advance(saved, stage)
             stages.save(recorder.path(stages.STATE), saved, number + 1, options)
             progress.advance(1, report.one_line(config, saved, stage))
+    report.write_pairs(config, recorder, saved)
     report.record(config, recorder, setting, saved)
     language.save_language_model(recorder.path(policies.FILE_NAME), _first(saved), setting.model)
     return Results(config=config, saved=saved)

@@ -13,7 +13,6 @@ from experiments.shared import language
 from pgjax import rollouts
 from pgjax.environments.text import TextBuffer
 from pgjax.preferences import reward_models
-from pgjax.types import PyTree
 
 REFERENCE = "reference.safetensors"
 SHOWN = 4  # answers that are printed for each β
@@ -52,17 +51,17 @@ def distinct(answers: list[str], n: int) -> float:
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
-def write_pairs(config: Any, recorder: runner.Recorder, found: PyTree, number: int) -> None:
-    """Append the pairs of the first β and the first seed to pairs.jsonl, for `experiments.preferences collect`."""
-    answers = texts(jax.tree.map(lambda x: x[0], found["answers"]))
-    log_probs = np.asarray(found["log_probs"][0], float)
-    lines, step = [], number * config.updates
-    for (prompt, first), (_, second), logp in zip(answers[::2], answers[1::2], log_probs.reshape(-1, 2)):
-        record = {"prompt": prompt, "answers": [first, second], "policy": f"rlhf β={config.kl_coefs[0]:g}"}
-        record |= {"seed": config.seed, "step": step, "logp": logp.tolist()}
-        lines.append(json.dumps(record, ensure_ascii=False))
-    with recorder.path("pairs.jsonl").open("a", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+def write_pairs(config: Any, recorder: runner.Recorder, saved: stages.Saved) -> None:
+    """Write pairs.jsonl, for `experiments.preferences collect`: answers of the last policy of the first run first."""
+    lines = []
+    for number in reversed(range(saved.log_probs.shape[1])):
+        answers = texts(jax.tree.map(lambda x: x[0, number], saved.pairs))
+        log_probs = saved.log_probs[0, number].astype(float).reshape(-1, 2)
+        for (prompt, first), (_, second), logp in zip(answers[::2], answers[1::2], log_probs):
+            record = {"prompt": prompt, "answers": [first, second], "policy": f"rlhf β={config.kl_coefs[0]:g}"}
+            record |= {"seed": config.seed, "step": number * config.updates, "logp": logp.tolist()}
+            lines.append(json.dumps(record, ensure_ascii=False))
+    recorder.path("pairs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def one_line(config: Any, saved: stages.Saved, stage: stages.Stage) -> str:

@@ -31,6 +31,8 @@ class Saved(NamedTuple):
         fits: name → float32 `[R, n]`, of each reward model.
         numbers: name → float32 `[R, n + 1]`, before the first round and after each.
         answers: the answers to the prompts of the evaluation, leaves `[R, n + 1, B, ...]`.
+        pairs: the answers that were compared in each round, leaves `[R, n, 2 N, ...]`: neighbours are a pair.
+        log_probs: ln π of these answers, `[R, n, 2 N]`.
     """
 
     states: State
@@ -38,6 +40,8 @@ class Saved(NamedTuple):
     fits: dict[str, np.ndarray]
     numbers: dict[str, np.ndarray]
     answers: TextBuffer
+    pairs: TextBuffer
+    log_probs: np.ndarray
 
 
 class Stage(NamedTuple):
@@ -77,7 +81,8 @@ class Runs:
         """The states before the first round; `comparisons` are those of a person, the same for all runs."""
         own = self.shares.scatter((self.keys, self.kl_coefs))
         states = self.shares.gather(self._begin(*own, params, comparisons))
-        shapes = jax.eval_shape(self._programs["evaluate"], self.shares.scatter(states), jnp.int32(0))[1]
+        arguments = self.shares.scatter(states), jnp.int32(0)
+        shapes, sampled = (jax.eval_shape(self._programs[name], *arguments)[1] for name in ("evaluate", "sample"))
         runs, rounds = len(self.keys), self.sizes.rounds
         nothing = lambda *shape: np.full((runs, *shape), np.nan, np.float32)
         return Saved(
@@ -86,13 +91,19 @@ class Runs:
             fits={name: nothing(rounds) for name in ("loss", "accuracy")},
             numbers={name: nothing(rounds + 1) for name in shapes["numbers"]},
             answers=jax.tree.map(lambda x: np.zeros((runs, rounds + 1, *x.shape[1:]), x.dtype), shapes["answers"]),
+            pairs=jax.tree.map(lambda x: np.zeros((runs, rounds, *x.shape[1:]), x.dtype), sampled["answers"]),
+            log_probs=nothing(rounds, 2 * self.sizes.pairs),
         )
 
-    def advance(self, saved: Saved, stage: Stage) -> tuple[Saved, PyTree]:
-        """The state after one more stage, and what it found, leaves `[R, ...]`."""
+    def advance(self, saved: Saved, stage: Stage) -> Saved:
+        """The state after one more stage."""
         states, found = self._programs[stage.name](self.shares.scatter(saved.states), jnp.int32(max(stage.round, 0)))
         states, found = self.shares.gather(states), jax.tree.map(np.asarray, self.shares.gather(found))
         saved = saved._replace(states=states)
+        if stage.name == "sample":
+            put = functools.partial(_put, place=stage.round)
+            pairs = jax.tree.map(put, saved.pairs, found["answers"])
+            saved = saved._replace(pairs=pairs, log_probs=put(saved.log_probs, found["log_probs"]))
         if stage.name == "fit":
             saved = saved._replace(fits=_with(saved.fits, found, stage.round))
         if stage.name == "optimise":
@@ -102,7 +113,7 @@ class Runs:
             put = functools.partial(_put, place=stage.round + 1)
             answers = jax.tree.map(put, saved.answers, found["answers"])
             saved = saved._replace(numbers=_with(saved.numbers, found["numbers"], stage.round + 1), answers=answers)
-        return saved, found
+        return saved
 
 
 def _put(old: np.ndarray, new: np.ndarray, place: int | slice) -> np.ndarray:
