@@ -157,11 +157,12 @@ TINY = Config(
 
 
 class Setting(NamedTuple):
-    """What the stages work on: the language model with its θ, the problem, and the runs."""
+    """What the stages work on: the language model with its θ, the problem, one run, and all runs."""
 
     model: networks.LlamaConfig
     params: PyTree
     problem: loop.Problem
+    loop: loop.Loop
     runs: stages.Runs
     comparisons: preferences.Comparisons | None
 
@@ -247,12 +248,12 @@ def prepare(config: Config, recorder: runner.Recorder, earlier: pathlib.Path | N
         score = gold.good_sentence(words) if config.gold == "sentence" else gold.of_user(config.gold)
         problem = loop.make_problem(model, tuple(prompts), split.test, score, config.max_new_tokens)
         comparisons = None if config.preferences is None else read_labels(config)
-        stages_of_run = loop.make_loop(problem, config.sizes(), labelled=comparisons is not None)
+        one_run = loop.make_loop(problem, config.sizes(), labelled=comparisons is not None)
     seeds = config.seed + np.arange(config.seeds)
     kl_coefs = np.repeat(np.array(config.kl_coefs, np.float32), config.seeds)
     keys = jax.vmap(jax.random.key)(np.tile(seeds, len(config.kl_coefs)))
-    runs = stages.Runs(stages_of_run, config.sizes(), keys, kl_coefs)
-    return Setting(model=model, params=params, problem=problem, runs=runs, comparisons=comparisons)
+    runs = stages.Runs(one_run, config.sizes(), keys, kl_coefs)
+    return Setting(model, params, problem, one_run, runs, comparisons)
 
 
 def pretrain(config: Config, recorder: runner.Recorder, split: Split) -> tuple[networks.LlamaConfig, PyTree]:

@@ -87,6 +87,7 @@ class Loop(NamedTuple):
         fit: `(State, round) → (State, found)`: a new reward model, normalised.
         optimise: `(State, round) → (State, found [U])`.
         evaluate: `(State, round) → (State, found)`: numbers, and the answers.
+        scored: the normalised reward model of buffers, whose φ is in the state.
     """
 
     begin: Callable[..., State]
@@ -94,6 +95,7 @@ class Loop(NamedTuple):
     fit: Callable[[State, jax.Array], tuple[State, Found]]
     optimise: Callable[[State, jax.Array], tuple[State, Found]]
     evaluate: Callable[[State, jax.Array], tuple[State, PyTree]]
+    scored: preferences.RewardModel
 
 
 # Bytes by what a reward model tells apart: 26 letters, capitals, white space, ends of sentences, digits, EOS, the rest.
@@ -234,7 +236,7 @@ def make_loop(problem: Problem, sizes: Sizes, *, labelled: bool) -> Loop:
         }
         return state, {"numbers": found, "answers": played.final_obs}
 
-    return Loop(begin=begin, sample=sample, fit=fit, optimise=optimise, evaluate=evaluate)
+    return Loop(begin=begin, sample=sample, fit=fit, optimise=optimise, evaluate=evaluate, scored=scored)
 
 
 # One object: the fit compiles once for each.

@@ -8,11 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import runner
-from experiments.rlhf import loop, stages
+from experiments.rlhf import others, stages
 from experiments.shared import language
-from pgjax import rollouts
 from pgjax.environments.text import TextBuffer
-from pgjax.preferences import reward_models
 
 REFERENCE = "reference.safetensors"
 SHOWN = 4  # answers that are printed for each β
@@ -104,37 +102,31 @@ def record(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.S
         for index, kl_coef in enumerate(config.kl_coefs):
             last = values[index * config.seeds : (index + 1) * config.seeds, -1]
             recorder.row(quantity=quantity, variant=f"β = {kl_coef:g}", ours=last.mean(), stderr=standard_error(last))
-        if name == "gold":
-            record_best_of(config, recorder, setting, saved)
     recorder.note(
         "The proxy score is that of the last reward model of each run: 0 is the mean of the reference and 1 its "
         "standard deviation over answers. " + ("" if config.preferences else "The gold score simulates the labels.")
     )
     recorder.note(f"Standard errors are over {config.seeds} seeds; one seed has none.")
+    record_others(config, recorder, setting, saved)
     show(config, recorder, saved)
 
 
-def record_best_of(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.Saved) -> None:
-    """The gold score of the answer of the reference that the last reward model of the first run likes best among n."""
-    problem = setting.problem
-    features = loop.make_features(problem.train.horizon)
-    model = reward_models.normalised(reward_models.mlp(hidden=(config.reward_width,)))
-    scored = reward_models.on_features(model, features)
-    reward_params = jax.tree.map(lambda x: x[0], saved.states.train.reward_state[0].params)
-
-    def best(n: int):
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), n), n * config.evaluated)
-        played = rollouts.episodes(problem.test, problem.policy, setting.params, keys, group_size=n)
-        golds = jnp.sum(played.rewards, axis=0).reshape(-1, n)
-        proxies = jax.vmap(scored.apply, (None, 0))(reward_params, played.final_obs).reshape(-1, n)
-        return jnp.take_along_axis(golds, jnp.argmax(proxies, axis=1)[:, None], axis=1)[:, 0]
-
+def record_others(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.Saved) -> None:
+    """Rows of best-of-n and of DPO, both with the labels of the first run."""
+    state = jax.tree.map(lambda x: x[0], saved.states)
+    key = jax.random.key(config.seed)
     for n in config.best_of:
-        chosen = np.asarray(jax.jit(lambda n=n: best(n))())
-        most = np.log(n) - (n - 1) / n
+        of_n = lambda key, params, state, n=n: others.best_of(
+            key, setting.problem, params, setting.loop.scored, state.train.reward_state[0].params, n, config.evaluated
+        )
+        chosen = np.asarray(jax.jit(of_n)(jax.random.fold_in(key, n), setting.params, state))
         error = chosen.std(ddof=1) / np.sqrt(len(chosen))
-        name = f"best of {n}, KL at most {most:.2f}"
+        name = f"best of {n}, KL at most {np.log(n) - (n - 1) / n:.2f}"
         recorder.row(quantity=QUANTITIES["gold"], variant=name, ours=chosen.mean(), stderr=error)
+    fitted = others.direct_preferences(key, setting.problem, state, setting.params)
+    _, found = jax.jit(setting.loop.evaluate)(fitted, jnp.int32(0))
+    for name in ("gold", "kl", "bits_per_byte"):
+        recorder.row(quantity=QUANTITIES[name], variant="DPO", ours=float(found["numbers"][name]))
 
 
 def show(config: Any, recorder: runner.Recorder, saved: stages.Saved) -> None:

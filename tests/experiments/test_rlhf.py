@@ -13,6 +13,7 @@ from experiments.harness import runner
 from experiments.rlhf import gold, loop, report, stages
 from experiments.shared import language
 from pgjax import networks
+from pgjax.datasets.text import Document
 from pgjax.environments.text import TextBuffer
 from pgjax.preferences import Preference, records
 
@@ -131,6 +132,18 @@ def test_labels_of_a_person_become_comparisons(tmp_path, written):
     first = np.asarray(labels.first.tokens[0])
     assert bytes(first[: int(labels.first.length[0])]) == b"\xfeThe cat.\xff"
     assert labels.first.tokens.shape == (1, config.places)
+
+
+def test_prompts_begin_with_bos_and_end_with_a_word():
+    documents = [
+        Document(str(n), text) for n, text in enumerate(("One two three.", "One two four.", "Short.", "Nospacehere"))
+    ]
+    found = language.make_prompts(documents, 9, whole_words=True)
+    assert found.tokens.shape == (1, 10) and found.lengths.tolist() == [9]
+    assert bytes(found.tokens[0]) == b"\xfeOne two \0"
+    assert len(language.make_prompts(documents, 9).lengths) == 3
+    with pytest.raises(ValueError, match="documents of more than 99 bytes"):
+        language.make_prompts(documents, 99)
 
 
 def test_distinct_counts_pairs_of_words():
