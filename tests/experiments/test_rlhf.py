@@ -172,7 +172,7 @@ def test_the_whole_loop_is_reported(written, tmp_path):
     directory = runner.execute("rlhf", config, rlhf.run, rlhf.plot, output_dir=tmp_path)
     rows = json.loads((directory / "summary.json").read_text())["rows"]
     variants = {row["variant"] for row in rows if row["quantity"] == "gold score"}
-    assert variants == {"reference", "β = 0.1", "β = 0", "best of 2, KL at most 0.19"}
+    assert variants == {"reference", "β = 0.1", "β = 0", "best of 2, KL at most 0.19", "DPO"}
     pairs = [json.loads(line) for line in (directory / "pairs.jsonl").read_text().splitlines()]
     assert len(pairs) == 8 and set(pairs[0]) == {"prompt", "answers", "policy", "seed", "step", "logp"}
     assert (directory / "rlhf.png").is_file() and (directory / "policy.safetensors").is_file()
