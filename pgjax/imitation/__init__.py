@@ -6,6 +6,7 @@
 
 Labelling is a stage like `rewards`: a transform of a collected trajectory. The buffers have their final size from the
 first round on, and rows without data have weight 0, so a whole run can be jitted, and vmapped over seeds.
+Next-token learning clones the author of a text: `next_token_loss` is its loss for a policy of token buffers.
 
 Axes: T time, B episodes a round, R rounds, N = R T B rows, A actions.
 """
@@ -38,6 +39,7 @@ from pgjax.imitation.experts import (
     perturbed,
 )
 from pgjax.imitation.fitting import Fitter, gradient_fit, table_fit
+from pgjax.imitation.next_tokens import next_token_loss, token_log_probs
 
 __all__ = [
     "Demonstrations",
@@ -64,6 +66,7 @@ __all__ = [
     "linear_schedule",
     "mix",
     "negative_log_likelihood",
+    "next_token_loss",
     "noisy",
     "optimal_expert",
     "partial",
@@ -72,5 +75,6 @@ __all__ = [
     "reverse_kl",
     "squared_error",
     "table_fit",
+    "token_log_probs",
     "total_variation",
 ]

@@ -8,8 +8,18 @@ from pgjax._checks import is_traced, require_in_range, require_integer
 from pgjax.types import PyTree
 
 
-def check_settings(num_epochs: int, batch_size: int, validation_fraction: float, patience: int | None) -> None:
-    """Refuse, with a ValueError, numbers out of range and patience without held-out rows."""
+def check_settings(
+    num_epochs: int,
+    batch_size: int,
+    validation_fraction: float,
+    patience: int | None,
+    evaluations_per_epoch: int,
+    held_out: jax.Array | None,
+) -> None:
+    """Refuse, with a ValueError, numbers out of range, two choices of held-out rows, and patience without any."""
+    require_integer("evaluations_per_epoch", evaluations_per_epoch, 1, None)
+    if held_out is not None and validation_fraction > 0:
+        raise ValueError(f"validation_fraction must be 0 if held_out is given, got {validation_fraction}")
     require_integer("num_epochs", num_epochs, 1, None)
     require_integer("batch_size", batch_size, 1, None)
     require_in_range("validation_fraction", validation_fraction, 0.0, 1.0)
@@ -17,7 +27,7 @@ def check_settings(num_epochs: int, batch_size: int, validation_fraction: float,
         raise ValueError("validation_fraction must be less than 1, got 1")
     if patience is not None:
         require_integer("patience", patience, 1, None)
-        if validation_fraction == 0:
+        if validation_fraction == 0 and held_out is None:
             raise ValueError(f"patience must be None without held-out rows (validation_fraction=0), got {patience}")
 
 
@@ -40,6 +50,25 @@ def count_rows(data: PyTree, **more: jax.Array | None) -> int:
         if shape[0] != wanted[0]:
             raise ValueError(f"{name} must have as many rows as {first}, {wanted[0]}, got {shape[0]}")
     return next(iter(shapes.values()))[0]
+
+
+def checked_rows(held_out: jax.Array, weights: jax.Array) -> jax.Array:
+    """The held-out rows that have a weight; a ValueError if no row is left on one of the two sides."""
+    held_out = jnp.asarray(held_out)
+    if held_out.dtype != bool:
+        raise ValueError(f"held_out must be bool, got {held_out.dtype}")
+    live = weights > 0
+    if is_known(held_out, weights) and not (np.any(held_out & live) and np.any(~held_out & live)):
+        raise ValueError("held_out must leave rows with a weight on both sides, got none on one side")
+    return held_out & live
+
+
+def check_parts(weights: jax.Array, held_out: jax.Array, batch_size: int, parts: int) -> None:
+    """Refuse, with a ValueError, more parts of an epoch than it has minibatches."""
+    if parts > 1 and is_known(weights, held_out):
+        minibatches = -(-int(np.sum((np.asarray(weights) > 0) & ~np.asarray(held_out))) // batch_size)
+        if parts > minibatches:
+            raise ValueError(f"evaluations_per_epoch must be at most the {minibatches} minibatches, got {parts}")
 
 
 def check_values(data: PyTree, weights: jax.Array, groups: jax.Array, validation_fraction: float) -> None:

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pgjax.training._fit_checks import check_settings, check_values, count_rows, is_known
+from pgjax.training._fit_batches import hold_out, minibatches, random_rank
+from pgjax.training._fit_checks import check_parts, check_settings, check_values, checked_rows, count_rows, is_known
+from pgjax.training._fit_steps import Loss, NoisyLoss, mean_loss, part_of, steps
 from pgjax.training.loop import NonFiniteError
 from pgjax.types import PyTree
-
-Loss = Callable[[PyTree, PyTree], jax.Array]
 
 
 class Fit(NamedTuple):
@@ -51,107 +51,64 @@ class _Progress(NamedTuple):
     metrics: dict[str, jax.Array]
 
 
-def _random_rank(key: jax.Array, names: jax.Array) -> jax.Array:
-    """A uint32 for each name. It depends on the key and the name alone, and not on which other rows there are."""
-    return jax.vmap(lambda name: jax.random.bits(jax.random.fold_in(key, name)))(names)
+@functools.partial(jax.jit, static_argnames=("optimizer", "length"))
+def _begin(params: PyTree, dtype_of: jax.Array, *, optimizer: optax.GradientTransformation, length: int) -> _Progress:
+    empty = jnp.full(length, jnp.nan, dtype_of.dtype)
+    return _Progress(
+        params=params,
+        optimizer_state=optimizer.init(params),
+        best_params=params,
+        best_loss=jnp.full((), jnp.inf, dtype_of.dtype),
+        best_epoch=jnp.int32(-1),
+        epoch=jnp.int32(0),
+        metrics={"train_loss": empty, "validation_loss": empty},
+    )
 
 
-def _hold_out(key: jax.Array, groups: jax.Array, live: jax.Array, fraction: jax.Array) -> jax.Array:
-    """Bool `[N]`: all live rows of k randomly drawn groups, where k = round(fraction · G), clipped to 1 … G − 1."""
-    rank = _random_rank(key, groups)
-    # The group itself orders different groups of equal rank; rows that are not live come last.
-    order = jnp.lexsort((groups, rank, ~live))
-    ordered_groups, ordered_live = groups[order], live[order]
-    is_new = jnp.concatenate([jnp.ones(1, bool), ordered_groups[1:] != ordered_groups[:-1]]) & ordered_live
-    number = jnp.cumsum(is_new)
-    wanted = jnp.round(fraction * number[-1].astype(float)).astype(number.dtype)
-    count = jnp.clip(wanted, 1, jnp.maximum(number[-1] - 1, 0))
-    return jnp.zeros_like(live).at[order].set(ordered_live & (number <= count))
-
-
-def _minibatches(order: jax.Array, weights: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
-    """The rows in the given order as `[M, n]` indices and weights; weights of 0 fill up the last minibatch."""
-    padding = -order.shape[0] % batch_size
-    indices = jnp.concatenate([order, jnp.zeros(padding, order.dtype)])
-    ordered = jnp.concatenate([weights[order], jnp.zeros(padding, weights.dtype)])
-    return indices.reshape(-1, batch_size), ordered.reshape(-1, batch_size)
-
-
-def _loss_sum(loss: Loss, params: PyTree, data: PyTree, indices: jax.Array, weights: jax.Array) -> jax.Array:
-    """Σ w · loss over a minibatch whose first row has a positive weight.
-
-    The first row replaces rows of weight 0 before the loss sees them, because 0 · NaN and its gradient would be NaN.
-    """
-    indices = jnp.where(weights > 0, indices, indices[0])
-    rows = jax.tree.map(lambda x: x[indices], data)
-    losses = loss(params, rows)
-    if jnp.shape(losses) != weights.shape:
-        raise ValueError(f"loss must return one number for each row, [{weights.shape[0]}], got {jnp.shape(losses)}")
-    return jnp.sum(weights * losses)
-
-
-def _mean_loss(loss: Loss, params: PyTree, data: PyTree, batches: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """The weighted mean loss over all minibatches; NaN if all weights are 0."""
-
-    def add(total: jax.Array, batch: tuple[jax.Array, jax.Array]):
-        indices, weights = batch
-        evaluate = lambda: _loss_sum(loss, params, data, indices, weights).astype(total.dtype)
-        return total + jax.lax.cond(jnp.any(weights > 0), evaluate, lambda: jnp.zeros_like(total)), None
-
-    total, _ = jax.lax.scan(add, jnp.zeros((), batches[1].dtype), batches)
-    return total / jnp.sum(batches[1])
-
-
-def _epoch(loss: Loss, optimizer: optax.GradientTransformation, data: PyTree, carry, batches):
-    """One pass over the minibatches; those whose weights are all 0 change nothing, not even the optimiser's moments."""
-
-    def step(carry, batch):
-        indices, weights = batch
-        total_weight = jnp.sum(weights)
-
-        def descend(params: PyTree, optimizer_state: PyTree):
-            mean = lambda params: _loss_sum(loss, params, data, indices, weights) / total_weight
-            value, gradient = jax.value_and_grad(mean)(params)
-            updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-            return optax.apply_updates(params, updates), optimizer_state, value.astype(weights.dtype)
-
-        skip = lambda params, optimizer_state: (params, optimizer_state, jnp.zeros_like(total_weight))
-        params, optimizer_state, value = jax.lax.cond(total_weight > 0, descend, skip, *carry)
-        return (params, optimizer_state), value * total_weight
-
-    carry, sums = jax.lax.scan(step, carry, batches)
-    return carry, jnp.sum(sums) / jnp.sum(batches[1])
-
-
-@functools.partial(jax.jit, static_argnames=("loss", "optimizer", "num_epochs", "batch_size", "splits"))
-def _run(
-    key, params, data, weights, groups, fraction, patience, *, loss, optimizer, num_epochs, batch_size, splits
-) -> Fit:
-    split_key, shuffle_key = jax.random.split(key)
-    live = weights > 0
-    held_out = jnp.zeros_like(live)
+@functools.partial(jax.jit, static_argnames=("loss", "training_loss", "optimizer", "batch_size", "splits", "parts"))
+def _advance(
+    key,
+    progress,
+    data,
+    weights,
+    held_out,
+    patience,
+    until,
+    *,
+    loss,
+    training_loss,
+    optimizer,
+    batch_size,
+    splits,
+    parts,
+) -> _Progress:
+    """The parts of epochs up to `until`, or fewer if patience ends the fit."""
+    shuffle_key = jax.random.split(key)[1]
+    # Epochs fold smaller numbers into the key.
+    noise_key = jax.random.fold_in(shuffle_key, jnp.uint32(2**32 - 1))
     if splits:
-        held_out = _hold_out(split_key, groups, live, fraction)
-        validation_batches = _minibatches(
+        validation_batches = minibatches(
             jnp.argsort(~held_out, stable=True), jnp.where(held_out, weights, 0.0), batch_size
         )
     training_weights = jnp.where(held_out, 0.0, weights)
     rows = jnp.arange(weights.shape[0])
 
     def running(progress: _Progress) -> jax.Array:
-        return (progress.epoch < num_epochs) & (progress.epoch - 1 - progress.best_epoch < patience)
+        return (progress.epoch < until) & (progress.epoch - 1 - progress.best_epoch < patience)
 
     def one(progress: _Progress) -> _Progress:
         epoch = progress.epoch
-        rank = _random_rank(jax.random.fold_in(shuffle_key, epoch), rows)
+        rank = random_rank(jax.random.fold_in(shuffle_key, epoch // parts), rows)
         # Rows with a positive weight come first, so the minibatches are those of a data set of these rows alone.
-        batches = _minibatches(jnp.lexsort((rank, training_weights <= 0)), training_weights, batch_size)
+        batches = minibatches(jnp.lexsort((rank, training_weights <= 0)), training_weights, batch_size)
+        batches = batches if parts == 1 else part_of(batches, epoch % parts, parts)
+        keys = jax.random.split(jax.random.fold_in(noise_key, epoch), batches[0].shape[0])
         carry = (progress.params, progress.optimizer_state)
-        (params, optimizer_state), train_loss = _epoch(loss, optimizer, data, carry, batches)
+        (params, optimizer_state), train_loss = steps(training_loss, optimizer, data, carry, (keys, batches))
         metrics = {"train_loss": train_loss, "validation_loss": jnp.full_like(train_loss, jnp.nan)}
         better, best_loss = jnp.ones((), bool), progress.best_loss
         if splits:
-            validation_loss = _mean_loss(loss, params, data, validation_batches)
+            validation_loss = mean_loss(loss, params, data, validation_batches)
             metrics["validation_loss"] = validation_loss
             # If no row could be held out, every epoch counts as the best so far, and the last one is kept.
             better = (validation_loss < best_loss) | ~jnp.any(held_out)
@@ -166,32 +123,20 @@ def _run(
             metrics=jax.tree.map(lambda all_, new: all_.at[epoch].set(new), progress.metrics, metrics),
         )
 
-    empty = jnp.full(num_epochs, jnp.nan, weights.dtype)
-    start = _Progress(
-        params=params,
-        optimizer_state=optimizer.init(params),
-        best_params=params,
-        best_loss=jnp.full((), jnp.inf, weights.dtype),
-        best_epoch=jnp.int32(-1),
-        epoch=jnp.int32(0),
-        metrics={"train_loss": empty, "validation_loss": empty},
-    )
-    end = jax.lax.while_loop(running, one, start)
-    return Fit(
-        params=end.best_params,
-        best_epoch=end.best_epoch,
-        num_epochs=end.epoch,
-        metrics=end.metrics,
-        held_out=held_out,
-    )
+    return jax.lax.while_loop(running, one, progress)
 
 
-def _refuse_non_finite(result: Fit, validation_fraction: float) -> None:
+@jax.jit
+def _chosen(key: jax.Array, groups: jax.Array, weights: jax.Array, fraction: jax.Array) -> jax.Array:
+    return hold_out(jax.random.split(key)[0], groups, weights > 0, fraction)
+
+
+def _refuse_non_finite(result: Fit, splits: bool) -> None:
     if not is_known(*jax.tree.leaves(result)):
         return
     for name, losses in result.metrics.items():
         done = np.asarray(losses)[: int(result.num_epochs)]
-        if (name == "train_loss" or validation_fraction > 0) and not np.isfinite(done).all():
+        if (name == "train_loss" or splits) and not np.isfinite(done).all():
             epoch = np.flatnonzero(~np.isfinite(done))[0]
             raise NonFiniteError(f"{name} must be finite, got {done[epoch]} in epoch {epoch}: too large a step?")
 
@@ -209,6 +154,10 @@ def fit(
     groups: jax.Array | None = None,
     validation_fraction: float = 0.0,
     patience: int | None = None,
+    held_out: jax.Array | None = None,
+    evaluations_per_epoch: int = 1,
+    training_loss: NoisyLoss | None = None,
+    on_evaluation: Callable[[int, dict[str, np.ndarray], PyTree], None] | None = None,
 ) -> Fit:
     """Minimise Σ_i w_i loss(θ, x_i) / Σ_i w_i by epochs of shuffled minibatches.
 
@@ -227,6 +176,8 @@ def fit(
     vmap over key, params, data or weights. Values of traced arrays are not checked, and a traced fit that has only one
     group holds nothing out.
 
+    A learning rate that changes is an optax schedule in the optimiser; it counts minibatches.
+
     Args:
         key: a typed key; the fit is a function of it and the other arguments.
         params: θ at the start.
@@ -240,6 +191,14 @@ def fit(
         validation_fraction: the share of the groups that is held out, in [0, 1).
         patience: the number of epochs in a row without a new lowest held-out loss after which the fit ends; None never
             ends it early.
+        held_out: bool `[N]`, the rows that are held out if the caller chooses them; `validation_fraction` is then 0.
+        evaluations_per_epoch: the number of parts, of equal numbers of minibatches, into which every epoch is cut, at
+            most the number of minibatches. After each part the held-out loss is computed and θ may be kept. `patience`,
+            `Fit.best_epoch`, `Fit.num_epochs` and the rows of `Fit.metrics` then count parts.
+        training_loss: `(key, params, batch) → [n]`, which the steps minimise in place of `loss`, with a new key for
+            each minibatch: for dropout, noise or random crops. Held-out rows are always judged by `loss`.
+        on_evaluation: called on the host after each evaluation with the number of evaluations so far, the last
+            `train_loss` and `validation_loss`, and θ. It changes no number of the fit, which then cannot be traced.
 
     Returns:
         A `Fit`.
@@ -261,9 +220,10 @@ def fit(
         >>> round(float(found.params["slope"]), 2), round(float(found.params["start"]), 2)
         (2.0, 1.0)
     """
-    check_settings(num_epochs, batch_size, validation_fraction, patience)
-    num_rows = count_rows(data, weights=weights, groups=groups)
-    for name, x in (("weights", weights), ("groups", groups)):
+    splits = validation_fraction > 0 or held_out is not None
+    check_settings(num_epochs, batch_size, validation_fraction, patience, evaluations_per_epoch, held_out)
+    num_rows = count_rows(data, weights=weights, groups=groups, held_out=held_out)
+    for name, x in (("weights", weights), ("groups", groups), ("held_out", held_out)):
         if x is not None and jnp.ndim(x) != 1:
             raise ValueError(f"{name} must have one number for each row, [{num_rows}], got shape {jnp.shape(x)}")
     weights = jnp.ones(num_rows) if weights is None else jnp.asarray(weights, float)
@@ -272,20 +232,50 @@ def fit(
         raise ValueError(f"groups must be integers, got {groups.dtype}")
     check_values(data, weights, groups, validation_fraction)
     data, params = jax.tree.map(jnp.asarray, (data, params))
-    result = _run(
-        key,
-        params,
-        data,
-        weights,
-        groups,
-        jnp.asarray(validation_fraction, float),
-        # A patience of all epochs never ends the fit early.
-        jnp.int32(num_epochs if patience is None else patience),
-        loss=loss,
-        optimizer=optimizer,
-        num_epochs=int(num_epochs),
-        batch_size=min(int(batch_size), num_rows),
-        splits=validation_fraction > 0,
+    if held_out is not None:
+        judged = checked_rows(held_out, weights)
+    elif splits:
+        judged = _chosen(key, groups, weights, jnp.asarray(validation_fraction, float))
+    else:
+        judged = jnp.zeros(num_rows, bool)
+    batch_size = min(int(batch_size), num_rows)
+    check_parts(weights, judged, batch_size, evaluations_per_epoch)
+    total = int(num_epochs) * int(evaluations_per_epoch)
+    progress = _begin(params, weights, optimizer=optimizer, length=total)
+    for until in range(1, total + 1) if on_evaluation is not None else (total,):
+        progress = _advance(
+            key,
+            progress,
+            data,
+            weights,
+            judged,
+            # A patience of all epochs never ends the fit early.
+            jnp.int32(total if patience is None else patience),
+            jnp.int32(until),
+            loss=loss,
+            training_loss=training_loss or _without_key(loss),
+            optimizer=optimizer,
+            batch_size=batch_size,
+            splits=splits,
+            parts=int(evaluations_per_epoch),
+        )
+        if on_evaluation is not None:
+            if progress.epoch < until:
+                break
+            last = {name: np.asarray(values)[until - 1] for name, values in progress.metrics.items()}
+            on_evaluation(until, last, progress.params)
+    result = Fit(
+        params=progress.best_params,
+        best_epoch=progress.best_epoch,
+        num_epochs=progress.epoch,
+        metrics=progress.metrics,
+        held_out=judged,
     )
-    _refuse_non_finite(result, validation_fraction)
+    _refuse_non_finite(result, splits)
     return result
+
+
+@functools.lru_cache(maxsize=64)
+def _without_key(loss: Loss) -> NoisyLoss:
+    """The same loss for the steps; one object for each `loss`, so that the program compiles once."""
+    return lambda key, params, rows: loss(params, rows)

@@ -257,3 +257,66 @@ def test_errors_come_at_once(options, message):
 def test_a_fit_that_diverges_says_so():
     with pytest.raises(NonFiniteError, match=r"train_loss must be finite, got (inf|nan) in epoch"):
         run(optimizer=optax.sgd(1e6), num_epochs=30)
+
+
+def test_parts_of_epochs_make_the_same_steps_and_count_evaluations():
+    # 24 rows in minibatches of 5 are 5 minibatches; 2 parts of an epoch meet each row once, too.
+    mark = lambda params, batch: params[batch]
+    settings = {"data": jnp.arange(24), "params": jnp.zeros(24), "loss": mark, "optimizer": SGD_1}
+    met = lambda params: -np.asarray(params) > 0
+    seen = []
+    found = run(
+        **settings,
+        evaluations_per_epoch=2,
+        num_epochs=1,
+        on_evaluation=lambda done, metrics, params: seen.append((done, metrics, met(params))),
+    )
+    assert [done for done, *_ in seen] == [1, 2] and found.num_epochs == 2 and found.metrics["train_loss"].shape == (2,)
+    assert 10 <= seen[0][2].sum() <= 15 and seen[1][2].all()
+    # The twin without the host in between has the same numbers.
+    equal(found, run(**settings, evaluations_per_epoch=2, num_epochs=1))
+    with pytest.raises(ValueError, match="evaluations_per_epoch must be at most the 5 minibatches, got 6"):
+        run(evaluations_per_epoch=6)
+
+
+def test_the_caller_may_choose_the_held_out_rows():
+    held_out = jnp.arange(NUM_ROWS) % 4 == 0
+    found = run(held_out=held_out, patience=2, num_epochs=4)
+    equal(found.held_out, held_out)
+    equal(found.params, run(held_out=held_out, num_epochs=int(found.best_epoch) + 1).params)
+    # Rows that are held out are not trained on: other answers there change nothing but the held-out loss.
+    other = DATA | {"y": jnp.where(held_out, 0.0, DATA["y"])}
+    last = lambda data: run(held_out=held_out, num_epochs=1, data=data)
+    equal(last(DATA).params, last(other).params)
+    assert last(DATA).metrics["validation_loss"][0] != last(other).metrics["validation_loss"][0]
+    for wrong, message in (
+        ({"held_out": jnp.ones(NUM_ROWS, bool)}, "on both sides"),
+        ({"held_out": held_out, "validation_fraction": 0.5}, "must be 0 if held_out is given"),
+        ({"held_out": held_out.astype(int)}, "must be bool"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(**wrong)
+
+
+def test_noise_of_the_training_loss_is_new_in_every_minibatch_and_never_in_the_held_out_loss():
+    # The gradient is the noise itself, so that SGD with rate 1 adds up the noise.
+    noise = lambda key, params, batch: params[0] * jax.random.normal(key, batch["y"].shape)
+    settings = {"num_epochs": 1, "params": jnp.zeros(1), "optimizer": SGD_1, "loss": lambda p, b: p[0] + 0.0 * b["y"]}
+    steps = []
+    run(
+        **settings,
+        batch_size=4,
+        training_loss=noise,
+        evaluations_per_epoch=6,
+        on_evaluation=lambda n, m, p: steps.append(p[0]),
+    )
+    assert np.unique(np.diff(np.array([0.0, *steps]))).size == 6
+    found = run(**settings, training_loss=noise, validation_fraction=0.5)
+    close(found.metrics["validation_loss"][0], found.params[0])
+
+
+def test_a_schedule_counts_minibatches():
+    schedule = optax.piecewise_constant_schedule(1.0, {2: 0.0})  # two steps of 1, then none
+    sum_of = lambda params, batch: params[0] + 0.0 * batch["y"]
+    found = run(params=jnp.zeros(1), loss=sum_of, optimizer=optax.sgd(schedule), batch_size=8, num_epochs=4)
+    close(found.params, [-2.0])
