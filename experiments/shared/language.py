@@ -119,7 +119,7 @@ def pretrain(
     """
     half = max(1, context // 2)
     train = text.make_windows(split.train, BYTES, context, stride=half)
-    valid = text.make_windows(split.valid, BYTES, context, stride=half, count_once=True)
+    valid = held_out_windows(split.valid, context)
     per_epoch = -(-len(train.tokens) // batch_size)
     num_epochs = max(1, round(num_updates / per_epoch))
     parts = min(per_epoch, max(1, round(evaluations / num_epochs)))
@@ -148,23 +148,26 @@ def pretrain(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("policy", "batch_size"))
-def _bits(policy: Policy, params: PyTree, data: PyTree, batch_size: int) -> jax.Array:
+def held_out_windows(documents: Sequence[Document], context: int) -> Windows:
+    """Windows in which every byte has at least half a buffer of context, or all of the document before it."""
+    return text.make_windows(documents, BYTES, context, stride=max(1, context // 2), count_once=True)
+
+
+def count_bits(policy: Policy, params: PyTree, data: PyTree) -> jax.Array:
+    """−Σ log₂ f of all counted tokens of windows, `[]`."""
+
     def of_window(row: PyTree) -> jax.Array:
         log_probs = imitation.token_log_probs(policy, params, row["tokens"][None])[0]
         return -jnp.sum(jnp.where(row["counted"], log_probs, 0.0)) / math.log(2)
 
-    return jax.lax.map(of_window, data, batch_size=batch_size)
+    return jnp.sum(jax.lax.map(of_window, data, batch_size=16))
 
 
 def bits_per_byte(policy: Policy, params: PyTree, documents: Sequence[Document], context: int) -> float:
-    """The bits that the policy needs for the documents with their ends (EOS), over their bytes.
-
-    Every byte has at least half a buffer of context, or all of the document before it.
-    """
-    windows = text.make_windows(documents, BYTES, context, stride=max(1, context // 2), count_once=True)
-    bits = np.asarray(_bits(policy, params, as_data(windows), batch_size=16), np.float64)
-    return float(bits.sum()) / text.num_bytes(documents)
+    """The bits that the policy needs for the documents with their ends (EOS), over their bytes."""
+    data = jax.tree.map(jnp.asarray, as_data(held_out_windows(documents, context)))
+    bits = jax.jit(functools.partial(count_bits, policy))(params, data)
+    return float(bits) / text.num_bytes(documents)
 
 
 class Prompts(NamedTuple):
@@ -174,21 +177,30 @@ class Prompts(NamedTuple):
     lengths: np.ndarray
 
 
-def make_prompts(documents: Sequence[Document], num_bytes: int, count: int | None = None) -> Prompts:
-    """BOS and the first bytes of documents that are longer than that; whole characters only.
+def make_prompts(
+    documents: Sequence[Document], num_bytes: int, count: int | None = None, *, whole_words: bool = False
+) -> Prompts:
+    """BOS and the beginnings of documents that have more than `num_bytes` bytes; equal beginnings are taken once.
+
+    Args:
+        num_bytes: the largest number of bytes of a beginning, so P = `num_bytes` + 1. Characters stay whole.
+        count: the largest number of prompts; all if None.
+        whole_words: whether a beginning ends with its last space, so that the answer begins with a new word.
 
     Raises:
-        ValueError: if no document is longer than `num_bytes`.
+        ValueError: if no document is long enough.
     """
-    begun = []
+    begun = {}
     for document in documents:
-        if len(document.text.encode()) > num_bytes:
-            begun.append(document.text.encode()[:num_bytes].decode(errors="ignore"))
-    begun = list(dict.fromkeys(begun))[:count]
+        raw = document.text.encode()
+        start = raw[:num_bytes].decode(errors="ignore")
+        start = start[: start.rfind(" ") + 1] if whole_words else start
+        if len(raw) > num_bytes and start:
+            begun[start] = None
     if not begun:
         raise ValueError(f"the text must have documents of more than {num_bytes} bytes for prompts, got none")
-    rows = [np.append([BYTES.bos], BYTES.encode(start)) for start in begun]
-    prompts = np.zeros((len(rows), max(map(len, rows))), np.uint8)
+    rows = [np.append([BYTES.bos], BYTES.encode(start)) for start in list(begun)[:count]]
+    prompts = np.zeros((len(rows), num_bytes + 1), np.uint8)
     for row, tokens_of_row in zip(prompts, rows):
         row[: len(tokens_of_row)] = tokens_of_row
     return Prompts(tokens=prompts, lengths=np.array([len(row) for row in rows], np.int32))

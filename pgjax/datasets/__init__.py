@@ -3,7 +3,7 @@
     Trajectory ─► ExpertDataset ─► save_npz / save_minari ─► load_npz / load_minari ─► training.fit
 
 If a file or an array is wrong, a `DatasetError` names the file, key and row, what was expected and what was found. No
-function unpickles. Only the two Minari functions import h5py.
+function unpickles. Only the two Minari functions import h5py. `datasets.text` holds text for next-token learning.
 """
 
 from pgjax.datasets.minari import load_minari, save_minari

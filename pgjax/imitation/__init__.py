@@ -6,6 +6,7 @@
 
 Labelling is a stage like `rewards`: a transform of a collected trajectory. The buffers have their final size from the
 first round on, and rows without data have weight 0, so a whole run can be jitted, and vmapped over seeds.
+Next-token learning clones the author of a text: `next_token_loss` is its loss for a policy of token buffers.
 
 Axes: T time, B episodes a round, R rounds, N = R T B rows, A actions.
 """

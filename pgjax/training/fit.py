@@ -233,13 +233,13 @@ def fit(
     check_values(data, weights, groups, validation_fraction)
     data, params = jax.tree.map(jnp.asarray, (data, params))
     if held_out is not None:
-        held_out = checked_rows(held_out, weights)
+        judged = checked_rows(held_out, weights)
     elif splits:
-        held_out = _chosen(key, groups, weights, jnp.asarray(validation_fraction, float))
+        judged = _chosen(key, groups, weights, jnp.asarray(validation_fraction, float))
     else:
-        held_out = jnp.zeros(num_rows, bool)
+        judged = jnp.zeros(num_rows, bool)
     batch_size = min(int(batch_size), num_rows)
-    check_parts(weights, held_out, batch_size, evaluations_per_epoch)
+    check_parts(weights, judged, batch_size, evaluations_per_epoch)
     total = int(num_epochs) * int(evaluations_per_epoch)
     progress = _begin(params, weights, optimizer=optimizer, length=total)
     for until in range(1, total + 1) if on_evaluation is not None else (total,):
@@ -248,7 +248,7 @@ def fit(
             progress,
             data,
             weights,
-            held_out,
+            judged,
             # A patience of all epochs never ends the fit early.
             jnp.int32(total if patience is None else patience),
             jnp.int32(until),
@@ -269,7 +269,7 @@ def fit(
         best_epoch=progress.best_epoch,
         num_epochs=progress.epoch,
         metrics=progress.metrics,
-        held_out=held_out,
+        held_out=judged,
     )
     _refuse_non_finite(result, splits)
     return result

@@ -93,7 +93,9 @@ def _books(source: str) -> tuple[Document, ...]:
     first: dict[int, int] = {}
     for verse, place in starts.items():
         first.setdefault(verse // 1_000_000, place)
-    names = [ast.literal_eval(name) for name in call.args[5].values]
+    titles = call.args[5]
+    assert isinstance(titles, ast.Dict), "the digest was checked"
+    names = [ast.literal_eval(name) for name in titles.values]
     places = [*first.values(), len(text)]
     return tuple(
         Document(name=name, text=text[begin:end].strip())

@@ -1,0 +1,307 @@
+"""Learning from preferences on text: sample, compare, fit, optimise, repeat; what rises, and what it costs.
+
+Claim    RLOO with a penalty β KL raises the score of a small language model's answers at a stated KL; with β = 0 the
+         same optimiser leaves the language, and diversity is lost.
+Source   Ziegler et al. 2019 (the loop, normalised rewards); Ahmadian et al. 2024 (RLOO); Gao, Schulman & Hilton 2023
+         (reward against √KL).
+Command  python -m experiments.rlhf
+         python -m experiments.rlhf --policy results/pretraining/RUN --corpus basic-english
+         python -m experiments.preferences collect --pairs results/rlhf/RUN/pairs.jsonl --labels mine.jsonl
+         python -m experiments.rlhf --policy results/rlhf/RUN --preferences mine.jsonl
+Shows    A model of bytes is pretrained on sentences, or --policy is loaded. In each round it writes pairs of answers to
+         beginnings of held-out sentences, an annotator compares them, a Bradley–Terry reward model is fitted to all
+         comparisons so far and normalised (mean 0, standard deviation 1 on answers of the reference), and the policy
+         is optimised by an estimator with groups and k1 in the reward. Answers before and after, reward (proxy and
+         gold), KL, entropy, distinct n-grams and bits per byte of held-out sentences; reward against √KL.
+Expect   With β the gold score rises at a KL of some nats. With β = 0 the proxy rises further, the KL grows without end,
+         and fewer different answers are left. Under 10 minutes on two quiet CPU cores.
+Departs  The gold score is a rule and the annotator is simulated with it, unless --gold or --preferences replace them.
+         It judges the surface of an answer: known words, a closed sentence, no repetition.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.harness import runner
+from experiments.rlhf import gold, loop, report, stages
+from experiments.shared import language
+from pgjax import networks, preferences, registry
+from pgjax.datasets.text import Split
+from pgjax.preferences import labelled_texts, records
+from pgjax.saving import policies
+from pgjax.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options of this experiment."""
+
+    text: tuple[pathlib.Path, ...] = ()
+    """The text: .txt and .jsonl files. It replaces --corpus."""
+    corpus: Literal["topics", "basic_english"] = "topics"
+    """The text without --text, see experiments.pretraining."""
+    policy: pathlib.Path | None = None
+    """A file or folder with a policy of experiments.pretraining, which replaces the pretraining here."""
+    preferences: pathlib.Path | None = None
+    """A file of a person's labels, as python -m experiments.preferences collect writes it. The reward model is fitted
+    to these labels alone, and there is one round."""
+    gold: str = "sentence"
+    """The gold score: sentence, the rule of this experiment, or module:function, a function of a TextBuffer written
+    with jax.numpy."""
+    estimator: str = "rloo"
+    """The estimator, a name of pgjax.registry or module:function; it needs no more than groups."""
+    kl_coefs: tuple[float, ...] = (0.1, 0.0)
+    """The values of β, in rewards per nat. Every β is trained with every seed."""
+    seeds: int = 2
+    """The number of runs of each β."""
+    rounds: int = 3
+    """The number of rounds: sample, compare, fit, optimise."""
+    pairs: int = 256
+    """The number of pairs of answers that are compared in a round."""
+    temperature: float = 0.3
+    """The temperature of the annotator in units of the gold score: the noise of the comparisons."""
+    updates: int = 40
+    """The number of updates in a round."""
+    episodes: int = 64
+    """The number of answers in an update."""
+    group_size: int = 4
+    """The number of answers to one prompt."""
+    learning_rate: float = 0.001
+    """The learning rate of Adam in the optimisation of the policy."""
+    prompt_bytes: int = 28
+    """The largest number of bytes of a prompt, which ends with a space."""
+    max_new_tokens: int = 48
+    """The largest number of tokens of an answer, EOS included."""
+    reward_width: int = 32
+    """The width of the reward model: one hidden layer over counts of pairs of classes of bytes."""
+    reward_epochs: int = 20
+    """The number of passes over the comparisons in a fit."""
+    evaluated: int = 128
+    """The number of answers in an evaluation, to beginnings of sentences that no update sees."""
+    best_of: tuple[int, ...] = (4, 16)
+    """The n of best-of-n: the answer of the reference, among n, that the last reward model likes best."""
+    width: int = 96
+    """Pretraining: the width of the model."""
+    layers: int = 3
+    """Pretraining: the number of blocks."""
+    pretraining_updates: int = 700
+    """Pretraining: the number of updates of 32 windows."""
+    seed: int = 0
+    """The first seed."""
+    resume: pathlib.Path | None = None
+    """An earlier run that was stopped; it continues after its last stage, with its own options."""
+
+    def validate(self) -> None:
+        if self.resume is not None:
+            return
+        several = ("seeds", "rounds", "pairs", "updates", "episodes", "reward_width", "reward_epochs", "layers")
+        runner.require_counts(self, *several, "evaluated", "pretraining_updates", "best_of")
+        runner.require_counts(self, "group_size", "max_new_tokens", least=2)
+        fits = self.episodes % self.group_size == 0
+        runner.require(fits, "--episodes", self.episodes, f"a multiple of --group-size {self.group_size}")
+        runner.require(8 <= self.prompt_bytes <= 1024, "--prompt-bytes", self.prompt_bytes, "in [8, 1024]")
+        runner.require(32 <= self.width <= 4096 and self.width % 32 == 0, "--width", self.width, "a multiple of 32")
+        given = " ".join(map(str, self.kl_coefs))
+        sound = len(set(self.kl_coefs)) == len(self.kl_coefs) > 0 and all(0 <= b <= 1e6 for b in self.kl_coefs)
+        runner.require(sound, "--kl-coefs", given, "different numbers of at least 0")
+        runner.require_rate("--learning-rate", self.learning_rate)
+        runner.require_rate("--temperature", self.temperature)
+        runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
+        with runner.usage_errors():
+            registry.find(self.estimator)
+            self.split()
+
+    def split(self) -> Split:
+        return language.load_split(self.text, self.corpus, as_sentences=True)
+
+    @property
+    def places(self) -> int:
+        """L, the places of the buffer."""
+        return 1 + self.prompt_bytes + self.max_new_tokens
+
+    @property
+    def context(self) -> int:
+        """The context of the pretrained model: L and some more, in eights."""
+        return -(-self.places // 8) * 8 + 16
+
+    def sizes(self) -> loop.Sizes:
+        names = {field.name for field in dataclasses.fields(loop.Sizes)}
+        given = {name: value for name, value in vars(self).items() if name in names}
+        rounds = 1 if self.preferences else self.rounds
+        return loop.Sizes(**given | {"rounds": rounds, "reference": max(256, self.evaluated)})
+
+
+TINY = Config(
+    kl_coefs=(0.1, 0.0),
+    seeds=1,
+    rounds=2,
+    pairs=4,
+    updates=2,
+    episodes=4,
+    group_size=2,
+    prompt_bytes=12,
+    max_new_tokens=6,
+    reward_width=2,
+    reward_epochs=1,
+    evaluated=4,
+    best_of=(2,),
+    width=32,
+    layers=1,
+    pretraining_updates=1,
+)
+
+
+class Setting(NamedTuple):
+    """What the stages work on: the language model with its θ, the problem, one run, and all runs."""
+
+    model: networks.LlamaConfig
+    params: PyTree
+    problem: loop.Problem
+    loop: loop.Loop
+    runs: stages.Runs
+    comparisons: preferences.Comparisons | None
+
+
+class Results(NamedTuple):
+    """What the figure needs."""
+
+    config: Config
+    saved: stages.Saved
+
+
+def run(config: Config, recorder: runner.Recorder) -> Results:
+    earlier, config = config.resume, _of_earlier(config)
+    options = stages.saving_options({k: v for k, v in dataclasses.asdict(config).items() if k != "resume"})
+    recorder.path("options.json").write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+    setting = prepare(config, recorder, earlier)
+    recorder.resumable()
+    order = stages.plan(config.sizes().rounds)
+    saved, done = setting.runs.begin(setting.params, setting.comparisons), 1
+    if earlier is not None and (earlier / stages.STATE).is_file():
+        with runner.usage_errors():
+            saved, done = stages.restore(earlier / stages.STATE, saved, options)
+        recorder.say(f"continues after stage {done} of {len(order)}")
+    with recorder.progress(len(order) - done, "rlhf", "stages") as progress:
+        for number in range(done, len(order)):
+            stage = order[number]
+            saved = setting.runs.advance(saved, stage)
+            stages.save(recorder.path(stages.STATE), saved, number + 1, options)
+            progress.advance(1, report.one_line(config, saved, stage))
+    report.write_pairs(config, recorder, saved)
+    report.record(config, recorder, setting, saved)
+    language.save_language_model(recorder.path(policies.FILE_NAME), _first(saved), setting.model)
+    return Results(config=config, saved=saved)
+
+
+def _first(saved: stages.Saved) -> PyTree:
+    """θ of the first β and the first seed."""
+    return jax.tree.map(lambda x: x[0], saved.states.train.params)
+
+
+def _of_earlier(config: Config) -> Config:
+    """The options of the run that is resumed.
+
+    Raises:
+        UsageError: if the folder holds no run of this experiment.
+    """
+    if config.resume is None:
+        return config
+    path = config.resume / "options.json"
+    with runner.usage_errors():
+        if not path.is_file():
+            raise ValueError(f"--resume {config.resume}: this folder holds no run of experiments.rlhf")
+        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        read = {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
+        for name in ("policy", "preferences"):
+            read[name] = None if read[name] is None else pathlib.Path(read[name])
+        read["text"] = tuple(map(pathlib.Path, read["text"]))
+        return Config(**read, resume=config.resume)
+
+
+def prepare(config: Config, recorder: runner.Recorder, earlier: pathlib.Path | None) -> Setting:
+    """The text, the pretrained model and the compiled stages; the pretraining of an earlier run is used again."""
+    split = config.split()
+    path = recorder.path(report.REFERENCE)
+    if earlier is not None and (earlier / report.REFERENCE).is_file():
+        path.write_bytes((earlier / report.REFERENCE).read_bytes())
+    with runner.usage_errors():
+        if path.is_file():
+            model, params = language.load_language_model(path)
+        elif config.policy is not None:
+            model, params = language.load_language_model(config.policy)
+            least = f"at least the {config.places} places of --prompt-bytes and --max-new-tokens"
+            runner.require(model.context >= config.places, "--policy", model.context, least)
+        else:
+            model, params = pretrain(config, recorder, split)
+        if not path.is_file():
+            language.save_language_model(path, params, model)
+        prompts = [
+            language.make_prompts(documents, config.prompt_bytes, whole_words=True)
+            for documents in (split.valid, split.test)
+        ]
+        words = gold.common_words(split.train, 1000)
+        score = gold.good_sentence(words) if config.gold == "sentence" else gold.of_user(config.gold)
+        problem = loop.make_problem(model, tuple(prompts), split.test, score, config.max_new_tokens)
+        comparisons = None if config.preferences is None else read_labels(config)
+        one_run = loop.make_loop(problem, config.sizes(), labelled=comparisons is not None)
+    seeds = config.seed + np.arange(config.seeds)
+    kl_coefs = np.repeat(np.array(config.kl_coefs, np.float32), config.seeds)
+    keys = jax.vmap(jax.random.key)(np.tile(seeds, len(config.kl_coefs)))
+    runs = stages.Runs(one_run, config.sizes(), keys, kl_coefs)
+    return Setting(model, params, problem, one_run, runs, comparisons)
+
+
+def pretrain(config: Config, recorder: runner.Recorder, split: Split) -> tuple[networks.LlamaConfig, PyTree]:
+    """A small model of the documents and of their sentences, each of which ends with EOS."""
+    model = networks.LlamaConfig(
+        vocabulary=language.BYTES.vocabulary,
+        width=config.width,
+        layers=config.layers,
+        heads=config.width // 32,
+        inner=8 * config.width // 3 // 8 * 8,
+        context=config.context,
+    )
+    documents = language.load_split(config.text, config.corpus)
+    both = split._replace(train=(*documents.train, *split.train))
+    init_key, fit_key = jax.random.split(jax.random.key(config.seed))
+    policy = networks.make_language_policy(language.make_reader(model.context), model)
+    total = config.pretraining_updates * 32 * (model.context - 1)
+    with recorder.timed("pretraining"), recorder.progress(total, "pretraining", "tokens") as progress:
+        found = language.pretrain(
+            fit_key,
+            policy,
+            networks.make_language_model(model).init(init_key),
+            both,
+            context=model.context,
+            num_updates=config.pretraining_updates,
+            batch_size=32,
+            learning_rate=0.004,
+            muon_rate=0.02,
+            weight_decay=0.1,
+            evaluations=10,
+            on_evaluation=lambda n, bits: progress.advance(n, f"valid {bits['validation_loss']:.3f} bits per token"),
+        )
+    return model, found.params
+
+
+def read_labels(config: Config) -> preferences.Comparisons:
+    """The comparisons of a file of labels; those whose texts do not fit the buffer are left out.
+
+    Raises:
+        ValueError: if no label fits.
+    """
+    size = labelled_texts.BufferSize(config.prompt_bytes + 1, config.max_new_tokens, bos=True)
+    found = [r for r in records.read(config.preferences) if labelled_texts.fits(r, language.BYTES, size)]
+    if not found:
+        raise ValueError(f"--preferences {config.preferences}: must hold labels of texts that fit the buffer")
+    labels = labelled_texts.comparisons_of(found, language.BYTES, size).labels
+    return jax.tree.map(jax.numpy.asarray, labels)
+
+
+def plot(results: Results, recorder: runner.Recorder) -> None:
+    report.plot(results.config, results.saved, recorder)
