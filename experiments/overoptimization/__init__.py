@@ -12,9 +12,10 @@ Shows    All 4⁸ answers of eight characters of the alphabet a b ( ). Gold pays
          for all β, are computed exactly; they are the frontier, above which no policy has more proxy for its KL.
          Best-of-n is exact, too. On top stand policies that RLOO trained with the reward model, with and without a KL
          penalty; their KL, gold and entropy are sums over all answers.
-Expect   Gold rises and then falls while the proxy only rises. The peak moves to the right with more labels. Policies
-         that are trained with a penalty end on the frontier, further to the left the greater the penalty is, and
-         entropy falls. About two minutes on two CPU cores.
+Expect   Gold rises and then falls while the proxy only rises. With more labels gold rises higher; its peak moves to the
+         right for the smallest and the largest reward model, and not for the one of triples. Policies that are trained
+         with a penalty end on the frontier, further to the left the greater the penalty is, and entropy falls. One to
+         two minutes on two CPU cores.
 Departs  The task is a laboratory: gold is an automaton, labels are synthetic, answers have eight characters. The
          numbers of the papers, which use language models, are not reproduced; their forms d(α − β d) and
          d(α − β ln d) with d = √KL are fitted to our curves. The task, sizes and rates were chosen with seeds of 100
