@@ -126,7 +126,8 @@ def read(path: str | os.PathLike) -> Gguf:
     size = path.stat().st_size
     if size < 24 or not is_gguf(path):
         raise ValueError(f"path {path} must begin with {MAGIC!r} and have at least 24 bytes, as GGUF files do")
-    return _parsed(path, _Cursor(path, memoryview(np.memmap(path, np.uint8, "r"))), size)
+    content = memoryview(np.memmap(path, np.uint8, "r"))  # pyright: ignore[reportArgumentType]
+    return _parsed(path, _Cursor(path, content), size)
 
 
 def _parsed(path: pathlib.Path, cursor: _Cursor, size: int) -> Gguf:

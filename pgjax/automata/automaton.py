@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax._records import one_line
+from pgjax._records import PyTree, one_line
 
 
 class Automaton(NamedTuple):
@@ -19,10 +19,10 @@ class Automaton(NamedTuple):
         final: float `[S]`, what is added to the score once, in the state in which the sequence ends.
     """
 
-    start: jax.typing.ArrayLike
-    next: jax.typing.ArrayLike
-    rewards: jax.typing.ArrayLike
-    final: jax.typing.ArrayLike
+    start: PyTree
+    next: PyTree
+    rewards: PyTree
+    final: PyTree
 
     def __repr__(self) -> str:
         return one_line(self)

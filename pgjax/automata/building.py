@@ -117,11 +117,11 @@ def weighted_sum(
         ValueError: as in `aligned`, and for a wrong number of weights.
     """
     parts = tuple(parts)
-    weights = np.ones(len(parts)) if weights is None else np.asarray(weights, float)
-    if weights.shape != (len(parts),):
-        raise ValueError(f"weights must hold {len(parts)} numbers, one for each automaton, got shape {weights.shape}")
+    given = np.ones(len(parts)) if weights is None else np.asarray(weights, float)
+    if given.shape != (len(parts),):
+        raise ValueError(f"weights must hold {len(parts)} numbers, one for each automaton, got shape {given.shape}")
     same = aligned(*parts, limit=limit)
-    add = lambda leaves: sum(weight * np.asarray(leaf) for weight, leaf in zip(weights, leaves))
+    add = lambda leaves: np.tensordot(given, np.stack(leaves), 1)
     return make_automaton(
         same[0].next, rewards=add([part.rewards for part in same]), final=add([part.final for part in same])
     )

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_one_of
 from pgjax.automata.automaton import Automaton
@@ -12,7 +13,7 @@ from pgjax.automata.automaton import Automaton
 MissingEos = Literal["keep", "subtract", "replace"]
 
 
-def at_the_limit(score: jax.Array, ended: jax.Array, missing_eos: MissingEos, value: float) -> jax.Array:
+def at_the_limit(score: jax.Array, ended: jax.Array, missing_eos: MissingEos, value: ArrayLike) -> jax.Array:
     """The score that is paid: an answer that ended with EOS keeps its score, and the rule changes the others.
 
     Args:

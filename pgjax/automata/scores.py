@@ -45,14 +45,14 @@ def length(values: Sequence[float], vocabulary: int, *, eos: int | None = None) 
     Raises:
         ValueError: for no value, or an EOS outside the vocabulary.
     """
-    values = np.asarray(values, float)
-    if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"values must hold the score of each length, shape [n + 1], got shape {values.shape}")
-    last = values.size - 1
-    next = np.repeat(np.minimum(np.arange(values.size) + 1, last)[:, None], vocabulary, axis=1)
+    final = np.asarray(values, float)
+    if final.ndim != 1 or final.size == 0:
+        raise ValueError(f"values must hold the score of each length, shape [n + 1], got shape {final.shape}")
+    last = final.size - 1
+    next = np.repeat(np.minimum(np.arange(final.size) + 1, last)[:, None], vocabulary, axis=1)
     if eos is not None:
-        next[:, _checked("eos", [eos], vocabulary)[0]] = np.arange(values.size)
-    return make_automaton(next, final=values)
+        next[:, _checked("eos", [eos], vocabulary)[0]] = np.arange(final.size)
+    return make_automaton(next, final=final)
 
 
 def pattern(tokens: Tokens, vocabulary: int, *, value: float = 1.0) -> Automaton:
@@ -164,11 +164,13 @@ def repetitions(
         require_integer("window", window, 1, None)
     skipped = frozenset(_checked("ignored", ignored, vocabulary))
 
+    kept = size - 1 + (window or 0)
+
     def in_window(last: tuple, token: int) -> tuple[tuple, float]:
         now = (*last, token)
         starts = range(len(now) - size)
         again = len(now) >= size and any(now[k : k + size] == now[len(now) - size :] for k in starts)
-        return now[-(size - 1 + window) :], value if again else 0.0
+        return now[-kept:], value if again else 0.0
 
     def anywhere(state: tuple, token: int) -> tuple[tuple, float]:
         last, seen = state

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_kind
-from pgjax.types import Estimator, Needs, PyTree, Trajectory
+from pgjax.types import Estimator, Needs, PyTree, ScoreNorm, Trajectory
 
 
 def sum_of(*estimators: Estimator) -> Estimator:
@@ -64,14 +64,14 @@ def sum_of(*estimators: Estimator) -> Estimator:
 
 
 def _needs_of_all(needs: list[Needs]) -> Needs:
-    sizes = {one.group_size for one in needs} - {None}
-    norms = {one.scores for one in needs} - {"none"}
+    sizes = {one.group_size for one in needs if one.group_size is not None}
+    norms: set[ScoreNorm] = {one.scores for one in needs if one.scores != "none"}
     if len(sizes) > 1:
         raise ValueError(f"the estimators of sum_of must need the same group size, got {sorted(sizes)}")
     if len(norms) > 1:
         raise ValueError(f"the estimators of sum_of must need the same norm of scores, got {sorted(norms)}")
     return Needs(
-        scores=next(iter(norms), "none"),
+        scores=norms.pop() if norms else "none",
         greedy_returns=any(one.greedy_returns for one in needs),
         group_size=next(iter(sizes), None),
     )

@@ -148,7 +148,7 @@ def _one_group_size(wanted: int | None, of_baseline: int | None) -> int | None:
 def time_scale(over_time: OverTime, alive: jax.Array, dtype: Any) -> jax.Array:
     """The factor c_t of the rows, `[1, B]` or `[1, 1]`, for a way of adding up over time."""
     lengths = jnp.sum(alive, axis=0, keepdims=True)
-    return jnp.atleast_2d(time_factors(lengths, *alive.shape, over_time, dtype))
+    return jnp.atleast_2d(time_factors(lengths, alive.shape[0], alive.shape[1], over_time, dtype))
 
 
 def targets_and_values(

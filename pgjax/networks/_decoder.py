@@ -114,8 +114,9 @@ def _step_tuple(decoder: Decoder, layers: tuple, carry: tuple, x: jax.Array, pla
     caches = []
     for layer, old in zip(layers, carry):
         queries, new = decoder.project(layer, x, place)
-        caches.append(jax.tree.map(write, old, new))
-        x = decoder.add(layer, x, _attend(queries, *caches[-1], allowed))
+        keys, values = jax.tree.map(write, old, new)
+        caches.append((keys, values))
+        x = decoder.add(layer, x, _attend(queries, keys, values, allowed))
     return tuple(caches), x
 
 
@@ -129,8 +130,8 @@ def _step_scan(decoder: Decoder, layers: PyTree, carry: Cache, x: jax.Array, pla
         # Written first and read afterwards: the other order would copy the whole cache in every block.
         write = lambda old, new: jax.lax.dynamic_update_slice(old, new[None], (depth, zero, place, zero))
         cache = jax.tree.map(write, cache, new)
-        of_layer = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, depth, 0, keepdims=False), cache)
-        x = decoder.add(layer, x, _attend(queries, *of_layer, allowed))
+        keys, values = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, depth, 0, keepdims=False), cache)
+        x = decoder.add(layer, x, _attend(queries, keys, values, allowed))
         return (x, cache), None
 
     (x, carry), _ = jax.lax.scan(block, (x, carry), (layers, depths))

@@ -44,7 +44,7 @@ def from_gguf(path: str | os.PathLike, *, read_special: bool = False) -> Tokenis
             raise ValueError(f"path {path}: {name} must be {' or '.join(map(repr, allowed))}, got {shown(found)}")
     tokens = [_text(path, token) for token in gguf.require("tokenizer.ggml.tokens", list)]
     kinds = gguf.require("tokenizer.ggml.token_type", np.ndarray)
-    joins = [tuple(_text(path, join).split(" ")) for join in gguf.require("tokenizer.ggml.merges", list)]
+    joins: list[Any] = [tuple(_text(path, join).split(" ")) for join in gguf.require("tokenizer.ggml.merges", list)]
     if len(kinds) != len(tokens) or len(set(tokens)) < len(tokens) or not tokens:
         raise ValueError(
             f"path {path}: tokenizer.ggml.tokens must be different and as many as their types, got {len(set(tokens))} "
@@ -145,7 +145,7 @@ def from_json(
         ImportError: if the package is missing.
     """
     try:
-        import tokenizers
+        import tokenizers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("a tokenizer.json needs the package tokenizers: pip install tokenizers") from error
     path = pathlib.Path(path)

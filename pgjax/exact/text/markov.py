@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_integer
-from pgjax._records import one_line
+from pgjax._records import PyTree, one_line
 from pgjax.exact.mdp.enumeration import refuse_beyond
 
 
@@ -26,9 +26,9 @@ class MarkovModel(NamedTuple):
         log_probs: ln π(a | c), float `[C, V]`; −∞ for tokens that are never written.
     """
 
-    start: ArrayLike
-    next: ArrayLike
-    log_probs: ArrayLike
+    start: PyTree
+    next: PyTree
+    log_probs: PyTree
 
     def __repr__(self) -> str:
         return one_line(self)

@@ -47,7 +47,7 @@ def summands(task: MarkovTask, beta: jax.Array, following: jax.Array, last: jax.
     return task.reference.log_probs[:, None, :] + paid(task, last) / beta + ahead(task, following)
 
 
-def tables_of(task: MarkovTask, policy: TablePolicy) -> tuple[jax.typing.ArrayLike, Callable]:
+def tables_of(task: MarkovTask, policy: TablePolicy) -> tuple[PyTree, Callable]:
     """Rows for a scan over t, and the function of one row that gives ln π `[C, S, V]`."""
     contexts, (states, vocabulary) = task.reference.next.shape[0], task.score.next.shape
     shape = (contexts, states, vocabulary)

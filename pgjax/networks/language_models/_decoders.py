@@ -78,7 +78,7 @@ def _embed_gpt2(config: GPT2Config, params: PyTree, tokens: jax.Array, place: Pl
 
 
 def _init_gpt2_layer(config: GPT2Config, key: jax.Array) -> PyTree:
-    return init_gpt2_layer(key, config.width, config.inner, 1.0 / (2 * config.layers))
+    return init_gpt2_layer(key, config.width, config.inner_width, 1.0 / (2 * config.layers))
 
 
 def _embed_llama(config: LlamaConfig, params: PyTree, tokens: jax.Array, place: Place) -> jax.Array:
@@ -105,7 +105,7 @@ def _rotate(config: LlamaConfig, x: jax.Array, place: Place) -> jax.Array:
 def _project_llama(config: LlamaConfig, layer: PyTree, x: jax.Array, place: Place) -> tuple[jax.Array, Cache]:
     x = rms_norm(layer["attention_norm"], x, config.epsilon)
     queries = split_heads(dense(layer["queries"], x), config.heads)
-    keys, values = (split_heads(dense(layer[name], x), config.kv_heads) for name in ("keys", "values"))
+    keys, values = (split_heads(dense(layer[name], x), config.groups) for name in ("keys", "values"))
     return _rotate(config, queries, place), (_rotate(config, keys, place), values)
 
 
@@ -121,7 +121,7 @@ def _init_rms_norm(width: int) -> PyTree:
 
 def _init_llama_layer(config: LlamaConfig, key: jax.Array) -> PyTree:
     keys = jax.random.split(key, 7)
-    width, shared = config.width, config.kv_heads * config.head_width
+    width, shared = config.width, config.groups * config.head_width
     # The variance of what all blocks add to x does not depend on the number of blocks.
     added = 1.0 / (2 * config.layers)
     return {

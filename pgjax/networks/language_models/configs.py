@@ -44,6 +44,11 @@ class GPT2Config:
         object.__setattr__(self, "inner", 4 * self.width if self.inner is None else self.inner)
         _require_sizes(self, ("vocabulary", "width", "layers", "heads", "context", "inner"))
 
+    @property
+    def inner_width(self) -> int:
+        """The inner units of the MLP."""
+        return 4 * self.width if self.inner is None else self.inner
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LlamaConfig:
@@ -76,7 +81,7 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "kv_heads", self.heads if self.kv_heads is None else self.kv_heads)
         _require_sizes(self, ("vocabulary", "width", "layers", "heads", "kv_heads", "inner", "context"))
-        if self.heads % self.kv_heads:
+        if self.heads % self.groups:
             raise ValueError(f"kv_heads must divide the {self.heads} heads, got {self.kv_heads}")
         if self.head_width % 2:
             raise ValueError(
@@ -85,6 +90,11 @@ class LlamaConfig:
             )
         if not (math.isfinite(self.rope_theta) and self.rope_theta > 1.0):
             raise ValueError(f"rope_theta must be a finite number above 1, got {self.rope_theta!r}")
+
+    @property
+    def groups(self) -> int:
+        """G, the heads of keys and values."""
+        return self.heads if self.kv_heads is None else self.kv_heads
 
     @property
     def head_width(self) -> int:

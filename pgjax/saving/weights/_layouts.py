@@ -149,7 +149,7 @@ def entries(layout: Layout, config: Config) -> dict[str, tuple[Entry, int | None
 
 def shape_of(entry: Entry, config: Config) -> tuple[int, ...]:
     """The shape of a tensor in the file."""
-    grouped = config.kv_heads * config.head_width if isinstance(config, LlamaConfig) else config.width
+    grouped = config.groups * config.head_width if isinstance(config, LlamaConfig) else config.width
     sizes = {
         "W": config.width,
         "A": config.width,

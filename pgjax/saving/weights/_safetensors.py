@@ -5,7 +5,7 @@ Source: the description of the format in the README of huggingface/safetensors.
 
 import json
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from pgjax._checks import shown
 from pgjax._stored import MOST_AXES, MOST_TENSORS, Tensor, num_bytes, require_spans
@@ -71,11 +71,8 @@ def _object(path: pathlib.Path, content: bytes) -> dict[str, Any]:
 
 
 def _tensor(path: pathlib.Path, name: str, described: Any, first: int) -> Tensor:
-    kind, shape, offsets = (
-        (described.get(key) for key in ("dtype", "shape", "data_offsets"))
-        if isinstance(described, dict)
-        else (None, None, None)
-    )
+    fields: dict[str, Any] = described if isinstance(described, dict) else {}
+    kind, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if not isinstance(kind, str) or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(
             f"path {path} is damaged: {shown(name)} must have dtype, shape and two data_offsets, got {shown(described)}"
@@ -94,5 +91,5 @@ def _tensor(path: pathlib.Path, name: str, described: Any, first: int) -> Tensor
     return Tensor(kind=kind, shape=tuple(shape), start=first + offsets[0], stop=first + offsets[1])
 
 
-def _are_sizes(value: Any) -> bool:
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(x) is int and 0 <= x < 1 << 62 for x in value)

@@ -16,7 +16,7 @@ from pgjax import _gguf
 from pgjax._checks import shown
 from pgjax._records import one_line
 from pgjax._stored import Tensor
-from pgjax.networks import GPT2Config
+from pgjax.networks import GPT2Config, LlamaConfig
 from pgjax.networks.language_models import Config, make_language_model
 from pgjax.saving._leaves import named_leaves, require_finite, require_same_layout
 from pgjax.saving.checkpoints import replace_file
@@ -145,7 +145,12 @@ def _without_twin_of_table(
     table = next(name for name, entry in layout.whole.items() if entry.place == ("tokens",))
     file = np.memmap(path, np.uint8, "r")
     one, other = (tensors.get(name) for name in (layout.head, table))
-    if other is None or one[:2] != other[:2] or not np.array_equal(file[slice(*one[2:])], file[slice(*other[2:])]):
+    if (
+        one is None
+        or other is None
+        or one[:2] != other[:2]
+        or not np.array_equal(file[slice(*one[2:])], file[slice(*other[2:])])
+    ):
         raise ValueError(f"path {path}: {layout.head} must equal {table}, since the model is tied")
     return {name: tensor for name, tensor in tensors.items() if name != layout.head}, config
 
@@ -188,9 +193,9 @@ def _params(path: pathlib.Path, layout: Layout, tensors: dict[str, Tensor], conf
 
 def _oriented(layout: Layout, entry: Entry, config: Config, values: np.ndarray) -> np.ndarray:
     """The numbers as θ holds them."""
-    if layout is LLAMA_GGUF and entry.heads:
+    if layout is LLAMA_GGUF and entry.heads and isinstance(config, LlamaConfig):
         # GGUF writes the rows of a head as x_0, x_{D/2}, x_1, x_{D/2 + 1}, …: undo that.
-        heads = config.heads if entry.heads == "H" else config.kv_heads
+        heads = config.heads if entry.heads == "H" else config.groups
         values = values.reshape(heads, -1, 2, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
     return values.T if is_transposed(layout, entry) else values
 
@@ -202,9 +207,10 @@ def _put(tree: dict, place: tuple[str, ...], value: np.ndarray) -> None:
 
 
 def _get(tree: dict, place: tuple[str, ...]) -> np.ndarray:
+    found: Any = tree
     for name in place:
-        tree = tree[name]
-    return tree
+        found = found[name]
+    return found
 
 
 def save(path: str | os.PathLike, config: Config, params: PyTree) -> None:
