@@ -88,9 +88,7 @@ def make_judge(
 
     def judge(params: PyTree, reference: PyTree, key: jax.Array) -> Judged:
         keys = jax.random.split(jax.random.fold_in(key, _EVALUATION), count)
-        played = rollouts.episodes(
-            environment, policy, params, keys, group_size=group_size, record_log_probs=True
-        )
+        played = rollouts.episodes(environment, policy, params, keys, group_size=group_size, record_log_probs=True)
         of_reference = acting.log_probs(policy, reference, played, rows_per_piece)
         return Judged(
             scores=jnp.sum(played.rewards, axis=0),
@@ -186,3 +184,8 @@ def learn(
                 save(recorder.path(STATE), state, history)
             progress.advance(1, note(record))
     return Learned(state=state, history=history)
+
+
+def discard(recorder: runner.Recorder) -> None:
+    """Remove the saved state, three times the size of the model, once nothing is left to resume."""
+    recorder.path(STATE).unlink(missing_ok=True)
