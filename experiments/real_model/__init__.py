@@ -31,7 +31,6 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.harness import reports, runner
 from experiments.real_model import judging, learning, model, speed, task, variance
@@ -239,7 +238,7 @@ def measure_tokens(config: Config, opened: model.RealModel, recorder: runner.Rec
     sizes, params = opened.loaded.config, opened.loaded.params
     if not isinstance(sizes, LlamaConfig):
         raise runner.UsageError(
-            "--parts tokens: the program written by hand has the layout of Llama, the model has not"
+            "--parts tokens: the model must have the layout of Llama, which the program written by hand has"
         )
     real = speed.Shapes(config.token_prompts, config.group_size, 24, config.max_new_tokens)
     in_bytes = real._replace(prompts=2 * config.token_prompts, max_new_tokens=min(32, 2 * config.max_new_tokens))

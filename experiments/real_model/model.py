@@ -108,7 +108,7 @@ def _tokeniser(path: pathlib.Path, given: pathlib.Path | None, eos: str | None) 
 def most_likely(model: RealModel, text: str, count: int = 5) -> list[tuple[str, float]]:
     """The most likely tokens after a text, with their probabilities."""
     logits = networks.make_language_model(model.loaded.config).logits
-    read = model.tokeniser.encode(text)
+    read = model.tokeniser.encode(text)[: model.loaded.config.context]
     after = jax.nn.softmax(jax.jit(logits)(model.loaded.params, jnp.asarray(read)[None])[0, -1])
     probabilities, found = jax.lax.top_k(after, count)
     shown = lambda token: model.tokeniser.token_bytes[int(token)].decode(errors="replace")
@@ -116,8 +116,11 @@ def most_likely(model: RealModel, text: str, count: int = 5) -> list[tuple[str, 
 
 
 def bits_per_byte(model: RealModel, text: str) -> float:
-    """−Σ log₂ p(token) over the text / its bytes; the first token, which follows nothing, is left out of both."""
-    read = jnp.asarray(model.tokeniser.encode(text))
+    """−Σ log₂ p(token) / the bytes of these tokens, without the first one, which follows nothing.
+
+    A text that is longer than the context of the model is cut there.
+    """
+    read = jnp.asarray(model.tokeniser.encode(text)[: model.loaded.config.context])
     logits = networks.make_language_model(model.loaded.config).logits
 
     def nats(params, read):

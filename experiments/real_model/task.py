@@ -38,10 +38,11 @@ def make_environment(model: RealModel, prompts: list[str], max_new_tokens: int) 
     """
     table, lengths = model.encoded(prompts)
     config, tokeniser = model.loaded.config, model.tokeniser
-    if table.shape[1] + max_new_tokens > config.context:
+    longest = table.shape[1]
+    if longest + max_new_tokens > config.context:
         raise UsageError(
-            f"--max-new-tokens {max_new_tokens}: must be at most {config.context - table.shape[1]}, because the longest "
-            f"prompt has {table.shape[1]} tokens and the model reads {config.context}"
+            f"--max-new-tokens {max_new_tokens}: must be at most {config.context - longest}, because the model reads "
+            f"{config.context} tokens and the longest prompt has {longest}"
         )
     return make_text(
         table,

