@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import sys
 
 import jax
@@ -17,13 +18,18 @@ from pgjax.networks.language_models import LlamaConfig
 from pgjax.saving import weights
 from pgjax.types import Estimator
 
-CONFIG = LlamaConfig(vocabulary=256, width=8, layers=2, heads=2, kv_heads=1, inner=8, context=64)
+CONFIG = LlamaConfig(vocabulary=256, width=8, layers=2, heads=2, kv_heads=1, inner=8, context=64, tied=False)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
+    """A random model that often writes "A." after a question mark, so that there is something to learn from."""
+    params = networks.make_language_model(CONFIG).init(jax.random.key(0))
+    for row, (read, written) in enumerate(((ord("?"), ord("A")), (ord("A"), ord(".")), (ord("."), 255))):
+        params["tokens"] = params["tokens"].at[read, row].set(4.0)
+        params["head"]["kernel"] = params["head"]["kernel"].at[row, written].set(2.2)
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    weights.save(path, CONFIG, networks.make_language_model(CONFIG).init(jax.random.key(0)))
+    weights.save(path, CONFIG, params)
     return path
 
 
@@ -36,7 +42,8 @@ def asked(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(checkpoint, asked):
-    return dataclasses.replace(real_model.TINY, model=checkpoint, tokeniser=model.pathlib.Path("bytes"), prompts=asked)
+    given = {"model": checkpoint, "tokeniser": pathlib.Path("bytes"), "prompts": asked}
+    return dataclasses.replace(real_model.TINY, group_size=4, **given)
 
 
 def rows_of(directory):
@@ -60,10 +67,11 @@ def test_a_tiny_checkpoint_is_checked_sampled_trained_and_drawn(finished, checkp
     share = "share of answers that are one closed sentence"
     assert {(share, "before"), (share, "after"), ("rise of the share, in pairs", "after − before")} <= set(rows)
     assert rows["KL to the start, nats an answer", "before"]["ours"] == pytest.approx(0.0, abs=1e-5)
-    assert rows["bits per byte of a short text", None]["ours"] == pytest.approx(8.0, abs=0.1)
+    assert rows["bits per byte of a short text", None]["ours"] > 7.0
     assert (finished / "real_model.png").is_file() and not (finished / "state.safetensors").exists()
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert [record["update"] for record in records] == [1, 2] and len(records[0]["scores"]) == 4
+    assert [record["update"] for record in records] == [1, 2] and len(records[0]["scores"]) == 8
+    assert 0 < np.mean([record["scores"] for record in records]) < 1
     start, trained = (weights.load(path).params for path in (checkpoint, finished / "model.safetensors"))
     # Adam's first steps are about as long as the learning rate, wherever a gradient is.
     moved = max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (start, trained)), strict=True))
@@ -84,7 +92,8 @@ def test_an_interrupted_run_goes_on_bit_for_bit(config, finished, tmp_path, monk
         execute(dataclasses.replace(config, keep_model=True), tmp_path, run_name="cut")
     monkeypatch.setattr(real_model.learning, "_one", original)
     resumed = execute(dataclasses.replace(real_model.TINY, resume=tmp_path / "real_model" / "cut"), tmp_path)
-    assert (resumed / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+    once, again = (weights.load(folder / "model.safetensors").params for folder in (finished, resumed))
+    jax.tree.map(np.testing.assert_array_equal, once, again)
     assert len((resumed / "metrics.jsonl").read_text().splitlines()) == 2
 
 
