@@ -15,6 +15,9 @@ from pgjax._checks import require_one_of
 from pgjax._linear import pseudo_inverse
 from pgjax.types import Policy, PyTree, ScoreNorm, Trajectory
 
+# The scores that are computed at the same time hold at most so many numbers, unless one score alone holds more.
+_MOST_NUMBERS = 1 << 26
+
 
 def step_scores(policy: Policy, params: PyTree, seen: acting.Inputs, actions: PyTree) -> jax.Array:
     """ψ_t = ∇ ln f(X_t, θ)_{A_t} of each row of one episode as flat vectors `[T, P]`; the arguments are `[T, ...]`.
@@ -80,6 +83,7 @@ def squared_score_norms(
         `[T, B]` or `[1, B]`. The unit is 1/θ²; with the natural norm it is θ².
     """
     require_one_of("norm", norm, get_args(ScoreNorm))
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
     if norm == "vanilla":
         length = lambda score: jnp.sum(jnp.square(score))
     else:
@@ -93,4 +97,6 @@ def squared_score_norms(
         squares = jax.vmap(length)(step_scores(policy, params, seen, actions))
         return jnp.where(alive, squares, jnp.zeros((), squares.dtype))
 
-    return jax.lax.map(of_episode, _episodes(policy, trajectory), batch_size=64).T
+    # A large model has one score in memory at a time.
+    at_once = max(1, min(64, _MOST_NUMBERS // count))
+    return jax.lax.map(of_episode, _episodes(policy, trajectory), batch_size=at_once).T
