@@ -98,8 +98,8 @@ class Config:
         there = not self.words or pathlib.Path(self.words).is_file()
         runner.require(there, "--words", self.words, "a file with one word a line")
         runner.require(self.padding in ("front", "back"), "--padding", self.padding, "front or back")
-        runner.require_counts(self, "seeds", "other_seeds", "group_size", least=2)
-        runner.require_counts(self, "evaluate_every", "episodes", "hidden")
+        runner.require_counts(self, "seeds", "other_seeds", "episodes", least=2)
+        runner.require_counts(self, "evaluate_every", "group_size", "hidden")
         whole = self.updates >= 1 and self.updates % self.evaluate_every == 0
         runner.require(whole, "--updates", self.updates, f"a multiple of --evaluate-every {self.evaluate_every}")
         multiple = self.episodes % self.group_size == 0
@@ -155,7 +155,7 @@ def make_learner(config: Config, way: Way, environment: Environment) -> tuple[Po
         registry.make(registry.find(way.estimator), parts),
         optax.adam(falling),
         num_episodes=config.episodes,
-        group_size=config.group_size,
+        group_size=config.group_size if config.group_size > 1 else None,
     )
     return policy, trainer
 
