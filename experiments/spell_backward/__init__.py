@@ -7,7 +7,8 @@ Source   The task is that of the speedrun of rlhf-book (N. Lambert), whose recor
          language, has 16 000 times as many parameters, and reads and writes the tokens of its own large vocabulary.
          Words: the English list of BIP-39. RLOO: Kool, van Hoof & Welling 2019.
 Command  python -m experiments.spell_backward
-         python -m experiments.spell_backward --ways letter --words FILE     (one word a line)
+         python -m experiments.spell_backward --ways letter --words FILE          (one word a line)
+         python -m experiments.spell_backward --ways letter --train-on words
 Shows    The share of held-out words whose greedy answer is right in every letter and ends in the right place, for three
          ways to give a letter its credit. All three have the same sum of rewards, 1 for a right answer. `letter`: each
          right letter is paid as soon as it is written, and it is judged by this payment alone (γ = 0). `letters to go`:
@@ -17,16 +18,16 @@ Expect   With `letter` every seed writes at least 99 % of the held-out words bac
          other ways have the exact gradient, but most of their credit is noise: whether the first letter is right has no
          influence on the last. They need many more updates than this experiment gives them. About ten minutes.
 Departs  γ = 0 ignores that EOS forgoes all later payments. The best answers do not change, because EOS in a wrong place
-         is not paid either. In training, words with a rare letter are drawn more often (`balanced`): with each word
-         drawn equally often, 94 to 98 % of the held-out words are right after 400 updates, and words with j, q, x or z
-         are wrong. Words are padded in front. An entropy bonus keeps the policy trying. Hyper-parameters were chosen
-         with seeds of 100 and more.
+         is not paid either. Training draws strings of random letters, in which all letters are equally frequent, and no
+         word of the list. `--train-on words` draws the words that are not held out: the policy then often ends with a
+         rare letter, such as j, that it never writes. Words are padded in front. An entropy bonus keeps the policy
+         trying. Hyper-parameters were chosen with seeds of 100 and more.
 """
 
 import dataclasses
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,7 @@ from pgjax.environments import spell_backward as words_task
 from pgjax.environments.right_answers import Paid
 from pgjax.types import Environment, Policy, TrainState
 
+TrainOn = Literal["strings", "words"]
 LETTER, TO_GO, ANSWER = "letter", "letters to go", "answer"
 SOLVED, MOST_SECONDS = 0.99, 60.0  # the aims: the share of right answers, and seconds a seed
 
@@ -67,11 +69,15 @@ class Config:
     """The ways to give credit that run, among "letter", "letters to go" and "answer"."""
     words: str = ""
     """A file with one word a line, of letters a to z; empty takes the English list of BIP-39."""
+    train_on: TrainOn = "strings"
+    """The prompts of training: strings of random letters, or the words that are not held out."""
+    strings: int = 2048
+    """The number of strings of random letters. They are the same for all seeds."""
     padding: words_task.Padding = "front"
     """The place of the padding in a prompt: front, or back, with which the network learns much more slowly."""
     seeds: int = 20
     """The number of runs with "letter", one after another."""
-    other_seeds: int = 5
+    other_seeds: int = 3
     """The number of runs with each of the other ways."""
     updates: int = 200
     """The number of updates of each run."""
@@ -97,9 +103,13 @@ class Config:
         runner.require(one_each, "--ways", " ".join(self.ways), f"among {', '.join(WAYS)}, each once")
         there = not self.words or pathlib.Path(self.words).is_file()
         runner.require(there, "--words", self.words, "a file with one word a line")
-        runner.require(self.padding in ("front", "back"), "--padding", self.padding, "front or back")
+        for option, value, words in (
+            ("--padding", self.padding, get_args(words_task.Padding)),
+            ("--train-on", self.train_on, get_args(TrainOn)),
+        ):
+            runner.require(value in words, option, value, " or ".join(words))
         runner.require_counts(self, "seeds", "other_seeds", "episodes", least=2)
-        runner.require_counts(self, "evaluate_every", "group_size", "hidden")
+        runner.require_counts(self, "evaluate_every", "group_size", "hidden", "strings")
         whole = self.updates >= 1 and self.updates % self.evaluate_every == 0
         runner.require(whole, "--updates", self.updates, f"a multiple of --evaluate-every {self.evaluate_every}")
         multiple = self.episodes % self.group_size == 0
@@ -128,7 +138,7 @@ TINY = Config(
 
 
 def word_lists(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The words for training, each once, and those that are held out."""
+    """What training draws, and the held-out words, none of which training draws."""
     words = words_task.english_words()
     if config.words:
         try:
@@ -139,7 +149,7 @@ def word_lists(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
     train, held_out = (words_task.part_of(words, part) for part in ("train", "held_out"))
     for part, several in (("training", train), ("evaluation", held_out)):
         runner.require(len(several) > 0, "--words", config.words, f"words enough: the part for {part} is empty")
-    return train, held_out
+    return (words_task.random_strings(config.strings, words) if config.train_on == "strings" else train), held_out
 
 
 def make_learner(config: Config, way: Way, environment: Environment) -> tuple[Policy, training.Trainer]:
@@ -187,7 +197,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     found, load = {}, []
     for name in config.ways:
         way, count = WAYS[name], config.seeds if name == LETTER else config.other_seeds
-        policy, trainer = make_learner(config, way, make(words_task.balanced(train), way))
+        policy, trainer = make_learner(config, way, make(train, way))
         load.append(os.getloadavg()[0])
         found[name] = learning_curves.learn(
             trainer,
@@ -200,12 +210,13 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         )
         load.append(os.getloadavg()[0])
         record(name, found[name], recorder)
+    shortest, longest = min(map(len, held_out)), max(map(len, held_out))
     recorder.note(
-        f"{len(train)} words for training and {len(held_out)} held-out words, of {min(map(len, held_out))} to "
-        f"{letters} letters. A seed is solved if {SOLVED:.0%} of the held-out words are right at the end. Updates and "
+        f"Training draws {len(train)} {config.train_on}. The {len(held_out)} held-out words have {shortest} to "
+        f"{longest} letters. A seed is solved if {SOLVED:.0%} of the held-out words are right at the end. Updates and "
         f"seconds are counted up to the first evaluation with {SOLVED:.0%}, without compilation and evaluations; they "
         "are infinite for a seed that never gets there. Ranges are over seeds. CPU seconds add up the seconds of all "
-        "cores, and do not grow when other programs use the machine, as seconds do."
+        "cores, and hardly grow when other programs use the machine, as seconds do."
     )
     recorder.note(
         f"While this ran, from {min(load):.1f} to {max(load):.1f} processes wanted one of {os.cpu_count()} cores."

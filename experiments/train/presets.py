@@ -95,7 +95,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "group_size": 4,
         "num_seeds": 2,
         "num_episodes": 256,
-        "num_updates": 400,
+        "num_updates": 200,
         "lr": (0.003,),
     },
 }

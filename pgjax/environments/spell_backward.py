@@ -3,7 +3,6 @@
 Axes: N words, P = n_max + 1 places of a prompt, T = n_max + 1 new tokens, n letters of a word.
 """
 
-import collections
 import hashlib
 import pathlib
 import string
@@ -21,9 +20,11 @@ from pgjax.environments.text import TextBuffer
 from pgjax.types import Environment
 
 Part = Literal["train", "held_out"]
+Prompts = Literal["strings", "train", "held_out"]
 Padding = Literal["front", "back"]
 LETTERS = tokens.alphabet(string.ascii_lowercase)
 _HELD_OUT_OF = 4  # every fourth word is held out, on average
+_STRINGS = 2048
 
 
 def english_words() -> tuple[str, ...]:
@@ -66,24 +67,30 @@ def _is_held_out(word: str) -> bool:
     return digest[0] % _HELD_OUT_OF == 0
 
 
-def balanced(words: Sequence[str], most: int = 20) -> tuple[str, ...]:
-    """The words, of which those with a rare letter stand in the list up to `most` times.
+def random_strings(count: int, words: Sequence[str], seed: int = 0) -> tuple[str, ...]:
+    """Strings of random letters, none of which is one of the words, and as short or as long as these are.
 
-    A word is repeated as often as its rarest letter is rarer than 1 in 26. In English words q is sixty times as rare as
-    e, and a policy that has almost never been paid for a letter stops trying it.
+    All lengths from the shortest word to the longest are equally probable, and so are all 26 letters.
 
-    Example: there are 78 letters, so a uniform list would have three of each; z occurs once.
+    Raises:
+        ValueError: for a number below one, or no words.
 
-        >>> from pgjax.environments.spell_backward import balanced
-        >>> words = balanced(("a" * 39, "a" * 38 + "z"))
-        >>> [words.count(word) for word in sorted(set(words))]
-        [1, 3]
+    Example:
+        >>> from pgjax.environments.spell_backward import english_words, random_strings
+        >>> random_strings(3, english_words())
+        ('qnhibbae', 'qxnpzsq', 'oyhvra')
     """
-    require_integer("most", most, 1, None)
-    counts = collections.Counter("".join(words))
-    uniform = sum(counts.values()) / 26
-    times = lambda word: min(most, max(1, round(uniform / min(counts[letter] for letter in word))))
-    return tuple(word for word in words for _ in range(times(word)))
+    require_integer("count", count, 1, None)
+    if not words:
+        raise ValueError("words must be at least one, got none")
+    rng, known, found = np.random.default_rng(seed), set(words), []
+    shortest, longest = min(map(len, words)), max(map(len, words))
+    while len(found) < count:
+        letters = rng.integers(26, size=rng.integers(shortest, longest + 1))
+        text = "".join(string.ascii_lowercase[letter] for letter in letters)
+        if text not in known:
+            found.append(text)
+    return tuple(found)
 
 
 def encode_words(words: Sequence[str], places: int, padding: Padding = "front") -> np.ndarray:
@@ -105,7 +112,7 @@ def encode_words(words: Sequence[str], places: int, padding: Padding = "front") 
 
 
 def make_spell_backward(
-    words: Sequence[str] | Part = "train",
+    words: Sequence[str] | Prompts = "strings",
     reward: Reward = "share",
     paid: Paid = "each",
     padding: Padding = "front",
@@ -124,8 +131,10 @@ def make_spell_backward(
     depends on n as well, and the same network learns much more slowly.
 
     Args:
-        words: the words; or `"train"`, the `balanced` words for training of `english_words`; or `"held_out"`, the words
-            that are held out, each of them once.
+        words: the words; or `"strings"`, 2048 `random_strings`, among which there is no English word; or `"train"` or
+            `"held_out"`, a part of `english_words`. In English words j, q, x and z are so rare that a policy stops
+            trying them before it has been paid for them often enough. In random strings all letters are equally
+            frequent, which is why they are the default for training.
         reward: `"share"` or `"all"`, see `make_right_answer_text`.
         paid: `"end"` or `"each"`, see `make_right_answer_text`.
         padding: `"front"` or `"back"`.
@@ -142,9 +151,9 @@ def make_spell_backward(
     """
     require_integer("max_letters", max_letters, 1, None)
     if isinstance(words, str):
-        require_one_of("words", words, get_args(Part))
-        part = part_of(english_words(), words)
-        words = balanced(part) if words == "train" else part
+        require_one_of("words", words, get_args(Prompts))
+        known = english_words()
+        words = random_strings(_STRINGS, known) if words == "strings" else part_of(known, words)
     places, vocabulary = max_letters + 1, LETTERS.vocabulary
 
     def right_answer(buffer: TextBuffer) -> tuple[jax.Array, jax.Array]:

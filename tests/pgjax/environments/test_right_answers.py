@@ -77,15 +77,21 @@ def test_the_word_list_is_that_of_bip_39_and_no_answer_of_a_part_is_a_prompt_of_
     assert {"evil", "live"} <= train or {"evil", "live"} <= held_out
     # The environment draws from the same parts.
     of = lambda part: {tuple(row) for row in np.asarray(spelling.make_spell_backward(part).params.prompts)}
-    assert len(of("train")) == len(train) and len(of("held_out")) == len(held_out) and not of("train") & of("held_out")
+    assert len(of("train")) == len(train) and len(of("held_out")) == len(held_out)
+    assert not of("train") & of("held_out") and not of("strings") & (of("train") | of("held_out"))
 
 
-def test_balanced_words_have_every_letter_and_no_new_word():
-    train = spelling.part_of(spelling.english_words(), "train")
-    more = spelling.balanced(train)
-    assert set(more) == set(train) and max(map(more.count, set(more))) <= 20
-    count = lambda several: min("".join(several).count(letter) / sum(map(len, several)) for letter in "jqxz")
-    assert count(more) > 4 * count(train)
+def test_random_strings_are_no_words_and_have_all_letters_and_lengths_equally_often():
+    words = spelling.english_words()
+    strings = spelling.random_strings(4000, words)
+    assert not set(strings) & set(words)
+    letters = np.bincount([ord(letter) - ord("a") for letter in "".join(strings)], minlength=26)
+    lengths = np.bincount([len(text) for text in strings], minlength=9)[3:]
+    assert len(lengths) == 6
+    for counts in (letters, lengths):
+        assert np.abs(counts - counts.mean()).max() < 4.5 * np.sqrt(counts.mean())
+    assert spelling.random_strings(5, ("a",)) == tuple(spelling.random_strings(5, ("a",)))
+    assert all(len(text) == 1 and text != "a" for text in spelling.random_strings(50, ("a",)))
 
 
 def test_addition_carries():
