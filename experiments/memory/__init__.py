@@ -31,6 +31,7 @@ import numpy as np
 
 from experiments.harness import runner
 from experiments.memory import strings
+from experiments.shared import learning_curves
 from pgjax import diagnostics, evaluation, exact, networks, rollouts, training
 from pgjax.environments.recall import make_recall, recall_mdp
 from pgjax.types import Environment, Policy, PyTree
@@ -201,7 +202,7 @@ def recall(config: Config, recorder: runner.Recorder) -> Recall:
             )
             trained = training.train(build, keys, num_updates=config.recall_updates, on_chunk=heard)
             curves[name], params = trained.metrics["mean_return"], trained.states.params
-            strings.row_of_runs(
+            learning_curves.row_of_runs(
                 recorder,
                 greedy_returns(environment, policy, params, keys, config.eval_prompts),
                 quantity=f"(a) share of cues named, delay {config.delay}, greedy",
@@ -210,7 +211,9 @@ def recall(config: Config, recorder: runner.Recorder) -> Recall:
                 seconds=trained.seconds,
             )
     values = jax.jit(jax.vmap(lambda params: exact.objective(policies[MLP].apply, params, mdp)))(params)
-    strings.row_of_runs(recorder, values, quantity="(a) ρ(θ) of what training found", variant=MLP, exact=without)
+    learning_curves.row_of_runs(
+        recorder, values, quantity="(a) ρ(θ) of what training found", variant=MLP, exact=without
+    )
     recorder.note(
         f"(a) The exact values are the best one with memory, and the best one of all {config.cues}^{config.cues + 1} "
         "deterministic policies without memory. Seconds are those of all seeds together, without compilation."
@@ -234,7 +237,7 @@ def greedy_returns(environment: Environment, policy: Policy, params: PyTree, key
 # (b) Reverse.
 
 
-def reverse(config: Config, recorder: runner.Recorder) -> dict[int, strings.Reversed]:
+def reverse(config: Config, recorder: runner.Recorder) -> dict[int, learning_curves.Learnt]:
     """Length → the results of its training. Rows go to the recorder."""
     how = {"episodes": config.episodes, "num_updates": config.updates, "every": config.evaluate_every}
     how |= {"seeds": range(config.seed, config.seed + config.seeds), "num_prompts": config.eval_prompts}
@@ -299,7 +302,7 @@ def plot_recall(config: Config, found: Recall, recorder: runner.Recorder) -> Non
     recorder.figure(figure, "memory_recall")
 
 
-def plot_reverse(config: Config, found: dict[int, strings.Reversed], recorder: runner.Recorder) -> None:
+def plot_reverse(config: Config, found: dict[int, learning_curves.Learnt], recorder: runner.Recorder) -> None:
     from experiments.harness import plots
 
     solved = {length: int((one.shares[:, -1] >= SOLVED).sum()) for length, one in found.items()}

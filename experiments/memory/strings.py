@@ -1,7 +1,4 @@
-"""Reverse a string with a transformer: the training, and tokens per second beside a hand-written JAX program.
-
-Axes: S seeds, E evaluations.
-"""
+"""Reverse a string with a transformer: the training, and tokens per second beside a hand-written JAX program."""
 
 import dataclasses
 import itertools
@@ -17,7 +14,8 @@ import optax
 
 from experiments.harness import runner, verdicts
 from experiments.memory.peer import make_token_peer
-from pgjax import baselines, diagnostics, estimators, evaluation, networks, rollouts, training
+from experiments.shared import learning_curves
+from pgjax import baselines, estimators, evaluation, networks, rollouts, training
 from pgjax.environments.reverse import all_right, make_reverse
 from pgjax.types import Environment, Policy, TrainState
 
@@ -52,24 +50,7 @@ def make_rloo_trainer(
     return training.make_trainer(environment, policy, estimator, optax.adam(learning_rate), num_episodes=episodes)
 
 
-def row_of_runs(recorder: runner.Recorder, runs: np.ndarray, **row) -> None:
-    """Record the mean over runs, with its standard error and its t interval."""
-    found = diagnostics.mean_interval(np.asarray(runs, float))
-    interval = f"95 % t interval {runner.format_interval(found.low, found.high, digits=4)}"
-    verdict = verdicts.say(verdicts.Verdict.NOT_JUDGED, interval)
-    recorder.row(ours=float(found.value), stderr=float(found.stderr), verdict=verdict, **row)
-
-
 # Learning to reverse.
-
-
-class Reversed(NamedTuple):
-    """Shares of right answers `[S, E]` at E evaluations, after how many updates `[E]` and seconds `[S, E]`."""
-
-    shares: np.ndarray
-    updates: np.ndarray
-    seconds: np.ndarray
-    compile_seconds: float
 
 
 def of_prompts(environment: Environment, held_out: bool) -> Environment:
@@ -98,59 +79,35 @@ def learn_to_reverse(
     every: int,
     seeds: range,
     num_prompts: int,
-) -> Reversed:
-    """Train one seed after the other with one program on one device. The seconds do not contain the evaluations."""
+) -> learning_curves.Learnt:
+    """Train one seed after the other, and judge each on prompts that training never draws."""
     environment = make_reverse(length, VOCABULARY)
     trainer = recipe.trainer(of_prompts(environment, held_out=False), episodes)
     asked, policy = of_prompts(environment, held_out=True), evaluation.greedy(recipe.policy(environment))
-
-    def several(state: TrainState) -> TrainState:
-        return jax.lax.scan(lambda state, _: trainer.update(state), state, length=every)[0]
 
     def share(state: TrainState) -> jax.Array:
         # Updates fold small numbers into the key of the run. They never reach this number.
         keys = jax.random.split(jax.random.fold_in(state.key, 2**31 - 1), num_prompts)
         return jnp.mean(all_right(rollouts.episodes(asked, policy, state.params, keys).final_obs))
 
-    start, initialise = time.perf_counter(), jax.jit(lambda seed: trainer.init(jax.random.key(seed)))
-    state = initialise(seeds[0])
-    learn, judge = jax.jit(several, donate_argnums=0).lower(state).compile(), jax.jit(share).lower(state).compile()
-    compile_seconds = time.perf_counter() - start
-    updates = every * np.arange(num_updates // every + 1)
-    shares, seconds = np.zeros((2, len(seeds), len(updates)))
-    with recorder.progress(len(seeds) * int(updates[-1]), f"reverse {length} symbols", "updates") as progress:
-        for row, seed in enumerate(seeds):
-            state = jax.block_until_ready(initialise(seed))
-            shares[row, 0] = judge(state)
-            for column in range(1, len(updates)):
-                start = time.perf_counter()
-                state = jax.block_until_ready(learn(state))
-                seconds[row, column] = seconds[row, column - 1] + time.perf_counter() - start
-                shares[row, column] = judge(state)
-                progress.advance(every, f"seed {seed}: {shares[row, column]:.0%} right")
-    return Reversed(shares=shares, updates=updates, seconds=seconds, compile_seconds=compile_seconds)
+    how = {"seeds": seeds, "num_updates": num_updates, "every": every, "recorder": recorder}
+    return learning_curves.learn(trainer, share, name=f"reverse {length} symbols", **how)
 
 
-def until_solved(found: Reversed) -> tuple[np.ndarray, np.ndarray]:
-    """Updates and seconds `[S]` of each seed up to the first evaluation of at least 99 %; infinite without one."""
-    right = found.shares >= SOLVED
-    reached, first = right.any(axis=1), right.argmax(axis=1)
-    rows = np.arange(len(right))
-    return np.where(reached, found.updates[first], np.inf), np.where(reached, found.seconds[rows, first], np.inf)
-
-
-def record_reversed(found: dict[int, Reversed], recorder: runner.Recorder) -> None:
+def record_reversed(found: dict[int, learning_curves.Learnt], recorder: runner.Recorder) -> None:
     tiny = verdicts.is_tiny(recorder)
     for length, one in found.items():
         variant, count = f"{length} symbols", len(one.shares)
-        updates, seconds = until_solved(one)
+        updates, seconds = (learning_curves.until(one, SOLVED, x) for x in (one.updates, one.seconds))
         for run, curve in enumerate(one.shares):
             recorder.metrics({"length": length, "run": run, "updates": one.updates, "right": curve})
         last = one.shares[:, -1]
         solved = int((last >= SOLVED).sum())
         all_solved = verdicts.of_aim(solved == count, "all", tiny=tiny)
         recorder.row(quantity=f"(b) seeds solved of {count}", variant=variant, ours=solved, verdict=all_solved)
-        row_of_runs(recorder, last, quantity="(b) share of held-out prompts right everywhere", variant=variant)
+        learning_curves.row_of_runs(
+            recorder, last, quantity="(b) share of held-out prompts right everywhere", variant=variant
+        )
         slowest = verdicts.say(verdicts.Verdict.NOT_JUDGED, f"{updates.min():g} to {updates.max():g}")
         quantity = f"(b) updates until {SOLVED:.0%}, median"
         recorder.row(quantity=quantity, variant=variant, ours=float(np.median(updates)), verdict=slowest)

@@ -84,6 +84,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": (0.002,),
         "lr_left": 1.0,
     },
+    # Every right letter is paid at once, and γ = 0 judges it by this payment alone: the later letters do not depend on
+    # it, so their payments would be noise only. Biased: EOS forgoes later payments, which γ = 0 does not see; the best
+    # answers are the same. A moving average makes the weight of a wrong letter negative. In a group of answers that are
+    # all wrong it would be zero, and a policy that is sure of a wrong letter would stay so.
+    "spell_backward": {
+        "network": "transformer",
+        "estimator": "gpomdp_moving_average",
+        "discount": 0.0,
+        "entropy_coef": 0.03,
+        "num_seeds": 2,
+        "num_episodes": 256,
+        "num_updates": 300,
+        "lr": (0.003,),
+    },
 }
 
 # Images, long episodes, rare rewards: continuing windows of an actor-critic waste no step on waiting for the longest

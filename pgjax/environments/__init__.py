@@ -38,6 +38,8 @@ _NATIVE = {
     "lqg": ("linear_gaussian", "make_lqg"),
     "recall": ("recall", "make_recall"),
     "reverse": ("reverse", "make_reverse"),
+    "spell_backward": ("spell_backward", "make_spell_backward"),
+    "addition": ("addition", "make_addition"),
 }
 _PREFIX = "gymnax:"
 # gymnax downloads data to make these.

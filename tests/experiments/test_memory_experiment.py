@@ -10,6 +10,7 @@ import pytest
 from experiments import memory
 from experiments.harness import runner
 from experiments.memory import strings
+from experiments.shared import learning_curves
 from pgjax.environments.recall import recall_mdp
 from pgjax.environments.reverse import make_reverse
 
@@ -71,7 +72,9 @@ def test_a_prompt_that_is_held_out_is_never_drawn_in_training():
 
 def learnt(shares, seconds):
     shares, seconds = np.asarray(shares), np.asarray(seconds, float)
-    return strings.Reversed(shares=shares, updates=5 * np.arange(shares.shape[1]), seconds=seconds, compile_seconds=1.0)
+    updates = 5 * np.arange(shares.shape[1])
+    times = {"seconds": seconds, "cpu_seconds": seconds, "compile_seconds": 1.0}
+    return learning_curves.Learnt(shares=shares, updates=updates, **times)
 
 
 class Rows(list):
