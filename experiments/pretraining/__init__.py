@@ -52,7 +52,7 @@ class Config:
     """The width of the model; a head has 32 of it."""
     layers: int = 4
     """The number of blocks."""
-    updates: int = 1400
+    updates: int = 700
     """The number of optimiser steps, rounded to whole passes over the text."""
     batch_size: int = 32
     """The number of windows in an update."""

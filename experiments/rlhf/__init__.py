@@ -55,7 +55,7 @@ class Config:
     with jax.numpy."""
     estimator: str = "rloo"
     """The estimator, a name of pgjax.registry or module:function; it needs no more than groups."""
-    kl_coefs: tuple[float, ...] = (0.1, 0.0)
+    kl_coefs: tuple[float, ...] = (0.2, 0.0)
     """The values of β, in rewards per nat. Every β is trained with every seed."""
     seeds: int = 2
     """The number of runs of each β."""
@@ -71,7 +71,7 @@ class Config:
     """The number of answers in an update."""
     group_size: int = 4
     """The number of answers to one prompt."""
-    learning_rate: float = 0.001
+    learning_rate: float = 0.0003
     """The learning rate of Adam in the optimisation of the policy."""
     prompt_bytes: int = 28
     """The largest number of bytes of a prompt, which ends with a space."""

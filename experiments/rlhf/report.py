@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import runner
+from experiments.harness import runner, verdicts
 from experiments.rlhf import others, stages
 from experiments.shared import language
 from pgjax.environments.text import TextBuffer
@@ -100,8 +100,14 @@ def record(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.S
         if name not in ("proxy", "correlation", "kl"):
             recorder.row(quantity=quantity, variant="reference", ours=values[:, 0].mean())
         for index, kl_coef in enumerate(config.kl_coefs):
-            last = values[index * config.seeds : (index + 1) * config.seeds, -1]
-            recorder.row(quantity=quantity, variant=f"β = {kl_coef:g}", ours=last.mean(), stderr=standard_error(last))
+            first, *_, last = values[index * config.seeds : (index + 1) * config.seeds].T
+            recorder.row(
+                quantity=quantity,
+                variant=f"β = {kl_coef:g}",
+                ours=last.mean(),
+                stderr=standard_error(last),
+                verdict=verdict_of(recorder, name, kl_coef, first, last),
+            )
     recorder.note(
         "The proxy score is that of the last reward model of each run: 0 is the mean of the reference and 1 its "
         "standard deviation over answers. " + ("" if config.preferences else "The gold score simulates the labels.")
@@ -109,6 +115,16 @@ def record(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.S
     recorder.note(f"Standard errors are over {config.seeds} seeds; one seed has none.")
     record_others(config, recorder, setting, saved)
     show(config, recorder, saved)
+
+
+def verdict_of(recorder: runner.Recorder, name: str, kl_coef: float, first: np.ndarray, last: np.ndarray) -> str | None:
+    """The verdict on what must be shown: β > 0 raises the gold score with every seed, and β = 0 loses the entropy."""
+    tiny = verdicts.is_tiny(recorder)
+    if name == "gold" and kl_coef > 0:
+        return verdicts.of_aim(bool((last > first).all()), "above the reference with every seed", tiny=tiny)
+    if name == "entropy" and kl_coef == 0:
+        return verdicts.of_aim(bool((last < first / 2).all()), "below half of the reference: a collapse", tiny=tiny)
+    return None
 
 
 def record_others(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.Saved) -> None:
