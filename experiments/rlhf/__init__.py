@@ -59,7 +59,7 @@ class Config:
     """The estimator, a name of pgjax.registry or module:function; it needs no more than groups."""
     kl_coefs: tuple[float, ...] = (0.2, 0.0)
     """The values of β, in rewards per nat. Every β is trained with every seed."""
-    seeds: int = 2
+    seeds: int = 4
     """The number of runs of each β."""
     rounds: int = 3
     """The number of rounds: sample, compare, fit, optimise."""
