@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pgjax import distributions
 from pgjax.rows import map_over_rows
 from pgjax.types import Policy, PyTree, Trajectory
 
@@ -139,6 +140,28 @@ def log_probs(policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_p
     return map_over_rows(
         of_piece,
         (inputs(policy, trajectory), trajectory.actions),
+        trajectory.alive,
+        rows_per_piece,
+        whole_episodes=policy.memory is not None,
+    )
+
+
+def divergences(
+    policy: Policy, params: PyTree, reference: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None
+) -> jax.Array:
+    """KL(f(X_t, θ) ‖ f(X_t, θ_ref)) of each row, over all actions, `[T, B]`; 0 where not `alive`.
+
+    Raises:
+        ValueError: if the distribution has no `kl`.
+    """
+    kl = distributions.require(policy.distribution, "kl", "the divergence over all actions")
+
+    def of_piece(seen: Inputs) -> jax.Array:
+        return jax.vmap(kl)(outputs(policy, params, seen), outputs(policy, reference, seen))
+
+    return map_over_rows(
+        of_piece,
+        inputs(policy, trajectory),
         trajectory.alive,
         rows_per_piece,
         whole_episodes=policy.memory is not None,

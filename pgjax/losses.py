@@ -11,11 +11,17 @@ and the log-probabilities of other policies.
 Log-probabilities, values and entropies must have a float type (ValueError otherwise); the loss has the same type.
 """
 
+from typing import Literal
+
 import chex
 import jax
 import jax.numpy as jnp
 
-from pgjax._checks import require_float, require_in_range
+from pgjax._checks import require_float, require_in_range, require_one_of
+
+SampledKL = Literal["k1", "k2", "k3"]
+KLKind = Literal["k1", "k2", "k3", "full"]
+KLLevel = Literal["token", "sequence"]
 
 
 def _loss(objective: jax.Array) -> jax.Array:
@@ -242,6 +248,33 @@ def kl_k3(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
     return jnp.expm1(-log_ratios) + log_ratios
 
 
+_SAMPLED_KL = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
+
+
+def kl_estimate(kind: SampledKL, log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
+    """The estimate of KL(π ‖ π_ref) from one action that the word `kind` names: `kl_k1`, `kl_k2` or `kl_k3`.
+
+    Args:
+        kind: `"k1"`, `"k2"` or `"k3"`.
+        log_probs: ln π(a) `[...]`, a ~ π; or ln π of a whole answer, for an estimate from the answer.
+        reference_log_probs: ln π_ref of the same `[...]`, constants of the gradient.
+
+    Returns:
+        k `[...]`.
+
+    Raises:
+        ValueError: if the word is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import losses
+        >>> round(float(losses.kl_estimate("k2", jnp.log(0.5), jnp.log(0.25))), 3)
+        0.24
+    """
+    require_one_of("kind", kind, tuple(_SAMPLED_KL))
+    return _SAMPLED_KL[kind](log_probs, reference_log_probs)
+
+
 def kl_penalty_loss(
     log_probs: jax.Array, reference_log_probs: jax.Array, *, kl_coef: jax.typing.ArrayLike
 ) -> jax.Array:
@@ -250,7 +283,8 @@ def kl_penalty_loss(
     loss = β ½ (ln π(a) − ln π_ref(a))²,    E ∇loss = β ∇KL(π ‖ π_ref) at X_t, over a ~ π
 
     The loss of single steps ignores that the action at t changes the divergence at later steps. To include this, use
-    `rewards.kl_regularised`, or pass log-probabilities that are summed over the whole sequence.
+    `rewards.kl_regularised`, or pass log-probabilities that are summed over the whole sequence. `estimators.kl_loss`
+    is this loss, with other kinds and levels, as an estimator.
 
     Args:
         log_probs: ln π(a) `[...]`, a ~ π.

@@ -1,7 +1,12 @@
-"""Fixtures that every test module may ask for, and where the suite keeps its compiled programs.
+"""Fixtures that every test module may ask for; how the suite compiles its programs, and where it keeps them.
 
-They are kept in the directory that experiments use (`experiments/harness/runtime.py`), so that a second run of the
-suite compiles nothing again. `PGJAX_TESTS_NO_CACHE=1 pytest` compiles everything anew and leaves the directory alone.
+The quick tests run most programs once or twice, so that XLA would take longer to optimise them than to run them. The
+suite therefore compiles them with few optimisations (`compile_quickly`). `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest`
+compiles them as experiments do, and so does every run that selects slow tests (`pytest -m slow`).
+
+Compiled programs are kept in the directory that experiments use (`experiments/harness/runtime.py`), so that a second
+run of the suite compiles nothing again. `PGJAX_TESTS_NO_CACHE=1 pytest` compiles everything anew and leaves the
+directory alone.
 """
 
 import experiments  # noqa: F401  before jax, whose log level it sets
@@ -24,7 +29,27 @@ jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_num_cpu_devices", 1)
 
 
+def compile_quickly():
+    """Let XLA optimise little, here and in the processes that tests start.
+
+    The environment variable that the caller has set, and the caller's flags of XLA, come before these.
+    """
+    if "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ:
+        return
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    jax.config.update("jax_disable_most_optimizations", True)
+    # XLA reads its flags when it compiles its first program.
+    given = os.environ.get("XLA_FLAGS", "")
+    flags = {"xla_cpu_parallel_codegen_split_count": "1"}
+    if jax.__version_info__ < (0, 11):  # The flag of older versions halves the time; a later XLA stops at it.
+        flags["xla_cpu_use_fusion_emitters"] = "false"
+    ours = (f"--{name}={value}" for name, value in flags.items() if name not in given)
+    os.environ["XLA_FLAGS"] = " ".join([given, *ours]).strip()
+
+
 def pytest_configure(config):
+    if config.option.markexpr == "not slow":
+        compile_quickly()
     if os.environ.get("PGJAX_TESTS_NO_CACHE", "0") not in ("", "0"):
         jax.config.update("jax_enable_compilation_cache", False)
     else:

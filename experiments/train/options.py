@@ -76,25 +76,25 @@ class Config:
     """δ in the natural gradient (F + δI)⁻¹ ∇ρ, where F is the Fisher matrix."""
     entropy_coef: float | None = None
     """The weight of the entropy bonus. A weight above 0 changes the objective."""
-    over_time: Literal["sum", "mean", "episode_mean"] | None = None
+    over_time: Literal["sum", "mean", "episode_mean", "horizon"] | None = None
     """How the steps of an episode are combined: sum adds them (unbiased), mean averages over all live steps of the
-    batch, episode_mean averages over the steps of each episode."""
+    batch, episode_mean averages over the steps of each episode, horizon divides the sum by the greatest length."""
     standardise: Literal["none", "population", "group_population", "group_sample"] | None = None
     """How the weights are standardised, which makes the gradient biased: population over all live steps of the batch,
     group_population and group_sample over the episodes of a group (as in GRPO), none not at all."""
     max_grad_norm: float | None = None
     """The largest norm of the gradient; a longer gradient is shortened to it."""
-    network: Literal["auto", "mlp", "conv", "gru", "transformer"] | None = None
-    """The kind of the policy's network. auto means conv for images and mlp for everything else. gru and transformer
-    remember the episode. A value network never remembers: it is of the same kind as the policy's network, and mlp or
-    conv if the policy's network remembers."""
+    network: Literal["auto", "mlp", "conv", "gru", "transformer", "gpt2", "llama"] | None = None
+    """The kind of the policy's network. auto means conv for images and mlp for everything else. gru,
+    transformer, gpt2 and llama remember the episode; the last three read buffers of tokens. A value network never
+    remembers: it is of the same kind as the policy's network, and mlp or conv if the policy's network remembers."""
     hidden: tuple[int, ...] | None = None
-    """The widths of the dense layers. For a transformer, one width for each block, all equal."""
+    """The widths of the dense layers. For transformer, gpt2 and llama, one width for each block, all equal."""
     activation: Literal["tanh", "relu", "silu", "gelu"] | None = None
     """The activation function between the layers."""
     network_options: tuple[str, ...] | None = None
     """More options of the network, each as KEY=VALUE with a value in JSON: for example channels=16 for conv,
-    memory_size=32 for gru, heads=4 for transformer."""
+    memory_size=32 for gru, heads=4 for transformer, gpt2 and llama."""
     distribution: (
         Literal["auto", "categorical", "multi_categorical", "plackett_luce", "gaussian", "squashed_gaussian"] | None
     ) = None

@@ -19,7 +19,7 @@ whose steps all lie outside the mask is left out of its group, so you may fill u
 answers because of their content, you change the objective.
 
 *The factor 1/|o_i| is not part of an advantage.* It belongs to the loss, which adds up the steps of an episode in one
-of three ways; `aggregate` has a name for each. The last column of the table assumes the sum.
+of four ways; `aggregate` has a name for each. The last column of the table assumes the sum.
 
 *Advantages are constants of the gradient.* The losses of pgjax, such as `losses.score_function_loss`, stop the gradient
 at them. Your own loss must call `jax.lax.stop_gradient` if rewards or values depend on θ, as KL penalties do.

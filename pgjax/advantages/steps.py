@@ -11,7 +11,34 @@ from pgjax._checks import require_integer, require_one_of
 from pgjax._spread import standardised
 from pgjax.advantages._arrays import as_bools, as_floats, as_mask, live_first
 
-OverTime = Literal["sum", "mean", "episode_mean"]
+OverTime = Literal["sum", "mean", "episode_mean", "horizon"]
+
+
+def time_factors(
+    lengths: jax.Array,
+    num_steps: int,
+    num_episodes: jax.typing.ArrayLike,
+    over_time: OverTime,
+    dtype: jax.typing.DTypeLike,
+) -> jax.Array:
+    """The factor of the steps of each episode in a mean over episodes, in the shape of the lengths or a scalar.
+
+    `"sum"`: 1    `"mean"`: B / Σ_i |o_i|    `"episode_mean"`: 1/|o_i|    `"horizon"`: 1/T
+
+    Args:
+        lengths: |o_i|, int `[...]`; 0 for an empty episode.
+        num_steps: T, the greatest possible length.
+        num_episodes: B.
+        over_time: one of the four words.
+        dtype: the float type of the factors.
+    """
+    if over_time == "sum":
+        return jnp.ones((), dtype)
+    if over_time == "horizon":
+        return jnp.asarray(1 / num_steps, dtype)
+    if over_time == "mean":
+        return jnp.asarray(num_episodes, dtype) / jnp.maximum(jnp.sum(lengths), 1).astype(dtype)
+    return 1.0 / jnp.maximum(lengths, 1).astype(dtype)
 
 
 def reward_to_go(
@@ -135,13 +162,13 @@ def standardise(x: jax.Array, mask: jax.Array | None = None, *, ddof: int = 0) -
 def step_weights(mask: jax.Array, *, over_time: OverTime = "sum", dtype: jax.typing.DTypeLike = float) -> jax.Array:
     """The weight of each step in a mean over episodes.
 
-    `"sum"`: 1/B    `"mean"`: 1 / Σ_i |o_i|    `"episode_mean"`: 1 / (B |o_i|)
+    `"sum"`: 1/B    `"mean"`: 1 / Σ_i |o_i|    `"episode_mean"`: 1 / (B |o_i|)    `"horizon"`: 1 / (B T)
 
     |o_i| is the number of steps of episode i that count, and B is the number of episodes with at least one such step.
 
     Args:
         mask: bool `[B, T]`, true for the steps that count.
-        over_time: one of the three words; `aggregate` says what each does to the gradient.
+        over_time: one of the four words; `aggregate` says what each does to the gradient.
         dtype: the float type of the weights.
 
     Returns:
@@ -162,28 +189,29 @@ def step_weights(mask: jax.Array, *, over_time: OverTime = "sum", dtype: jax.typ
     require_one_of("over_time", over_time, get_args(OverTime))
     mask = as_bools("mask", mask, jnp.shape(mask), (2,))
     lengths = jnp.sum(mask, axis=1, keepdims=True)
-    if over_time == "mean":
-        divisor = jnp.sum(lengths, keepdims=True)
-    else:
-        divisor = jnp.sum(lengths > 0, keepdims=True) * (lengths if over_time == "episode_mean" else 1)
-    return mask.astype(dtype) / jnp.maximum(divisor, 1).astype(dtype)
+    num_episodes = jnp.maximum(jnp.sum(lengths > 0), 1)
+    factors = time_factors(lengths, mask.shape[1], num_episodes, over_time, dtype)
+    return mask.astype(dtype) * (factors / num_episodes.astype(dtype))
 
 
 def aggregate(terms: jax.Array, mask: jax.Array, *, over_time: OverTime = "sum") -> jax.Array:
     """The terms of a loss, added up over the steps and averaged over the episodes.
 
-    `"sum"`: (1/B) Σ_i Σ_t x    `"mean"`: Σ_i Σ_t x / Σ_i |o_i|    `"episode_mean"`: (1/B) Σ_i (1/|o_i|) Σ_t x
+    `"sum"`: (1/B) Σ_i Σ_t x    `"mean"`: Σ_i Σ_t x / Σ_i |o_i|
+    `"episode_mean"`: (1/B) Σ_i (1/|o_i|) Σ_t x    `"horizon"`: (1/(B T)) Σ_i Σ_t x
 
     |o_i| is the number of steps of episode i that count, and B is the number of episodes with at least one such step.
 
-    `"sum"` does not change the expected gradient (Dr. GRPO, up to a constant; seq-mean-token-sum in verl). `"mean"`
-    multiplies the sum by B / Σ_i |o_i|, which is random (DAPO; token-mean in verl). `"episode_mean"` is biased towards
-    short right answers and long wrong answers (GRPO; seq-mean-token-mean in verl).
+    `"sum"` does not change the expected gradient (seq-mean-token-sum in verl). `"horizon"` divides it by T, the number
+    of columns, which is the greatest length if the batch is padded to it (Dr. GRPO as released;
+    seq-mean-token-sum-norm in verl); T is a constant, so a larger learning rate compensates for it. `"mean"` multiplies
+    the sum by B / Σ_i |o_i|, which is random (DAPO; token-mean in verl). `"episode_mean"` is biased towards short right
+    answers and long wrong answers (GRPO; seq-mean-token-mean in verl).
 
     Args:
         terms: x `[B, T]`, such as `losses.score_function_loss(log_probs, advantages)`.
         mask: bool `[B, T]`, true for the steps that count.
-        over_time: one of the three words.
+        over_time: one of the four words.
 
     Returns:
         A scalar.

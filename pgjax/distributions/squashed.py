@@ -76,7 +76,7 @@ def squashed_gaussian(low: ArrayLike, high: ArrayLike) -> Distribution:
 
     `entropy` is −E ln p. Its part E Σ_d ln(da_d/du_d) is computed by 32-point Gauss–Hermite quadrature in each
     dimension. The greatest error per dimension over all μ is 7·10⁻⁸ nats at σ = 1, 2·10⁻⁴ at 2, 0.011 at 4 and 0.1 at
-    8, and 1.4·10⁻⁵ at the walls in float32. `kl` is exact: it adds the divergence of the Gaussians inside the box and
+    8, and 2·10⁻⁵ at the walls in float32. `kl` is exact: it adds the divergence of the Gaussians inside the box and
     the divergence of the probabilities at the walls. `mode` is the image of μ, the median in each dimension. It is near
     the maximum of the density only for small σ; with a large σ the density is greatest near the walls.
 

@@ -12,14 +12,17 @@ Axes: T time, B episodes.
 from pgjax.estimators.critic import CriticEstimatorState, make_critic_estimator
 from pgjax.estimators.factorised import at_component_mode, counterfactual, each_component, factorised
 from pgjax.estimators.importance import importance_weighted
+from pgjax.estimators.kl_losses import KLLossState, kl_loss
 from pgjax.estimators.natural import fisher_vector_product, natural, softmax_inverse_fisher
 from pgjax.estimators.per_parameter import PerParameterState, per_parameter
 from pgjax.estimators.rules import ReturnRule, lambda_return, n_step, next_values, reward_to_go, total_return
 from pgjax.estimators.score_function import clipped_surrogate, make_estimator, record_behaviour, score_function
+from pgjax.estimators.sums import sum_of
 from pgjax.estimators.weighting import Weighting, make_weighting
 
 __all__ = [
     "CriticEstimatorState",
+    "KLLossState",
     "PerParameterState",
     "ReturnRule",
     "Weighting",
@@ -30,6 +33,7 @@ __all__ = [
     "factorised",
     "fisher_vector_product",
     "importance_weighted",
+    "kl_loss",
     "lambda_return",
     "make_critic_estimator",
     "make_estimator",
@@ -42,5 +46,6 @@ __all__ = [
     "reward_to_go",
     "score_function",
     "softmax_inverse_fisher",
+    "sum_of",
     "total_return",
 ]

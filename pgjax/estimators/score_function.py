@@ -82,7 +82,9 @@ def make_estimator(
         over_time: how the steps are added up. `"sum"` adds the steps of an episode, which gives the exact gradient.
             `"mean"` averages over all live steps of the batch, as actor-critic programs usually do; the divisor is the
             mean length in the batch, which is random, so the estimate is biased. `"episode_mean"` divides each episode
-            by its own length (1/|o| in GRPO); it is biased towards short successes and long failures.
+            by its own length (1/|o| in GRPO); it is biased towards short successes and long failures. `"horizon"`
+            divides the sum by the constant T, the rows of the batch (Dr. GRPO as released); a larger learning rate
+            compensates for it.
         standardise: how the weights are standardised. `"none"` leaves them as they are. `"population"` subtracts their
             mean over live steps and divides by their standard deviation (divisor n). `"group_population"` and
             `"group_sample"` subtract the mean of the group and divide by its standard deviation with the divisor k or

@@ -14,9 +14,8 @@ from pgjax import advantages, baselines
 from pgjax import returns as return_functions
 from pgjax._checks import require_integer, require_kind, require_one_of
 from pgjax._records import one_line
-from pgjax.advantages.steps import OverTime
+from pgjax.advantages.steps import OverTime, time_factors
 from pgjax.contracts import require_trajectory
-from pgjax.estimators.hot_path import count_live
 from pgjax.estimators.rules import ReturnRule, next_values, reward_to_go
 from pgjax.types import Baseline, Needs, PyTree, TimeWeights, Trajectory
 
@@ -148,11 +147,8 @@ def _one_group_size(wanted: int | None, of_baseline: int | None) -> int | None:
 
 def time_scale(over_time: OverTime, alive: jax.Array, dtype: Any) -> jax.Array:
     """The factor c_t of the rows, `[1, B]` or `[1, 1]`, for a way of adding up over time."""
-    if over_time == "sum":
-        return jnp.ones((1, 1), dtype)
-    if over_time == "mean":
-        return (alive.shape[1] / count_live(alive, dtype))[None, None]
-    return 1.0 / jnp.maximum(jnp.sum(alive, axis=0, keepdims=True), 1).astype(dtype)
+    lengths = jnp.sum(alive, axis=0, keepdims=True)
+    return jnp.atleast_2d(time_factors(lengths, *alive.shape, over_time, dtype))
 
 
 def targets_and_values(

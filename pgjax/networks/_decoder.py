@@ -109,7 +109,7 @@ def read(
     return decoder.outputs(params, x), cache
 
 
-def _step_tuple(decoder: Decoder, layers: tuple, carry: tuple, x: jax.Array, place: Place, allowed: jax.Array):
+def _step_tuple(decoder: Decoder, layers: tuple, carry: tuple, x: jax.Array, place: jax.Array, allowed: jax.Array):
     write = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=1)
     caches = []
     for layer, old in zip(layers, carry):
@@ -119,19 +119,20 @@ def _step_tuple(decoder: Decoder, layers: tuple, carry: tuple, x: jax.Array, pla
     return tuple(caches), x
 
 
-def _step_scan(decoder: Decoder, layers: PyTree, carry: Cache, x: jax.Array, place: Place, allowed: jax.Array):
-    here = allowed[0] & (jnp.arange(allowed.shape[1]) == place)
+def _step_scan(decoder: Decoder, layers: PyTree, carry: Cache, x: jax.Array, place: jax.Array, allowed: jax.Array):
+    zero, depths = jnp.zeros((), place.dtype), jnp.arange(carry[0].shape[0], dtype=place.dtype)
 
     def block(state: tuple[jax.Array, Cache], scanned: tuple[PyTree, jax.Array]):
         x, cache = state
         layer, depth = scanned
         queries, new = decoder.project(layer, x, place)
-        of_layer = jax.tree.map(lambda old, new: jnp.where(here[:, None], new, old[depth]), cache, new)
+        # Written first and read afterwards: the other order would copy the whole cache in every block.
+        write = lambda old, new: jax.lax.dynamic_update_slice(old, new[None], (depth, zero, place, zero))
+        cache = jax.tree.map(write, cache, new)
+        of_layer = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, depth, 0, keepdims=False), cache)
         x = decoder.add(layer, x, _attend(queries, *of_layer, allowed))
-        write = lambda old, new: jax.lax.dynamic_update_index_in_dim(old, new, depth, 0)
-        return (x, jax.tree.map(write, cache, of_layer)), None
+        return (x, cache), None
 
-    depths = jnp.arange(carry[0].shape[0])
     (x, carry), _ = jax.lax.scan(block, (x, carry), (layers, depths))
     return carry, x
 

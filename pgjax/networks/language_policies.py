@@ -59,7 +59,7 @@ def make_language_policy(
         >>> config = networks.GPT2Config(vocabulary=5, width=16, layers=2, heads=2, context=32)
         >>> params = networks.make_language_model(config).init(jax.random.key(0))
         >>> networks.make_language_policy(environment, config, params)
-        Policy(policy_for_spaces, distribution=Distribution(categorical))
+        Policy(make_language_policy, distribution=Distribution(categorical), memory=Memory(_memory))
     """
     space = environment.action_space
     if getattr(space, "n", None) != config.vocabulary:

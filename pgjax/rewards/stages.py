@@ -9,14 +9,14 @@ B episodes.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
-from pgjax import acting
-from pgjax._checks import require_in_range
-from pgjax.rewards.transforms import kl_regularised, relabel
+from pgjax import acting, losses
+from pgjax._checks import require_in_range, require_one_of
+from pgjax.rewards.transforms import at_last_step, kl_regularised, minus_penalty, over_episode, relabel
 from pgjax.types import Policy, PyTree, Rewards, Trajectory
 
 
@@ -65,7 +65,13 @@ class KLPenaltyState(NamedTuple):
 
 
 def kl_penalty(
-    policy: Policy, kl_coef: jax.typing.ArrayLike, reference: PyTree | None = None, *, rows_per_piece: int | None = None
+    policy: Policy,
+    kl_coef: jax.typing.ArrayLike,
+    reference: PyTree | None = None,
+    *,
+    kind: losses.KLKind = "k1",
+    level: losses.KLLevel = "token",
+    rows_per_piece: int | None = None,
 ) -> Rewards:
     """A stage that subtracts a penalty for leaving a reference policy from each reward.
 
@@ -74,18 +80,26 @@ def kl_penalty(
     The objective becomes E[Σ R] − β KL(f(θ) ‖ f(θ_ref)) over trajectories, and the score function with these rewards
     estimates its exact gradient (`kl_regularised`). θ is the policy that acted; the rollout records ln f(X_t, θ)_{A_t}
     when it draws the actions. The metric `kl` estimates the divergence: it is the mean of Σ_t ln f(θ)/f(θ_ref) over
-    episodes, or over the streams of windows.
+    episodes, or over the streams of windows; with `"full"`, the mean of Σ_t KL(f(X_t, θ) ‖ f(X_t, θ_ref)).
+
+    Only `"k1"` gives the exact gradient by itself. Each other kind needs `estimators.kl_loss` of the same kind beside
+    it. With `"full"` the two give the exact gradient of the objective above, usually with a smaller variance than k1:
+    the penalty charges for the divergences at later steps, and the loss follows the gradient of the one at this step.
 
     Args:
         policy: f(x, θ), which is also the reference policy with θ_ref.
         kl_coef: β ≥ 0, in units of reward per nat; you may change `KLPenaltyState.kl_coef` at any time.
         reference: θ_ref; the θ at the start of training if None.
+        kind: `"k1"`, `"k2"` or `"k3"`, an estimate from the action (`losses.kl_estimate`); or `"full"`, the divergence
+            over all actions at X_t. For `"full"` the `params` of `relabel` must be the θ that acted, as in training.
+        level: `"token"` pays at each step. `"sequence"` pays once, at the last step: the estimate from the ratio of the
+            whole episode, or the sum of the divergences with `"full"`.
         rows_per_piece: the number of rows that are computed at a time; chosen by the device if None.
 
     Raises:
-        ValueError: if `kl_coef` is negative.
+        ValueError: if `kl_coef` is negative, or a word is unknown.
 
-    Source: Ziegler et al. 2019, eq. 2.
+    Source: Ziegler et al. 2019, eq. 2; Schulman 2020 (k2, k3).
 
     Example:
         >>> from pgjax import environments, networks, rewards
@@ -94,6 +108,8 @@ def kl_penalty(
         Rewards(kl_penalty, needs_log_probs=True)
     """
     require_in_range("kl_coef", kl_coef, 0.0, None)
+    require_one_of("kind", kind, get_args(losses.KLKind))
+    require_one_of("level", level, get_args(losses.KLLevel))
 
     def init(key: jax.Array, params: PyTree) -> KLPenaltyState:
         del key
@@ -101,16 +117,28 @@ def kl_penalty(
         # The reference is a copy: the training state is donated, and no array may be donated twice.
         return KLPenaltyState(kl_coef=jnp.asarray(kl_coef, float), reference=jax.tree.map(jnp.copy, chosen))
 
-    def penalise(params: PyTree, state: KLPenaltyState, trajectory: Trajectory):
-        del params
+    def of_actions(state: KLPenaltyState, trajectory: Trajectory) -> tuple[Trajectory, jax.Array]:
         log_probs = trajectory.behaviour_log_probs
         if log_probs is None:
             raise ValueError("kl_penalty needs trajectory.behaviour_log_probs, got None: pass record_log_probs=True")
         of_reference = acting.log_probs(policy, state.reference, trajectory, rows_per_piece)
-        kl = jnp.mean(jnp.sum(jnp.where(trajectory.alive, log_probs - of_reference, 0.0), axis=0))
-        return kl_regularised(trajectory, log_probs, of_reference, kl_coef=state.kl_coef), {"kl": kl}
+        how = {"kl_coef": state.kl_coef, "kind": kind, "level": level}
+        return kl_regularised(trajectory, log_probs, of_reference, **how), log_probs - of_reference
 
-    return Rewards(init=init, relabel=penalise, update=lambda state, trajectory: state, needs_log_probs=True)
+    def of_states(params: PyTree, state: KLPenaltyState, trajectory: Trajectory) -> tuple[Trajectory, jax.Array]:
+        found = acting.divergences(policy, params, state.reference, trajectory, rows_per_piece)
+        paid = found if level == "token" else at_last_step(trajectory, over_episode(trajectory, found))
+        return minus_penalty(trajectory, paid, state.kl_coef), found
+
+    def penalise(params: PyTree, state: KLPenaltyState, trajectory: Trajectory):
+        if kind == "full":
+            penalised, found = of_states(params, state, trajectory)
+        else:
+            penalised, found = of_actions(state, trajectory)
+        return penalised, {"kl": jnp.mean(jnp.sum(jnp.where(trajectory.alive, found, 0.0), axis=0))}
+
+    update = lambda state, trajectory: state
+    return Rewards(init=init, relabel=penalise, update=update, needs_log_probs=kind != "full")
 
 
 class RewardModelState(NamedTuple):

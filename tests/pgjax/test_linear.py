@@ -1,5 +1,7 @@
 """Solutions of symmetric systems against NumPy's in float64, in the float32 that trains."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +50,7 @@ def test_the_pseudo_inverse_is_moore_and_penroses(damping):
     kept = eigenvalues > 1e-10 * eigenvalues.max()
     wanted = (vectors[:, kept] / (eigenvalues[kept] + damping)) @ vectors[:, kept].T
     with jax.enable_x64(True):
-        np.testing.assert_allclose(pseudo_inverse(jnp.asarray(matrix), damping), wanted, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(jax.jit(pseudo_inverse)(matrix, damping), wanted, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("damping", [0.0, 1e-3, 10.0])
@@ -63,29 +65,44 @@ def test_few_rows_have_the_pseudo_inverse_of_their_sum_of_squares(damping):
     wanted = (vectors[kept].T / (singular[kept] ** 2 + damping)) @ vectors[kept]
     with jax.enable_x64(True):
         basis, inverse = map(np.asarray, jax.jit(pseudo_inverse_of_rows)(jnp.asarray(rows), damping))
-        whole = np.asarray(pseudo_inverse(jnp.asarray(rows.T @ rows), damping))
+        whole = np.asarray(jax.jit(pseudo_inverse)(rows.T @ rows, damping))
     assert basis.shape == (40, 6) and inverse.shape == (6, 6)
     np.testing.assert_allclose(basis @ inverse @ basis.T, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
     assert np.abs(whole - wanted).max() > 1e-10 * np.abs(wanted).max()
 
 
 def test_nothing_has_the_inverse_nothing():
-    np.testing.assert_array_equal(pseudo_inverse(jnp.zeros((3, 3))), 0.0)
-    np.testing.assert_array_equal(pseudo_inverse_of_rows(jnp.zeros((2, 3)))[1], 0.0)
-    found = pseudo_inverse(jnp.diag(jnp.asarray([2.0, 0.0, 4.0])))
+    inverse = jax.jit(pseudo_inverse)
+    np.testing.assert_array_equal(inverse(np.zeros((3, 3), np.float32)), 0.0)
+    np.testing.assert_array_equal(jax.jit(pseudo_inverse_of_rows)(np.zeros((2, 3), np.float32))[1], 0.0)
+    found = inverse(np.diag(np.float32([2.0, 0.0, 4.0])))
     np.testing.assert_allclose(found, np.diag([0.5, 0.0, 0.25]), rtol=1e-6)
 
 
 def rare_arm(seed, num_actions=10):
-    """One state; π from 10⁻⁴ to 1, whose smallest is 10⁻⁴; float32 product, gradient, and the shortest solution."""
+    """One state; π from 10⁻⁴ to 1, whose smallest is 10⁻⁴; π and the gradient in float32, and the shortest solution."""
     rng = np.random.default_rng(seed)
     p = np.exp(rng.uniform(np.log(1e-4), 0.0, num_actions))
     p[0] = 1e-4
     p /= p.sum()
     gradient = p * (advantage := rng.normal(size=num_actions)) - p * (p @ advantage)
-    single = jnp.asarray(p, jnp.float32)
+    single = p.astype(np.float32)
     wanted = np.linalg.pinv(np.diag(p) - np.outer(p, p), hermitian=True) @ gradient
-    return lambda v: single * (v - single @ v), jnp.asarray(gradient, jnp.float32), wanted
+    return single, gradient.astype(np.float32), wanted
+
+
+def of_covariance(p):
+    """v ↦ (diag p − p pᵀ) v."""
+    return lambda v: p * (v - p @ v)
+
+
+conjugate = jax.jit(lambda p, g: conjugate_gradients(of_covariance(p), g, 40))
+
+
+@functools.partial(jax.jit, static_argnames="tol")
+def of_jax(p, g, tol):
+    """The solution by the conjugate gradients of JAX, which stop by the residual alone."""
+    return jax.scipy.sparse.linalg.cg(of_covariance(p), g, tol=tol, maxiter=40)[0]
 
 
 def error(x, wanted):
@@ -96,9 +113,9 @@ def test_more_iterations_do_not_spoil_the_solution():
     """Without a stop the later of 40 directions lie in the null space, and the error grows to 10² times x."""
     errors, endless = [], []
     for seed in range(20):
-        product, gradient, wanted = rare_arm(seed)
-        errors.append(error(conjugate_gradients(product, gradient, 40), wanted))
-        endless.append(error(jax.scipy.sparse.linalg.cg(product, gradient, tol=0.0, maxiter=40)[0], wanted))
+        p, gradient, wanted = rare_arm(seed)
+        errors.append(error(conjugate(p, gradient), wanted))
+        endless.append(error(of_jax(p, gradient, tol=0.0), wanted))
     assert np.median(errors) < 1e-3 and np.max(errors) < 0.02
     assert np.median(endless) > 0.1
 
@@ -107,19 +124,19 @@ def test_a_gradient_with_rounding_in_the_null_space_is_solved_as_far_as_it_goes(
     """10⁻⁶ of the gradient along (1, …, 1), as float32 sums leave it: the residual cannot say when to stop."""
     errors, by_residual = [], []
     for seed in range(20):
-        product, gradient, wanted = rare_arm(seed)
-        noisy = gradient + 3e-6 * jnp.linalg.norm(gradient) / gradient.size**0.5
-        errors.append(error(conjugate_gradients(product, noisy, 40), wanted))
-        by_residual.append(error(jax.scipy.sparse.linalg.cg(product, noisy, tol=1.2e-6, maxiter=40)[0], wanted))
+        p, gradient, wanted = rare_arm(seed)
+        noisy = gradient + np.float32(3e-6 * np.linalg.norm(gradient) / gradient.size**0.5)
+        errors.append(error(conjugate(p, noisy), wanted))
+        by_residual.append(error(of_jax(p, noisy, tol=1.2e-6), wanted))
     assert np.median(errors) < 0.05 and np.max(errors) < 1.0
     assert np.median(by_residual) > 1.0
 
 
 @pytest.mark.parametrize("unit", [1e-25, 1.0, 1e19])
 def test_conjugate_gradients_do_not_ask_for_the_unit(unit):
-    product, gradient, wanted = rare_arm(1)
-    assert error(jax.jit(lambda g: conjugate_gradients(product, g, 40))(gradient * unit) / unit, wanted) < 5e-3
-    np.testing.assert_array_equal(conjugate_gradients(product, jnp.zeros(10), 40), 0.0)
+    p, gradient, wanted = rare_arm(1)
+    assert error(conjugate(p, gradient * np.float32(unit)) / unit, wanted) < 5e-3
+    np.testing.assert_array_equal(conjugate(p, np.zeros(10, np.float32)), 0.0)
 
 
 def test_as_many_iterations_as_distinct_eigenvalues_are_exact():
@@ -128,6 +145,6 @@ def test_as_many_iterations_as_distinct_eigenvalues_are_exact():
         diagonal = jnp.asarray([1.0, 2.0, 2.0, 5.0, 0.0])
         targets = jnp.asarray([[1.0, 1.0, 3.0, 2.0, 0.0], [4.0, 2.0, 6.0, 5.0, 0.0]])
         wanted = np.where(diagonal > 0, targets / np.where(diagonal > 0, diagonal, 1.0), 0.0)
-        solve = lambda n: jax.vmap(lambda g: conjugate_gradients(lambda v: diagonal * v, g, n))(targets)
+        solve = lambda n: jax.jit(jax.vmap(lambda g: conjugate_gradients(lambda v: diagonal * v, g, n)))(targets)
         np.testing.assert_allclose(solve(3), wanted, rtol=1e-12)
         assert np.abs(solve(2) - wanted).max() > 0.01

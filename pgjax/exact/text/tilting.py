@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import is_traced, require_in_range
@@ -143,6 +144,7 @@ def regularised(
 def positive(kl_coef: ArrayLike, like: jax.Array) -> jax.Array:
     """β in the float type of another array; raises a ValueError for β ≤ 0."""
     beta = jnp.asarray(kl_coef, like.dtype)
-    if not is_traced(beta) and not bool(jnp.all(beta > 0)):
+    # NumPy, because a comparison by JAX would be traced inside `jit` even if β is known.
+    if not is_traced(beta) and not np.all(np.asarray(beta) > 0):
         raise ValueError(f"kl_coef must be above 0, got {kl_coef}")
     return beta

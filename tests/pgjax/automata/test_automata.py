@@ -1,5 +1,6 @@
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
@@ -19,11 +20,13 @@ def test_the_score_is_the_sum_along_the_path_and_ignores_what_follows(x64):
     automaton = automata.make_automaton(
         numbers.integers(0, 4, (4, 3)), rewards=numbers.normal(size=(4, 3)), final=numbers.normal(size=4), start=2
     )
-    for length in range(4):
-        for tokens in itertools.product(range(3), repeat=length):
-            for rest in (0, 2):
-                padded = np.array([*tokens, *[rest] * (5 - length)])
-                np.testing.assert_allclose(automata.score(automaton, padded, length), by_hand(automaton, tokens))
+    sequences = [tokens for length in range(4) for tokens in itertools.product(range(3), repeat=length)]
+    lengths = np.array([len(tokens) for tokens in sequences])
+    score = jax.jit(jax.vmap(automata.score, (None, 0, 0)))
+    for rest in (0, 2):
+        padded = np.array([[*tokens, *[rest] * (5 - len(tokens))] for tokens in sequences])
+        expected = [by_hand(automaton, tokens) for tokens in sequences]
+        np.testing.assert_allclose(score(automaton, padded, lengths), expected)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policies import drawn
 
 from pgjax import automata, environments, networks, rollouts
 from pgjax.environments.text import answer, make_text
@@ -31,6 +32,15 @@ def play(environment, actions):
         state, step = environment.step(jax.random.key(1), state, jnp.int32(action), environment.params)
         steps.append(step)
     return steps
+
+
+def written_by_a_transformer(environment, num_episodes, **options):
+    """A batch of a random transformer."""
+    policy = networks.make_policy(environment, network="transformer", hidden=(8,), network_options={"heads": 2})
+    obs = environment.reset(jax.random.key(0), environment.params)[1]
+    params = drawn(policy.init, obs)
+    play_all = jax.jit(lambda keys: rollouts.episodes(environment, policy, params, keys, **options))
+    return jax.device_get(play_all(jax.random.split(jax.random.key(1), num_episodes)))
 
 
 def test_the_environment_keeps_the_contract():
@@ -65,12 +75,7 @@ def test_a_score_function_sees_the_whole_buffer_and_pays_the_same():
 
 
 def test_prompts_are_followed_directly_by_answers_and_groups_share_them():
-    environment = make()
-    policy = networks.make_policy(environment, network="transformer", hidden=(8,), network_options={"heads": 2})
-    params = policy.init(jax.random.key(0), environment.reset(jax.random.key(0), environment.params)[1])
-    batch = jax.jit(lambda keys: rollouts.episodes(environment, policy, params, keys, group_size=4))(
-        jax.random.split(jax.random.key(1), 16)
-    )
+    batch = written_by_a_transformer(make(), 16, group_size=4)
     final = batch.final_obs
     starts = np.asarray(final.prompt_length).reshape(4, 4)
     assert (starts == starts[:, :1]).all()
@@ -90,9 +95,7 @@ def test_prompts_are_followed_directly_by_answers_and_groups_share_them():
 
 def test_masked_tokens_are_never_written():
     environment = make(allowed=np.array([True, True, False, True, False]))
-    policy = networks.make_policy(environment, network="transformer", hidden=(8,), network_options={"heads": 2})
-    params = policy.init(jax.random.key(0), environment.reset(jax.random.key(0), environment.params)[1])
-    batch = rollouts.episodes(environment, policy, params, jax.random.split(jax.random.key(1), 32))
+    batch = written_by_a_transformer(environment, 32)
     assert not np.isin(np.asarray(batch.actions)[np.asarray(batch.alive)], [2, 4]).any()
 
 

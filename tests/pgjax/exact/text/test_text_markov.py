@@ -1,5 +1,7 @@
 """Long answers by dynamic programming: equal to the sum over all answers where both are possible."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +62,10 @@ def test_the_optimum_is_that_of_the_enumeration(case):
     got = (best.objective, best.expected_reward, best.kl, best.entropy)
     close(got, (known.optimum, known.expected_reward, known.kl, known.entropy), atol=1e-10)
     close(of_table(exact.table_log_probs(task, best)), wanted, atol=1e-10)
-    far(best.objective, BETA * exact.log_partition(reference, scores + 0.01, BETA))
+    if task.missing_eos == "subtract":
+        # A dynamic program that forgets the rule of the limit solves another problem.
+        forgetful = jax.jit(exact.soft_optimum)(dataclasses.replace(task, missing_eos="keep"), BETA)
+        far(forgetful.objective, known.optimum)
 
 
 def test_the_values_of_any_policy_are_those_of_the_enumeration(case):
