@@ -9,8 +9,10 @@ Command  python -m experiments.pretraining
 Shows    Bits per byte on documents that were never trained on, for the model, zlib, lzma, and lzma that has read the
          training text; the learning curve; continuations of held-out beginnings; tokens per second. The policy is
          saved as policy.safetensors, and `python -m experiments.rlhf --policy FOLDER` starts from it.
-Expect   The aim is fewer bits than those of lzma after the training text; the table says whether it was reached.
-         The work is fixed by the number of updates. The defaults take about 15 minutes on two quiet CPU cores.
+Expect   The aim is fewer bits than those of lzma after the training text. The defaults reached it: 1.84 bits per byte
+         beside 1.95 of that lzma and 2.51 of lzma alone. They need 6 minutes of processor time, which two quiet CPU
+         cores share. One pass over Basic English, the least, has 2.3 times as many tokens.
+         The work is fixed by the number of updates. More updates than the defaults over-fit the topics.
 Departs  The help topics of Python contain each other, so topics that repeat longer ones are left out before the split:
          otherwise lzma and the model would be asked for sentences that they have read. Hyper-parameters were chosen
          on valid; test is used once, for the table.
@@ -52,7 +54,7 @@ class Config:
     """The width of the model; a head has 32 of it."""
     layers: int = 4
     """The number of blocks."""
-    updates: int = 1400
+    updates: int = 350
     """The number of optimiser steps, rounded to whole passes over the text."""
     batch_size: int = 32
     """The number of windows in an update."""
@@ -62,7 +64,7 @@ class Config:
     """The peak learning rate of Muon for the matrices of the blocks; 0 uses AdamW for everything."""
     weight_decay: float = 0.1
     """The weight decay of both optimisers, in units of their learning rates."""
-    evaluations: int = 20
+    evaluations: int = 7
     """The number of times that the loss on valid is computed; the best θ of all is kept."""
     samples: int = 4
     """The number of continuations that are printed."""

@@ -240,7 +240,7 @@ def make_loop(problem: Problem, sizes: Sizes, *, labelled: bool) -> Loop:
 
 
 # One object: the fit compiles once for each.
-REWARD_OPTIMIZER = optax.adamw(3e-3, weight_decay=0.1)
+REWARD_OPTIMIZER = optax.adamw(3e-3, weight_decay=1.0)
 
 
 def _key(state: State, number: jax.Array, stage: int) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import runner
+from experiments.harness import runner, verdicts
 from experiments.rlhf import others, stages
 from experiments.shared import language
 from pgjax.environments.text import TextBuffer
@@ -100,8 +100,14 @@ def record(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.S
         if name not in ("proxy", "correlation", "kl"):
             recorder.row(quantity=quantity, variant="reference", ours=values[:, 0].mean())
         for index, kl_coef in enumerate(config.kl_coefs):
-            last = values[index * config.seeds : (index + 1) * config.seeds, -1]
-            recorder.row(quantity=quantity, variant=f"β = {kl_coef:g}", ours=last.mean(), stderr=standard_error(last))
+            first, *_, last = values[index * config.seeds : (index + 1) * config.seeds].T
+            recorder.row(
+                quantity=quantity,
+                variant=f"β = {kl_coef:g}",
+                ours=last.mean(),
+                stderr=standard_error(last),
+                verdict=verdict_of(recorder, name, kl_coef, first, last),
+            )
     recorder.note(
         "The proxy score is that of the last reward model of each run: 0 is the mean of the reference and 1 its "
         "standard deviation over answers. " + ("" if config.preferences else "The gold score simulates the labels.")
@@ -109,6 +115,16 @@ def record(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.S
     recorder.note(f"Standard errors are over {config.seeds} seeds; one seed has none.")
     record_others(config, recorder, setting, saved)
     show(config, recorder, saved)
+
+
+def verdict_of(recorder: runner.Recorder, name: str, kl_coef: float, first: np.ndarray, last: np.ndarray) -> str | None:
+    """The verdict on what must be shown: β > 0 raises the gold score with every seed, and β = 0 loses the entropy."""
+    tiny = verdicts.is_tiny(recorder)
+    if name == "gold" and kl_coef > 0:
+        return verdicts.of_aim(bool((last > first).all()), "above the reference with every seed", tiny=tiny)
+    if name == "entropy" and kl_coef == 0:
+        return verdicts.of_aim(bool((last < first / 2).all()), "below half of the reference: a collapse", tiny=tiny)
+    return None
 
 
 def record_others(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.Saved) -> None:
@@ -153,36 +169,32 @@ def plot(config: Any, saved: stages.Saved, recorder: runner.Recorder) -> None:
     from experiments.harness import plots
 
     numbers = all_numbers(config, saved)
-    names = [f"β = {kl_coef:g}" for kl_coef in config.kl_coefs]
-    colour_of = plots.colours(names)
-    last = {
-        name: {key: values[i * config.seeds : (i + 1) * config.seeds, -1].mean() for key, values in numbers.items()}
-        for i, name in enumerate(names)
-    }
+    runs_of = {f"β = {b:g}": slice(i * config.seeds, (i + 1) * config.seeds) for i, b in enumerate(config.kl_coefs)}
+    last = {name: {key: x[runs, -1].mean() for key, x in numbers.items()} for name, runs in runs_of.items()}
     start = numbers["gold"][:, 0].mean()
-    reached = ", ".join(f"{last[n]['gold']:.2f} at {max(last[n]['kl'], 0):.1f} nats with {n}" for n in names)
-    title = f"The gold score of the reference is {start:.2f}; optimised against a proxy it is {reached}"
-    caption = (
-        f"{config.estimator}, {config.episodes} answers an update; means over {config.seeds} seeds, running means over "
-        f"10 updates. Proxy: in standard deviations of the reference; its model is fitted anew in each round."
-    )
-    figure, axes = plots.figure(title, caption, columns=3, width=12.0, height=4.4)
+    reached = ", ".join(f"{x['gold']:.2f} at {max(x['kl'], 0):.0f} nats with {name}" for name, x in last.items())
+    title = f"Optimised against a fitted reward, the gold score goes from {start:.2f} to {reached}"
     width = min(10, saved.curves["kl"].shape[1])
-    for index, name in enumerate(names):
-        runs = slice(index * config.seeds, (index + 1) * config.seeds)
-        curves = {key: smoothed(values[runs], width).mean(axis=0) for key, values in saved.curves.items()}
-        roots = np.sqrt(np.maximum(curves["kl"], 0))
-        for place, key in enumerate(("gold", "proxy")):
-            axes[place].plot(roots, curves[key], color=colour_of[name], linewidth=1.8)
-            axes[place].annotate(
-                name, (roots[-1], curves[key][-1]), color=colour_of[name], xytext=(4, 0), textcoords="offset points"
-            )
-    plots.reference_line(axes[0], start, "reference")
-    plots.reference_line(axes[1], 0.0, "reference")
-    axes[0].set(xlabel="√KL (√nats)", ylabel="gold score")
-    axes[1].set(xlabel="√KL (√nats)", ylabel="proxy score (standard deviations)")
-    axes[2].set(xlabel="rounds", ylabel="distinct pairs of words (share)", ylim=(0, 1.08))
-    axes[2].set_xticks(np.arange(numbers["gold"].shape[1]))
-    curves = {n: numbers["distinct_2"][i * config.seeds : (i + 1) * config.seeds] for i, n in enumerate(names)}
-    plots.learning_curves(axes[2], np.arange(numbers["gold"].shape[1]), curves, colour_of=colour_of)
+    caption = (
+        f"{config.estimator}, {config.episodes} answers an update. Left and middle: means over the seeds "
+        f"({config.seeds}) and over {width} updates; the reward model is fitted anew in each round, so the proxy jumps "
+        f"there. Right: {plots.bands(config.seeds, 'seeds')}."
+    )
+    figure, axes = plots.figure(title, caption, columns=3, width=12.0, height=4.6)
+    colour_of = plots.colours(runs_of)
+    for place, (key, label) in enumerate({"gold": "gold score", "proxy": "proxy (standard deviations)"}.items()):
+        axes[place].set(xlabel="√KL to the reference (√nats)", ylabel=label)
+        plots.reference_line(axes[place], start if key == "gold" else 0.0, "reference")
+        ends = {}
+        for name, runs in runs_of.items():
+            kl, score = (smoothed(saved.curves[curve][runs], width).mean(axis=0) for curve in ("kl", key))
+            roots = np.sqrt(np.maximum(kl, 0))
+            axes[place].plot(roots, score, color=colour_of[name], linewidth=1.8)
+            ends[name] = (roots[-1], score[-1], colour_of[name])
+        plots.label_ends(axes[place], ends)
+    rounds = np.arange(numbers["entropy"].shape[1])
+    axes[2].set(xlabel="rounds", ylabel="entropy (nats per token)", xticks=rounds)
+    axes[2].set_ylim(0, 1.08 * np.nanmax(numbers["entropy"]))
+    curves = {name: numbers["entropy"][runs] for name, runs in runs_of.items()}
+    plots.learning_curves(axes[2], rounds, curves, colour_of=colour_of)
     recorder.figure(figure, "rlhf")

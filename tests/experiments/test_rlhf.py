@@ -191,3 +191,17 @@ def test_wrong_options_are_refused(written):
     ):
         with pytest.raises(runner.UsageError, match=message):
             dataclasses.replace(rlhf.TINY, text=(written,), **change).validate()
+
+
+@pytest.mark.slow
+def test_labels_of_a_person_train_a_policy(written, tmp_path):
+    path = tmp_path / "mine.jsonl"
+    for word in WORDS:
+        records.append(path, Preference(prompt="The ", chosen=f"{word}.", rejected="xxxx", annotator="ada"))
+    config = dataclasses.replace(rlhf.TINY, text=(written,), preferences=path, kl_coefs=(0.1,))
+    directory = runner.execute("rlhf", config, rlhf.run, rlhf.plot, output_dir=tmp_path)
+    summary = json.loads((directory / "summary.json").read_text())
+    rows = {(row["quantity"], row["variant"]): row["ours"] for row in summary["rows"]}
+    assert np.isfinite(rows["proxy score", "β = 0.1"])
+    assert len((directory / "pairs.jsonl").read_text().splitlines()) == 4
+    assert not any("simulates the labels" in note for note in summary["notes"])
