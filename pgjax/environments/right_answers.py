@@ -78,6 +78,7 @@ def make_right_answer_text(
         allowed=allowed,
     )
     at_the_end, of_text = environment.step, environment.metrics
+    assert of_text is not None
 
     def step(key: jax.Array, state: Any, action: jax.Array, params: PyTree) -> tuple[Any, Step]:
         state_after, seen = at_the_end(key, state, action, params)

@@ -23,6 +23,7 @@ Part = Literal["train", "held_out"]
 Prompts = Literal["strings", "train", "held_out"]
 Padding = Literal["front", "back"]
 LETTERS = tokens.alphabet(string.ascii_lowercase)
+EOS = len(string.ascii_lowercase)
 _HELD_OUT_OF = 4  # every fourth word is held out, on average
 _STRINGS = 2048
 
@@ -153,7 +154,8 @@ def make_spell_backward(
     if isinstance(words, str):
         require_one_of("words", words, get_args(Prompts))
         known = english_words()
-        words = random_strings(_STRINGS, known) if words == "strings" else part_of(known, words)
+        parts = {part: part_of(known, part) for part in get_args(Part)}
+        words = random_strings(_STRINGS, known) if words == "strings" else parts[words]
     places, vocabulary = max_letters + 1, LETTERS.vocabulary
 
     def right_answer(buffer: TextBuffer) -> tuple[jax.Array, jax.Array]:
@@ -161,7 +163,7 @@ def make_spell_backward(
         count = jnp.sum(prompt != LETTERS.pad)
         at = jnp.arange(places)
         last = places if padding == "front" else count
-        return jnp.where(at < count, prompt[jnp.clip(last - 1 - at, 0, places - 1)], LETTERS.eos), count + 1
+        return jnp.where(at < count, prompt[jnp.clip(last - 1 - at, 0, places - 1)], EOS), count + 1
 
     return make_right_answer_text(
         "spell_backward",
@@ -171,6 +173,6 @@ def make_spell_backward(
         paid=paid,
         max_new_tokens=places,
         vocabulary=vocabulary,
-        eos=LETTERS.eos,
+        eos=EOS,
         allowed=np.arange(vocabulary) != LETTERS.pad,
     )
