@@ -194,4 +194,51 @@ TRAINING = Group(
     ),
 )
 
-GROUPS = (GRADIENTS, PAPERS, IMITATION, TRAINING)
+LANGUAGE = Group(
+    "Language models and preferences",
+    (
+        Section(
+            (Record("kl_placement", "kl_placement", figures=_same("kl_placement")),),
+            "k1, k2 and k3 estimate the same divergence, but their gradients differ, and it matters whether they stand "
+            "in the reward or in the loss. The left picture is exact; the right one is trained by sampling.",
+        ),
+        Section(
+            (Record("library_defaults", "library_defaults", figures=_same("library_defaults")),),
+            "Each row is the default of a library as it was read in the library's own source; the table of the run "
+            "names the file and the line. Real runs add clipping, several steps on one batch and longer answers, "
+            "which this comparison leaves out.",
+        ),
+        Section(
+            (
+                Record(
+                    "overoptimization",
+                    "overoptimization",
+                    figures=_same("overoptimization", "overoptimization_policies"),
+                ),
+            ),
+            "The frontier needs no optimiser: the best policy for a reward model is known exactly at every β. What "
+            "falls there is the fault of the reward model alone.",
+        ),
+        Section(
+            (Record("reward_hacking", "reward_hacking", figures=_same("reward_hacking")),),
+            "The annotator of the second row likes long answers a little, and the reward model learns it.",
+        ),
+        Section(
+            (Record("spell_backward", "spell_backward", figures=_same("spell_backward")),),
+            "The three ways pay the same sum. What differs is which letters are judged by which payments.",
+        ),
+        Section(
+            (Record("rlhf", "rlhf", figures=_same("rlhf")),),
+            "The gold score is a rule, and the annotator is simulated with it. The proxy is what the policy learns from.",
+        ),
+        Section(
+            (
+                Record("real_model", "real_model", figures=_same("real_model")),
+                Record("real_model_variance", "real_model", {"parts": ("variance",)}),
+            ),
+            "The score looks at the form of an answer and not at its truth.",
+        ),
+    ),
+)
+
+GROUPS = (GRADIENTS, PAPERS, IMITATION, TRAINING, LANGUAGE)
