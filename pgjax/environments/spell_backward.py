@@ -123,8 +123,7 @@ def make_spell_backward(
 
     X_1 is a `TextBuffer` with a word, drawn uniformly from a list. A_t is a letter or EOS; the answer ends with EOS or
     after n_max + 1 tokens. The right answer has n + 1 tokens: the letters of the word from its last to its first, and
-    EOS. The score and the metrics are those of `make_right_answer_text`; `all_right` is the measure of success. A
-    policy that draws all tokens with equal probability gets about 1/27 of the share.
+    EOS. The score and the metrics are those of `make_right_answer_text`; `all_right` is the measure of success.
 
     The prompt always has n_max + 1 places, and PAD fills those that the word leaves free. With the padding in front,
     which is the usual choice where a language model answers several prompts at once, every answer begins in the same
@@ -132,7 +131,7 @@ def make_spell_backward(
     depends on n as well, and the same network learns much more slowly.
 
     Args:
-        words: the words; or `"strings"`, 2048 `random_strings`, among which there is no English word; or `"train"` or
+        words: the words; or `"strings"`, 2048 `random_strings`, among which is no word of `english_words`; or `"train"` or
             `"held_out"`, a part of `english_words`. In English words j, q, x and z are so rare that a policy stops
             trying them before it has been paid for them often enough. In random strings all letters are equally
             frequent, which is why they are the default for training.
