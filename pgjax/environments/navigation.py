@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax._checks import require_in_range, require_integer
+from pgjax._checks import is_traced, require_in_range, require_integer
 from pgjax.types import Box, Environment, Step
 
 # The number of cells along a wall of the arena; start, goal and obstacles lie in different cells.
@@ -47,7 +47,7 @@ class NavigationParams(NamedTuple):
     beam_range: float = 3.0
     time_step: float = 0.2
     time_cost: float = 0.01
-    collision_cost: float = 5.0
+    collision_cost: float = 10.0
     bonus: float = 5.0
 
 
@@ -115,7 +115,7 @@ def make_navigation(
     the driven way divided by d_0, which is near 1 for straight ways if the robot has arrived.
 
     Args:
-        obstacles: K, from 1 to 18.
+        obstacles: K, from 1 to 23.
         beams: n, at least 1.
         horizon: T, the greatest number of steps.
         end_at_collision: whether a collision ends the episode.
@@ -133,8 +133,7 @@ def make_navigation(
         >>> environments.make("navigation", beams=8).observation_space.shape
         (13,)
     """
-    # With more obstacles a start in the middle might leave too few cells.
-    require_integer("obstacles", obstacles, 1, 18)
+    require_integer("obstacles", obstacles, 1, CELLS**2 - 2)
     require_integer("beams", beams, 1, None)
     require_integer("horizon", horizon, 1, None)
     params = NavigationParams() if params is None else params
@@ -150,7 +149,7 @@ def make_navigation(
     ) -> tuple[NavigationState, Step]:
         del key
         params = _float32(params)
-        new = drive(state, jnp.clip(action, -1.0, 1.0), params)
+        new = drive(state, jnp.clip(jnp.asarray(action, jnp.float32), -1.0, 1.0), params)
         before, after = _distance(state), _distance(new)
         event = jnp.where(new.hit, -params.collision_cost, jnp.where(new.arrived, params.bonus, 0.0))
         reward = before - after - params.time_cost + event
@@ -180,6 +179,8 @@ def require_possible(params: NavigationParams) -> None:
     free = ("time_cost", "collision_cost", "bonus")
     for name, value in params._asdict().items():
         require_in_range(name, value, 0.0 if name in free else 1e-6, None)
+    if any(map(is_traced, (params.side, params.smallest_obstacle))):
+        return
     cell = params.side / CELLS
     require_in_range("robot_radius", params.robot_radius, None, 0.99 * _MARGIN * cell)
     require_in_range("largest_obstacle", params.largest_obstacle, params.smallest_obstacle, (0.5 - _MARGIN) * cell)

@@ -125,7 +125,7 @@ def make_swimmer(
     ) -> tuple[SwimmerState, Step]:
         del key
         params = SwimmerParams(*(jnp.asarray(p, jnp.float32) for p in params))
-        action = jnp.clip(action, -1.0, 1.0)
+        action = jnp.clip(jnp.asarray(action, jnp.float32), -1.0, 1.0)
         new = advance(state, params.max_torque * action, params, substeps)
         forward = (new.position[0] - state.position[0]) / params.time_step
         reward = forward - params.control_cost * jnp.sum(jnp.square(action))

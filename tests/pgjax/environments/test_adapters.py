@@ -18,7 +18,7 @@ from pgjax.spaces import Box, Discrete
 
 QUICK = ("Pendulum-v1", "MountainCar-v0", "FrozenLake-misc", "Breakout-MinAtar")
 
-SLOW = ("gymnax:CartPole-v1", *(name for name in available()[7:] if name not in QUICK))
+SLOW = ("gymnax:CartPole-v1", *(name for name in available()[9:] if name not in QUICK))
 
 KEY = jax.random.key(0)
 

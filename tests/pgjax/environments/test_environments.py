@@ -13,8 +13,9 @@ from pgjax.environments import make, rendering
 
 def test_available_names_the_native_ones_first_and_nothing_that_downloads():
     names = environments.available()
-    assert names[:7] == ("CartPole-v1", "corridor", "four_rooms", "maze", "lqg", "recall", "reverse")
-    assert len(set(names)) == len(names) == 31
+    native = ("CartPole-v1", "corridor", "four_rooms", "maze", "lqg", "navigation", "recall", "reverse", "swimmer")
+    assert names[: len(native)] == native
+    assert len(set(names)) == len(names) == len(native) + 24
     assert "Breakout-MinAtar" in names and "MNISTBandit-bsuite" not in names
 
 
