@@ -59,8 +59,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_grad_norm": 0.5,
     },
     # Windows of an actor-critic, because a bad robot drives to the horizon and a good one arrives in a third of it.
-    # γ = 0.99 and λ = 0.95 look 20 steps (4 s) ahead, which is as far as the lidar sees. Standardised weights and a mean
-    # over steps make the update independent of the metres in which progress is paid. Biased by v and γ, on purpose.
+    # λ = 0.95 looks 20 steps (4 s) ahead, and the lidar sees no farther than a robot drives in that time. Standardised
+    # weights and a mean over steps make the update independent of the unit of length. Biased by v and γ, on purpose.
     "navigation": {
         "estimator": "gae",
         "num_updates": 1500,

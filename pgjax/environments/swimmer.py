@@ -20,7 +20,7 @@ class SwimmerParams(NamedTuple):
         drag_along: k_t ≥ 0, the drag along a link, for each metre of the link and each m/s, N s/m².
         drag_across: k_n ≥ 0, the same drag across a link. Swimming needs k_n ≠ k_t.
         max_torque: the greatest torque of a joint motor, N m.
-        joint_limit: φ_max > 0, the angle of a joint at which its elastic stop begins, rad.
+        joint_limit: φ_max > 0, the angle of a joint at which its elastic stop begins, rad; 100°, as in Gymnasium.
         joint_stiffness: κ ≥ 0, the stiffness of the stops, N m/rad.
         control_cost: c ≥ 0, the weight of |A|² in the reward.
         time_step: Δt > 0, the time of one step, s.
