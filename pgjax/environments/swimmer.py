@@ -191,17 +191,21 @@ def energy(state: SwimmerState, params: SwimmerParams) -> jax.Array:
 
 def advance(state: SwimmerState, torques: jax.Array, params: SwimmerParams, substeps: int) -> SwimmerState:
     """The state after Δt with constant motor torques `[n − 1]`, by `substeps` Runge–Kutta steps of order 4."""
-    h = params.time_step / substeps
+    h = jnp.asarray(params.time_step / substeps, state.angles.dtype)
     slope = lambda now: _slope(now, torques, params)
     moved = lambda now, slope, time: jax.tree.map(lambda x, dx: x + time * dx, now, slope)
 
+    # The four stages are a loop, too, because a program with one copy of `_slope` compiles three times as fast.
+    shares, weights = jnp.array([0.0, 0.5, 0.5, 1.0], h.dtype), jnp.array([1.0, 2.0, 2.0, 1.0], h.dtype) / 6.0
+
     def one(_: int, now: SwimmerState) -> SwimmerState:
-        first = slope(now)
-        second = slope(moved(now, first, 0.5 * h))
-        third = slope(moved(now, second, 0.5 * h))
-        fourth = slope(moved(now, third, h))
-        mean = jax.tree.map(lambda a, b, c, d: (a + 2.0 * b + 2.0 * c + d) / 6.0, first, second, third, fourth)
-        return moved(now, mean, h)
+        def stage(index: jax.Array, sums: tuple[SwimmerState, SwimmerState]) -> tuple[SwimmerState, SwimmerState]:
+            last, mean = sums
+            new = slope(moved(now, last, shares[index] * h))
+            return new, moved(mean, new, weights[index])
+
+        nothing = jax.tree.map(jnp.zeros_like, now)
+        return moved(now, jax.lax.fori_loop(0, 4, stage, (nothing, nothing))[1], h)
 
     return jax.lax.fori_loop(0, substeps, one, state)
 
