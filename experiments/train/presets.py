@@ -58,6 +58,24 @@ PRESETS: dict[str, dict[str, Any]] = {
         "standardise": "population",
         "max_grad_norm": 0.5,
     },
+    # Windows of an actor-critic, because a bad robot drives to the horizon and a good one arrives in a third of it.
+    # λ = 0.95 looks 20 steps (4 s) ahead, and the lidar sees no farther than a robot drives in that time. Standardised
+    # weights and a mean over steps make the update independent of the unit of length. Biased by v and γ, on purpose.
+    "navigation": {
+        "estimator": "gae",
+        "num_updates": 1500,
+        "num_episodes": 128,
+        "num_steps": 32,
+        "lr": (0.001,),
+        "value_lr": 0.001,
+        "value_steps": 2,
+        "discount": 0.99,
+        "lambda_": 0.95,
+        "over_time": "mean",
+        "standardise": "population",
+        "max_grad_norm": 0.5,
+        "eval_episodes": 1000,
+    },
     # The cue is seen once and the one reward comes at the end, so only memory can connect them. Every episode begins
     # with a cue of its own and is compared with all others of the batch. The last updates are as long as the first: an
     # action is right or wrong, and a policy that has learned to remember meets no noise that a shorter step would calm.
@@ -71,6 +89,21 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_updates": 500,
         "lr": (0.005,),
         "lr_left": 1.0,
+    },
+    # An episode lasts 1000 steps and never ends early: windows of 64 steps (3.2 s, more than one stroke) give sixteen
+    # updates in that time. γ = 0.99 looks 5 s ahead, in which a stroke has paid off. Biased by v and γ, on purpose.
+    "swimmer": {
+        "estimator": "gae",
+        "num_updates": 800,
+        "num_steps": 64,
+        "lr": (0.001,),
+        "value_lr": 0.001,
+        "value_steps": 2,
+        "discount": 0.99,
+        "lambda_": 0.95,
+        "over_time": "mean",
+        "standardise": "population",
+        "max_grad_norm": 0.5,
     },
     # Four answers to each prompt are compared with each other: how hard a prompt is then cancels, and no network has to
     # predict it (RLOO). Learning rate and length of the training are those with which ten of ten seeds learned.

@@ -36,10 +36,12 @@ _NATIVE = {
     "four_rooms": ("four_rooms", "make_four_rooms"),
     "maze": ("maze", "make_maze"),
     "lqg": ("linear_gaussian", "make_lqg"),
+    "navigation": ("navigation", "make_navigation"),
     "recall": ("recall", "make_recall"),
     "reverse": ("reverse", "make_reverse"),
     "spell_backward": ("spell_backward", "make_spell_backward"),
     "addition": ("addition", "make_addition"),
+    "swimmer": ("swimmer", "make_swimmer"),
 }
 _PREFIX = "gymnax:"
 # gymnax downloads data to make these.

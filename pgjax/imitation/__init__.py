@@ -26,6 +26,7 @@ from pgjax.imitation.cloning_losses import (
     total_variation,
 )
 from pgjax.imitation.collecting import Demonstrations, Labelled, collect, demonstrations, label
+from pgjax.imitation.controllers import potential_field
 from pgjax.imitation.experts import (
     Expert,
     as_policy,
@@ -72,6 +73,7 @@ __all__ = [
     "partial",
     "pendulum_swing_up",
     "perturbed",
+    "potential_field",
     "reverse_kl",
     "squared_error",
     "table_fit",

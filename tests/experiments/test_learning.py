@@ -9,7 +9,8 @@ import pytest
 
 from experiments import train
 from experiments.harness import runner
-from pgjax import environments, estimators, evaluation, networks, training
+from pgjax import environments, estimators, evaluation, imitation, networks, training
+from pgjax.environments import swimmer_gaits
 from pgjax.saving import policies
 
 pytestmark = pytest.mark.slow
@@ -74,6 +75,25 @@ def test_breakout_improves(tmp_path):
     assert fresh.mean < 1.0
     _, rows = trained(tmp_path, env="Breakout-MinAtar", num_seeds=1)
     assert rows[0]["ours"] > 5.0
+
+
+def test_navigation_arrives_more_often_than_the_potential_field(tmp_path):
+    directory, rows = trained(tmp_path, env="navigation", num_seeds=2, seed=20)
+    environment, policy, params = policies.load_policy(directory / "policy.safetensors")
+    field = imitation.as_policy(imitation.potential_field())
+    ours, reference = (
+        evaluation.evaluate(environment, acting, theta, jax.random.key(5), num_episodes=1000)
+        for acting, theta in ((policy, params), (field, ()))
+    )
+    assert all(row["ours"] > reference.mean for row in rows)
+    assert ours.metrics["success"].final.value > max(0.97, reference.metrics["success"].final.value)
+
+
+def test_the_swimmer_is_twice_as_fast_as_the_best_wave_of_a_grid(tmp_path):
+    _, rows = trained(tmp_path, env="swimmer", num_seeds=2, seed=20)
+    waves = swimmer_gaits.grid(np.arange(1, 9) / 8, np.arange(1, 17) / 16, np.arange(-8, 8) * np.pi / 8)
+    best = swimmer_gaits.mean_returns(environments.make("swimmer"), waves, jax.random.key(0)).max()
+    assert all(row["ours"] > 2 * best for row in rows)
 
 
 GYMNAX = (
