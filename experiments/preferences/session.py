@@ -232,8 +232,9 @@ class Session:
     def undo(self) -> Trial | None:
         """Take back the latest answer or skip of this annotator, and return its trial; None if there is none.
 
-        The file of labels is replaced by one without the record, so that every reader finds either the old or the new
-        file, whole.
+        An answer to a pair that is not among the trials stays: it belongs to another file of pairs, and nobody would be
+        asked for it again. The file of labels is replaced by one without the record, so that every reader finds either
+        the old or the new file, whole.
         """
         with self._lock:
             mine = [skip for skip in self._skips if skip["annotator"] == self.annotator]
@@ -246,10 +247,13 @@ class Session:
             places = [place for place, record in enumerate(self._all) if record.annotator == self.annotator]
             last = self._all[places[-1]]
             count = sum(labels.name_of(record) == labels.name_of(last) for record in self._own)
+            trial = self._trials.get(f"{labels.name_of(last)}-{count - 1}")
+            if trial is None:
+                return None
             rest = self._all[: places[-1]] + self._all[places[-1] + 1 :]
             records.write(self.path, rest)
             self._all = rest
-            return self._trials.get(f"{labels.name_of(last)}-{count - 1}")
+            return trial
 
     def _require_current(self, name: str) -> None:
         current = self._current()

@@ -5,7 +5,7 @@ Claim    Next-token learning is the weighted log-likelihood of the text; the pol
 Source   Shannon 1951 (bits per letter); Touvron et al. 2023 (the layout); Jordan et al. 2024 (Muon).
 Command  python -m experiments.pretraining
          python -m experiments.pretraining --text my_notes.txt more.jsonl
-         python -m experiments.pretraining --corpus basic-english
+         python -m experiments.pretraining --corpus basic_english
 Shows    Bits per byte on documents that were never trained on, for the model, zlib, lzma, and lzma that has read the
          training text; the learning curve; continuations of held-out beginnings; tokens per second. The policy is
          saved as policy.safetensors, and `python -m experiments.rlhf --policy FOLDER` starts from it.

@@ -5,7 +5,7 @@ Claim    RLOO with a penalty β KL raises the score of a small language model's 
 Source   Ziegler et al. 2019 (the loop, normalised rewards); Ahmadian et al. 2024 (RLOO); Gao, Schulman & Hilton 2023
          (reward against √KL).
 Command  python -m experiments.rlhf
-         python -m experiments.rlhf --policy results/pretraining/RUN --corpus basic-english
+         python -m experiments.rlhf --policy results/pretraining/RUN --corpus basic_english
          python -m experiments.preferences collect --pairs results/rlhf/RUN/pairs.jsonl --labels mine.jsonl
          python -m experiments.rlhf --policy results/rlhf/RUN --preferences mine.jsonl
 Shows    A model of bytes is pretrained on sentences, or --policy is loaded. In each round it writes pairs of answers to
@@ -32,7 +32,7 @@ import numpy as np
 from experiments.harness import runner
 from experiments.rlhf import gold, loop, report, stages
 from experiments.shared import language
-from pgjax import networks, preferences, registry
+from pgjax import networks, registry
 from pgjax.datasets.text import Split
 from pgjax.preferences import labelled_texts, records
 from pgjax.saving import policies
@@ -166,7 +166,7 @@ class Setting(NamedTuple):
     problem: loop.Problem
     loop: loop.Loop
     runs: stages.Runs
-    comparisons: preferences.Comparisons | None
+    comparisons: loop.Labelled | None
 
 
 class Results(NamedTuple):
@@ -291,8 +291,8 @@ def pretrain(config: Config, recorder: runner.Recorder, split: Split) -> tuple[n
     return model, found.params
 
 
-def read_labels(config: Config) -> preferences.Comparisons:
-    """The comparisons of a file of labels; those whose texts do not fit the buffer are left out.
+def read_labels(config: Config) -> loop.Labelled:
+    """The comparisons of a file of labels, and their weights; those whose texts do not fit the buffer are left out.
 
     Raises:
         ValueError: if no label fits.
@@ -301,8 +301,8 @@ def read_labels(config: Config) -> preferences.Comparisons:
     found = [r for r in records.read(config.preferences) if labelled_texts.fits(r, language.BYTES, size)]
     if not found:
         raise ValueError(f"--preferences {config.preferences}: must hold labels of texts that fit the buffer")
-    labels = labelled_texts.comparisons_of(found, language.BYTES, size).labels
-    return jax.tree.map(jax.numpy.asarray, labels)
+    labels = labelled_texts.comparisons_of(found, language.BYTES, size)
+    return jax.tree.map(jax.numpy.asarray, (labels.labels, labels.weights))
 
 
 def plot(results: Results, recorder: runner.Recorder) -> None:

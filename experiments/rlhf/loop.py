@@ -6,7 +6,7 @@ stage serves every round, every seed and every β. Axes: N comparisons of all ro
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from pgjax.preferences import annotators, fitting, reward_models
 from pgjax.types import Environment, Policy, PyTree, Rewards, TrainState, Trajectory
 
 Found = dict[str, jax.Array]
+Labelled = tuple[preferences.Comparisons, jax.Array]  # comparisons and their weights `[N]`
 
 
 class State(NamedTuple):
@@ -82,7 +83,7 @@ class Loop(NamedTuple):
     """The stages of one run.
 
     Attributes:
-        begin: `(key, β, θ, comparisons | None) → State`.
+        begin: `(key, β, θ, Labelled | None) → State`.
         sample: `(State, round) → (State, found)`: pairs of answers, and their comparisons.
         fit: `(State, round) → (State, found)`: a new reward model, normalised.
         optimise: `(State, round) → (State, found [U])`.
@@ -155,17 +156,17 @@ def make_loop(problem: Problem, sizes: Sizes, *, labelled: bool) -> Loop:
         keys = jax.random.split(key, count)
         return rollouts.episodes(environment, policy, params, keys, group_size=group_size, record_log_probs=True)
 
-    def begin(key: jax.Array, kl_coef: jax.Array, params: PyTree, comparisons: Any) -> State:
+    def begin(key: jax.Array, kl_coef: jax.Array, params: PyTree, given: Labelled | None) -> State:
         run_key, trainer_key, reference_key = jax.random.split(key, 3)
         train = trainer.init(trainer_key)
         model_state, meter_state, penalty = train.reward_state
         penalty = penalty._replace(kl_coef=kl_coef, reference=params)
-        if comparisons is None:
+        if given is None:
             outcomes, margins = jnp.zeros(num_pairs, jnp.int32), jnp.zeros(num_pairs)
             comparisons = preferences.Comparisons(repeated(num_pairs), repeated(num_pairs), outcomes, margins)
             weights = jnp.zeros(num_pairs)
         else:
-            weights = jnp.ones(comparisons.outcomes.shape[0])
+            comparisons, weights = given
         return State(
             train=train._replace(params=params, reward_state=(model_state, meter_state, penalty)),
             comparisons=comparisons,

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.rlhf.loop import Loop, Sizes, State
-from pgjax import preferences, saving
+from experiments.rlhf.loop import Labelled, Loop, Sizes, State
+from pgjax import saving
 from pgjax.environments.text import TextBuffer
 from pgjax.training.sharding import Shares, choose_devices
 from pgjax.types import PyTree
@@ -77,7 +77,7 @@ class Runs:
             for name in ("sample", "fit", "optimise", "evaluate")
         }
 
-    def begin(self, params: PyTree, comparisons: preferences.Comparisons | None) -> Saved:
+    def begin(self, params: PyTree, comparisons: Labelled | None) -> Saved:
         """The states before the first round; `comparisons` are those of a person, the same for all runs."""
         own = self.shares.scatter((self.keys, self.kl_coefs))
         states = self.shares.gather(self._begin(*own, params, comparisons))

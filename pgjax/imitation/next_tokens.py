@@ -31,7 +31,8 @@ def token_log_probs(policy: Policy, params: PyTree, tokens: jax.Array) -> jax.Ar
 
     def of_window(window: jax.Array) -> jax.Array:
         obs = TextBuffer(
-            tokens=jnp.broadcast_to(window, (places, places + 1)),
+            # A policy that is not causal would read the answer in the places behind.
+            tokens=jnp.where(jnp.arange(places + 1) < lengths[:, None], window, jnp.zeros_like(window)),
             length=lengths,
             prompt_length=jnp.ones(places, jnp.int32),
         )

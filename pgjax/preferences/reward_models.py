@@ -184,7 +184,9 @@ def normalise(model: RewardModel, params: PyTree, observations: PyTree, weights:
     share = weights / jnp.sum(weights)
     mean = jnp.sum(share * found)
     variance = jnp.sum(share * jnp.square(found - mean))
-    varies = variance > 0
+    # Rounding in the mean gives equal rewards a tiny variance, so the rewards themselves are compared.
+    largest = jnp.max(found, where=share > 0, initial=-jnp.inf)
+    varies = (largest > jnp.min(found, where=share > 0, initial=jnp.inf)) & (variance > 0)
     gain = jnp.where(varies, jax.lax.rsqrt(jnp.where(varies, variance, 1.0)), 1.0)
     return Normalised(params=params, gain=gain, bias=-mean * gain)
 

@@ -259,6 +259,14 @@ def test_undo_keeps_what_another_program_added(path):
     assert records.read(path) == [other]
 
 
+def test_undo_leaves_labels_of_another_file_of_pairs(path):
+    earlier = records.Preference(prompt="p", chosen="a", rejected="b", annotator="ada")
+    records.append(path, earlier)
+    with start(path) as session:
+        assert session.undo() is None
+    assert records.read(path) == [earlier]
+
+
 def serve(tmp_path):
     """A server in a process of its own, and its page."""
     pairs.write(tmp_path / "pairs.jsonl", [{"prompt": pair.prompt, "answers": pair.answers} for pair in PAIRS])

@@ -129,11 +129,14 @@ def test_labels_of_a_person_become_comparisons(tmp_path, written):
     records.append(path, Preference(prompt="The ", chosen="cat.", rejected="dg", annotator="ada"))
     records.append(path, Preference(prompt="The ", chosen="a" * 99, rejected="b"))
     config = dataclasses.replace(rlhf.TINY, text=(written,), preferences=path)
-    labels = rlhf.read_labels(config)
-    assert labels.outcomes.tolist() == [0] and config.sizes().rounds == 1
+    labels, weights = rlhf.read_labels(config)
+    assert labels.outcomes.tolist() == [0] and weights.tolist() == [1] and config.sizes().rounds == 1
     first = np.asarray(labels.first.tokens[0])
     assert bytes(first[: int(labels.first.length[0])]) == b"\xfeThe cat.\xff"
     assert labels.first.tokens.shape == (1, config.places)
+    # A ranking is one label, however many pairs it has.
+    records.append(path, Preference(prompt="The ", chosen="a.", rejected="c.", ranking=["a.", "b.", "c."]))
+    np.testing.assert_allclose(rlhf.read_labels(config)[1], [1, 1 / 3, 1 / 3, 1 / 3])
 
 
 def test_prompts_begin_with_bos_and_end_with_a_word():

@@ -44,18 +44,19 @@ def best_of_n_log_probs(reference_log_probs: jax.Array, rewards: jax.Array, num_
 
 def _of_one(log_probs: jax.Array, rewards: jax.Array, num_draws: int | jax.Array) -> jax.Array:
     order = jnp.argsort(rewards)
-    ordered = rewards[order]
-    cumulative = jnp.concatenate([jnp.zeros(1, log_probs.dtype), jnp.cumsum(jnp.exp(log_probs[order]))])
-    below = cumulative[jnp.searchsorted(ordered, rewards, side="left")]
-    up_to = cumulative[jnp.searchsorted(ordered, rewards, side="right")] / cumulative[-1]
-    below = below / cumulative[-1]
-    # With d = 1 − F⁻/F: (Fⁿ − F⁻ⁿ) / (F − F⁻) = Fⁿ⁻¹ (1 − (1 − d)ⁿ) / d, without a difference of close numbers.
-    possible = up_to > below
-    d = jnp.where(possible, (up_to - below) / jnp.where(possible, up_to, 1.0), 1.0)
-    lowest = d >= 1.0
-    n = jnp.asarray(num_draws, log_probs.dtype)
-    factor = jnp.where(lowest, 1.0, -jnp.expm1(n * jnp.log1p(-jnp.where(lowest, 0.5, d))) / d)
-    level = jnp.where(possible, up_to, 1.0)
+    ordered, probabilities = rewards[order], jnp.exp(log_probs)
+    first, behind = (jnp.searchsorted(ordered, rewards, side=side) for side in ("left", "right"))
+    cumulative = jnp.cumsum(probabilities[order])
+    up_to = cumulative[behind - 1]
+    # F − F⁻, added up by itself: in float32 a rare answer would vanish in a difference of cumulative sums.
+    equal = jnp.zeros_like(probabilities).at[first].add(probabilities)[first]
+    # With d = 1 − F⁻/F: (Fⁿ − F⁻ⁿ) / (F − F⁻) = Fⁿ⁻¹ (1 − (1 − d)ⁿ) / d, which is n Fⁿ⁻¹ for d → 0.
+    reached = up_to > 0
+    d = jnp.where(reached, equal / jnp.where(reached, up_to, 1.0), 1.0)
+    n, between = jnp.asarray(num_draws, log_probs.dtype), (d > 0) & (d < 1)
+    safe = jnp.where(between, d, 0.5)
+    factor = jnp.where(between, -jnp.expm1(n * jnp.log1p(-safe)) / safe, jnp.where(d > 0, 1.0, n))
+    level = jnp.where(reached, up_to / cumulative[-1], 1.0)
     return log_probs + (n - 1.0) * jnp.log(level) + jnp.log(factor)
 
 

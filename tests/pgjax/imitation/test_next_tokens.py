@@ -8,7 +8,9 @@ import pytest
 
 from pgjax import automata, imitation, networks, rollouts, tokens, training
 from pgjax.datasets import text
+from pgjax.distributions import categorical
 from pgjax.environments.text import make_text
+from pgjax.types import Policy
 
 LETTERS = tokens.Tokeniser(
     encode=lambda s: np.array(["ab".index(c) for c in s], np.uint8),
@@ -77,3 +79,13 @@ def test_next_token_learning_finds_the_text(written):
     # Padding is masked: its log-probabilities have no influence on the loss.
     other = {**data, "tokens": np.where(made.tokens == 4, 0, made.tokens)}
     np.testing.assert_allclose(loss(found.params, data), loss(found.params, other), atol=1e-6)
+
+
+def test_a_policy_that_looks_behind_the_written_places_finds_nothing_there():
+    peeking = Policy(
+        init=lambda key, obs: (),
+        apply=lambda params, obs: 5.0 * jax.nn.one_hot(obs.tokens[obs.length].astype(jnp.int32), 3),
+        distribution=categorical,
+    )
+    window = jnp.array([[0, 1, 2, 1, 2]], jnp.uint8)
+    assert (imitation.token_log_probs(peeking, (), window) < -5.0).all()

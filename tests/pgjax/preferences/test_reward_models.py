@@ -47,6 +47,9 @@ def test_normalised_rewards_have_mean_0_and_standard_deviation_1_on_the_referenc
     assert slopes.gain == 0 and slopes.bias == 0
     constant = normalise(linear(), jnp.zeros(3), observations)
     assert (constant.gain, constant.bias) == (1, 0)
+    # The mean of these equal rewards is rounded, so their variance is not 0.
+    rounded = normalise(linear(), jnp.array([0.1]), jnp.ones((1000, 1)))
+    assert rounded.gain == 1 and abs(rounded.bias + 0.1) < 1e-6
 
 
 def test_combinations_of_an_ensemble():

@@ -65,6 +65,14 @@ def test_many_draws_of_rare_answers_stay_finite(float64):
         exact.best_of_n_log_probs(reference, rewards, 0)
 
 
+def test_rare_answers_do_not_vanish_in_float32():
+    draw = np.random.default_rng(0).normal
+    reference = jax.nn.log_softmax(jnp.asarray(2.5 * draw(size=4096), jnp.float32))
+    # The best answers are the rarest. Each is below the rounding of F near 1.
+    rewards = -reference + 0.3 * jnp.asarray(draw(size=4096), jnp.float32)
+    np.testing.assert_allclose(jnp.sum(jnp.exp(best_of_n(reference, rewards, 1024))), 1.0, atol=1e-3)
+
+
 def test_the_frontier_of_a_proxy_is_the_best_that_any_optimiser_can_do(float64):
     draw = np.random.default_rng(1).normal
     reference = jax.nn.log_softmax(jnp.asarray(draw(size=64)))
