@@ -32,8 +32,6 @@ __all__ = [
 
 _NATIVE = {
     "CartPole-v1": ("cartpole", "make_cartpole"),
-    "ads": ("ads", "make_ads"),
-    "cooling": ("cooling", "make_cooling"),
     "corridor": ("corridor", "make_corridor"),
     "four_rooms": ("four_rooms", "make_four_rooms"),
     "maze": ("maze", "make_maze"),
@@ -41,6 +39,8 @@ _NATIVE = {
     "recall": ("recall", "make_recall"),
     "reverse": ("reverse", "make_reverse"),
     "slates": ("slates", "make_slates"),
+    "ads": ("ads", "make_ads"),
+    "cooling": ("cooling", "make_cooling"),
 }
 _PREFIX = "gymnax:"
 # gymnax downloads data to make these.

@@ -111,9 +111,9 @@ def make_cooling(num_steps: int = 288, economiser: bool = False, params: Cooling
     so that a return is minus the mean of a day, in units of P_ref = 200 kW. λ = 10/K² and λ₂ = 0.01. An episode is a
     day of T steps; nothing ends it early.
 
-    The equations are integrated by Runge and Kutta's rule of fourth order with steps of 15 s. Over a day under random
-    actions this differs from steps of 1 s by at most 0.005 K in T_c, and Euler's rule with steps of 2.5 s, which costs
-    1.5 times as much, by at most 0.3 K.
+    The equations are integrated by Runge and Kutta's rule of fourth order with steps of 15 s. Over 16 days under random
+    actions this differed from steps of 1 s by at most 0.008 K in T_c and 1e-6 in the day's PUE. Euler's rule with steps
+    of 2.5 s, which evaluates the equations 1.5 times as often, differed by 0.16 K and 9e-5.
 
     The observation is float32 `[10]`, `Readings` minus fixed middles and divided by fixed scales, so that all numbers
     are about 1: T_c, T_h, T_m, T_s, T_c one step ago, u, T_o, cos(2π(h − 9)/24), and the last T_set and φ. `readings`

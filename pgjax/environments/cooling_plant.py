@@ -96,7 +96,7 @@ class Outputs(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Integrals over time: energies of servers, fans and chiller in J, ∫ max(0, T_c − limit)² dt, ∫ [T_c > limit] dt."""
+    """Integrals over time: energies of servers, fans and chiller, J; ∫ max(0, T_c − limit)² dt; ∫ [T_c > limit] dt."""
 
     servers: jax.Array
     fans: jax.Array

@@ -191,7 +191,10 @@ def require_possible(params: SlateParams, topics: int) -> None:
 
 
 def choice_probabilities(interests: jax.Array, params: SlateParams) -> jax.Array:
-    """The probabilities of a click on each item of a slate, and of no click, from the items' interests `[k]`; `[k + 1]`.
+    """The probabilities of a click on each item of a slate, and of no click, `[k + 1]`.
+
+    Args:
+        interests: the user's interest in the topic of each item, `[k]`.
 
     Example: a user who is indifferent to one item and dislikes the other item as much as possible.
 

@@ -272,7 +272,10 @@ BROKEN = """
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--env", "CartPool-v1"], ["CartPool-v1", "did you mean 'CartPole-v1'", "recall, reverse, Pendulum-v1"]),
+        (
+            ["--env", "CartPool-v1"],
+            ["CartPool-v1", "did you mean 'CartPole-v1'", "recall, reverse, slates, ads, cooling, Pendulum-v1"],
+        ),
         (["--env", "nowhere:make"], ["nowhere:make", "package.module:name"]),
         (["--discount", "-0.5"], ["--discount", "-0.5", "[0, 1]"]),
         (["--lr", "0"], ["--lr 0.0: must be in [1.2e-38, 3.4e+38]"]),
