@@ -15,13 +15,11 @@ from pgjax.environments.cooling_plant import (
     plant,
     require_possible,
 )
+from pgjax.environments.cooling_readings import LARGEST_ACTION, Readings, action_of, controls, scaled
 from pgjax.types import Box, Environment, Step
 
 MINUTES = 1440
 _JOULES_PER_KWH = 3.6e6
-# Middle and scale of the actions and of the observed numbers: readings are (value − middle) / scale.
-SETPOINT, FAN = (21.0, 6.0), (0.65, 0.35)
-COOL, HOT, MASS, OUTDOOR, UTILISATION = (23.0, 4.0), (36.0, 4.0), (42.0, 6.0), (20.0, 7.0), (0.55, 0.3)
 
 
 class CoolingState(NamedTuple):
@@ -32,7 +30,7 @@ class CoolingState(NamedTuple):
         former_inlet: T_c one step ago, °C.
         noise: w, the part of the utilisation that is not the daily wave.
         time: the number of steps since midnight, int32.
-        action: the last action, clipped to [−1, 1], `[2]`.
+        action: the last action, clipped to [−3, 3], `[2]`.
         server_energy, fan_energy, chiller_energy: since midnight, kWh.
         violation: the share of the last step in which T_c was above the limit.
         highest_inlet: the highest T_c since midnight, °C.
@@ -50,42 +48,13 @@ class CoolingState(NamedTuple):
     highest_inlet: jax.Array
 
 
-class Readings(NamedTuple):
-    """An observation in physical units: temperatures in °C, the rest as in `CoolingParams`."""
-
-    inlet: jax.Array
-    hot: jax.Array
-    mass: jax.Array
-    supply: jax.Array
-    former_inlet: jax.Array
-    utilisation: jax.Array
-    outdoor: jax.Array
-    falling: jax.Array
-    setpoint: jax.Array
-    fan: jax.Array
-
-
-_SCALES = Readings(
-    inlet=COOL,
-    hot=HOT,
-    mass=MASS,
-    supply=COOL,
-    former_inlet=COOL,
-    utilisation=UTILISATION,
-    outdoor=OUTDOOR,
-    falling=(0.0, 1.0),
-    setpoint=SETPOINT,
-    fan=FAN,
-)
-
-
 def make_cooling(num_steps: int = 288, economiser: bool = False, params: CoolingParams | None = None) -> Environment:
     """Make a 1 MW data-centre hall whose supply temperature and fans are set for a day, from midnight to midnight.
 
     The hall has four temperatures (`cooling_plant`): T_c of the cold aisle, which the servers take in, T_h of the hot
-    aisle, T_m of the servers and T_s of the supply air. The action (a_1, a_2) is float32 `[2]`, clipped to [−1, 1]: the
-    setpoint T_set = 21 + 6 a_1 in [15, 27] °C and the fan ratio φ = 0.65 + 0.35 a_2 in [0.3, 1]. The disturbances are
-    constant within a minute: with h the hour of the day,
+    aisle, T_m of the servers and T_s of the supply air. The action (a_1, a_2) is float32 `[2]`, clipped to [−3, 3]:
+    the setpoint T_set = 21 + 2 a_1 in [15, 27] °C and the fan ratio φ = 0.65 + 0.35 a_2 / 3 in [0.3, 1]. The
+    disturbances are constant within a minute: with h the hour of the day,
 
         u = clip(0.55 + 0.3 sin(2π(h − 9)/24) + w, 0.05, 1),    w ← 0.98 w + 0.03 ε,    ε ~ N(0, 1),
         T_o = 20 + 7 sin(2π(h − 9)/24).
@@ -106,18 +75,19 @@ def make_cooling(num_steps: int = 288, economiser: bool = False, params: Cooling
 
     Each step pays, with averages over the step and Δa the change of the clipped action,
 
-        R_{t+1} = −((P_fan + P_chiller) / P_ref + λ max(0, T_c − 27 °C)² + λ₂ |Δa|²) / T,
+        R_{t+1} = −((P_fan + P_chiller) / P_ref + λ max(0, T_c − 26.5 °C)² + λ₂ |Δa|²) / T,
 
-    so that a return is minus the mean of a day, in units of P_ref = 200 kW. λ = 10/K² and λ₂ = 0.01. An episode is a
-    day of T steps; nothing ends it early.
+    so that a return is minus the mean of a day, in units of P_ref = 200 kW. λ = 10/K² and λ₂ = 0.001. T_c above 27 °C
+    is a violation; the cost begins 0.5 K below, because the best policy for a cost that began at 27 °C would live
+    there. An episode is a day of T steps; nothing ends it early.
 
     The equations are integrated by Runge and Kutta's rule of fourth order with steps of 15 s. Over 16 days under random
     actions this differed from steps of 1 s by at most 0.008 K in T_c and 1e-6 in the day's PUE. Euler's rule with steps
     of 2.5 s, which evaluates the equations 1.5 times as often, differed by 0.16 K and 9e-5.
 
-    The observation is float32 `[10]`, `Readings` minus fixed middles and divided by fixed scales, so that all numbers
-    are about 1: T_c, T_h, T_m, T_s, T_c one step ago, u, T_o, cos(2π(h − 9)/24), and the last T_set and φ. `readings`
-    inverts it. `cooling_controllers` holds reference controllers.
+    The observation is float32 `[10]`, the numbers of `cooling_readings.Readings` minus fixed middles and divided by
+    fixed scales, so that all are about 1: T_c, T_h, T_m, T_s, T_c one step ago, u, T_o, cos(2π(h − 9)/24), and the last
+    T_set and φ. `cooling_readings.readings` inverts it. `cooling_controllers` holds reference controllers.
 
     The metrics are `pue`, the energy of servers, fans and chiller since midnight divided by that of the servers with
     their own fans (at the end of the day the day's PUE), `violation` (the share of the step
@@ -155,7 +125,7 @@ def make_cooling(num_steps: int = 288, economiser: bool = False, params: Cooling
     def step(
         key: jax.Array, state: CoolingState, action: jax.Array, params: CoolingParams
     ) -> tuple[CoolingState, Step]:
-        params, action = _float32(params), jnp.clip(action, -1.0, 1.0).astype(jnp.float32)
+        params, action = _float32(params), jnp.clip(action, -LARGEST_ACTION, LARGEST_ACTION).astype(jnp.float32)
         new, cost = _work(key, state, action, params, num_steps, economiser)
         change = params.change_cost * jnp.sum((action - state.action) ** 2)
         reward = -(cost + change) / num_steps
@@ -166,38 +136,12 @@ def make_cooling(num_steps: int = 288, economiser: bool = False, params: Cooling
         reset=reset,
         step=step,
         params=params,
-        observation_space=Box(low=-math.inf, high=math.inf, shape=(len(_SCALES),)),
-        action_space=Box(low=-1.0, high=1.0, shape=(2,)),
+        observation_space=Box(low=-math.inf, high=math.inf, shape=(len(Readings._fields),)),
+        action_space=Box(low=-LARGEST_ACTION, high=LARGEST_ACTION, shape=(2,)),
         horizon=num_steps,
         render=lambda state, obs, params: _render(state, num_steps, params),
         metrics=_metrics,
     )
-
-
-def readings(obs: jax.Array) -> Readings:
-    """The observation `[10]` in physical units.
-
-    Example:
-        >>> import jax
-        >>> from pgjax import environments
-        >>> from pgjax.environments.cooling import readings
-        >>> environment = environments.make("cooling")
-        >>> state, obs = environment.reset(jax.random.key(0), environment.params)
-        >>> abs(float(readings(obs).inlet - state.temperatures[0])) < 1e-4
-        True
-    """
-    return Readings(*(middle + scale * obs[i] for i, (middle, scale) in enumerate(_SCALES)))
-
-
-def action_of(setpoint: jax.Array, fan: jax.Array) -> jax.Array:
-    """The action `[2]` for a setpoint in °C and a fan ratio; values out of range give the nearest action."""
-    parts = ((value - middle) / scale for value, (middle, scale) in ((setpoint, SETPOINT), (fan, FAN)))
-    return jnp.clip(jnp.stack([jnp.asarray(part, jnp.float32) for part in parts]), -1.0, 1.0)
-
-
-def controls(action: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """T_set in °C and φ of an action in [−1, 1]."""
-    return SETPOINT[0] + SETPOINT[1] * action[0], FAN[0] + FAN[1] * action[1]
 
 
 def observe(state: CoolingState, num_steps: int, params: CoolingParams) -> jax.Array:
@@ -217,7 +161,7 @@ def observe(state: CoolingState, num_steps: int, params: CoolingParams) -> jax.A
         setpoint=setpoint,
         fan=fan,
     )
-    return jnp.stack([(value - middle) / scale for value, (middle, scale) in zip(seen, _SCALES)])
+    return scaled(seen)
 
 
 def _midnight(key: jax.Array, params: CoolingParams) -> CoolingState:

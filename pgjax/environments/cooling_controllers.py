@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range
-from pgjax.environments.cooling import action_of, readings
 from pgjax.environments.cooling_plant import CoolingParams, server_flow
+from pgjax.environments.cooling_readings import action_of, readings
 
 Controller = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -28,7 +28,7 @@ def fixed(setpoint: ArrayLike, fan: ArrayLike) -> Controller:
         >>> import jax, jax.numpy as jnp
         >>> from pgjax.environments.cooling_controllers import fixed
         >>> fixed(setpoint=24.0, fan=0.65)(jax.random.key(0), jnp.zeros(10)).tolist()
-        [0.5, 0.0]
+        [1.5, 0.0]
     """
     require_in_range("setpoint", setpoint, 15.0, 27.0)
     require_in_range("fan", fan, 0.3, 1.0)

@@ -41,7 +41,8 @@ class CoolingParams(NamedTuple):
         start_low, start_high: the supply temperature at midnight is uniform between these, °C.
         inlet_limit: the highest T_c that is no violation, °C.
         power_unit: P_ref, the power that costs 1 if it is used for a day, W.
-        violation_cost: λ, the cost of a day at 1 K above the limit.
+        margin: the cost of violations begins this far below the limit, K.
+        violation_cost: λ, the cost of a day at 1 K above the limit minus the margin.
         change_cost: λ₂, the cost of moving an action by 1 at every step of a day.
     """
 
@@ -72,8 +73,9 @@ class CoolingParams(NamedTuple):
     start_high: float = 24.0
     inlet_limit: float = 27.0
     power_unit: float = 2e5
+    margin: float = 0.5
     violation_cost: float = 10.0
-    change_cost: float = 0.01
+    change_cost: float = 0.001
 
 
 class Outputs(NamedTuple):
@@ -96,7 +98,13 @@ class Outputs(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Integrals over time: energies of servers, fans and chiller, J; ∫ max(0, T_c − limit)² dt; ∫ [T_c > limit] dt."""
+    """Integrals over time.
+
+    Attributes:
+        servers, fans, chiller: energies, J; those of the servers include their own fans.
+        excess: ∫ max(0, T_c − limit + margin)² dt, K² s.
+        violation: ∫ [T_c > limit] dt, s.
+    """
 
     servers: jax.Array
     fans: jax.Array
@@ -204,7 +212,7 @@ def integrate(
             now.it + now.server_fans,
             now.fans,
             now.chiller,
-            jnp.maximum(above, 0.0) ** 2,
+            jnp.maximum(above + params.margin, 0.0) ** 2,
             (above > 0.0).astype(values.dtype),
         )
         return jnp.concatenate([now.rates, jnp.stack(sums)])
@@ -232,7 +240,7 @@ def require_possible(params: CoolingParams) -> None:
     positive = ("it_power", "server_airflow", "airflow", "coil_power", "density", "heat_capacity", "power_unit")
     for name in (*positive, "conductance", "mass_capacity"):
         require_in_range(name, getattr(params, name), 1e-6, None)
-    for name in ("server_fan_power", "fan_power", "wall_conductance", "violation_cost", "change_cost"):
+    for name in ("server_fan_power", "fan_power", "wall_conductance", "margin", "violation_cost", "change_cost"):
         require_in_range(name, getattr(params, name), 0.0, None)
     for name in ("idle", "leak", "utilisation_mean", "utilisation_swing", "utilisation_memory", "utilisation_noise"):
         require_in_range(name, getattr(params, name), 0.0, 1.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pgjax import environments
-from pgjax.environments import cooling, cooling_plant
+from pgjax.environments import cooling, cooling_plant, cooling_readings
 from pgjax.environments import cooling_controllers as controllers
 from pgjax.environments.cooling_plant import CoolingParams, integrate, plant
 from pgjax.environments.rules import rule_policy
@@ -154,17 +154,17 @@ def test_reference_controllers_behave_as_in_the_table(days, name):
 def test_rewards_are_minus_power_and_violations():
     env = cooling.make_cooling(24)
     state, obs = env.reset(jax.random.key(0), env.params)
-    seen = cooling.readings(obs)
+    seen = cooling_readings.readings(obs)
     np.testing.assert_allclose(seen.inlet, state.temperatures[0], atol=1e-4)
     np.testing.assert_allclose(
-        cooling.controls(cooling.action_of(seen.setpoint, seen.fan)), (seen.setpoint, 0.8), atol=1e-4
+        cooling_readings.controls(cooling_readings.action_of(seen.setpoint, seen.fan)), (seen.setpoint, 0.8), atol=1e-4
     )
-    action = cooling.action_of(24.0, 0.9)
+    action = cooling_readings.action_of(24.0, 0.9)
     new, step = jax.jit(env.step)(jax.random.key(1), state, action, env.params)
     energy = (new.fan_energy + new.chiller_energy) / 200.0 / 24.0
     assert float(new.fan_energy) == pytest.approx(60.0 * 0.9**3, rel=1e-4)
     assert float(step.reward) == pytest.approx(
-        float(-energy - 0.01 * ((action - state.action) ** 2).sum() / 24), rel=1e-4
+        float(-energy - 0.001 * ((action - state.action) ** 2).sum() / 24), rel=1e-4
     )
     hot = HALL._replace(inlet_limit=10.0)
     new, step = jax.jit(env.step)(jax.random.key(1), state, action, hot)
