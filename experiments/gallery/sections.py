@@ -229,7 +229,7 @@ LANGUAGE = Group(
         ),
         Section(
             (Record("rlhf", "rlhf", figures=_same("rlhf")),),
-            "The gold score is a rule, and the annotator is simulated with it. The proxy is what the policy learns from.",
+            "The gold score is a rule, and the annotator is simulated with it. The policy learns from the proxy.",
         ),
         Section(
             (

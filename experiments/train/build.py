@@ -12,8 +12,8 @@ from pgjax.exact import TabularMDP
 from pgjax.spaces import Discrete
 from pgjax.types import Baseline, Critic, Environment, Estimator, Policy
 
-# Networks that see one observation only, as a value network must.
-MEMORYLESS = ("auto", "mlp", "conv")
+# Networks that a value can have: they see one observation only, and give any number of outputs.
+OF_VALUES = ("auto", "mlp", "conv")
 
 
 def parsed_network_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -49,10 +49,10 @@ def make_policy(options: dict) -> tuple[Environment, Policy]:
 
 
 def value_arguments(options: dict) -> dict[str, Any]:
-    """The arguments of a value network: those of the policy's network, or of a plain one if the policy remembers."""
+    """The arguments of a value network: those of the policy's network, or of a plain one if that gives no value."""
     arguments = network_arguments(options)
     del arguments["distribution"]
-    return arguments if options["network"] in MEMORYLESS else arguments | {"network": "auto", "network_options": {}}
+    return arguments if options["network"] in OF_VALUES else arguments | {"network": "auto", "network_options": {}}
 
 
 def settings(options: dict) -> registry.Settings:

@@ -42,6 +42,9 @@ _NATIVE = {
     "spell_backward": ("spell_backward", "make_spell_backward"),
     "addition": ("addition", "make_addition"),
     "swimmer": ("swimmer", "make_swimmer"),
+    "slates": ("slates", "make_slates"),
+    "ads": ("ads", "make_ads"),
+    "cooling": ("cooling", "make_cooling"),
 }
 _PREFIX = "gymnax:"
 # gymnax downloads data to make these.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import is_traced, require_in_range, require_integer
-from pgjax.types import Box, Environment, Step
+from pgjax.types import Box, Environment, PyTree, Step
 
 # The number of cells along a wall of the arena; start, goal and obstacles lie in different cells.
 CELLS = 5
@@ -35,20 +35,20 @@ class NavigationParams(NamedTuple):
         bonus: the reward for arriving.
     """
 
-    side: float = 10.0
-    robot_radius: float = 0.2
-    goal_radius: float = 0.3
-    smallest_obstacle: float = 0.35
-    largest_obstacle: float = 0.7
-    max_speed: float = 1.0
-    max_turn: float = 2.0
-    acceleration: float = 2.0
-    turn_acceleration: float = 8.0
-    beam_range: float = 3.0
-    time_step: float = 0.2
-    time_cost: float = 0.01
-    collision_cost: float = 10.0
-    bonus: float = 5.0
+    side: PyTree = 10.0
+    robot_radius: PyTree = 0.2
+    goal_radius: PyTree = 0.3
+    smallest_obstacle: PyTree = 0.35
+    largest_obstacle: PyTree = 0.7
+    max_speed: PyTree = 1.0
+    max_turn: PyTree = 2.0
+    acceleration: PyTree = 2.0
+    turn_acceleration: PyTree = 8.0
+    beam_range: PyTree = 3.0
+    time_step: PyTree = 0.2
+    time_cost: PyTree = 0.01
+    collision_cost: PyTree = 10.0
+    bonus: PyTree = 5.0
 
 
 class NavigationState(NamedTuple):
@@ -279,7 +279,7 @@ def _touches(start: jax.Array, end: jax.Array, obstacles: jax.Array, params: Nav
     return jnp.any(near) | jnp.any(jnp.abs(end) > 0.5 * params.side - params.robot_radius)
 
 
-def lidar(state: NavigationState, directions: jax.Array, params: NavigationParams) -> jax.Array:
+def lidar(state: NavigationState, directions: jax.typing.ArrayLike, params: NavigationParams) -> jax.Array:
     """What beams in `directions` from the heading `[n]`, rad, see: the distance to the first wall or obstacle, m."""
     angles = state.heading + jnp.asarray(directions, jnp.float32)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
@@ -298,7 +298,7 @@ def lidar(state: NavigationState, directions: jax.Array, params: NavigationParam
     return jnp.clip(first, 0.0, params.beam_range)
 
 
-def observe(state: NavigationState, directions: jax.Array, params: NavigationParams) -> jax.Array:
+def observe(state: NavigationState, directions: jax.typing.ArrayLike, params: NavigationParams) -> jax.Array:
     """The observation of a state, `[5 + n]`; see `make_navigation`."""
     towards, distance = state.goal - state.position, _distance(state)
     cos, sin = jnp.cos(state.heading), jnp.sin(state.heading)

@@ -212,3 +212,9 @@ def _finish(canvas: Any) -> np.ndarray:
 def _disc(draw: Any, centre: tuple[float, float], radius: float, colour: tuple[int, int, int]) -> None:
     (x, y), r = centre, radius
     draw.ellipse([x - r, y - r, x + r, y + r], fill=colour)
+
+
+def _font(size: float) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(max(1, round(size)))

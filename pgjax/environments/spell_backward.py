@@ -131,10 +131,10 @@ def make_spell_backward(
     depends on n as well, and the same network learns much more slowly.
 
     Args:
-        words: the words; or `"strings"`, 2048 `random_strings`, among which is no word of `english_words`; or `"train"` or
-            `"held_out"`, a part of `english_words`. In English words j, q, x and z are so rare that a policy stops
-            trying them before it has been paid for them often enough. In random strings all letters are equally
-            frequent, which is why they are the default for training.
+        words: the words; or `"strings"`, 2048 `random_strings`, among which is no word of `english_words`; or
+            `"train"` or `"held_out"`, a part of `english_words`. In English words j, q, x and z are so rare that a
+            policy stops trying them before it has been paid for them often enough. In random strings all letters are
+            equally frequent, which is why they are the default for training.
         reward: `"share"` or `"all"`, see `make_right_answer_text`.
         paid: `"end"` or `"each"`, see `make_right_answer_text`.
         padding: `"front"` or `"back"`.

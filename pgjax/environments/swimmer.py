@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import require_in_range, require_integer
-from pgjax.types import Box, Environment, Step
+from pgjax.types import Box, Environment, PyTree, Step
 
 
 class SwimmerParams(NamedTuple):
@@ -27,16 +27,16 @@ class SwimmerParams(NamedTuple):
         reset_noise: all angles and speeds start uniform in ± this number, rad and rad/s, or m/s.
     """
 
-    mass: float = 1.0
-    length: float = 1.0
-    drag_along: float = 0.2
-    drag_across: float = 4.0
-    max_torque: float = 2.0
-    joint_limit: float = math.radians(100.0)
-    joint_stiffness: float = 20.0
-    control_cost: float = 1e-4
-    time_step: float = 0.05
-    reset_noise: float = 0.1
+    mass: PyTree = 1.0
+    length: PyTree = 1.0
+    drag_along: PyTree = 0.2
+    drag_across: PyTree = 4.0
+    max_torque: PyTree = 2.0
+    joint_limit: PyTree = math.radians(100.0)
+    joint_stiffness: PyTree = 20.0
+    control_cost: PyTree = 1e-4
+    time_step: PyTree = 0.05
+    reset_noise: PyTree = 0.1
 
 
 class SwimmerState(NamedTuple):
@@ -253,13 +253,14 @@ def _solve(matrix: jax.Array, right: jax.Array) -> list[jax.Array]:
     calls a library for every matrix of a batch.
     """
     n = len(right)
-    lower, pivots = [[None] * n for _ in range(n)], []
+    lower: list[list[PyTree]] = [[None] * n for _ in range(n)]
+    pivots = []
     for j in range(n):
         inner = lambda i: sum((lower[i][k] * lower[j][k] * pivots[k] for k in range(j)), 0.0)
         pivots.append(matrix[j, j] - inner(j))
         for i in range(j + 1, n):
             lower[i][j] = (matrix[i, j] - inner(i)) / pivots[j]
-    x = [right[i] for i in range(n)]
+    x: list[jax.Array] = [right[i] for i in range(n)]
     for i in range(n):
         x[i] = x[i] - sum((lower[i][k] * x[k] for k in range(i)), 0.0)
     x = [x[i] / pivots[i] for i in range(n)]

@@ -70,3 +70,22 @@ class ConvNet(nn.Module):
         features = [ACTIVATIONS[self.activation](Convolution(self.channels)(image)).ravel() for image in images]
         x = jnp.concatenate([*features, numbers])
         return MLP(hidden=self.hidden, outputs=self.outputs, activation=self.activation)(x)
+
+
+class RowScores(nn.Module):
+    """One `MLP` that scores every row of a matrix `[n, F]`, beside numbers `[C]` that all rows share; `[n]`.
+
+    If the rows are exchanged, the scores are exchanged likewise.
+
+    Source: Zaheer et al. (2017), "Deep sets", equivariant functions.
+    """
+
+    hidden: Sequence[int]
+    activation: Activation = "tanh"
+
+    @nn.compact
+    def __call__(self, rows: jax.Array, shared: jax.Array) -> jax.Array:
+        repeated = jnp.broadcast_to(shared, (rows.shape[0], *shared.shape))
+        layers = nn.vmap(MLP, variable_axes={"params": None}, split_rngs={"params": False})
+        scored = layers(hidden=self.hidden, outputs=1, activation=self.activation)
+        return scored(jnp.concatenate([rows, repeated], axis=1))[:, 0]

@@ -5,16 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 from pgjax import spaces
 from pgjax._checks import require_integer, require_one_of
 from pgjax.networks import inputs
-from pgjax.networks.bodies import MLP, Activation, ConvNet
+from pgjax.networks.bodies import MLP, Activation, ConvNet, RowScores
 from pgjax.networks.language_models import make_gpt2, make_llama
 from pgjax.networks.network import Network
 from pgjax.networks.recurrent import make_gru
 from pgjax.networks.transformer import make_transformer
+from pgjax.spaces import Box
 from pgjax.types import Memory, PyTree
 
 
@@ -50,6 +52,31 @@ def make_conv(
     )
 
 
+def make_items(space: PyTree, outputs: int, *, hidden: Sequence[int], activation: Activation | None) -> Network:
+    """The same dense layers for every row of the observation's one matrix, such as candidates; one output for each row.
+
+    All other numbers of the observation stand beside every row.
+
+    Raises:
+        ValueError: if not exactly one part of the observation is a matrix, or its rows are not as many as the outputs.
+    """
+    parts = [part for _, part in spaces.leaves(space)]
+    matrices = [isinstance(part, Box) and len(part.shape) == 2 for part in parts]
+    if sum(matrices) != 1:
+        shapes = ", ".join(str(part.shape) for part in parts)
+        raise ValueError(f"network='items' needs exactly one observed matrix, with a row for each item, got {shapes}")
+    count = parts[matrices.index(True)].shape[0]
+    if count != outputs:
+        raise ValueError(f"network='items' gives an output for each of the {count} observed rows, but needs {outputs}")
+
+    def arguments(obs: PyTree, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        arrays = list(zip(matrices, inputs.encode(space, obs, dtype)))
+        (rows,), shared = ([x for matrix, x in arrays if matrix is wanted] for wanted in (True, False))
+        return rows, inputs.flat(shared, dtype)
+
+    return _of_module(RowScores(hidden=hidden, activation=activation or "tanh"), arguments)
+
+
 def _of_module(module: nn.Module, arguments: Callable[[PyTree, Any], tuple]) -> Network:
     """The network of a linen module; `arguments` maps an observation and θ's float type to the module's arguments."""
 
@@ -63,10 +90,11 @@ def _of_module(module: nn.Module, arguments: Callable[[PyTree, Any], tuple]) -> 
 
 
 # Users can add networks to `NETWORKS`, so the arguments are annotated `NetworkWord | str`.
-NetworkWord = Literal["auto", "mlp", "conv", "gru", "transformer", "gpt2", "llama"]
+NetworkWord = Literal["auto", "mlp", "conv", "items", "gru", "transformer", "gpt2", "llama"]
 NETWORKS: dict[str, Callable[..., Network]] = {
     "mlp": make_mlp,
     "conv": make_conv,
+    "items": make_items,
     "gru": make_gru,
     "transformer": make_transformer,
     "gpt2": make_gpt2,

@@ -274,7 +274,7 @@ BROKEN = """
     [
         (
             ["--env", "CartPool-v1"],
-            ["CartPool-v1", "did you mean 'CartPole-v1'", "addition, Pendulum-v1"],
+            ["CartPool-v1", "did you mean 'CartPole-v1'", "slates, ads, cooling, Pendulum-v1"],
         ),
         (["--env", "nowhere:make"], ["nowhere:make", "package.module:name"]),
         (["--discount", "-0.5"], ["--discount", "-0.5", "[0, 1]"]),

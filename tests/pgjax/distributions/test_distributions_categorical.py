@@ -78,6 +78,13 @@ class TestMasks:
         close(categorical.kl(masked_logits(p, jnp.asarray([True, True, False])), p), np.log(1.5))
 
 
+def test_bytes_number_256_actions():
+    """The number of actions, 256, does not fit the type of the actions."""
+    logits = np.linspace(-1.0, 1.0, 256, dtype=np.float32)
+    found = distributions.categorical.log_prob(logits, np.uint8(255))
+    np.testing.assert_allclose(found, logits[255] - np.log(np.sum(np.exp(logits))), rtol=1e-5)
+
+
 def test_actions_that_do_not_exist_have_no_log_probability():
     """NaN, which is seen; the twin, a bare one-hot sum, would call them certain. Masked out, no gradient is NaN."""
     logits = jnp.asarray(LOGITS)

@@ -13,8 +13,8 @@ from pgjax.environments import make, rendering
 
 def test_available_names_the_native_ones_first_and_nothing_that_downloads():
     names = environments.available()
-    others = ["CartPole-v1", "corridor", "four_rooms", "maze", "lqg", "navigation", "recall", "reverse"]
-    native = (*others, "spell_backward", "addition", "swimmer")
+    first = ("CartPole-v1", "corridor", "four_rooms", "maze", "lqg", "navigation", "recall", "reverse")
+    native = (*first, "spell_backward", "addition", "swimmer", "slates", "ads", "cooling")
     assert names[: len(native)] == native
     assert len(set(names)) == len(names) == len(native) + 24
     assert "Breakout-MinAtar" in names and "MNISTBandit-bsuite" not in names
