@@ -81,7 +81,7 @@ class TestMasks:
 def test_bytes_number_256_actions():
     """The number of actions, 256, does not fit the type of the actions."""
     logits = np.linspace(-1.0, 1.0, 256, dtype=np.float32)
-    found = distributions.categorical.log_prob(logits, np.uint8(255))
+    found = categorical.log_prob(logits, np.uint8(255))
     np.testing.assert_allclose(found, logits[255] - np.log(np.sum(np.exp(logits))), rtol=1e-5)
 
 
