@@ -110,6 +110,7 @@ def test_a_pair_estimates_the_variance_and_the_squared_mean():
         init=lambda key, sample: (),
         gradient=lambda params, state, batch: (batch, state, {}),
         episode_gradients=None,
+        fits_windows=False,
     )
     drawn = jnp.array([3.0, 4.0]) + jnp.array([2.0, 1.0]) * jax.random.normal(jax.random.key(0), (2, 40_000, 2))
     halves, products, _ = jax.vmap(lambda a, b: variance.of_pair(estimator, (), (), a, b))(*drawn)
