@@ -217,13 +217,18 @@ def integrate(
         )
         return jnp.concatenate([now.rates, jnp.stack(sums)])
 
+    # The four stages are a loop, so that the equations are compiled once: where a stage is evaluated, and its weight.
+    stages = dt * jnp.asarray([[0.0, 1 / 6], [0.5, 1 / 3], [0.5, 1 / 3], [1.0, 1 / 6]], temperatures.dtype)
+
     def substep(_: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         values, highest = carry
-        first = rates(values)
-        second = rates(values + 0.5 * dt * first)
-        third = rates(values + 0.5 * dt * second)
-        fourth = rates(values + dt * third)
-        values = values + dt / 6.0 * (first + 2.0 * second + 2.0 * third + fourth)
+
+        def stage(carry: tuple[jax.Array, jax.Array], weights: jax.Array) -> tuple[tuple, None]:
+            slope, total = carry
+            slope = rates(values + weights[0] * slope)
+            return (slope, total + weights[1] * slope), None
+
+        (_, values), _ = jax.lax.scan(stage, (jnp.zeros_like(values), values), stages)
         return values, jnp.maximum(highest, values[0])
 
     start = jnp.concatenate([temperatures, jnp.zeros(5, temperatures.dtype)])

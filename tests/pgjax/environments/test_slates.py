@@ -114,9 +114,9 @@ def test_the_network_of_items_needs_a_row_for_each_output(observation, actions, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"slate_size": 11}, r"slate_size must be an integer in \[1, 10\], got 11"),
-        ({"candidates": 0}, "candidates must be an integer at least 1, got 0"),
-        ({"topics": 1}, "topics must be an integer at least 2, got 1"),
+        ({"slate_size": 11}, r"slate_size must be in \[1, 10\], got 11"),
+        ({"candidates": 0}, "candidates must be at least 1, got 0"),
+        ({"topics": 1}, "topics must be at least 2, got 1"),
         ({"params": slates.default_params(5)}, "one number for each of the 20 topics"),
         ({"params": slates.default_params()._replace(length=-4.0)}, "length must be at least 0.001, got -4"),
         ({"params": slates.default_params()._replace(no_click_mass=-1.5)}, "no_click_mass must be at least -1"),
