@@ -20,9 +20,10 @@ Expect   With `letter` every seed writes at least 99 % of the held-out words bac
          influence on the last. They need many more updates than this experiment gives them. About ten minutes.
 Departs  γ = 0 ignores that EOS forgoes all later payments. The best answers do not change, because EOS in a wrong place
          is not paid either. Training draws strings of random letters, in which all letters are equally frequent, and no
-         word of the list. `--train-on words` draws the words that are not held out: the policy then often ends with a
-         rare letter, such as j, that it never writes. Words are padded in front. An entropy bonus keeps the policy
-         trying. Hyper-parameters were chosen with seeds of 100 and more.
+         word of the list. `--train-on words` draws the words that are not held out. With it, 93 to 94 % of the held-out
+         words were right after 300 updates (seeds 100 to 103, η = 0.003); 94 % of them have no j, q, x or z. Words are
+         padded in front. An entropy bonus keeps the policy trying. Hyper-parameters were chosen with seeds of 100 and
+         more. The first choice, η = 0.003, solved 19 of the seeds 0 to 19, so η = 0.002 was chosen with 40 other seeds.
 """
 
 import dataclasses
@@ -89,7 +90,7 @@ class Config:
     """The number of answers in an update."""
     group_size: int = 4
     """With "answer": the number of answers to one word, which are compared with each other."""
-    learning_rate: float = 0.003
+    learning_rate: float = 0.002
     """The learning rate η of Adam at the first update; it falls linearly to a tenth of it."""
     entropy_coef: float = 0.03
     """The weight of the entropy bonus."""
@@ -269,11 +270,10 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     config, found = results["config"], results["found"]
     solved = {way: int((one.shares[:, -1] >= SOLVED).sum()) for way, one in found.items()}
     counts = ", ".join(f"{count} of {len(found[way].shares)} with “{way}”" for way, count in solved.items())
-    title = f"From reward alone, words are spelled backward: {SOLVED:.0%} of unseen words by so many seeds: {counts}"
+    title = f"Learned from reward alone: {SOLVED:.0%} of unseen words are spelled backward by these seeds: {counts}"
     caption = (
         f"Share of {results['held_out']} held-out words whose greedy answer is right everywhere; transformer of width "
-        f"{config.hidden[0]}, {config.episodes} answers an update; mean over seeds, "
-        f"{plots.bands(min(len(one.shares) for one in found.values()), 'seeds')}; thin lines: each seed."
+        f"{config.hidden[0]}, {config.episodes} answers an update. Thin lines: each seed; thick lines: their mean."
     )
     figure, (by_updates, by_seconds) = plots.figure(title, caption, columns=2, width=10)
     colour_of = plots.colours(WAYS)
@@ -282,10 +282,12 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         plots.reference_line(axes, SOLVED, f"{SOLVED:.0%}")
     ends = {}
     for way, one in found.items():
-        by_updates.plot(one.updates, one.shares.T, color=colour_of[way], linewidth=0.5, alpha=0.4)
-        curve = {way: one.shares}
-        ends |= plots.learning_curves(by_updates, one.updates, curve, colour_of=colour_of, named=False)
-        by_seconds.plot(one.cpu_seconds.T, one.shares.T, color=colour_of[way], linewidth=0.7, alpha=0.6)
+        mean, colour = one.shares.mean(axis=0), colour_of[way]
+        by_updates.plot(one.updates, one.shares.T, color=colour, linewidth=0.5, alpha=0.4)
+        by_updates.plot(one.updates, mean, color=colour, linewidth=2)
+        by_seconds.plot(one.cpu_seconds.T, one.shares.T, color=colour, linewidth=0.7, alpha=0.6)
+        ends[way] = (one.updates[-1], mean[-1], colour)
+    by_updates.margins(x=0)
     plots.label_ends(by_updates, ends)
     by_seconds.margins(x=0)
     recorder.figure(figure, "spell_backward")

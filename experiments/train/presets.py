@@ -129,7 +129,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_seeds": 2,
         "num_episodes": 256,
         "num_updates": 300,
-        "lr": (0.003,),
+        "lr": (0.002,),
     },
 }
 
