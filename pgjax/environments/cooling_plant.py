@@ -223,12 +223,12 @@ def integrate(
     def substep(_: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         values, highest = carry
 
-        def stage(carry: tuple[jax.Array, jax.Array], weights: jax.Array) -> tuple[tuple, None]:
+        def stage(carry: tuple[jax.Array, jax.Array], weights: jax.Array):
             slope, total = carry
             slope = rates(values + weights[0] * slope)
             return (slope, total + weights[1] * slope), None
 
-        (_, values), _ = jax.lax.scan(stage, (jnp.zeros_like(values), values), stages)
+        (_slope, values), _stages = jax.lax.scan(stage, (jnp.zeros_like(values), values), stages)
         return values, jnp.maximum(highest, values[0])
 
     start = jnp.concatenate([temperatures, jnp.zeros(5, temperatures.dtype)])

@@ -121,40 +121,33 @@ def make_spell_backward(
 ) -> Environment:
     """Write the letters of a word in the opposite order, and then EOS.
 
-        X_1 is a `TextBuffer` with a word, drawn uniformly from a list. A_t is a letter or EOS; the answer ends with EOS or
-        after n_max + 1 tokens. The right answer has n + 1 tokens: the letters of the word from its last to its first, and
-        EOS. The score and the metrics are those of `make_right_answer_text`; `all_right` is the measure of success.
+    X_1 is a `TextBuffer` with a word, drawn uniformly from a list. A_t is a letter or EOS; the answer ends with EOS or
+    after n_max + 1 tokens. The right answer has n + 1 tokens: the letters of the word from its last to its first, and
+    EOS. The score and the metrics are those of `make_right_answer_text`; `all_right` is the measure of success.
 
-        The prompt always has n_max + 1 places, and PAD fills those that the word leaves free. With the padding in front,
-        which is the usual choice where a language model answers several prompts at once, every answer begins in the same
-        place, and its j-th letter is always the copy of one place. With the padding behind the word, the place to copy
-        depends on n as well, and the same network learns much more slowly.
+    The prompt always has n_max + 1 places, and PAD fills those that the word leaves free. With the padding in front,
+    which is the usual choice where a language model answers several prompts at once, every answer begins in the same
+    place, and its j-th letter is always the copy of one place. With the padding behind the word, the place to copy
+    depends on n as well, and the same network learns much more slowly.
 
-        Args:
-    <<<<<<< ours
-            words: the words; or `"strings"`, 2048 `random_strings`, among which is no word of `english_words`; or
-                `"train"` or `"held_out"`, a part of `english_words`. In English words j, q, x and z are so rare that a
-                policy stops trying them before it has been paid for them often enough. In random strings all letters are
-                equally frequent, which is why they are the default for training.
-    =======
-            words: the words; or `"strings"`, 2048 `random_strings`, none of which is in `english_words`; or `"train"` or
-                `"held_out"`, a part of `english_words`. In English words j, q, x and z are so rare that a policy learns
-                them much later than the others. In random strings all letters are equally frequent, which is why they are
-                the default for training.
-    >>>>>>> theirs
-            reward: `"share"` or `"all"`, see `make_right_answer_text`.
-            paid: `"end"` or `"each"`, see `make_right_answer_text`.
-            padding: `"front"` or `"back"`.
-            max_letters: n_max, the number of letters of the longest word that fits. It fixes the shapes, so environments of
-                other words can share a policy.
+    Args:
+        words: the words; or `"strings"`, 2048 `random_strings`, none of which is in `english_words`; or `"train"` or
+            `"held_out"`, a part of `english_words`. In English words j, q, x and z are so rare that a policy learns
+            them much later than the others. In random strings all letters are equally frequent, which is why they are
+            the default for training.
+        reward: `"share"` or `"all"`, see `make_right_answer_text`.
+        paid: `"end"` or `"each"`, see `make_right_answer_text`.
+        padding: `"front"` or `"back"`.
+        max_letters: n_max, the number of letters of the longest word that fits. It fixes the shapes, so environments of
+            other words can share a policy.
 
-        Raises:
-            ValueError: for words that `encode_words` refuses, or an unknown choice.
+    Raises:
+        ValueError: for words that `encode_words` refuses, or an unknown choice.
 
-        Example:
-            >>> from pgjax import environments
-            >>> environments.make("spell_backward").action_space
-            Discrete(28)
+    Example:
+        >>> from pgjax import environments
+        >>> environments.make("spell_backward").action_space
+        Discrete(28)
     """
     require_integer("max_letters", max_letters, 1, None)
     if isinstance(words, str):
