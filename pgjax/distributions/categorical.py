@@ -103,7 +103,7 @@ def _categorical_log_prob(logits: jax.Array, action: jax.Array) -> jax.Array:
     chex.assert_rank(action, 0)
     chex.assert_type(action, int)
     # The number of actions may not fit the action's own type: 256 bytes are numbered by uint8.
-    action = action.astype(jnp.promote_types(action.dtype, jnp.int32))
+    action = action.astype(jnp.int32) if action.dtype.itemsize < 4 else action
     actions = jnp.arange(logits.shape[0], dtype=action.dtype)
     log_prob = jnp.sum(jnp.where(actions == action, log_probs, 0.0))
     # Without this, an action that does not exist would have probability 1.
