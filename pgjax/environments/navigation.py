@@ -47,7 +47,7 @@ class NavigationParams(NamedTuple):
     beam_range: float = 3.0
     time_step: float = 0.2
     time_cost: float = 0.01
-    collision_cost: float = 10.0
+    collision_cost: float = 5.0
     bonus: float = 5.0
 
 
