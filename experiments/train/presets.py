@@ -63,7 +63,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # weights and a mean over steps make the update independent of the unit of length. Biased by v and γ, on purpose.
     "navigation": {
         "estimator": "gae",
-        "num_updates": 1500,
+        "num_updates": 2000,
         "num_episodes": 128,
         "num_steps": 32,
         "lr": (0.001,),
@@ -94,7 +94,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # updates in that time. γ = 0.99 looks 5 s ahead, in which a stroke has paid off. Biased by v and γ, on purpose.
     "swimmer": {
         "estimator": "gae",
-        "num_updates": 800,
+        "num_updates": 1200,
         "num_steps": 64,
         "lr": (0.001,),
         "value_lr": 0.001,

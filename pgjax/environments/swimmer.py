@@ -195,7 +195,7 @@ def advance(state: SwimmerState, torques: jax.Array, params: SwimmerParams, subs
     slope = lambda now: _slope(now, torques, params)
     moved = lambda now, slope, time: jax.tree.map(lambda x, dx: x + time * dx, now, slope)
 
-    # The four stages are a loop, too, because a program with one copy of `_slope` compiles three times as fast.
+    # The four stages are a loop, too, so that a program has one copy of `_slope` to compile instead of four.
     shares, weights = jnp.array([0.0, 0.5, 0.5, 1.0], h.dtype), jnp.array([1.0, 2.0, 2.0, 1.0], h.dtype) / 6.0
 
     def one(_: int, now: SwimmerState) -> SwimmerState:

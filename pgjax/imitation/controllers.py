@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import require_in_range, require_integer
-from pgjax.environments.navigation import NavigationParams
+from pgjax.environments.navigation_arena import NavigationParams
 from pgjax.imitation.experts import Expert
 
 

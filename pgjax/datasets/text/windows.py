@@ -90,7 +90,7 @@ _END = re.compile(r"""(?<=[.!?])["')\]]*\s+(?=["']*[A-Z])""")
 
 
 def sentences(documents: Iterable[Document], *, shortest: int = 20, longest: int = 160) -> tuple[Document, ...]:
-    """The sentences of documents, each a document of its own, with white space made single spaces.
+    r"""The sentences of documents, each a document of its own, with white space made single spaces.
 
     A sentence begins with a capital letter, ends with ".", "!" or "?" before white space and a capital letter, or at
     the end of a paragraph. A paragraph whose lines are not indented alike is taken for code and left out; a list's

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pgjax.environments import check, make, navigation
+from pgjax.environments import check, make
 from pgjax.environments.navigation import NavigationParams, make_navigation
+from pgjax.environments.navigation_arena import drive
 
 LANES, STEPS = 64, 60
 PARAMS = NavigationParams()
@@ -103,10 +104,10 @@ def test_constant_speed_and_turn_drive_a_circle_of_radius_v_over_omega(env):
         obstacles=state.obstacles.at[:, :2].set(100.0), position=jnp.zeros(2), heading=jnp.float32(0.3),
         speed=jnp.float32(0.8), turn=jnp.float32(1.0), goal=jnp.array([4.0, 4.0]),
     )  # fmt: skip
-    drive = jax.jit(lambda state: navigation.drive(state, jnp.array([0.8, 0.5]), env.params))
+    forward = jax.jit(lambda state: drive(state, jnp.array([0.8, 0.5]), env.params))
     radius, places = 0.8 / 1.0, [np.zeros(2)]
     for _ in range(40):
-        free = drive(free)
+        free = forward(free)
         places.append(np.asarray(free.position))
     middle = radius * np.array([-np.sin(0.3), np.cos(0.3)])
     np.testing.assert_allclose(np.linalg.norm(np.array(places) - middle, axis=-1), radius, atol=1e-5)
