@@ -102,7 +102,7 @@ def sentences(documents: Iterable[Document], *, shortest: int = 20, longest: int
 
     Example:
         >>> from pgjax.datasets import text
-        >>> found = text.sentences([text.Document("a", "One is here.  Two is\nthere! (no)")], shortest=5)
+        >>> found = text.sentences([text.Document("a", "One is here.  Two is\nthere!")], shortest=5)
         >>> [sentence.text for sentence in found]
         ['One is here.', 'Two is there!']
     """
