@@ -1,4 +1,6 @@
-"""What the experiment expects, fixed before its seeds were run, and the rows that say what came out.
+"""What the experiment expects, and the rows that say what came out.
+
+The header of the experiment tells which choice was made after a first look at its seeds.
 
 Axes: S seeds, C numbers of labels, L of them with trained policies, B values of β, E evaluations.
 """
