@@ -97,6 +97,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(config, finished, tmp_path, monk
     assert len((resumed / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_the_variance_of_every_estimator_is_in_the_table(config, tmp_path):
     rows = rows_of(execute(dataclasses.replace(config, parts=("variance",)), tmp_path))
     found = {variant for quantity, variant in rows if quantity.startswith("tr Var, ")}
@@ -168,6 +169,7 @@ def test_the_hand_written_program_computes_the_same_model():
     np.testing.assert_allclose(peer._logits(CONFIG, params, x[:, 0]), ours[:, -1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_both_programs_are_timed():
     params = networks.make_language_model(CONFIG).init(jax.random.key(1))
     found = speed.measure(CONFIG, params, speed.Shapes(1, 2, 3, 3), repetitions=2)
