@@ -15,10 +15,10 @@ Shows    The share of held-out words whose greedy answer is right in every lette
          average of the payments. `letters to go`: it is judged by this payment and all later ones (γ = 1), beside their
          average at this place. `answer`: the share of right letters is paid at the end, and the answer is judged as a
          whole, beside three other answers to the same word (RLOO), as language models are usually trained.
-Expect   With `letter` nearly every seed writes at least 99 % of the held-out words backward, after about ten seconds.
-         The two other ways have the exact gradient, but most of their credit is noise: whether the first letter is
-         right has no influence on the last. They need many more updates than this experiment gives them. About ten
-         minutes.
+Expect   With `letter` nearly every seed writes at least 99 % of the held-out words backward, within ten seconds: 19 of
+         the seeds 0 to 19, with η = 0.003 and with η = 0.002. The two other ways have the exact gradient, but most of
+         their credit is noise: whether the first letter is right has no influence on the last. With these settings,
+         which were chosen for `letter`, they solve some seeds or none in 300 updates. About ten minutes.
 Departs  γ = 0 ignores that EOS forgoes all later payments. The best answers do not change, because EOS in a wrong place
          is not paid either. Training draws strings of random letters, in which all letters are equally frequent, and no
          word of the list. `--train-on words` draws the words that are not held out. With it, 93 to 94 % of the held-out

@@ -119,8 +119,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Every right letter is paid at once, and γ = 0 judges it by this payment alone: the later letters do not depend on
     # it, so their payments would be noise only. Biased: EOS forgoes later payments, which γ = 0 does not see; the best
-    # answers are the same. A moving average makes the weight of a wrong letter negative. In a group of answers that are
-    # all wrong it would be zero, and a policy that is sure of a wrong letter would stay so.
+    # answers are the same. A moving average makes the weight of a wrong letter negative, where in a group of answers
+    # that are all wrong it is zero. In tuning, groups of four had more seeds that stopped learning.
     "spell_backward": {
         "network": "transformer",
         "estimator": "gpomdp_moving_average",
