@@ -25,6 +25,8 @@ PieceFunction = Callable[..., tuple[PyTree, PyTree]]
 _FEW_CORES = 4
 _CPU_ROWS, _MANY_CORE_ROWS = 256, 8192
 _ACCELERATOR_ROWS, _ACCELERATOR_NUMBERS = 1 << 20, 1 << 24
+# With a sum that leaves the cache, such as the gradient of a large model, few pieces cost less than many.
+_LARGE_SUM_ROWS = 1024
 RUNS_AXIS = "runs"
 
 
@@ -185,25 +187,33 @@ def over_rows(
         The sums, and the values `[T, B, ...]`, 0 where not `alive`.
     """
     num_episodes, shards = alive.shape[1], _shards.num_shards()
-    count = _shards.num_blocks(num_episodes)
-    # If the order does not matter, each device has one block.
-    size = num_episodes // max(count, shards)
     # jit traces the function once for its several uses. As it is inlined, the program does not change.
     traced = jax.jit(function, inline=True)
 
-    def block(rows: PyTree, alive: jax.Array, shared: tuple, k: jax.Array) -> tuple[PyTree, PyTree]:
-        if size < alive.shape[1]:
-            cut = lambda x: jax.lax.dynamic_slice_in_dim(x, k * size, size, axis=1)
-            rows, alive = jax.tree.map(cut, (rows, alive))
-        of_piece = lambda piece, mask: traced(piece, mask, *shared)
-        return _of_block(of_piece, rows, alive, rows_per_piece, whole_episodes)
+    def make_block(size: int, rows_per_piece: int | None) -> Callable:
+        def block(rows: PyTree, alive: jax.Array, shared: tuple, k: jax.Array) -> tuple[PyTree, PyTree]:
+            if size < alive.shape[1]:
+                cut = lambda x: jax.lax.dynamic_slice_in_dim(x, k * size, size, axis=1)
+                rows, alive = jax.tree.map(cut, (rows, alive))
+            of_piece = lambda piece, mask: traced(piece, mask, *shared)
+            return _of_block(of_piece, rows, alive, rows_per_piece, whole_episodes)
+
+        return block
+
+    # If the order does not matter, each device has one block.
+    size = num_episodes // max(_shards.num_blocks(num_episodes), shards)
+    block = make_block(size, rows_per_piece)
+    sums, _ = jax.eval_shape(block, rows, alive, shared, _first())
+    sum_size = sum(x.size for x in jax.tree.leaves(sums))
+    if _shards.is_large(sum_size):
+        size = num_episodes // max(_shards.num_blocks(num_episodes, sum_size), shards)
+        block = make_block(size, rows_per_piece or max(_LARGE_SUM_ROWS, default_rows()))
 
     def joined(values: jax.Array) -> jax.Array:
         """The values `[blocks, T, b, ...]` in the shape `[T, blocks · b, ...]`."""
         return jnp.moveaxis(values, 0, 1).reshape((values.shape[1], -1, *values.shape[3:]))
 
     if shards == 1:
-        sums, _ = jax.eval_shape(block, rows, alive, shared, _first())
 
         def one(total: PyTree, k: jax.Array) -> tuple[PyTree, PyTree]:
             sums, values = block(rows, alive, shared, k)

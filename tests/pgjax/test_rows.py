@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pgjax import _shards
+from pgjax import rows as rows_module
 from pgjax.rows import map_over_rows, sum_over_rows
 
 T, B = 7, 5
@@ -64,3 +66,23 @@ def test_under_vmap_and_jit(batch):
     )
     np.testing.assert_allclose(many[0], np.asarray(rows)[np.asarray(alive)].sum(0), rtol=1e-5)
     np.testing.assert_allclose(many[1], 2 * np.asarray(rows)[~np.asarray(alive)].sum(0), rtol=1e-5)
+
+
+def test_a_large_sum_has_fewer_blocks_and_larger_pieces(monkeypatch):
+    """The memory traffic of a large gradient grows with the number of its pieces, so they must be few."""
+    batch, alive = jax.random.normal(jax.random.key(0), (T, 32, 3)), jnp.ones((T, 32), bool)
+    lengths = []
+
+    def counted(piece, mask):
+        jax.debug.callback(lambda: lengths.append(piece.shape[0]))
+        return masked_sum(piece, mask)
+
+    monkeypatch.setattr(rows_module, "_CPU_ROWS", 14)
+    monkeypatch.setattr(rows_module, "_MANY_CORE_ROWS", 14)
+    small = sum_over_rows(counted, batch, alive)
+    assert lengths == [14] * 16  # eight blocks of 28 rows
+    lengths.clear()
+    monkeypatch.setattr(_shards, "_LARGE_SUM", 3)
+    large = sum_over_rows(counted, batch, alive)
+    assert lengths == [112] * 2
+    np.testing.assert_allclose(large["sum"], small["sum"], rtol=1e-5)
