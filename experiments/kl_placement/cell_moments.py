@@ -4,6 +4,7 @@ Axes: E estimators, A ways of adding up, F forms, k answers of a group, P number
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,9 +26,9 @@ from experiments.kl_placement.cells import (
 )
 from experiments.kl_placement.forms import KEY, OVER_TIME
 from pgjax import estimators, exact, registry, rollouts
+from pgjax.advantages.steps import OverTime
 
-Cell = tuple[str, str, str]  # estimator, way of adding up, form
-CELLS: tuple[Cell, ...] = tuple(itertools.product(ESTIMATORS, OVER_TIME, FORMS))
+Cell = tuple[str, OverTime, str]  # estimator, way of adding up, form
 # The cell of the sampled check: k3 in the loss and the mean over the batch's tokens, as GRPO is often shipped.
 SAMPLED: Cell = ("grpo", "mean", "k3 in the loss")
 
@@ -59,9 +60,16 @@ class Table(NamedTuple):
         return self.of_score - self.kl_coef * self.of_kl
 
 
-def measure(setting: Setting, *, batch_size: int = 128) -> Table:
+def measure(
+    setting: Setting,
+    names: Sequence[str] = tuple(ESTIMATORS),
+    ways: Sequence[OverTime] = tuple(OVER_TIME),
+    *,
+    batch_size: int = 128,
+) -> Table:
     """Sum over all groups of k answers; each cell has its own covariance matrix, and all share one enumeration."""
-    problem, estimates, size = setting.problem, estimates_of(setting), setting.params.size
+    problem, estimates, size = setting.problem, estimates_of(setting, names, ways), setting.params.size
+    cells = list(itertools.product(names, ways, FORMS))
 
     @jax.jit
     def moments(probabilities: jax.Array) -> exact.Moments:
@@ -77,14 +85,14 @@ def measure(setting: Setting, *, batch_size: int = 128) -> Table:
                 batch_size=batch_size,
             )
 
-        return jax.vmap(of_cell)(jnp.arange(len(CELLS)))
+        return jax.vmap(of_cell)(jnp.arange(len(cells)))
 
     found = moments(setting.probabilities)
     score = lambda theta: exact.expected(log_probs(problem, theta), problem.scores)
     divergence = lambda theta: exact.kl_divergence(log_probs(problem, theta), log_probs(problem, setting.reference))
     return Table(
-        means=dict(zip(CELLS, np.asarray(found.mean), strict=True)),
-        covariances=dict(zip(CELLS, np.asarray(found.covariance), strict=True)),
+        means=dict(zip(cells, np.asarray(found.mean), strict=True)),
+        covariances=dict(zip(cells, np.asarray(found.covariance), strict=True)),
         of_score=np.asarray(jax.grad(score)(setting.params)).ravel(),
         of_kl=np.asarray(jax.grad(divergence)(setting.params)).ravel(),
         kl_coef=setting.kl_coef,
@@ -156,7 +164,7 @@ def grades_of(table: Table) -> dict[Cell, CellGrades]:
             gap=np.nan if known is None else float(np.linalg.norm(mean - known) / length),
         )
 
-    return {cell: of(cell) for cell in CELLS}
+    return {cell: of(cell) for cell in table.means}
 
 
 class Sampled(NamedTuple):

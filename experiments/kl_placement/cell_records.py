@@ -5,7 +5,7 @@ import csv
 import numpy as np
 
 from experiments.harness import runner, verdicts
-from experiments.kl_placement.cell_moments import CELLS, SAMPLED, Cell, CellGrades, Sampled, Table
+from experiments.kl_placement.cell_moments import SAMPLED, Cell, CellGrades, Sampled, Table
 from experiments.kl_placement.cells import BASE, ESTIMATORS, FORMS, NO_TERM
 from experiments.kl_placement.forms import OVER_TIME
 from experiments.kl_placement.records import TOLERANCE, number
@@ -31,18 +31,22 @@ def record(table: Table, grades: dict[Cell, CellGrades], sampled: Sampled, recor
     _write(table, grades, recorder)
     k, last = table.group_size, max(grades, key=lambda cell: grades[cell].bias)
     recorder.note(
-        f"(d) {len(CELLS)} cells: {len(ESTIMATORS)} estimators × {len(OVER_TIME)} ways of adding up × {len(FORMS)} "
+        f"(d) {len(grades)} cells: {len(ESTIMATORS)} estimators × {len(OVER_TIME)} ways of adding up × {len(FORMS)} "
         f"forms, each from all batches of {k} answers to one prompt, which form one group. β = {table.kl_coef:g}, "
-        f"KL(π ‖ π_ref) = {table.divergence:.3f} nats. The base is RLOO with k1 in the reward, added up. λ max is "
-        "the largest eigenvalue of Cov ĝ, and the noise is tr Cov ĝ / ‖E ĝ‖². A factor of the whole estimate counts as bias but not in the cosine."
+        f"KL(π ‖ π_ref) = {table.divergence:.3f} nats. A factor of the whole estimate counts as bias but not in the "
+        "cosine. 1/|o| divides by the answer's own length, tokens by the tokens of the batch, and 1/T by a constant."
+    )
+    recorder.note(
+        "(d) The spreads are divided by those of RLOO with k1 in the reward, added up. λ max is the largest eigenvalue "
+        "of Cov ĝ, and the noise is tr Cov ĝ / ‖E ĝ‖². all_cells.csv holds every cell, and all_cells.npz all means and "
+        f"covariance matrices. The largest bias of all cells is {grades[last].bias:.2f}: {ESTIMATORS[last[0]]}, "
+        f"{last[2]}, {OVER_TIME[last[1]]}."
     )
     recorder.note(
         "(d) The moving average stands at its expectation, where it stands after many batches of a fixed policy. The "
         "row of PPO-clip is its first epoch, where all ratios are 1, nothing is clipped, and the estimate is the score "
         "function with Gₜ − v(Xₜ); v is the exact value of the rewards. REINFORCE++ standardises over the batch, which "
-        f"is one group here. The largest relative bias of all cells is {grades[last].bias:.2f}, of "
-        f"{ESTIMATORS[last[0]]}, {last[2]}, {OVER_TIME[last[1]]}. all_cells.csv holds every cell, and "
-        "all_cells.npz their means and covariance matrices."
+        "is one group here."
     )
 
 
@@ -110,7 +114,7 @@ def _record_margin(
         spread = (added_up.bias, added_up.variance, added_up.largest, added_up.noise)
         lines.append([label, *(number(cells[over_time].cosine) for over_time in SHORT), *map(number, spread)])
     what = "cosines with ∇(E[r] − β KL) for four ways of adding up; then the sum: bias, and spread beside the base"
-    recorder.table(f"(d) {title}: {what}", ("", *SHORT.values(), "bias", "tr Cov", "λ max", "noise"), lines)
+    recorder.table(f"(d) {title}: {what}", ("row", *SHORT.values(), "bias", "tr Cov", "λ max", "noise"), lines)
 
 
 def _write(table: Table, grades: dict[Cell, CellGrades], recorder: runner.Recorder) -> None:
@@ -122,9 +126,9 @@ def _write(table: Table, grades: dict[Cell, CellGrades], recorder: runner.Record
             out.writerow([cell[0], cell[1], cell[2], *("" if np.isnan(x) else repr(x) for x in values)])
     np.savez_compressed(
         recorder.path("all_cells.npz"),
-        cells=np.array(CELLS),
-        means=np.stack([table.means[cell] for cell in CELLS]),
-        covariances=np.stack([table.covariances[cell] for cell in CELLS]),
+        cells=np.array(list(grades)),
+        means=np.stack([table.means[cell] for cell in grades]),
+        covariances=np.stack([table.covariances[cell] for cell in grades]),
         gradient_of_score=table.of_score,
         gradient_of_kl=table.of_kl,
         kl_coef=table.kl_coef,

@@ -3,7 +3,7 @@
 Axes: E estimators, A ways of adding up, F forms, N answers, M prefixes, V tokens, k answers of a group, P = M V.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -141,8 +141,10 @@ def mean_of(estimator: Estimator, state: PyTree, setting: Setting, batch: Trajec
     return jnp.mean(estimator.episode_gradients(setting.params, state, batch), axis=0).ravel()
 
 
-def estimates_of(setting: Setting) -> Callable[[Trajectory], jax.Array]:
-    """Return `batch of k answers → all estimates [E, A, F, P]`.
+def estimates_of(
+    setting: Setting, names: Sequence[str] = tuple(ESTIMATORS), ways: Sequence[OverTime] = tuple(OVER_TIME)
+) -> Callable[[Trajectory], jax.Array]:
+    """Return `batch of k answers → all estimates [E, A, F, P]` of these estimators and ways of adding up.
 
     Each is what `sum_of` of the estimator and its losses gives after the reward stage. Estimates of one batch share
     their terms, because a sum of estimators adds estimates.
@@ -162,7 +164,7 @@ def estimates_of(setting: Setting) -> Callable[[Trajectory], jax.Array]:
             return jax.vmap(one)(paid, of_all)
 
         lost = {}
-        for over_time in OVER_TIME:
+        for over_time in ways:
             for part in LOST:
                 loss = loss_of(setting, part, over_time)
                 lost[over_time, part] = mean_of(loss, loss.init(KEY, acted), setting, acted)
@@ -176,6 +178,6 @@ def estimates_of(setting: Setting) -> Callable[[Trajectory], jax.Array]:
                 rows.append(sum(terms, found[place[first]]))
             return jnp.stack(rows)
 
-        return jnp.stack([jnp.stack([cells(name, over_time) for over_time in OVER_TIME]) for name in ESTIMATORS])
+        return jnp.stack([jnp.stack([cells(name, over_time) for over_time in ways]) for name in names])
 
     return estimates

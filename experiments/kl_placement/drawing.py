@@ -48,8 +48,8 @@ def draw_long_answers(recipe: Recipe, found: LongAnswers, recorder: runner.Recor
     seeds = len(curves[BASE])
     ends = " and ".join(f"{curves[name][:, -1].mean():.0%} with {name}" for name in STALLED)
     figure, axes = plots.figure(
-        f"On {found.num_answers:,} answers, k1 in the reward ends {100 * curves[BASE][:, -1].mean():.1g} % below J*; the "
-        f"gap is {ends}",
+        f"On {found.num_answers:,} answers, k1 in the reward ends {100 * curves[BASE][:, -1].mean():.1g} % below J*; "
+        f"the gap is {ends}",
         f"Exact J* − J(π), RLOO and Adam, {recipe.episodes} answers an update; mean over {seeds} seeds, "
         f"{plots.bands(seeds, 'seeds')}; β = {recipe.kl_coef:g}. The policy is a table over {found.num_states} states.",
         width=9,
