@@ -118,7 +118,7 @@ def test_covariances_are_those_of_the_listed_pairs(cell_table):
 
 def test_sampled_batches_agree_with_their_cell_and_not_with_another(cell_table):
     setting, table = cell_table
-    right, wrong = ("grpo", "sum", "k3 in the loss"), ("rloo", "sum", "k3 in the loss")
+    right, wrong = ("grpo", "sum", "k3 in the loss"), ("dr_grpo", "sum", "k3 in the loss")
     with jax.enable_x64(True):
         found = cell_moments.sample_cell(setting, table, jax.random.key(3), 4000, right)
     assert abs(found.mean - found.exact_mean) < 4 * found.mean_stderr
