@@ -1,8 +1,9 @@
 """Training with every form of the penalty in one program: the coefficient of each term is a hyper-parameter of a run.
 
-Axes: R runs (forms × seeds), C evaluations, M prefixes, V tokens of the vocabulary.
+Axes: F forms, S seeds, R = F S runs, C evaluations, M prefixes, V tokens of the vocabulary.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from experiments.harness.progress import Progress
 from experiments.kl_placement.answers import Problem, log_probs, regularised
 from experiments.kl_placement.forms import FORMS
 from pgjax import baselines, estimators, exact, rewards, training
-from pgjax.types import TrainState
+from pgjax.types import Environment, Policy, TrainState
 
 TRAINED = (
     "k1 in the reward",
@@ -60,17 +61,25 @@ class Learned(NamedTuple):
     seconds: float
 
 
-def make_builder(problem: Problem, reference: jax.Array, recipe: Recipe):
+class Start(NamedTuple):
+    """Where training starts: the problem as an environment, the policy, and θ_ref, which is also the first θ."""
+
+    environment: Environment
+    policy: Policy
+    reference: jax.Array
+
+
+def make_builder(start: Start, recipe: Recipe, names: Sequence[str] = TRAINED):
     """Return `coefficients of all terms → Trainer`, and form → its coefficients. Training starts at θ_ref."""
-    parts = list(dict.fromkeys(part for name in TRAINED for part in FORMS[name].parts))
+    parts = list(dict.fromkeys(part for name in names for part in FORMS[name].parts))
     paid = [part for part in parts if part.placement == "reward"]
     lost = [part for part in parts if part.placement == "loss"]
     coefficients = {
         name: np.array([recipe.kl_coef * (part in FORMS[name].parts) for part in (*paid, *lost)], np.float32)
-        for name in TRAINED
+        for name in names
     }
-    policy = problem.policy._replace(init=lambda key, obs: reference)
-    environment = exact.to_environment(problem.every.mdp)
+    reference = start.reference
+    policy = start.policy._replace(init=lambda key, obs: reference)
     schedule = optax.linear_schedule(recipe.learning_rate, 0.0, recipe.updates)
 
     def build(coefficients: jax.Array) -> training.Trainer:
@@ -84,7 +93,7 @@ def make_builder(problem: Problem, reference: jax.Array, recipe: Recipe):
         ]
         rloo = estimators.make_estimator(policy, returns=estimators.total_return(), baseline=baselines.leave_one_out())
         return training.make_trainer(
-            environment,
+            start.environment,
             policy,
             estimators.sum_of(rloo, *losses),
             optax.adam(schedule),
@@ -95,13 +104,21 @@ def make_builder(problem: Problem, reference: jax.Array, recipe: Recipe):
     return build, coefficients
 
 
-def learn(problem: Problem, reference: np.ndarray, recipe: Recipe, seeds: range, progress: Progress) -> Learned:
-    """Train every form of `TRAINED` with every seed, and evaluate θ exactly, in float64."""
-    build, coefficients = make_builder(problem, jnp.asarray(reference, jnp.float32), recipe)
-    keys = jax.vmap(jax.random.key)(jnp.asarray(np.tile(seeds, len(TRAINED))))
+class Runs(NamedTuple):
+    """What training leaves: `updates [C]`, from 0; every θ, `tables [F, S, C, …]`; and the seconds of training."""
+
+    updates: np.ndarray
+    tables: np.ndarray
+    seconds: float
+
+
+def train_forms(start: Start, recipe: Recipe, names: Sequence[str], seeds: range, progress: Progress) -> Runs:
+    """Train with every form of `names` and every seed in one program, and keep θ after each `recipe.every` updates."""
+    build, coefficients = make_builder(start, recipe, names)
+    keys = jax.vmap(jax.random.key)(jnp.asarray(np.tile(seeds, len(names))))
     hyperparams = jnp.asarray(np.repeat(list(coefficients.values()), len(seeds), axis=0))
-    start = np.asarray(reference, np.float32)
-    kept, updates = [np.broadcast_to(start, (len(keys), *start.shape))], [0]
+    first = np.asarray(start.reference)
+    kept, updates = [np.broadcast_to(first, (len(keys), *first.shape))], [0]
 
     def heard(done: int, metrics: dict, states: TrainState) -> None:
         kept.append(np.array(states.params))
@@ -111,14 +128,22 @@ def learn(problem: Problem, reference: np.ndarray, recipe: Recipe, seeds: range,
     trained = training.train(
         build, keys, hyperparams, num_updates=recipe.updates, chunk=recipe.every, mapping="vmap", on_chunk=heard
     )
-    tables = np.stack(kept, axis=1).reshape(len(TRAINED), len(seeds), len(updates), *start.shape)
-    return evaluated(problem, start, recipe.kl_coef, tables, np.array(updates), trained.seconds)
+    tables = np.stack(kept, axis=1).reshape(len(names), len(seeds), len(updates), *first.shape)
+    return Runs(updates=np.array(updates), tables=tables, seconds=trained.seconds)
 
 
-def evaluated(
-    problem: Problem, reference: np.ndarray, kl_coef: float, tables: np.ndarray, updates: np.ndarray, seconds: float
-) -> Learned:
-    """Return the exact J* − J and divergence of every θ of `tables [form, seed, evaluation, M, V]`."""
+def learn(problem: Problem, reference: np.ndarray, recipe: Recipe, seeds: range, progress: Progress) -> Learned:
+    """Train every form of `TRAINED` with every seed, and evaluate θ exactly, in float64."""
+    start = Start(
+        environment=exact.to_environment(problem.every.mdp),
+        policy=problem.policy,
+        reference=jnp.asarray(reference, jnp.float32),
+    )
+    return evaluated(problem, start.reference, recipe.kl_coef, train_forms(start, recipe, TRAINED, seeds, progress))
+
+
+def evaluated(problem: Problem, reference: jax.Array, kl_coef: float, runs: Runs) -> Learned:
+    """Return the exact J* − J and divergence of every θ that training left."""
     with jax.enable_x64(True):
         reference = jnp.asarray(reference, jnp.float64)
 
@@ -126,17 +151,29 @@ def evaluated(
             found = regularised(problem, params, reference, kl_coef)
             return found.regret, found.kl, jnp.abs(found.regret - kl_coef * found.kl_to_optimum)
 
-        flat = jnp.asarray(tables.reshape(-1, *reference.shape), jnp.float64)
-        gaps, divergences, apart = jax.jit(lambda x: jax.lax.map(of, x, batch_size=64))(flat)
-        by_form = lambda x: dict(zip(TRAINED, np.asarray(x).reshape(tables.shape[:3]), strict=True))
         of_reference = log_probs(problem, reference)
         best = exact.tilted_log_probs(of_reference, problem.scores, kl_coef)
-        return Learned(
-            updates=updates,
-            regrets=by_form(gaps),
-            divergences=by_form(divergences),
+        return summarised(
+            runs,
+            TRAINED,
+            of,
             best=float(kl_coef * exact.log_partition(of_reference, problem.scores, kl_coef)),
             best_divergence=float(exact.kl_divergence(best, of_reference)),
-            identity=float(apart.max()),
-            seconds=seconds,
         )
+
+
+def summarised(runs: Runs, names: Sequence[str], of: Callable, *, best: float, best_divergence: float) -> Learned:
+    """Evaluate every θ by `of`: θ → (J* − J, KL(π ‖ π_ref), |J* − J − β KL(π ‖ π*)|). Call it with 64-bit numbers."""
+    shape = runs.tables.shape[3:]
+    flat = jnp.asarray(runs.tables.reshape(-1, *shape), jnp.float64)
+    gaps, divergences, apart = jax.jit(lambda x: jax.lax.map(of, x, batch_size=64))(flat)
+    by_form = lambda x: dict(zip(names, np.asarray(x).reshape(runs.tables.shape[:3]), strict=True))
+    return Learned(
+        updates=runs.updates,
+        regrets=by_form(gaps),
+        divergences=by_form(divergences),
+        best=best,
+        best_divergence=best_divergence,
+        identity=float(apart.max()),
+        seconds=runs.seconds,
+    )

@@ -1,6 +1,6 @@
 """The ideas of the course, in their order."""
 
-from experiments.lecture import decisions, gradients, noise, texts, trouble
+from experiments.lecture import decisions, diversity, gradients, noise, texts, trouble
 
 IDEAS = (
     decisions.MAZE,
@@ -15,4 +15,5 @@ IDEAS = (
     texts.SCORE,
     texts.PREFERENCES,
     texts.RLHF,
+    diversity.DIVERSITY,
 )

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.harness import plots
 from experiments.lecture.ideas import Idea
-from pgjax import baselines, estimators, networks, training
+from pgjax import baselines, estimators, networks, preferences, training
 from pgjax.environments.reverse import make_reverse
 
 
@@ -57,20 +57,16 @@ SCORE = Idea(
 
 def learn_from_preferences() -> dict[str, Any]:
     truth = jnp.array([1.5, 1.0, 0.5, 0.0, -0.5, -2.5])  # the score of six answers, unknown to the learner
-    pair_key, choice_key = jax.random.split(jax.random.key(0))
+    pair_key, choice_key, fit_key = jax.random.split(jax.random.key(0), 3)
     one, two = jax.random.randint(pair_key, (2, 500), 0, 6)
-    first_wins = jax.random.bernoulli(choice_key, jax.nn.sigmoid(truth[one] - truth[two]))
-    loss = lambda r: -jnp.mean(jax.nn.log_sigmoid(jnp.where(first_wins, 1, -1) * (r[one] - r[two])))
-    optimiser = optax.adam(0.05)
-
-    def update(carry, _):
-        scores, state = carry
-        step, state = optimiser.update(jax.grad(loss)(scores), state)
-        return (optax.apply_updates(scores, step), state), None
-
-    start = jnp.zeros(6)
-    (scores, _), _ = jax.jit(lambda: jax.lax.scan(update, (start, optimiser.init(start)), length=500))()
-    return {"truth": np.asarray(truth), "scores": np.asarray(scores - scores.mean() + truth.mean())}
+    person = preferences.Annotator()  # prefers the better answer with probability σ(difference)
+    choices = preferences.annotators.compare(choice_key, person, jnp.stack([truth[one], truth[two]], axis=-1))
+    answers = jnp.eye(6)  # each answer has a feature of its own, so its weight is its score
+    labels = preferences.Comparisons(answers[one], answers[two], choices, margins=jnp.zeros(500))
+    model = preferences.reward_models.linear()
+    fitted = preferences.fit(fit_key, model, labels, optax.adam(0.05), num_epochs=500, batch_size=500)
+    scores = fitted.params - fitted.params.mean() + truth.mean()
+    return {"truth": np.asarray(truth), "scores": np.asarray(scores)}
 
 
 def draw_preferences(found: dict[str, Any]) -> Figure:
@@ -101,7 +97,7 @@ PREFERENCES = Idea(
     finding=lambda found: (
         f"The largest error of a learned score is {np.abs(found['truth'] - found['scores']).max():.2f}."
     ),
-    command="",
+    command="python -m experiments.preferences collect",
     source="Bradley & Terry 1952; Christiano et al. 2017",
 )
 
@@ -156,6 +152,6 @@ RLHF = Idea(
         f"of {found['gold'].max():.2f}; at {found['kl'][-1]:.2f} nats it is {found['gold'][-1]:.2f}, although the "
         f"reward model says {found['proxy'][-1]:.2f}."
     ),
-    command="",
+    command="python -m experiments.overoptimization   and   python -m experiments.rlhf",
     source="Ziegler et al. 2019; Gao, Schulman & Hilton 2023",
 )

@@ -33,8 +33,9 @@ from experiments.harness import runner, verdicts
 from experiments.harness.reports import format_number
 from experiments.harness.verdicts import Verdict
 from experiments.library_defaults import counting
+from experiments.library_defaults.entry import UNBIASED, Library
 from experiments.library_defaults.grading import Grades, grade
-from experiments.library_defaults.libraries import LIBRARIES, UNBIASED, Library
+from experiments.library_defaults.libraries import LIBRARIES
 
 TOLERANCE = 1e-10
 

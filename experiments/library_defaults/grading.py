@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.library_defaults import counting
 from experiments.library_defaults.counting import Batches, Task
-from experiments.library_defaults.libraries import Given, Library, kl_loss, penalty
+from experiments.library_defaults.entry import Given, Library, kl_loss, penalty
 from pgjax import baselines, estimators, exact, rewards
 from pgjax.types import Estimator, Rewards, Trajectory
 

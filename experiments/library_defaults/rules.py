@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pgjax import advantages
 from pgjax.estimators import ReturnRule
@@ -37,15 +38,18 @@ def centred_per_token(group_size: int) -> ReturnRule:
 
 def standardised_by_others(group_size: int) -> ReturnRule:
     """A_i = (r_i − m_i) / s_i: mean and standard deviation of the others, divisor k − 2; not divided where s_i = 0."""
+    of_others = np.array([np.delete(np.arange(group_size), i) for i in range(group_size)])
 
     def compute(trajectory: Trajectory) -> jax.Array:
         scores = jnp.sum(trajectory.rewards, axis=0).reshape(-1, group_size)
-        others = (1.0 - jnp.eye(group_size, dtype=scores.dtype)) / (group_size - 1)
-        means = scores @ others
-        apart = jnp.square(scores[:, :, None] - means[:, None, :])
-        spread = jnp.sqrt(jnp.sum(apart * others[None], axis=1) * (group_size - 1) / max(group_size - 2, 1))
-        # Scores of 0 and 1 that are all equal have a mean that is exact, up to rounding.
-        return ((scores - means) / jnp.where(spread > 1e-9, spread, 1.0)).reshape(-1)
+        others = scores[:, of_others]  # [G, k, k − 1]
+        # Differences to one of the others: if all others are equal, they and the spread are exactly 0.
+        shifted = others - others[..., :1]
+        shift = jnp.mean(shifted, axis=-1)
+        squares = jnp.sum(jnp.square(shifted - shift[..., None]), axis=-1)
+        spread = jnp.sqrt(squares / max(group_size - 2, 1))
+        apart = scores - others[..., 0] - shift
+        return (apart / jnp.where(spread > 0, spread, 1.0)).reshape(-1)
 
     return _rule(compute)
 

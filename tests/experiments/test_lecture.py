@@ -8,7 +8,7 @@ import pytest
 
 from experiments import lecture
 from experiments.harness import runner
-from experiments.lecture import course, ideas, trouble
+from experiments.lecture import course, diversity, ideas, trouble
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,15 @@ def test_ideas_have_names_of_their_own_and_short_programs():
 def test_a_flat_place_holds_up_for_longer_where_the_start_is_flatter():
     curves = trouble.flat_places()["curves"]
     assert np.all(np.diff([trouble.first_above_half(curve) for curve in curves]) > 0)
+
+
+def test_only_a_penalty_keeps_the_answers_different():
+    found = diversity.lose_diversity()
+    start, end = found["entropy"][:, 0], found["entropy"][:, -1]
+    np.testing.assert_allclose(start, 6 * np.log(4), rtol=1e-5)
+    assert end[0] < 0.2 and found["points"][0, -1] > 2.9
+    # With a penalty the exact entropy ends near that of the best policy.
+    np.testing.assert_allclose(end[1:], found["best"], atol=0.1)
 
 
 @pytest.mark.slow

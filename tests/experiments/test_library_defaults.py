@@ -12,8 +12,9 @@ from closeness import close
 from experiments import library_defaults
 from experiments.harness import runner
 from experiments.library_defaults import counting, rules
+from experiments.library_defaults.entry import UNBIASED
 from experiments.library_defaults.grading import grade
-from experiments.library_defaults.libraries import LIBRARIES, UNBIASED
+from experiments.library_defaults.libraries import LIBRARIES
 from pgjax import exact, rewards
 from pgjax.distributions import categorical
 from pgjax.types import Policy, Trajectory
@@ -56,6 +57,11 @@ def test_rules_are_what_the_sources_say(x64):
     close(found[0], wanted)
     # The two others of the last answer score the same, and so its advantage is not divided.
     close(found[0, 5], -1.0)
+    # The size of the scores does not matter where there is a spread, and equal scores of any size have none.
+    small = rules.standardised_by_others(3).compute(batch_of(1e-12 * scores, lengths), None, None)
+    close(small[0, :5], found[0, :5])
+    equal = rules.standardised_by_others(3).compute(batch_of(np.full(6, 0.1), lengths), None, None)
+    assert not np.any(equal)
 
     policy = Policy(init=None, apply=lambda table, obs: obs @ table, distribution=categorical)
     log_probs = jnp.log(jnp.asarray(np.random.default_rng(0).uniform(0.1, 0.9, (3, 6))))
