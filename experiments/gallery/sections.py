@@ -198,7 +198,25 @@ LANGUAGE = Group(
     "Language models and preferences",
     (
         Section(
-            (Record("kl_placement", "kl_placement", figures=_same("kl_placement")),),
+            (
+                Record("pretraining", "pretraining", figures=_same("pretraining")),
+                Record(
+                    "pretraining_basic_english",
+                    "pretraining",
+                    {"corpus": "basic_english", "updates": 1610},
+                    {"pretraining_basic_english": "pretraining"},
+                ),
+            ),
+            "lzma after the training text is the fair comparison: both have read the same bytes before the test.",
+        ),
+        Section(
+            (
+                Record(
+                    "kl_placement",
+                    "kl_placement",
+                    figures=_same("kl_placement", "kl_placement_all_cells", "kl_placement_long_answers"),
+                ),
+            ),
             "k1, k2 and k3 estimate the same divergence, but their gradients differ, and it matters whether they stand "
             "in the reward or in the loss. The left picture is exact; the right one is trained by sampling.",
         ),

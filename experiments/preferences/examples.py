@@ -15,26 +15,21 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pgjax.datasets import text
+
 ORDERS = (2, 3, 4, 6)
 PROMPT_CHARACTERS = 32
 ANSWER_CHARACTERS = 64
 
 
-def documents() -> list[str]:
-    """The pages of Python's own reference that every Python has, in the order of their names."""
-    from pydoc_data import topics
-
-    return [topics.topics[name] for name in sorted(topics.topics)]
-
-
 class CharacterModels:
-    """The models of the orders 1 … `most`, of one text."""
+    """The models of the orders 1 … `most`, of the text `pages`."""
 
-    def __init__(self, text: str, most: int):
+    def __init__(self, pages: str, most: int):
         self._next: Mapping[str, list[str]] = collections.defaultdict(list)
         for order in range(1, most + 1):
-            for place in range(len(text) - order):
-                self._next[text[place : place + order]].append(text[place + order])
+            for place in range(len(pages) - order):
+                self._next[pages[place : place + order]].append(pages[place + order])
 
     def sample(self, generator: random.Random, order: int, prompt: str, length: int) -> str:
         """`length` characters behind `prompt`, or fewer: the sample ends behind a full stop.
@@ -44,24 +39,25 @@ class CharacterModels:
         Raises:
             ValueError: the text lacks the last character of the prompt.
         """
-        text = prompt
-        while len(text) < len(prompt) + length:
-            found = (text[-shorter:] for shorter in range(order, 0, -1) if text[-shorter:] in self._next)
+        written = prompt
+        while len(written) < len(prompt) + length:
+            found = (written[-shorter:] for shorter in range(order, 0, -1) if written[-shorter:] in self._next)
             context = next(found, None)
             if context is None:
-                raise ValueError(f"the text of the model must contain the character {text[-1:]!r}")
-            text += generator.choice(self._next[context])
-            if text.endswith("."):
+                raise ValueError(f"the text of the model must contain the character {written[-1:]!r}")
+            written += generator.choice(self._next[context])
+            if written.endswith("."):
                 break
-        return text[len(prompt) :]
+        return written[len(prompt) :]
 
 
 def make(count: int, seed: int) -> Iterator[dict[str, Any]]:
     """`count` records for `pairs.write`, each with the start of a real sentence and two sampled continuations.
 
-    The sentences come from every fifth page, and the models from the other pages.
+    The pages are the help topics of Python that pgjax holds. The sentences come from every fifth page, and the models
+    from the other pages.
     """
-    pages = [" ".join(page.split()) for page in documents()]
+    pages = [" ".join(page.text.split()) for page in text.topics()]
     held_out = " ".join(pages[::5])
     rest = " ".join(page for number, page in enumerate(pages) if number % 5)
     models = CharacterModels(rest, max(ORDERS))

@@ -60,7 +60,8 @@ def load(path: str | os.PathLike, *, config: Config | None = None, dtype: Any = 
     """Read a language model from a safetensors file (GPT-2 or Llama) or a GGUF file (Llama).
 
     A safetensors file holds F64, F32, F16 or BF16. Its names may begin with "transformer." in GPT-2's layout; masks and
-    rotary frequencies are skipped. A GGUF file holds F32, F16, BF16, Q8_0, Q4_0 or Q4_1.
+    rotary frequencies are skipped. A GGUF file holds F32, F16, BF16, Q8_0, Q4_0 or Q4_1. One with `rope_freqs.weight`,
+    the changed rotary frequencies of Llama 3, is refused as an unknown tensor, because pgjax does not compute them.
 
     Args:
         path: the file; the first bytes tell which kind it is.
