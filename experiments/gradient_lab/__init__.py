@@ -33,8 +33,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from experiments.gradient_lab import exact_part as lab_exact
-from experiments.gradient_lab import laboratory, problems, report, selection
+from experiments.gradient_lab import laboratory, report, selection
 from experiments.harness import runner
+from experiments.shared import problems
 from pgjax import exact, registry
 from pgjax.variance import decomposition
 

@@ -13,8 +13,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from experiments.gradient_lab import laboratory
-from experiments.gradient_lab.problems import Problem, in_float64
 from experiments.harness.runner import usage_errors
+from experiments.shared.problems import Problem, in_float64
 from pgjax import estimators, exact
 from pgjax.registry import Entry
 from pgjax.types import PyTree, Trajectory

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.gradient_lab.problems import Problem, in_float64
 from experiments.shared import measure
+from experiments.shared.problems import Problem, in_float64
 from pgjax import diagnostics, estimators, evaluation, exact, rollouts
 from pgjax.registry import Entry
 from pgjax.types import Estimator, PyTree, Trajectory

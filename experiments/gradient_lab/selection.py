@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 
-from experiments.gradient_lab.problems import Problem
 from experiments.harness.runner import UsageError
+from experiments.shared.problems import Problem
 from pgjax import evaluation, registry, rollouts
 from pgjax.registry import Entry
 from pgjax.types import PyTree

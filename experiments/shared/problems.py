@@ -1,4 +1,4 @@
-"""Problems of the gradient laboratory: a policy at a fixed θ in an environment, with an oracle where there is one."""
+"""Problems with a policy at a fixed θ, on which gradient estimates are measured; with an oracle where there is one."""
 
 import dataclasses
 import functools
@@ -127,6 +127,20 @@ def with_oracle(
     """The problem at θ. An environment whose parameters are a `TabularMDP` has an oracle."""
     if isinstance(environment.params, TabularMDP) and isinstance(environment.action_space, Discrete):
         return _tabular(name, environment, policy, params)
+    return _of_networks(name, environment, policy, params, hidden)
+
+
+def make_network_problem(name: str, seed: int, hidden: tuple[int, ...], updates: int) -> Problem:
+    """Any environment with networks for policy, v and q, also if it is tabular, after `updates` updates of training."""
+    environment = environments.make(name)
+    policy = networks.make_policy(environment, hidden=hidden)
+    params = _train(environment, policy, hidden, seed, updates)
+    return _of_networks(name, environment, policy, params, hidden)
+
+
+def _of_networks(
+    name: str, environment: Environment, policy: Policy, params: PyTree, hidden: tuple[int, ...]
+) -> Problem:
     init, apply = networks.make_value(environment, hidden=hidden)
     discrete = isinstance(environment.action_space, Discrete)
     q_init, q_apply = networks.make_action_values(environment, hidden=hidden) if discrete else (None, None)
