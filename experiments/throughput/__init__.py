@@ -7,7 +7,8 @@ Shows    (a) The seconds until 100 greedy evaluation episodes of CartPole-v1 ave
          new Python process, with an empty and with a warm compilation cache, and the seconds of learning among them.
          (b) The live steps per second of the environment, of the rollout, and of the update without and with a value
          network, for a policy whose episodes are long, with the compile seconds, the memory and the CPU time of each
-         program. (c) The rate of arithmetic of these programs as a share of the measured rate of matrix products. All
+         program. (d) The live steps per second of the seven problems with random actions, against the number of lanes.
+         (c) The rate of arithmetic of these programs as a share of the measured rate of matrix products. All
          devices share the episodes of an update. Every CPU core is one device.
 Expect   The aims on two CPU cores are 3.2 million live steps per second without a value network and 2.0 million with
          one, and that all seeds are solved with 0.3 s of learning, 4.5 s after the process began, or 1.5 s with a warm
@@ -24,7 +25,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +33,11 @@ import numpy as np
 import optax
 
 from experiments.harness import runner, verdicts
+from experiments.throughput import bare
+from experiments.throughput.measuring import Measured, measure
 from experiments.throughput.solve import make_trainer, time_to_solve
 from pgjax import baselines, environments, networks, rollouts, training
 from pgjax.distributions import categorical
-from pgjax.training import sharding
 from pgjax.types import Policy
 
 AIMS = {"REINFORCE": 3.2e6, "REINFORCE with a value network": 2.0e6}
@@ -51,6 +53,10 @@ class Config:
     """The numbers of episodes at once. Every program is measured once for each of them."""
     measure_seconds: float = 4.0
     """The time in seconds during which a program is repeated. It runs at least three times."""
+    problems: tuple[str, ...] = bare.PROBLEMS
+    """The environments of part (d); none leaves it out."""
+    lanes: tuple[int, ...] = (64, 1024)
+    """Part (d): the numbers of lanes, whose episodes restart when they end."""
     hidden: tuple[int, ...] = (64, 64)
     """The widths of the dense layers of the policy and of the value network."""
     practice: int = 40
@@ -69,7 +75,10 @@ class Config:
 
     def validate(self) -> None:
         runner.require(len(self.batches) > 0, "--batches", self.batches, "at least one number")
-        runner.require_counts(self, "batches", "hidden", "episodes", "max_updates")
+        runner.require_counts(self, "batches", "hidden", "episodes", "max_updates", "lanes")
+        with runner.usage_errors():
+            for name in self.problems:
+                environments.make(name)
         runner.require_counts(self, "practice", "seeds", least=0)
         finite = 0 <= self.measure_seconds < math.inf
         runner.require(finite, "--measure-seconds", self.measure_seconds, "at least 0 and finite")
@@ -77,52 +86,10 @@ class Config:
         runner.require_rate("--learning-rate", self.learning_rate)
 
 
-TINY = Config(batches=(2,), measure_seconds=0.0, hidden=(4,), practice=0, seeds=0)
+TINY = Config(batches=(2,), problems=("maze",), lanes=(2,), measure_seconds=0.0, hidden=(4,), practice=0, seeds=0)
 
 
 # (b) Rates.
-
-
-class Measured(NamedTuple):
-    """The measurements of a program: live steps per second of each repetition, compile seconds, memory, CPU seconds."""
-
-    rates: list[float]
-    compile_seconds: float
-    mebibytes: float
-    cpu_seconds: float
-
-
-def compiled_for_all(program: Callable, carry: Any, batch: int) -> tuple[Callable, Any]:
-    """The compiled program and its carry. The devices share the episodes, if their number allows it."""
-    devices = sharding.choose_devices(None)
-    layout = sharding.choose_layout(devices, 1, batch, 1, deterministic=True)
-    if not isinstance(layout, sharding.SharedEpisodes):
-        return jax.jit(program, donate_argnums=0).lower(carry).compile(), carry
-    carry = layout.scatter(carry)
-    return layout.compiled(program, carry, donate_argnums=0, out_shardings=(layout.whole, None, None)), carry
-
-
-def measure(program: Callable, carry: Any, batch: int, seconds: float) -> Measured:
-    """Repeat `program(carry) → (carry, live steps, other results)` and measure it. The first carry is not changed."""
-    carry = jax.tree.map(jnp.copy, carry)
-    start = time.perf_counter()
-    compiled, carry = compiled_for_all(program, carry, batch)
-    compile_seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    carry = jax.block_until_ready(compiled(carry))[0]
-    rates, total, begin, cpu = [], 0, time.perf_counter(), time.process_time()
-    while len(rates) < 3 or time.perf_counter() - begin < seconds:
-        start = time.perf_counter()
-        carry, num_steps, _ = jax.block_until_ready(compiled(carry))
-        rates.append(int(num_steps) / (time.perf_counter() - start))
-        total += int(num_steps)
-    return Measured(
-        rates=rates,
-        compile_seconds=compile_seconds,
-        mebibytes=(held + memory.temp_size_in_bytes) / 2**20,
-        cpu_seconds=(time.process_time() - cpu) / total,
-    )
 
 
 def programs(config: Config, policy: Policy, params: Any, batch: int) -> dict[str, tuple[Callable, Any]]:
@@ -267,7 +234,10 @@ def run(config: Config, recorder: runner.Recorder) -> dict[str, Any]:
             options |= {"max_updates": config.max_updates}
             solved = time_to_solve(range(config.seed, config.seed + config.seeds), options, recorder)
     with recorder.timed("(b) and (c) rates"):
-        return {"solved": solved, "rates": rates(config, recorder)}
+        found = rates(config, recorder)
+    with recorder.timed("(d) problems"):
+        bare_rates = bare.measure_problems(config.problems, config.lanes, config.measure_seconds, config.seed, recorder)
+    return {"solved": solved, "rates": found, "bare": bare_rates}
 
 
 def plot(results: dict[str, Any], recorder: runner.Recorder) -> None:
@@ -295,3 +265,5 @@ def plot(results: dict[str, Any], recorder: runner.Recorder) -> None:
         plots.bars_with_intervals(ax, found, scale="log")
         ax.set_xlabel(label)
     recorder.figure(figure, "throughput")
+    if results["bare"]:
+        bare.draw(results["bare"], recorder)
