@@ -76,9 +76,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_grad_norm": 0.5,
         "eval_episodes": 1000,
     },
-    # The environment runs on the host, where a step costs more than the network does: PPO learns several times from each
-    # batch. γ = 0.99 looks two seconds ahead, and λ-returns cut the noise of a landing that is far away. Biased by v
-    # and γ, on purpose; standardised weights and a mean over steps make the update independent of the rewards' unit.
+    # The environment runs on the host, where a step costs more than the network does, so PPO learns several times from
+    # each batch. γ = 0.99 looks two seconds ahead, and λ-returns cut the noise of a landing that is far away. Biased by
+    # v and γ, on purpose; standardised weights and a mean over steps make the update independent of the rewards' unit.
     "gymnasium:LunarLander-v3": {
         "estimator": "ppo_gae",
         "epochs": 10,

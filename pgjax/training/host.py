@@ -68,19 +68,18 @@ def train_on_host(
     update = _make_update(environment, policy, build, one_each[0])
     compile_seconds, start = time.perf_counter() - start, time.perf_counter()
 
-    parts, failed = [], {}
+    parts, failed, last = [], {}, {}
     for done in range(0, num_updates, chunk):
         count, found = min(chunk, num_updates - done), []
         for run in range(num_runs):
             for _ in range(count):
-                if run in failed:  # its metrics are blanked below
-                    found.append(last_seen[run])
-                    continue
-                current[run], seen = update(current[run], one_each[run])
-                found.append(seen)
-        stack = lambda *leaves: np.stack(leaves).reshape(num_runs, count)
+                # A θ that is not finite draws actions that no environment takes. What a run that failed repeats here is
+                # blanked below.
+                if run not in failed and (run not in last or last[run][1]):
+                    current[run], last[run] = update(current[run], one_each[run])
+                found.append(last[run])
+        stack = lambda *leaves: np.stack(leaves).reshape(num_runs, -1)
         metrics, finite = jax.tree.map(stack, *found)
-        last_seen = found[count - 1 :: count]
         failed = failures_in(metrics, finite, done, first) | failed
         parts.append(blanked(metrics, failed, done))
         if len(failed) == num_runs:

@@ -1,7 +1,7 @@
 """Environments of other packages as `Environment` records. Each package is imported when its adapter is called.
 
 `brax`, `jumanji`, `navix`, `pgx` and `playground` hold one adapter each, and `mjx` holds robots of MuJoCo's own JAX
-engine. `gymnasium` is different: its environments run on the host, in NumPy, and are played by `rollouts.host_episodes`.
+engine. `gymnasium` is different: its environments run on the host, in NumPy, and `rollouts.host_episodes` plays them.
 """
 
 from pgjax.environments.foreign.brax import from_brax

@@ -1,4 +1,6 @@
-"""Games of Pgx for one player, or against an opponent that is part of the environment. Pgx is imported at the first call.
+"""Games of Pgx for one player, or against an opponent that is part of the environment.
+
+The package is imported at the first call.
 
 Source: Koyamada et al. (2023), Pgx: hardware-accelerated parallel game simulators for reinforcement learning.
 """
