@@ -79,7 +79,6 @@ class _Episode(NamedTuple):
     fault: jax.Array
 
 
-_HOST_LANES = 50
 _FAULTS = {
     1: "observations of environment {name} must be numbers, got NaN",
     2: "outputs of the policy must be numbers below infinity, got NaN or infinity: its parameters have diverged",
@@ -212,18 +211,6 @@ def _play(environment: Environment, policy: Policy, params: PyTree, keys: jax.Ar
     return ended._replace(key=(), state=(), obs=(), memory=())
 
 
-def _play_on_host(environment: HostEnvironment, policy: Policy, params: PyTree, keys: jax.Array) -> _Episode:
-    """`_play` for environments of the host, some lanes at a time, which bounds the memory."""
-    parts = []
-    for first in range(0, len(keys), _HOST_LANES):
-        played = rollouts.host_episodes(environment, policy, params, keys[first : first + _HOST_LANES])
-        fault = jnp.where(jnp.all(jnp.isfinite(played.rewards), axis=0), 0, 3)
-        parts.append((*episode_returns(played), fault))
-    returns, lengths, faults = (jnp.concatenate(column) for column in zip(*parts))
-    empty = _Episode(*[()] * len(_Episode._fields))
-    return empty._replace(total_return=returns, time=lengths, metrics={}, fault=faults)
-
-
 def evaluate(
     environment: Environment,
     policy: Policy,
@@ -260,8 +247,10 @@ def evaluate(
     require_integer("num_episodes", num_episodes, 2, None)
     require_environment(environment)
     keys = jax.random.split(key, num_episodes)
-    play = _play_on_host if isinstance(environment, HostEnvironment) else _play
-    played = jax.device_get(play(environment, policy, params, keys))
+    if isinstance(environment, HostEnvironment):
+        played = rollouts.host_returns(environment, policy, params, keys)
+    else:
+        played = jax.device_get(_play(environment, policy, params, keys))
     _refuse_faults(environment, played.fault)
     interval = lambda x: diagnostics.Estimate(*map(float, diagnostics.mean_interval(x, confidence=confidence)))
     summaries = {

@@ -77,19 +77,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "eval_episodes": 1000,
     },
     # The environment runs on the host, where a step costs more than the network does, so PPO learns several times from
-    # each batch. γ = 0.99 looks two seconds ahead, and λ-returns cut the noise of a landing that is far away. Biased by
-    # v and γ, on purpose; standardised weights and a mean over steps make the update independent of the rewards' unit.
+    # each batch. γ = 0.997 looks seven seconds ahead: with 0.99 a landing was too far away, and the lander hovered.
+    # Biased by v and γ, on purpose; standardised weights and a mean over steps make the update independent of the unit.
     "gymnasium:LunarLander-v3": {
         "estimator": "ppo_gae",
-        "epochs": 10,
+        "epochs": 20,
         "num_seeds": 2,
-        "num_updates": 150,
-        "num_episodes": 32,
+        "num_updates": 120,
+        "num_episodes": 16,
         "lr": (0.002,),
         "value_lr": 0.002,
-        "value_steps": 10,
-        "discount": 0.99,
-        "lambda_": 0.95,
+        "value_steps": 20,
+        "discount": 0.997,
+        "lambda_": 0.97,
         "entropy_coef": 0.01,
         "over_time": "mean",
         "standardise": "population",

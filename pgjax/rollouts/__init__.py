@@ -8,7 +8,17 @@ Axes: T time, B lanes.
 """
 
 from pgjax.rollouts.complete import chunk_length, episodes
-from pgjax.rollouts.host import host_episodes
+from pgjax.rollouts.host import HostReturns, host_episodes, host_returns
 from pgjax.rollouts.windows import FinishedEpisodes, Lanes, start_lanes, window
 
-__all__ = ["FinishedEpisodes", "Lanes", "chunk_length", "episodes", "host_episodes", "start_lanes", "window"]
+__all__ = [
+    "FinishedEpisodes",
+    "HostReturns",
+    "Lanes",
+    "chunk_length",
+    "episodes",
+    "host_episodes",
+    "host_returns",
+    "start_lanes",
+    "window",
+]

@@ -1,7 +1,7 @@
 """Complete episodes of environments that run on the host, such as those of Gymnasium. Axes: T time, B lanes."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from pgjax.environments.foreign import HostEnvironment
 from pgjax.rollouts._steps import act, require_keys
 from pgjax.spaces import Box
 from pgjax.types import Policy, PyTree, Trajectory
+
+_LANES = 50
 
 
 def host_episodes(
@@ -68,7 +70,7 @@ def host_episodes(
     obs, _ = lanes.reset(seed=[int(seed) for seed in np.repeat(seeds[::group_size], group_size)])
     obs = _as_in_space(environment.observation_space, obs)
     carry = _start(policy, params, obs)
-    alive, rows = np.ones(len(keys), bool), None
+    alive, rows = np.ones(len(keys), bool), {}
     for time in range(environment.horizon):
         action, carry, log_prob = _act(policy, record_log_probs, params, episode_keys, np.int32(time), carry, obs)
         action = jax.device_get(action)
@@ -85,13 +87,39 @@ def host_episodes(
         }
         if log_prob is not None:
             row["behaviour_log_probs"] = np.where(alive, log_prob, 0.0).astype(np.float32)
-        rows = _padding(environment.horizon, row) if rows is None else rows
+        rows = rows or _padding(environment.horizon, row)
         jax.tree.map(functools.partial(_write, time), rows, row)
         obs = _where(alive, _as_in_space(environment.observation_space, new_obs), obs)
         alive = alive & ~(terminated | truncated)
         if not alive.any():
             break
     return Trajectory(**rows, final_obs=obs)
+
+
+class HostReturns(NamedTuple):
+    """What `host_returns` found in B complete episodes.
+
+    Attributes:
+        total_return, time: the total return and the number of steps of each episode, `[B]`.
+        fault: 3 for an episode whose rewards are not finite, else 0, `[B]`, as `evaluation.evaluate` counts faults.
+        metrics: none, because environments of the host have no metrics.
+    """
+
+    total_return: np.ndarray
+    time: np.ndarray
+    fault: np.ndarray
+    metrics: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def host_returns(environment: HostEnvironment, policy: Policy, params: PyTree, keys: jax.Array) -> HostReturns:
+    """The returns of the episodes of `host_episodes`, fifty lanes at a time, which bounds the memory."""
+    parts = []
+    for first in range(0, len(keys), _LANES):
+        played = host_episodes(environment, policy, params, keys[first : first + _LANES])
+        fault = np.where(np.isfinite(played.rewards).all(axis=0), 0, 3)
+        parts.append((played.rewards.sum(axis=0), played.alive.sum(axis=0), fault))
+    returns, lengths, faults = (np.concatenate(column) for column in zip(*parts))
+    return HostReturns(total_return=returns, time=lengths, fault=faults, metrics={})
 
 
 @jax.jit
@@ -116,7 +144,8 @@ def _act(
     def one(key: jax.Array, carry: PyTree, obs: PyTree):
         return act(policy, params, jax.random.fold_in(key, 2 * time), carry, obs, record)
 
-    return tuple(jax.vmap(one)(keys, carry, obs))
+    found = jax.vmap(one)(keys, carry, obs)
+    return found.action, found.carry, found.log_prob
 
 
 def _as_in_space(space: PyTree, obs: PyTree) -> PyTree:
@@ -134,7 +163,7 @@ def _for_host(space: PyTree, action: PyTree) -> PyTree:
     return jax.tree.map(fit, space, action, is_leaf=spaces.is_space)
 
 
-def _padding(horizon: int, row: PyTree) -> PyTree:
+def _padding(horizon: int, row: dict[str, Any]) -> dict[str, Any]:
     return jax.tree.map(lambda x: np.zeros((horizon, *x.shape), x.dtype), row)
 
 

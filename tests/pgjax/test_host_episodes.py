@@ -1,6 +1,5 @@
 """Episodes and training on the host: the same rows as Gymnasium gives, seeds, masks, ends, and learning."""
 
-import dataclasses
 import functools
 
 import gymnasium
@@ -13,7 +12,6 @@ import pytest
 from pgjax import environments, estimators, evaluation, networks, rollouts, training
 from pgjax.environments import from_gymnasium
 from pgjax.spaces import Box, Discrete
-from pgjax.types import Trajectory
 
 
 class Count(gymnasium.Env):
@@ -192,13 +190,19 @@ def test_a_run_that_fails_stops_and_the_other_is_finished(cartpole):
     assert np.isfinite(metrics[0]).all() and metrics.shape == (2, 3) and np.isnan(metrics[1, 1:]).all()
 
 
-def test_nan_rewards_are_refused_in_an_evaluation(count, monkeypatch):
-    play = rollouts.host_episodes
+class Spoiled(Count):
+    """The first reward is NaN."""
 
-    def spoiled(*arguments) -> Trajectory:
-        played = play(*arguments)
-        return played._replace(rewards=played.rewards * np.nan)
+    def step(self, action):
+        obs, reward, *ends = super().step(action)
+        return obs, np.nan if self.time == 1 else reward, *ends
 
-    monkeypatch.setattr(rollouts, "host_episodes", spoiled)
-    with pytest.raises(ValueError, match="rewards of environment gymnasium:Count-v0 must be finite"):
-        evaluation.evaluate(dataclasses.replace(count), constant(0.0), (), jax.random.key(0), num_episodes=4)
+
+gymnasium.register("Spoiled-v0", entry_point=Spoiled, max_episode_steps=5)
+
+
+@pytest.mark.filterwarnings("ignore:.*NaN value")
+def test_nan_rewards_are_refused_in_an_evaluation():
+    env = from_gymnasium("Spoiled-v0")
+    with pytest.raises(ValueError, match=r"rewards of environment gymnasium:Spoiled-v0 must be finite"):
+        evaluation.evaluate(env, constant(0.0), (), jax.random.key(0), num_episodes=4)

@@ -22,6 +22,10 @@ from pgjax.environments.foreign import shared
 from pgjax.types import Environment, PyTree, Step
 
 
+def _no_lanes(count: int) -> Any:
+    raise ValueError("a HostEnvironment needs lanes, a function that makes a vector environment of Gymnasium")
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class HostEnvironment(Environment):
     """An environment whose transition runs on the host, outside of JAX.
@@ -34,7 +38,7 @@ class HostEnvironment(Environment):
             must take a list of seeds in `reset`.
     """
 
-    lanes: Callable[[int], Any] | None = None
+    lanes: Callable[[int], Any] = _no_lanes
 
 
 def from_gymnasium(
