@@ -14,6 +14,7 @@ import numpy as np
 from pgjax import acting, diagnostics, rollouts
 from pgjax._checks import require_integer
 from pgjax.contracts import require_environment
+from pgjax.environments.foreign import HostEnvironment
 from pgjax.types import Environment, Policy, PyTree, Trajectory
 
 
@@ -245,7 +246,11 @@ def evaluate(
     """
     require_integer("num_episodes", num_episodes, 2, None)
     require_environment(environment)
-    played = jax.device_get(_play(environment, policy, params, jax.random.split(key, num_episodes)))
+    keys = jax.random.split(key, num_episodes)
+    if isinstance(environment, HostEnvironment):
+        played = rollouts.host_returns(environment, policy, params, keys)
+    else:
+        played = jax.device_get(_play(environment, policy, params, keys))
     _refuse_faults(environment, played.fault)
     interval = lambda x: diagnostics.Estimate(*map(float, diagnostics.mean_interval(x, confidence=confidence)))
     summaries = {

@@ -8,6 +8,7 @@ Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --env CartPole-v1 --estimator my_file:my_estimator
          python -m experiments.train --env Pendulum-v1 --num-seeds 5
          python -m experiments.train --env Breakout-MinAtar
+         python -m experiments.train --env gymnasium:LunarLander-v3   (pip install 'pgjax[gymnasium]')
          python -m experiments.train --render results/train/RUN
          python -m experiments.train --resume results/train/RUN                     (after an interruption)
          python -m experiments.train --resume results/train/RUN --num-updates 100   (100 in all)
@@ -16,6 +17,8 @@ Shows    The evaluated return of every run with its 95 % interval, the learning 
 Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minute to a minute, that of Pendulum-v1 from
          −1220 to −207 ± 13 in about a minute, that of Breakout-MinAtar from 0.5 to 5.63 ± 0.13 in about two minutes.
          The times are those of two CPU cores, compilation included.
+         That of gymnasium:LunarLander-v3, measured with one seed, rises from −176 to 262 ± 3 in the first 88 of its 120
+         updates, which took a minute and a half of CPU time; 200 counts as solved.
 Departs  Adam replaces plain gradient ascent. Some presets make the gradient biased on purpose, and give the reason.
 """
 
@@ -52,7 +55,8 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
         for record in past.records:
             recorder.metrics(record)
         resume.save(recorder, options, past)
-    trained, history, failures = learn(options, build, keys, rates, past, recorder)
+    train = build_options.training_of(environment, policy)
+    trained, history, failures = learn(options, train, build, keys, rates, past, recorder)
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
     good = finish(options, environment, policy, trained, failures, rates, recorder)
     measured = {"steps": history["num_steps"], "returns": history["mean_return"]}
@@ -84,9 +88,9 @@ def starting_point(config: Config, options: dict, build, keys: jax.Array, rates:
 
 
 def learn(
-    options: dict, build, keys: jax.Array, rates: np.ndarray, past: resume.Saved, recorder: runner.Recorder
+    options: dict, train, build, keys: jax.Array, rates: np.ndarray, past: resume.Saved, recorder: runner.Recorder
 ) -> tuple[training.TrainingRun, resume.History, dict[int, str]]:
-    """Make the remaining updates. Every chunk of them is saved as soon as it is done.
+    """Make the remaining updates with `train`. Every chunk of them is saved as soon as it is done.
 
     Returns:
         The trained runs, the history of all updates, and run → reason for the runs that failed.
@@ -111,7 +115,7 @@ def learn(
             progress.advance(metrics["mean_return"].size, note)
 
         try:
-            trained = training.train(build, keys, rates, num_updates=left, on_chunk=heard, states=past.states)
+            trained = train(build, keys, rates, num_updates=left, on_chunk=heard, states=past.states)
         except training.NonFiniteError as error:
             if len(error.failures) == len(rates):
                 raise runner.UsageError(str(error)) from error

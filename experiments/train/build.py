@@ -1,7 +1,8 @@
 """From options to a trainer: builds what the command line and the presets of `experiments.train` describe."""
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -71,6 +72,29 @@ def parts(options: dict, entry: registry.Entry, environment: Environment, policy
         group_size=options["group_size"],
         settings=settings(options),
     )
+
+
+def training_of(environment: Environment, policy: Policy) -> Callable[..., training.TrainingRun]:
+    """`training.train`, or `training.train_on_host` with the same arguments where the environment is not in JAX."""
+    if isinstance(environment, environments.HostEnvironment):
+        return functools.partial(training.train_on_host, environment, policy)
+    return training.train
+
+
+def _require_fitting_host(options: dict, entry: registry.Entry, environment: Environment) -> None:
+    """Refuse what only environments in JAX can do."""
+    if not isinstance(environment, environments.HostEnvironment):
+        return
+    if options["num_steps"] is not None:
+        raise ValueError(
+            f"--num-steps {options['num_steps']}: must be left out with --env {environment.name}, because environments "
+            "of the host are played in complete episodes"
+        )
+    if "greedy" in entry.needs:
+        raise ValueError(
+            f"--estimator {entry.name}: needs a greedy episode from each start, which --env {environment.name} does "
+            "not play, because it runs on the host"
+        )
 
 
 def _fitted(options: dict) -> dict[str, Any]:
@@ -144,6 +168,7 @@ def make_build(options: dict, environment: Environment, policy: Policy):
     """
     entry = find(options["estimator"])
     _require_fitting(options, entry)
+    _require_fitting_host(options, entry, environment)
     estimator = make_estimator(options, environment, policy)
     most = options["max_grad_norm"]
     before = optax.identity() if most is None else optax.clip_by_global_norm(most)

@@ -26,7 +26,8 @@ class Config:
 
     env: str | None = None
     """The environment: a name from pgjax.environments.available(), such as CartPole-v1 (an unknown name prints them
-    all), or package.module:name for an environment of your own. That module is imported and its code runs. With
+    all), a name of another package that is installed, such as gymnasium:LunarLander-v3, or package.module:name for an
+    environment of your own. That module is imported and its code runs. With
     --render this option is needed only if the saved policy belongs to an environment of your own."""
     estimator: str | None = None
     """The estimator that trains the policy: a name that `python -m experiments.estimators` lists, or module:function

@@ -1,7 +1,8 @@
 """The environments: each is a record of pure functions, made by its name.
 
 `make("CartPole-v1")` and the other environments written here need jax alone. Every other id of gymnax goes
-through `adapters.from_gymnax`, which imports gymnax when it is called. `check` is the conformance suite that
+through `adapters.from_gymnax`, which imports gymnax when it is called. `foreign` holds the adapters of packages that
+pgjax does not require; their names have a prefix, such as "brax:ant". `check` is the conformance suite that
 every `Environment` should pass, shipped or written by a user.
 """
 
@@ -14,15 +15,34 @@ from typing import Any
 from pgjax.contracts import ConformanceError
 from pgjax.environments.adapters import from_gymnax, refuse_unknown, to_gymnax
 from pgjax.environments.checking import CheckReport, check
+from pgjax.environments.foreign import (
+    ADAPTERS,
+    HostEnvironment,
+    MissingPackageError,
+    from_brax,
+    from_gymnasium,
+    from_jumanji,
+    from_navix,
+    from_pgx,
+    from_playground,
+)
 from pgjax.environments.random_actions import random_policy, sample_action
 from pgjax.types import Environment
 
 __all__ = [
     "CheckReport",
     "ConformanceError",
+    "HostEnvironment",
+    "MissingPackageError",
     "available",
     "check",
+    "from_brax",
+    "from_gymnasium",
     "from_gymnax",
+    "from_jumanji",
+    "from_navix",
+    "from_pgx",
+    "from_playground",
     "make",
     "make_shipped",
     "random_policy",
@@ -71,20 +91,27 @@ def make(name: str, **options: Any) -> Environment:
     """Make the environment of that name.
 
     Args:
-        name: one of `available()`; "gymnax:NAME" for gymnax's version of NAME; or "package.module:name" for your own
-            `Environment`, or a function that returns one: the module is imported and its code runs.
-        **options: the arguments of the environment's `make_*` function. For an environment of gymnax they are the
-            arguments of its constructor, and `params` and `horizon` as in `from_gymnax`.
+        name: one of `available()`; "gymnax:NAME" for gymnax's version of NAME; "brax:NAME", "gymnasium:NAME",
+            "jumanji:NAME", "mjx:NAME", "navix:NAME", "pgx:NAME" or "playground:NAME" for an environment of another
+            package, which must be installed; or "package.module:name" for your own `Environment`, or a function that
+            returns one: the module is imported and its code runs.
+        **options: the arguments of the environment's `make_*` or `from_*` function. For an environment of gymnax they
+            are the arguments of its constructor, and `params` and `horizon` as in `from_gymnax`.
 
     Raises:
         ValueError: for an unknown name or option; the error lists those that are known.
+        MissingPackageError: a ValueError, if the package of the environment is not installed; the error gives the
+            command that installs it.
 
     Example:
         >>> from pgjax import environments
         >>> environments.make("maze", slip=0.1, horizon=50)
         Environment(name='maze', horizon=50, observation_space=Box(0.0, 1.0, shape=(33,)), action_space=Discrete(4))
     """
-    if ":" in name and not name.startswith(_PREFIX):
+    package, colon, rest = name.partition(":")
+    if colon and package in ADAPTERS:
+        return ADAPTERS[package](rest, **options)
+    if colon and not name.startswith(_PREFIX):
         return _imported(name, options)
     return make_shipped(name, **options)
 
@@ -92,10 +119,11 @@ def make(name: str, **options: Any) -> Environment:
 def make_shipped(name: str, **options: Any) -> Environment:
     """Make an environment that pgjax or gymnax ships, without importing other modules.
 
-    It is the `make` for names that come from a file, which may not be trusted.
+    It is the `make` for names that come from a file, which may not be trusted. It refuses the environments of other
+    packages too: making them runs code that pgjax does not ship, and some of them download data.
 
     Raises:
-        ValueError: for an unknown name or option; names such as "package.module:name" count as unknown.
+        ValueError: for an unknown name or option; names such as "package.module:name" and "brax:ant" count as unknown.
 
     Example:
         >>> from pgjax import environments

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import spaces
-from pgjax._checks import is_typed_key
 from pgjax.environments import rendering
+from pgjax.environments.foreign.shared import cast_like, observed_as, strong, unbounded
 from pgjax.spaces import Box, Discrete
 from pgjax.types import Environment, PyTree, Step
 
@@ -54,24 +54,24 @@ def from_gymnax(env_or_id: Any, params: PyTree = None, *, horizon: int | None = 
     horizon = int(params.max_steps_in_episode if horizon is None else horizon)
     if horizon < 1:
         raise ValueError(f"horizon must be positive, got {horizon}")
-    like = jax.tree.map(_observed_as, jax.eval_shape(env.reset_env, jax.random.key(0), params)[0])
+    like = jax.tree.map(observed_as, jax.eval_shape(env.reset_env, jax.random.key(0), params)[0])
     action_space = spaces.as_space(env.action_space(params))
     repair = _repair_of(env)
 
     def reset(key: jax.Array, params: PyTree) -> tuple[PyTree, PyTree]:
         obs, state = env.reset_env(key, params)
-        return jax.tree.map(_strong, state), jax.tree.map(_cast_like, obs, like)
+        return jax.tree.map(strong, state), jax.tree.map(cast_like, obs, like)
 
     def step(key: jax.Array, state: PyTree, action: jax.Array, params: PyTree) -> tuple[PyTree, Step]:
         action = _fitted(action, action_space, env.action_space(params))
         obs, new_state, reward, terminated, _ = env.step_env(key, state, action, params)
         obs, new_state = repair(obs, new_state, params)
         seen = Step(
-            obs=jax.tree.map(_cast_like, obs, like),
+            obs=jax.tree.map(cast_like, obs, like),
             reward=jnp.asarray(reward, jnp.float32),
             terminated=jnp.asarray(terminated, bool),
         )
-        return jax.tree.map(_cast_like, new_state, state), seen
+        return jax.tree.map(cast_like, new_state, state), seen
 
     return Environment(
         name=env_or_id if isinstance(env_or_id, str) else env.name,
@@ -185,21 +185,6 @@ def refuse_unknown(name: str, options: Mapping[str, Any], allowed: list[str]) ->
             raise ValueError(f"{name} has no option {option!r}; it has {sorted(allowed)}")
 
 
-def _strong(leaf: Any) -> jax.Array:
-    leaf = jnp.asarray(leaf)
-    return _cast_like(leaf, leaf)
-
-
-def _cast_like(leaf: Any, like: Any) -> jax.Array:
-    """The leaf with the dtype of `like`, strongly typed."""
-    return leaf if is_typed_key(like) else jnp.asarray(leaf, like.dtype)
-
-
-def _observed_as(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-    return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if floating else leaf.dtype)
-
-
 def _fitted(action: PyTree, space: PyTree, declared: Any) -> PyTree:
     """The action in its space's dtype; boxes are clipped to the bounds that gymnax declares for these parameters."""
     if isinstance(space, Box):
@@ -218,9 +203,8 @@ def _num_outputs(space: Discrete | Box) -> int:
 
 def _observation_space(env: Any, params: PyTree, like: PyTree) -> PyTree:
     """The declared space with the shape and dtype of `like`; unbounded boxes for structured observations."""
-    unbounded = lambda leaf: Box(low=-math.inf, high=math.inf, shape=leaf.shape, dtype=leaf.dtype)
     if not isinstance(like, jax.ShapeDtypeStruct) or env.name in _WRONG_BOUNDS:
-        return jax.tree.map(unbounded, like)
+        return unbounded(like)
     declared = spaces.as_space(env.observation_space(params))
     if isinstance(declared, Discrete) and like.shape == ():
         return Discrete(declared.n, dtype=like.dtype)

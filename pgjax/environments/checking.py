@@ -100,7 +100,7 @@ def check(
     _require_equal(env, "same key, same trajectory", _host(again), values)
     _check_alone(env, params, rows, tolerance)
     _check_picture(env, params, rows)
-    starts = [leaf.reshape(-1, *leaf.shape[2:]) for leaf in jax.tree.leaves(values.fresh)]
+    starts = [leaf.reshape(num_steps * num_lanes, *leaf.shape[2:]) for leaf in jax.tree.leaves(values.fresh)]
     seen = zip(jax.tree.leaves(_host(other.seen)), jax.tree.leaves(values.seen))
     return CheckReport(
         name=env.name,

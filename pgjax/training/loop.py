@@ -63,7 +63,7 @@ class _Failure(NamedTuple):
     text: str
 
 
-def _failures(metrics: Metrics, finite: np.ndarray, done: int, first: np.ndarray) -> dict[int, _Failure]:
+def failures_in(metrics: Metrics, finite: np.ndarray, done: int, first: np.ndarray) -> dict[int, _Failure]:
     """The runs in which something of this chunk is not finite, each with its first failure.
 
     Args:
@@ -86,7 +86,7 @@ def _failures(metrics: Metrics, finite: np.ndarray, done: int, first: np.ndarray
     return found
 
 
-def _blanked(metrics: Metrics, failed: dict[int, _Failure], done: int) -> Metrics:
+def blanked(metrics: Metrics, failed: dict[int, _Failure], done: int) -> Metrics:
     """The metrics with NaN for every real number after a run failed: a policy whose θ is NaN still acts and is paid."""
     if not failed:
         return metrics
@@ -98,7 +98,7 @@ def _blanked(metrics: Metrics, failed: dict[int, _Failure], done: int) -> Metric
     return metrics
 
 
-def _error(failed: dict[int, _Failure], trained: TrainingRun) -> NonFiniteError:
+def failed_runs(failed: dict[int, _Failure], trained: TrainingRun) -> NonFiniteError:
     texts = {run: failure.text for run, failure in sorted(failed.items())}
     message, num_runs = "; ".join(texts.values()), len(trained.states.update)
     if num_runs > 1:
@@ -107,7 +107,7 @@ def _error(failed: dict[int, _Failure], trained: TrainingRun) -> NonFiniteError:
     return NonFiniteError(message, texts, trained)
 
 
-def _require_runs(keys: Any, **trees: PyTree) -> None:
+def require_runs(keys: Any, **trees: PyTree) -> None:
     """Require typed keys `[S]`, and S rows in every leaf of the other arguments."""
     shape = jnp.shape(keys)
     if not is_typed_key(keys) or len(shape) != 1 or not shape[0]:
@@ -124,7 +124,7 @@ def _require_runs(keys: Any, **trees: PyTree) -> None:
                 )
 
 
-def _all_finite(tree: PyTree) -> jax.Array:
+def all_finite(tree: PyTree) -> jax.Array:
     reals = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(x)) for x in reals]))
 
@@ -137,7 +137,7 @@ def _run_chunk(build: Callable[[PyTree], Trainer], chunk: int) -> Callable:
 
         def update(state: TrainState):
             state, metrics = trainer.update(state)
-            return state, (metrics, _all_finite(state.params))
+            return state, (metrics, all_finite(state.params))
 
         shapes = jax.eval_shape(update, state)[1]
         buffers = jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), shapes)
@@ -213,7 +213,7 @@ def train(
     require_one_of("mapping", mapping, get_args(RunMapping))
     chunk = max(1, num_updates // 20) if chunk is None else min(chunk, num_updates)
     require_integer("chunk", chunk, 1, None)
-    _require_runs(keys, hyperparams=hyperparams, states=states)
+    require_runs(keys, hyperparams=hyperparams, states=states)
     start = time.perf_counter()
     shares = choose_layout(choose_devices(devices), len(keys), *_sizes(build, hyperparams), deterministic)
     hyperparams = shares.scatter(hyperparams)
@@ -235,8 +235,8 @@ def train(
         current, found = jax.block_until_ready(compiled(current, hyperparams, np.int32(count)))
         metrics, finite = jax.tree.map(lambda x: np.asarray(x)[: len(keys), :count], found)
         seconds += time.perf_counter() - start
-        failed = _failures(metrics, finite, done, first) | failed
-        parts.append(_blanked(metrics, failed, done))
+        failed = failures_in(metrics, finite, done, first) | failed
+        parts.append(blanked(metrics, failed, done))
         if len(failed) == len(keys):
             break
         if on_chunk is not None:
@@ -246,5 +246,5 @@ def train(
         states=shares.gather(current), metrics=metrics, compile_seconds=compile_seconds, seconds=seconds
     )
     if failed:
-        raise _error(failed, trained)
+        raise failed_runs(failed, trained)
     return trained

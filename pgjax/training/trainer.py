@@ -59,7 +59,8 @@ def _num_nan(obs: PyTree, alive: jax.Array) -> jax.Array:
     return sum((jnp.sum(jnp.where(alive, in_rows(x), 0)) for x in floats), jnp.zeros((), jnp.int32))
 
 
-def _episode_metrics(trajectory: Trajectory) -> Metrics:
+def episode_metrics(trajectory: Trajectory) -> Metrics:
+    """The mean return and length of complete episodes, as the environment paid them, and counts."""
     returns, lengths = evaluation.episode_returns(trajectory)
     mean = {"mean_return": jnp.mean(returns), "mean_length": jnp.mean(lengths)}
     return {**mean, "num_finished": jnp.int32(returns.shape[0]), **_counts(trajectory)}
@@ -195,7 +196,7 @@ def _make_collect(
             trajectory = evaluation.with_greedy_returns(
                 environment, policy, state.params, keys, trajectory, relabel=relabel, **how
             )
-        return state.lanes, trajectory, _episode_metrics(trajectory)
+        return state.lanes, trajectory, episode_metrics(trajectory)
 
     if num_steps is None:
         return episodes

@@ -230,6 +230,20 @@ def test_a_wrong_twin_is_refused_with_what_is_wrong(twin):
     assert str(caught.value).startswith(f"environment toy: {caught.value.property}")
 
 
+def test_a_state_may_have_a_leaf_without_numbers():
+    empty = lambda state: state | {"empty": jnp.zeros((0,))}
+
+    def reset(key, params):
+        state, obs = toy_reset(key, params)
+        return empty(state), obs
+
+    def step(key, state, action, params):
+        new_state, seen = toy_step(key, state, action, params)
+        return empty(new_state), seen
+
+    assert quick_check(dataclasses.replace(TOY, reset=reset, step=step)).random_reset
+
+
 def of_spaces(observation_space, action_space, slate=(2, 0)):
     """An episode of 4 steps that shows a constant element of its observation space and pays 1."""
 

@@ -1,0 +1,124 @@
+"""Training on environments that run on the host: episodes are played in Python, and each update learns in JAX."""
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax import rollouts
+from pgjax._checks import require_integer
+from pgjax.environments.foreign import HostEnvironment
+from pgjax.training.loop import (
+    Metrics,
+    TrainingRun,
+    all_finite,
+    blanked,
+    failed_runs,
+    failures_in,
+    require_runs,
+)
+from pgjax.training.trainer import Trainer, episode_metrics
+from pgjax.types import Policy, PyTree, TrainState
+
+
+def train_on_host(
+    environment: HostEnvironment,
+    policy: Policy,
+    build: Callable[[PyTree], Trainer],
+    keys: jax.Array,
+    hyperparams: PyTree = (),
+    *,
+    num_updates: int,
+    chunk: int = 1,
+    on_chunk: Callable[[int, Metrics, TrainState], None] | None = None,
+    states: TrainState | None = None,
+) -> TrainingRun:
+    """Train S runs on an environment of the host; it is `train` with `Trainer.learn` in place of `Trainer.update`.
+
+    Each update plays `Trainer.num_episodes` complete episodes with `rollouts.host_episodes` and gives them to
+    `Trainer.learn`. The keys are those of `Trainer.update`, so a run continues as if it had not been interrupted. The
+    runs take turns, and one compiled program learns for all of them.
+
+    Args:
+        environment: from `environments.from_gymnasium`.
+        policy: the policy that the trainers train.
+        build: `hyperparams of one run → Trainer`, made with this environment and without `num_steps`.
+        keys: typed keys `[S]`, one per run.
+        hyperparams: a pytree with leaves `[S]`.
+        num_updates: U.
+        chunk: the number of updates of each run between two calls of `on_chunk`.
+        on_chunk: called with the number of updates done, the chunk's metrics `[S, n]`, and the states.
+        states: the states from which the runs continue; None starts new runs.
+
+    Raises:
+        NonFiniteError: as in `train`; a run that failed stops, and the others are trained to their end.
+        ValueError: for a size below one, or keys, hyper-parameters or states that do not have S rows.
+    """
+    require_integer("num_updates", num_updates, 1, None)
+    require_integer("chunk", chunk, 1, None)
+    require_runs(keys, hyperparams=hyperparams, states=states)
+    start, num_runs = time.perf_counter(), len(keys)
+    rows_of = lambda tree: [jax.tree.map(lambda x: x[run], tree) for run in range(num_runs)]
+    one_each = rows_of(hyperparams)
+    init = jax.jit(lambda key, one_hyperparams: build(one_hyperparams).init(key))
+    current = [init(*pair) for pair in zip(keys, one_each)] if states is None else rows_of(states)
+    first = np.array([int(state.update) for state in current])
+    update = _make_update(environment, policy, build, one_each[0])
+    compile_seconds, start = time.perf_counter() - start, time.perf_counter()
+
+    parts, failed, last = [], {}, {}
+    for done in range(0, num_updates, chunk):
+        count, found = min(chunk, num_updates - done), []
+        for run in range(num_runs):
+            for _ in range(count):
+                # A θ that is not finite draws actions that no environment takes. What a run that failed repeats here is
+                # blanked below.
+                if run not in failed and (run not in last or last[run][1]):
+                    current[run], last[run] = update(current[run], one_each[run])
+                found.append(last[run])
+        stack = lambda *leaves: np.stack(leaves).reshape(num_runs, -1)
+        metrics, finite = jax.tree.map(stack, *found)
+        failed = failures_in(metrics, finite, done, first) | failed
+        parts.append(blanked(metrics, failed, done))
+        if len(failed) == num_runs:
+            break
+        if on_chunk is not None:
+            on_chunk(done + count, parts[-1], _stacked(current))
+    metrics = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+    seconds = time.perf_counter() - start
+    trained = TrainingRun(states=_stacked(current), metrics=metrics, compile_seconds=compile_seconds, seconds=seconds)
+    if failed:
+        raise failed_runs(failed, trained)
+    return trained
+
+
+def _make_update(
+    environment: HostEnvironment, policy: Policy, build: Callable[[PyTree], Trainer], hyperparams: PyTree
+) -> Callable[[TrainState, PyTree], tuple[TrainState, tuple[Metrics, np.ndarray]]]:
+    """`(state, hyperparams) → (state, (metrics, whether θ is finite))`, one update of one run."""
+    sizes = []
+    jax.eval_shape(lambda given: sizes.append(build(given)), hyperparams)
+    num_episodes, group_size = sizes[0].num_episodes, sizes[0].group_size
+
+    @jax.jit
+    def learn(state: TrainState, one_hyperparams: PyTree, trajectory):
+        state, more = build(one_hyperparams).learn(state, trajectory)
+        return state, ({**episode_metrics(trajectory), **more}, all_finite(state.params))
+
+    episode_keys = jax.jit(lambda state: jax.random.split(jax.random.fold_in(state.key, state.update), num_episodes))
+
+    def update(state: TrainState, one_hyperparams: PyTree):
+        trajectory = rollouts.host_episodes(
+            environment, policy, state.params, episode_keys(state), group_size=group_size
+        )
+        state, found = learn(state, one_hyperparams, trajectory)
+        return state, jax.device_get(found)
+
+    return update
+
+
+def _stacked(states: list[TrainState]) -> TrainState:
+    """The states of all runs with leaves `[S, ...]`."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
