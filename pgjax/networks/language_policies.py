@@ -97,7 +97,7 @@ def make_language_value(
         >>> config = networks.GPT2Config(vocabulary=5, width=16, layers=2, heads=2, context=32)
         >>> found = networks.make_language_value(environment, config)
         >>> baselines.value_function(found.init, found.apply, optax.adam(0.001), memory=found.memory)
-        Baseline(value_function, of_observation=True)
+        Baseline(value_function, fitted, of_observation=True)
     """
     _require_vocabulary(environment, config)
     arguments = network_arguments(dataclasses.replace(config, tied=False), recompute=recompute)

@@ -145,7 +145,7 @@ def make_value_network(environment: Environment, **options: Unpack[NetworkOption
         >>> from pgjax import baselines, environments, networks
         >>> found = networks.make_value_network(environments.make("recall"), network="gru", hidden=())
         >>> baselines.value_function(found.init, found.apply, optax.adam(0.01), memory=found.memory)
-        Baseline(value_function)
+        Baseline(value_function, fitted)
     """
     require_environment(environment)
     return value_network_for_spaces(environment.observation_space, **options)
