@@ -203,13 +203,15 @@ def plot(config: Any, saved: stages.Saved, recorder: runner.Recorder) -> None:
     reached = ", ".join(f"{x['gold']:.2f} at {max(x['kl'], 0):.0f} nats with {name}" for name, x in last.items())
     if len(last) > 3:
         golds = [x["gold"] for x in last.values()]
-        reached = f"{min(golds):.2f} to {max(golds):.2f} with {len(last)} combinations of β and numbers of pairs"
+        reached = f"between {min(golds):.2f} and {max(golds):.2f}, in {len(last)} combinations of β and pairs"
     title = f"Optimised against a fitted reward, the gold score goes from {start:.2f} to {reached}"
-    width = min(10, saved.curves["kl"].shape[1])
+    width = max(1, min(10, saved.curves["kl"].shape[1] // 4))
+    # The names stand in every panel where there is room for them beside the lines.
+    named = len(runs_of) <= 3
     caption = (
         f"{config.estimator}, {config.episodes} answers an update. Left and middle: means over the seeds "
         f"({config.seeds}) and over {width} updates; the reward model is fitted anew in each round, so the proxy jumps "
-        f"there. Right: {plots.bands(config.seeds, 'seeds')}."
+        f"there. Right: {plots.bands(config.seeds, 'seeds')}." + (" Its colours are those of all panels." * (not named))
     )
     figure, axes = plots.figure(title, caption, columns=3, width=12.0, height=4.6)
     colour_of = plots.colours(runs_of)
@@ -222,7 +224,8 @@ def plot(config: Any, saved: stages.Saved, recorder: runner.Recorder) -> None:
             roots = np.sqrt(np.maximum(kl, 0))
             axes[place].plot(roots, score, color=colour_of[name], linewidth=1.8)
             ends[name] = (roots[-1], score[-1], colour_of[name])
-        plots.label_ends(axes[place], ends)
+        if named:
+            plots.label_ends(axes[place], ends)
     rounds = np.arange(numbers["entropy"].shape[1])
     axes[2].set(xlabel="rounds", ylabel="entropy (nats per token)", xticks=rounds)
     axes[2].set_ylim(0, 1.08 * np.nanmax(numbers["entropy"]))
