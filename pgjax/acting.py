@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from pgjax import distributions
 from pgjax.rows import map_over_rows
-from pgjax.types import Policy, PyTree, Trajectory
+from pgjax.types import Memory, Policy, PyTree, Trajectory
 
 
 class Inputs(NamedTuple):
@@ -79,9 +79,15 @@ def unroll(
         starts: bool `[T]`, true for the rows that begin a new episode; None if no row after row 0 begins one.
         carry: the memory at row 0; None if row 0 is X_1.
     """
-    memory = policy.memory
-    if memory is None:
+    if policy.memory is None:
         return jax.vmap(_apply_of(policy), (None, 0))(params, obs)
+    return unroll_memory(policy.memory, params, obs, starts, carry)
+
+
+def unroll_memory(
+    memory: Memory, params: PyTree, obs: PyTree, starts: jax.Array | None = None, carry: PyTree | None = None
+) -> PyTree:
+    """The outputs of a memory for each row of one sequence, leaves `[T, ...]`; the arguments are those of `unroll`."""
     if memory.unroll is not None:
         return memory.unroll(params, carry, obs, starts)
     carry = memory.start(params, jax.tree.map(lambda x: x[0], obs)) if carry is None else carry

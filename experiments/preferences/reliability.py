@@ -12,7 +12,7 @@ from experiments.harness.directories import UsageError
 from experiments.preferences import labels, planning, wording
 from experiments.preferences.agreement import Agreement, agreement
 from experiments.preferences.collecting import validate_plan
-from experiments.preferences.session import Plan, plan
+from experiments.preferences.plans import Plan, plan
 from experiments.preferences.summary import Table, read_all
 from pgjax.diagnostics import Estimate
 

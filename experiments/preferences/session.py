@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from experiments.harness.directories import UsageError
-from experiments.preferences import labels, planning
-from experiments.preferences.agreement import agreement
+from experiments.preferences import labels
 from experiments.preferences.labels import Verdict
+from experiments.preferences.plans import Plan, plan
 from experiments.preferences.trials import Trial
 from pgjax.preferences import Preference, records
 from pgjax.saving import checkpoints
@@ -25,9 +25,6 @@ try:
     import fcntl
 except ImportError:  # Windows has no such locks
     fcntl = None
-
-ASSUMED = 0.8  # the self-agreement of the forecast before there is enough of it to measure
-LEAST_REPEATS = 5
 
 
 class AlreadyAnswered(ValueError):
@@ -47,56 +44,6 @@ class Progress(NamedTuple):
     total: int
     labels: int
     choices: int
-
-
-class Plan(NamedTuple):
-    """How many labels are needed that prefer one answer.
-
-    Attributes:
-        share, low, high: the self-agreement with its interval; the interval is (None, None) where it is assumed.
-        repeats: the number of pairs in which one answer was preferred twice.
-        needed: the number of labels with which a reward model is expected to reach the target; None if it is above
-            `most`.
-        fewest, most_needed: the same for the ends of the interval.
-        most: the largest number of labels that is tried.
-    """
-
-    share: float
-    low: float | None
-    high: float | None
-    repeats: int
-    needed: int | None
-    fewest: int | None
-    most_needed: int | None
-    most: int = planning.SIZES[-1]
-
-
-def plan(first: Sequence[int], second: Sequence[int], target: float, features: int) -> Plan:
-    """The number of labels that are needed, from all pairs that one annotator judged twice.
-
-    The Bradley–Terry model has no ties, so a pair counts if both judgements prefer an answer.
-
-    Args:
-        first, second: the categories of both judgements, see `labels.category`.
-    """
-    chosen = [(one, other) for one, other in zip(first, second, strict=True) if max(one, other) < 2]
-    found = agreement([one for one, _ in chosen], [other for _, other in chosen])
-    if found.share is None or found.count < LEAST_REPEATS:
-        number = planning.needed(ASSUMED, target, features)
-        return Plan(
-            share=ASSUMED, low=None, high=None, repeats=found.count, needed=number, fewest=None, most_needed=None
-        )
-    value, low, high = (float(getattr(found.share, name)) for name in ("value", "low", "high"))
-    numbers = [planning.needed(share, target, features) for share in (value, high, low)]
-    return Plan(
-        share=value,
-        low=low,
-        high=high,
-        repeats=found.count,
-        needed=numbers[0],
-        fewest=numbers[1],
-        most_needed=numbers[2],
-    )
 
 
 class Session:
@@ -190,7 +137,24 @@ class Session:
 
     @property
     def can_undo(self) -> bool:
-        return bool(self._own or any(skip["annotator"] == self.annotator for skip in self._skips))
+        """Whether `undo` takes something back; it leaves answers to the pairs of another file."""
+        with self._lock:
+            return self._last_skip() is not None or self._last_answer() is not None
+
+    def _last_skip(self) -> dict[str, Any] | None:
+        """The latest skip of this annotator, if no answer came after it."""
+        mine = [skip for skip in self._skips if skip["annotator"] == self.annotator]
+        return mine[-1] if mine and mine[-1]["after"] >= len(self._own) else None
+
+    def _last_answer(self) -> tuple[int, Trial] | None:
+        """The place of the latest answer of this annotator among all records, and its trial; None if there is none."""
+        places = [place for place, record in enumerate(self._all) if record.annotator == self.annotator]
+        if not places:
+            return None
+        name = labels.name_of(self._all[places[-1]])
+        count = sum(labels.name_of(record) == name for record in self._own)
+        trial = self._trials.get(f"{name}-{count - 1}")
+        return None if trial is None else (places[-1], trial)
 
     # What changes the files.
 
@@ -237,20 +201,15 @@ class Session:
         the old or the new file, whole.
         """
         with self._lock:
-            mine = [skip for skip in self._skips if skip["annotator"] == self.annotator]
-            if mine and mine[-1]["after"] >= len(self._own):
-                self._write_skips([skip for skip in self._skips if skip is not mine[-1]])
-                return self._trials.get(mine[-1]["trial"])
-            if not self._own:
+            if (skip := self._last_skip()) is not None:
+                self._write_skips([other for other in self._skips if other is not skip])
+                return self._trials.get(skip["trial"])
+            if self._own:
+                self._all = records.read(self.path)  # another program may have added labels
+            if (last := self._last_answer()) is None:
                 return None
-            self._all = records.read(self.path)  # another program may have added labels
-            places = [place for place, record in enumerate(self._all) if record.annotator == self.annotator]
-            last = self._all[places[-1]]
-            count = sum(labels.name_of(record) == labels.name_of(last) for record in self._own)
-            trial = self._trials.get(f"{labels.name_of(last)}-{count - 1}")
-            if trial is None:
-                return None
-            rest = self._all[: places[-1]] + self._all[places[-1] + 1 :]
+            place, trial = last
+            rest = self._all[:place] + self._all[place + 1 :]
             records.write(self.path, rest)
             self._all = rest
             return trial

@@ -2,7 +2,8 @@
 
 import unicodedata
 
-from experiments.preferences.session import LEAST_REPEATS, Plan, Progress
+from experiments.preferences.plans import LEAST_REPEATS, Plan
+from experiments.preferences.session import Progress
 
 QUESTION = "Which continuation is better?"
 KEYS = {

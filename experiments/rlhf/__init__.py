@@ -2,17 +2,21 @@
 
 Claim    RLOO with a penalty β KL raises the score of a small language model's answers at a stated KL; with β = 0 the
          same optimiser leaves the language, and diversity is lost.
-Source   Ziegler et al. 2019 (the loop, normalised rewards); Ahmadian et al. 2024 (RLOO); Gao, Schulman & Hilton 2023
-         (reward against √KL).
+Source   Ziegler et al. 2019 (the loop, normalised rewards); Ahmadian et al. 2024 (RLOO); Stiennon et al. 2020 (PPO with
+         a value network of its own); Gao, Schulman & Hilton 2023 (reward against √KL).
 Command  python -m experiments.rlhf
+         python -m experiments.rlhf --estimator ppo_gae --epochs 4
+         python -m experiments.rlhf --pairs 32 256
          python -m experiments.rlhf --policy results/pretraining/RUN --corpus basic_english
          python -m experiments.preferences collect --pairs results/rlhf/RUN/pairs.jsonl --labels mine.jsonl
          python -m experiments.rlhf --policy results/rlhf/RUN --preferences mine.jsonl
 Shows    A model of bytes is pretrained on sentences, or --policy is loaded. In each round it writes pairs of answers to
          beginnings of held-out sentences, an annotator compares them, a Bradley–Terry reward model is fitted to all
          comparisons so far and normalised (mean 0, standard deviation 1 on answers of the reference), and the policy
-         is optimised by an estimator with groups and k1 in the reward. Answers before and after, reward (proxy and
-         gold), KL, entropy, distinct n-grams and bits per byte of held-out sentences; reward against √KL.
+         is optimised with k1 in the reward, by an estimator with groups or with a predicted return. Answers before and
+         after, reward (proxy and gold), KL, entropy, distinct n-grams and bits per byte of held-out sentences; reward
+         against √KL. The loss of the reward model is measured on held-out comparisons too, beside its floor, the
+         entropy of the labels. Best-of-n and DPO use the same labels; their errors are over seeds, as all others are.
 Expect   With β = 0.2 the gold score of the topics rises from 1.92 to 2.38 at a KL of 5 nats, and held-out text costs
          1.98 bits per byte after 1.77. With β = 0 the proxy rises to about 5 standard deviations, and the policy ends
          with one letter for ever: gold score 0.06, entropy 0.01, KL some hundreds of nats. Best of 16 reaches 2.33 at
@@ -23,19 +27,18 @@ Departs  The gold score is a rule and the annotator is simulated with it, unless
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
 from typing import Any, Literal, NamedTuple
 
 import jax
-import numpy as np
 
 from experiments.harness import runner
-from experiments.rlhf import gold, loop, report, stages
+from experiments.rlhf import loop, optimising, preparing, report, stages
 from experiments.shared import language
-from pgjax import networks, registry
+from pgjax import registry
 from pgjax.datasets.text import Split
-from pgjax.preferences import labelled_texts, records
 from pgjax.saving import policies
 from pgjax.types import PyTree
 
@@ -57,15 +60,21 @@ class Config:
     """The gold score: sentence, the rule of this experiment, or module:function, a function of a TextBuffer written
     with jax.numpy."""
     estimator: str = "rloo"
-    """The estimator, a name of pgjax.registry or module:function; it needs no more than groups."""
+    """The estimator, a name of pgjax.registry or module:function. It may need groups (rloo, grpo, dr_grpo) and a
+    predicted return (ppo, ppo_gae), which is then a language model of its own that starts from the reference."""
     kl_coefs: tuple[float, ...] = (0.2, 0.0)
     """The values of β, in rewards per nat. Every β is trained with every seed."""
     seeds: int = 4
-    """The number of runs of each β."""
+    """The number of runs of each β with each number of pairs."""
     rounds: int = 3
     """The number of rounds: sample, compare, fit, optimise."""
-    pairs: int = 256
-    """The number of pairs of answers that are compared in a round."""
+    pairs: tuple[int, ...] = (256,)
+    """The number of pairs of answers of a round to which the reward model is fitted. Several numbers are trained with
+    every β and every seed, in one compiled program; each run sees so many of the pairs of its round."""
+    held_out: float = 0.2
+    """The share of the comparisons to which the reward model is not fitted, in [0, 0.5]: its loss and accuracy are
+    measured on them. Simulated comparisons are made in addition to --pairs. Of a person's labels, whole prompts are
+    held out."""
     temperature: float = 0.3
     """The temperature of the annotator in units of the gold score: the noise of the comparisons."""
     updates: int = 40
@@ -74,8 +83,13 @@ class Config:
     """The number of answers in an update."""
     group_size: int = 4
     """The number of answers to one prompt."""
+    epochs: int = 1
+    """The number of optimiser steps on the answers of an update. More than one needs an estimator with a ratio to the
+    policy that acted, such as ppo and ppo_gae."""
     learning_rate: float = 0.0003
     """The learning rate of Adam in the optimisation of the policy."""
+    value_learning_rate: float = 0.001
+    """The learning rate of Adam in the fit of the predicted return, for estimators that need one."""
     prompt_bytes: int = 28
     """The largest number of bytes of a prompt, which ends with a space."""
     max_new_tokens: int = 48
@@ -87,7 +101,7 @@ class Config:
     evaluated: int = 128
     """The number of answers in an evaluation, to beginnings of sentences that no update sees."""
     best_of: tuple[int, ...] = (4, 16)
-    """The n of best-of-n: the answer of the reference, among n, that the last reward model likes best."""
+    """The n of best-of-n: the answer of the reference, among n, that the last reward model of a run likes best."""
     width: int = 96
     """Pretraining: the width of the model."""
     layers: int = 3
@@ -102,8 +116,8 @@ class Config:
     def validate(self) -> None:
         if self.resume is not None:
             return
-        several = ("seeds", "rounds", "pairs", "updates", "episodes", "reward_width", "reward_epochs", "layers")
-        runner.require_counts(self, *several, "evaluated", "pretraining_updates", "best_of")
+        several = ("seeds", "rounds", "pairs", "updates", "episodes", "epochs", "reward_width", "reward_epochs")
+        runner.require_counts(self, *several, "layers", "evaluated", "pretraining_updates", "best_of")
         runner.require_counts(self, "group_size", "max_new_tokens", least=2)
         fits = self.episodes % self.group_size == 0
         runner.require(fits, "--episodes", self.episodes, f"a multiple of --group-size {self.group_size}")
@@ -112,12 +126,19 @@ class Config:
         given = " ".join(map(str, self.kl_coefs))
         sound = len(set(self.kl_coefs)) == len(self.kl_coefs) > 0 and all(0 <= b <= 1e6 for b in self.kl_coefs)
         runner.require(sound, "--kl-coefs", given, "different numbers of at least 0")
-        runner.require_rate("--learning-rate", self.learning_rate)
-        runner.require_rate("--temperature", self.temperature)
+        given = " ".join(map(str, self.pairs))
+        runner.require(len(set(self.pairs)) == len(self.pairs) > 0, "--pairs", given, "different numbers")
+        single = len(self.pairs) == 1 or self.preferences is None
+        runner.require(single, "--pairs", given, "one number with --preferences, which brings its own labels")
+        runner.require(0 <= self.held_out <= 0.5, "--held-out", self.held_out, "in [0, 0.5]")
+        for option in ("learning_rate", "value_learning_rate", "temperature"):
+            runner.require_rate(f"--{option.replace('_', '-')}", getattr(self, option))
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
         with runner.usage_errors():
-            registry.find(self.estimator)
+            entry = registry.find(self.estimator)
             self.split()
+        several_epochs = self.epochs == 1 or entry.behaviour or entry.is_own
+        runner.require(several_epochs, "--epochs", self.epochs, f"1 with --estimator {entry.name}, which has no ratio")
 
     def split(self) -> Split:
         return language.load_split(self.text, self.corpus, as_sentences=True)
@@ -133,17 +154,39 @@ class Config:
         return -(-self.places // 8) * 8 + 16
 
     def sizes(self) -> loop.Sizes:
-        names = {field.name for field in dataclasses.fields(loop.Sizes)}
-        given = {name: value for name, value in vars(self).items() if name in names}
-        rounds = 1 if self.preferences else self.rounds
-        return loop.Sizes(**given | {"rounds": rounds, "reference": max(256, self.evaluated)})
+        pick = lambda record: {f.name: vars(self)[f.name] for f in dataclasses.fields(record) if f.name in vars(self)}
+        most = max(self.pairs)
+        changed = {
+            "rounds": 1 if self.preferences else self.rounds,
+            "pairs": most,
+            # Of all P + H comparisons the share `held_out` is H.
+            "held_out": 0 if self.preferences else round(most * self.held_out / (1 - self.held_out)),
+            "reference": max(256, self.evaluated),
+            "optimising": optimising.Settings(**pick(optimising.Settings)),
+        }
+        return loop.Sizes(**pick(loop.Sizes) | changed)
+
+    @property
+    def combinations(self) -> list[tuple[float, int]]:
+        """Every β with every number of pairs; each has `seeds` runs, which follow each other."""
+        return list(itertools.product(self.kl_coefs, self.pairs))
+
+    def variant(self, kl_coef: float, pairs: int) -> str:
+        """The name of a combination in the table and in the figure."""
+        return f"β = {kl_coef:g}" + (f", {pairs} pairs" if len(self.pairs) > 1 else "")
+
+    @property
+    def runs_of(self) -> dict[str, slice]:
+        """The runs of each combination by its name."""
+        names = [self.variant(*combination) for combination in self.combinations]
+        return {name: slice(i * self.seeds, (i + 1) * self.seeds) for i, name in enumerate(names)}
 
 
 TINY = Config(
     kl_coefs=(0.1, 0.0),
     seeds=1,
     rounds=2,
-    pairs=4,
+    pairs=(4,),
     updates=2,
     episodes=4,
     group_size=2,
@@ -159,17 +202,6 @@ TINY = Config(
 )
 
 
-class Setting(NamedTuple):
-    """What the stages work on: the language model with its θ, the problem, one run, and all runs."""
-
-    model: networks.LlamaConfig
-    params: PyTree
-    problem: loop.Problem
-    loop: loop.Loop
-    runs: stages.Runs
-    comparisons: loop.Labelled | None
-
-
 class Results(NamedTuple):
     """What the figure needs."""
 
@@ -181,7 +213,7 @@ def run(config: Config, recorder: runner.Recorder) -> Results:
     earlier, config = config.resume, _of_earlier(config)
     options = stages.saving_options({k: v for k, v in dataclasses.asdict(config).items() if k != "resume"})
     recorder.path("options.json").write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
-    setting = prepare(config, recorder, earlier)
+    setting = preparing.prepare(config, recorder, earlier)
     recorder.resumable()
     order = stages.plan(config.sizes().rounds)
     saved, done = setting.runs.begin(setting.params, setting.comparisons), 1
@@ -224,86 +256,6 @@ def _of_earlier(config: Config) -> Config:
             read[name] = None if read[name] is None else pathlib.Path(read[name])
         read["text"] = tuple(map(pathlib.Path, read["text"]))
         return Config(**read, resume=config.resume)
-
-
-def prepare(config: Config, recorder: runner.Recorder, earlier: pathlib.Path | None) -> Setting:
-    """The text, the pretrained model and the compiled stages; the pretraining of an earlier run is used again."""
-    split = config.split()
-    path = recorder.path(report.REFERENCE)
-    if earlier is not None and (earlier / report.REFERENCE).is_file():
-        path.write_bytes((earlier / report.REFERENCE).read_bytes())
-    with runner.usage_errors():
-        if path.is_file():
-            model, params = language.load_language_model(path)
-        elif config.policy is not None:
-            model, params = language.load_language_model(config.policy)
-            least = f"at least the {config.places} places of --prompt-bytes and --max-new-tokens"
-            runner.require(model.context >= config.places, "--policy", model.context, least)
-        else:
-            model, params = pretrain(config, recorder, split)
-        if not path.is_file():
-            language.save_language_model(path, params, model)
-        prompts = [
-            language.make_prompts(documents, config.prompt_bytes, whole_words=True)
-            for documents in (split.valid, split.test)
-        ]
-        words = gold.common_words(split.train, 1000)
-        score = gold.good_sentence(words) if config.gold == "sentence" else gold.of_user(config.gold)
-        problem = loop.make_problem(model, tuple(prompts), split.test, score, config.max_new_tokens)
-        comparisons = None if config.preferences is None else read_labels(config)
-        one_run = loop.make_loop(problem, config.sizes(), labelled=comparisons is not None)
-    seeds = config.seed + np.arange(config.seeds)
-    kl_coefs = np.repeat(np.array(config.kl_coefs, np.float32), config.seeds)
-    keys = jax.vmap(jax.random.key)(np.tile(seeds, len(config.kl_coefs)))
-    runs = stages.Runs(one_run, config.sizes(), keys, kl_coefs)
-    return Setting(model, params, problem, one_run, runs, comparisons)
-
-
-def pretrain(config: Config, recorder: runner.Recorder, split: Split) -> tuple[networks.LlamaConfig, PyTree]:
-    """A small model of the documents and of their sentences, each of which ends with EOS."""
-    model = networks.LlamaConfig(
-        vocabulary=language.BYTES.vocabulary,
-        width=config.width,
-        layers=config.layers,
-        heads=config.width // 32,
-        inner=8 * config.width // 3 // 8 * 8,
-        context=config.context,
-    )
-    documents = language.load_split(config.text, config.corpus)
-    both = split._replace(train=(*documents.train, *split.train))
-    init_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    policy = networks.make_language_policy(language.make_reader(model.context), model)
-    total = config.pretraining_updates * 32 * (model.context - 1)
-    with recorder.timed("pretraining"), recorder.progress(total, "pretraining", "tokens") as progress:
-        found = language.pretrain(
-            fit_key,
-            policy,
-            networks.make_language_model(model).init(init_key),
-            both,
-            context=model.context,
-            num_updates=config.pretraining_updates,
-            batch_size=32,
-            learning_rate=0.004,
-            muon_rate=0.02,
-            weight_decay=0.1,
-            evaluations=10,
-            on_evaluation=lambda n, bits: progress.advance(n, f"valid {bits['validation_loss']:.3f} bits per token"),
-        )
-    return model, found.params
-
-
-def read_labels(config: Config) -> loop.Labelled:
-    """The comparisons of a file of labels, and their weights; those whose texts do not fit the buffer are left out.
-
-    Raises:
-        ValueError: if no label fits.
-    """
-    size = labelled_texts.BufferSize(config.prompt_bytes + 1, config.max_new_tokens, bos=True)
-    found = [r for r in records.read(config.preferences) if labelled_texts.fits(r, language.BYTES, size)]
-    if not found:
-        raise ValueError(f"--preferences {config.preferences}: must hold labels of texts that fit the buffer")
-    labels = labelled_texts.comparisons_of(found, language.BYTES, size)
-    return jax.tree.map(jax.numpy.asarray, (labels.labels, labels.weights))
 
 
 def plot(results: Results, recorder: runner.Recorder) -> None:

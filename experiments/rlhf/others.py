@@ -1,15 +1,21 @@
-"""Two other ways to use the same labels, for comparison: best-of-n, and direct preference optimisation (DPO)."""
+"""Two other ways to use the same labels, for comparison: best-of-n, and direct preference optimisation (DPO).
 
-import functools
+Both are compiled once and mapped over runs. Axes: R runs, N comparisons, n answers to one prompt.
+"""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from experiments.rlhf.loop import Problem, State
-from pgjax import imitation, preferences, rollouts, training
+from experiments.rlhf.loop import Found, Loop, State
+from experiments.rlhf.problem import Problem
+from pgjax import imitation, rollouts, training
 from pgjax.environments.text import TextBuffer
 from pgjax.preferences.losses import dpo_loss
+from pgjax.training.sharding import Shares, choose_devices
 from pgjax.types import Policy, PyTree
 
 DPO_KL_COEF = 0.1
@@ -17,23 +23,49 @@ DPO_EPOCHS = 2
 DPO_OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-4))
 
 
-def best_of(
-    key: jax.Array,
-    problem: Problem,
-    params: PyTree,
-    scored: preferences.RewardModel,
-    reward_params: PyTree,
-    n: int,
-    count: int,
-) -> jax.Array:
-    """The gold scores `[count]` of the answers that a reward model likes best among n of the reference policy.
+def measure(
+    loop: Loop, keys: jax.Array, states: State, params: PyTree, best_of: tuple[int, ...]
+) -> tuple[dict[int, np.ndarray], dict[str, np.ndarray]]:
+    """The mean gold score of best-of-n by n, and the numbers of an evaluation of DPO by name, each `[R]`.
+
+    Args:
+        loop: the stages.
+        keys: typed keys `[R]`.
+        states: the runs whose reward models and comparisons are used, leaves `[R, ...]`.
+        params: θ_ref.
+        best_of: the numbers n.
+    """
+    shares = Shares.of(choose_devices(None), len(keys))
+    own = shares.scatter((keys, states))
+
+    def run(function: Callable) -> PyTree:
+        found = jax.jit(shares.each(function, "map", num_shared=1))(*own, params)
+        return jax.tree.map(np.asarray, shares.gather(found))
+
+    chosen = {
+        n: run(lambda key, state, params, n=n: jnp.mean(best_answers(key, loop, state, params, n))) for n in best_of
+    }
+    return chosen, run(lambda key, state, params: directly(key, loop, state, params))
+
+
+def best_answers(key: jax.Array, loop: Loop, state: State, params: PyTree, n: int) -> jax.Array:
+    """The gold scores of the answers that the reward model of a run likes best among n of the reference policy.
 
     The KL of this choice to the reference is at most ln n − (n − 1)/n (Beirami et al. 2024).
     """
-    played = rollouts.episodes(problem.test, problem.policy, params, jax.random.split(key, n * count), group_size=n)
+    problem = loop.problem
+    keys = jax.random.split(jax.random.fold_in(key, n), n * loop.sizes.evaluated)
+    played = rollouts.episodes(problem.test, problem.policy, params, keys, group_size=n)
     golds = jnp.sum(played.rewards, axis=0).reshape(-1, n)
-    proxies = jax.vmap(scored.apply, (None, 0))(reward_params, played.final_obs).reshape(-1, n)
+    reward_params = state.train.reward_state[0].params
+    proxies = jax.vmap(loop.scored.apply, (None, 0))(reward_params, played.final_obs).reshape(-1, n)
     return jnp.take_along_axis(golds, jnp.argmax(proxies, axis=1)[:, None], axis=1)[:, 0]
+
+
+def directly(key: jax.Array, loop: Loop, state: State, params: PyTree) -> Found:
+    """The numbers of an evaluation of θ that DPO fits to the comparisons of a run."""
+    fitted = direct_preferences(key, loop.problem, state, params)
+    return loop.evaluate(fitted, jnp.int32(0))[1]["numbers"]
 
 
 def answer_log_probs(policy: Policy, params: PyTree, buffers: TextBuffer) -> jax.Array:
@@ -45,7 +77,7 @@ def answer_log_probs(policy: Policy, params: PyTree, buffers: TextBuffer) -> jax
 
 
 def direct_preferences(key: jax.Array, problem: Problem, state: State, params: PyTree) -> State:
-    """The state whose θ is fitted by DPO to its comparisons, from the reference; ties are left out.
+    """The state whose θ is fitted by DPO to the comparisons of its fit, from the reference; ties are left out.
 
     Source: Rafailov et al. 2023.
     """
@@ -55,8 +87,8 @@ def direct_preferences(key: jax.Array, problem: Problem, state: State, params: P
         lambda a, b: jnp.where(swapped.reshape(-1, *[1] * (a.ndim - 1)), b, a), first, second
     )
     data = {"chosen": choose(labels.first, labels.second), "rejected": choose(labels.second, labels.first)}
-    judge = jax.jit(functools.partial(answer_log_probs, problem.policy))
-    of_reference = {f"reference_{name}": judge(params, buffers) for name, buffers in data.items()}
+    judge = lambda row: answer_log_probs(problem.policy, params, jax.tree.map(lambda x: x[None], row))[0]
+    of_reference = {f"reference_{name}": jax.lax.map(judge, rows, batch_size=32) for name, rows in data.items()}
 
     def loss(params: PyTree, rows: PyTree) -> jax.Array:
         found = {name: answer_log_probs(problem.policy, params, rows[name]) for name in ("chosen", "rejected")}

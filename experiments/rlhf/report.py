@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import runner, verdicts
@@ -13,7 +12,7 @@ from experiments.shared import language
 from pgjax.environments.text import TextBuffer
 
 REFERENCE = "reference.safetensors"
-SHOWN = 4  # answers that are printed for each β
+SHOWN = 4  # answers that are printed for each combination
 
 # Names of the numbers of an evaluation, and how they are called in the table.
 QUANTITIES = {
@@ -29,6 +28,16 @@ QUANTITIES = {
     "closed": "gold: closed sentences",
     "fresh": "gold: without repetition",
     "bits_per_byte": "bits per byte, held-out sentences",
+}
+
+# The same for the numbers of a reward model.
+OF_FITS = {
+    "loss": "reward model: loss, labels of the fit, nats",
+    "held_out_loss": "reward model: loss, held-out labels, nats",
+    "entropy_floor": "reward model: entropy of the held-out labels, the floor, nats",
+    "excess_loss": "reward model: expected held-out loss above the floor, nats",
+    "accuracy": "reward model: accuracy, labels of the fit",
+    "held_out_accuracy": "reward model: accuracy, held-out labels",
 }
 
 
@@ -65,14 +74,14 @@ def write_pairs(config: Any, recorder: runner.Recorder, saved: stages.Saved) -> 
 def one_line(config: Any, saved: stages.Saved, stage: stages.Stage) -> str:
     """The state of the runs in one line of progress."""
     if stage.name == "fit":
-        agreed = saved.fits["accuracy"][:, stage.round].mean()
-        return f"round {stage.round + 1}: the reward model agrees with {agreed:.0%} of its labels"
+        agreed, other = (saved.fits[name][:, stage.round].mean() for name in ("accuracy", "held_out_accuracy"))
+        more = f" and with {other:.0%} of held-out labels" if np.isfinite(other) else ""
+        return f"round {stage.round + 1}: the reward models agree with {agreed:.0%} of their labels{more}"
     if stage.name == "evaluate":
         place, found = stage.round + 1, []
-        for index, kl_coef in enumerate(config.kl_coefs):
-            runs = slice(index * config.seeds, (index + 1) * config.seeds)
-            mean = {name: values[runs, place].mean() for name, values in saved.numbers.items()}
-            found.append(f"β {kl_coef:g}: gold {mean['gold']:.2f}, KL {mean['kl']:.1f}")
+        for name, runs in config.runs_of.items():
+            mean = {key: values[runs, place].mean() for key, values in saved.numbers.items()}
+            found.append(f"{name}: gold {mean['gold']:.2f}, KL {mean['kl']:.1f}")
         return f"after round {place}: {'; '.join(found)}"
     return f"round {stage.round + 1}: {stage.name}"
 
@@ -88,10 +97,14 @@ def all_numbers(config: Any, saved: stages.Saved) -> dict[str, np.ndarray]:
     return dict(saved.numbers) | {"distinct_2": found}
 
 
+def standard_error(values: np.ndarray) -> float | None:
+    """The standard error of the mean over seeds; None with one seed."""
+    return values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
+
+
 def record(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.Saved) -> None:
-    """The table before and after, best-of-n, notes, and answers side by side."""
+    """The table before and after, the reward models, best-of-n and DPO, notes, and answers side by side."""
     numbers = all_numbers(config, saved)
-    standard_error = lambda x: x.std(ddof=1) / np.sqrt(len(x)) if len(x) > 1 else None
     for name, quantity in QUANTITIES.items():
         if name not in numbers:
             continue
@@ -99,11 +112,11 @@ def record(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.S
         # A reward model that is not fitted yet scores nothing.
         if name not in ("proxy", "correlation", "kl"):
             recorder.row(quantity=quantity, variant="reference", ours=values[:, 0].mean())
-        for index, kl_coef in enumerate(config.kl_coefs):
-            first, *_, last = values[index * config.seeds : (index + 1) * config.seeds].T
+        for (kl_coef, _), (variant, runs) in zip(config.combinations, config.runs_of.items()):
+            first, *_, last = values[runs].T
             recorder.row(
                 quantity=quantity,
-                variant=f"β = {kl_coef:g}",
+                variant=variant,
                 ours=last.mean(),
                 stderr=standard_error(last),
                 verdict=verdict_of(recorder, name, kl_coef, first, last),
@@ -113,8 +126,23 @@ def record(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.S
         "standard deviation over answers. " + ("" if config.preferences else "The gold score simulates the labels.")
     )
     recorder.note(f"Standard errors are over {config.seeds} seeds; one seed has none.")
+    record_fits(config, recorder, saved)
     record_others(config, recorder, setting, saved)
     show(config, recorder, saved)
+
+
+def record_fits(config: Any, recorder: runner.Recorder, saved: stages.Saved) -> None:
+    """Rows of the last reward model of each run, on the labels of its fit and on held-out ones."""
+    for name, quantity in OF_FITS.items():
+        for variant, runs in config.runs_of.items() if name in saved.fits else ():
+            last = saved.fits[name][runs, -1]
+            if np.isfinite(last).all():
+                recorder.row(quantity=quantity, variant=variant, ours=last.mean(), stderr=standard_error(last))
+    if "entropy_floor" in saved.fits and np.isfinite(saved.fits["entropy_floor"]).all():
+        recorder.note(
+            "The floor is the mean entropy of the labels that the annotator may give. No reward model has a lower "
+            "expected loss; the loss on the labels that were given can be lower by chance."
+        )
 
 
 def verdict_of(recorder: runner.Recorder, name: str, kl_coef: float, first: np.ndarray, last: np.ndarray) -> str | None:
@@ -128,35 +156,36 @@ def verdict_of(recorder: runner.Recorder, name: str, kl_coef: float, first: np.n
 
 
 def record_others(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.Saved) -> None:
-    """Rows of best-of-n and of DPO, both with the labels of the first run."""
-    state = jax.tree.map(lambda x: x[0], saved.states)
-    key = jax.random.key(config.seed)
-    for n in config.best_of:
-        of_n = lambda key, params, state, n=n: others.best_of(
-            key, setting.problem, params, setting.loop.scored, state.train.reward_state[0].params, n, config.evaluated
-        )
-        chosen = np.asarray(jax.jit(of_n)(jax.random.fold_in(key, n), setting.params, state))
-        error = chosen.std(ddof=1) / np.sqrt(len(chosen))
-        name = f"best of {n}, KL at most {np.log(n) - (n - 1) / n:.2f}"
-        recorder.row(quantity=QUANTITIES["gold"], variant=name, ours=chosen.mean(), stderr=error)
-    fitted = others.direct_preferences(key, setting.problem, state, setting.params)
-    _, found = jax.jit(setting.loop.evaluate)(fitted, jnp.int32(0))
-    for name in ("gold", "kl", "bits_per_byte"):
-        recorder.row(quantity=QUANTITIES[name], variant="DPO", ours=float(found["numbers"][name]))
+    """Rows of best-of-n and of DPO, both with the labels of the runs with the first β."""
+    kl_coef, seeds = config.kl_coefs[0], config.seeds
+    runs = slice(0, len(config.pairs) * seeds)
+    states = jax.tree.map(lambda x: x[runs], saved.states)
+    keys = jax.vmap(jax.random.key)(np.tile(config.seed + np.arange(seeds), len(config.pairs)))
+    chosen, direct = others.measure(setting.loop, keys, states, setting.params, config.best_of)
+    variants = {f"best of {n}, KL at most {np.log(n) - (n - 1) / n:.2f}": {"gold": chosen[n]} for n in config.best_of}
+    variants["DPO"] = {name: direct[name] for name in ("gold", "kl", "bits_per_byte")}
+    for variant, numbers in variants.items():
+        for name, values in numbers.items():
+            for pairs, of_seeds in zip(config.pairs, values.reshape(-1, seeds)):
+                more = f", {pairs} pairs" if len(config.pairs) > 1 else ""
+                error = standard_error(of_seeds)
+                recorder.row(quantity=QUANTITIES[name], variant=variant + more, ours=of_seeds.mean(), stderr=error)
+    recorder.note(f"Best-of-n and DPO use the reward models and the labels of the runs with β = {kl_coef:g}.")
 
 
 def show(config: Any, recorder: runner.Recorder, saved: stages.Saved) -> None:
     """Print answers to the same prompts before and after."""
     lines = []
-    runs = [index * config.seeds for index in range(len(config.kl_coefs))]
+    width = max(map(len, ("reference", *config.runs_of)))
     before = texts(jax.tree.map(lambda x: x[0, 0], saved.answers))[:SHOWN]
-    after = [texts(jax.tree.map(lambda x: x[run, -1], saved.answers))[:SHOWN] for run in runs]
+    last = lambda run: texts(jax.tree.map(lambda x: x[run, -1], saved.answers))[:SHOWN]
+    after = {name: last(runs.start) for name, runs in config.runs_of.items()}
     for row, (prompt, answer) in enumerate(before):
         lines.append(f"{prompt!r}")
-        lines.append(f"    {'reference':<10} {answer!r}")
-        for kl_coef, answers in zip(config.kl_coefs, after):
-            lines.append(f"    {f'β = {kl_coef:g}':<10} {answers[row][1]!r}")
-        recorder.metrics({"prompt": prompt, "reference": answer, "after": [answers[row][1] for answers in after]})
+        lines.append(f"    {'reference':<{width}} {answer!r}")
+        written = {name: answers[row][1] for name, answers in after.items()}
+        lines += [f"    {name:<{width}} {answer!r}" for name, answer in written.items()]
+        recorder.metrics({"prompt": prompt, "reference": answer, "after": list(written.values())})
     recorder.say("\n".join(lines))
 
 
@@ -168,17 +197,21 @@ def smoothed(values: np.ndarray, width: int) -> np.ndarray:
 def plot(config: Any, saved: stages.Saved, recorder: runner.Recorder) -> None:
     from experiments.harness import plots
 
-    numbers = all_numbers(config, saved)
-    runs_of = {f"β = {b:g}": slice(i * config.seeds, (i + 1) * config.seeds) for i, b in enumerate(config.kl_coefs)}
+    numbers, runs_of = all_numbers(config, saved), config.runs_of
     last = {name: {key: x[runs, -1].mean() for key, x in numbers.items()} for name, runs in runs_of.items()}
     start = numbers["gold"][:, 0].mean()
     reached = ", ".join(f"{x['gold']:.2f} at {max(x['kl'], 0):.0f} nats with {name}" for name, x in last.items())
+    if len(last) > 3:
+        golds = [x["gold"] for x in last.values()]
+        reached = f"between {min(golds):.2f} and {max(golds):.2f}, in {len(last)} combinations of β and pairs"
     title = f"Optimised against a fitted reward, the gold score goes from {start:.2f} to {reached}"
-    width = min(10, saved.curves["kl"].shape[1])
+    width = max(1, min(10, saved.curves["kl"].shape[1] // 4))
+    # The names stand in every panel where there is room for them beside the lines.
+    named = len(runs_of) <= 3
     caption = (
         f"{config.estimator}, {config.episodes} answers an update. Left and middle: means over the seeds "
         f"({config.seeds}) and over {width} updates; the reward model is fitted anew in each round, so the proxy jumps "
-        f"there. Right: {plots.bands(config.seeds, 'seeds')}."
+        f"there. Right: {plots.bands(config.seeds, 'seeds')}." + (" Its colours are those of all panels." * (not named))
     )
     figure, axes = plots.figure(title, caption, columns=3, width=12.0, height=4.6)
     colour_of = plots.colours(runs_of)
@@ -191,7 +224,8 @@ def plot(config: Any, saved: stages.Saved, recorder: runner.Recorder) -> None:
             roots = np.sqrt(np.maximum(kl, 0))
             axes[place].plot(roots, score, color=colour_of[name], linewidth=1.8)
             ends[name] = (roots[-1], score[-1], colour_of[name])
-        plots.label_ends(axes[place], ends)
+        if named:
+            plots.label_ends(axes[place], ends)
     rounds = np.arange(numbers["entropy"].shape[1])
     axes[2].set(xlabel="rounds", ylabel="entropy (nats per token)", xticks=rounds)
     axes[2].set_ylim(0, 1.08 * np.nanmax(numbers["entropy"]))

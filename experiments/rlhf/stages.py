@@ -1,6 +1,6 @@
 """The stages of all runs in order, each compiled once, with a checkpoint after each: a killed run goes on bit for bit.
 
-Axes: R runs (every β with every seed), n rounds, U updates of a round.
+Axes: R runs (every β with every number of pairs and every seed), n rounds, U updates of a round.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.rlhf.loop import Labelled, Loop, Sizes, State
+from experiments.rlhf.loop import Labelled, Loop, State
 from pgjax import saving
 from pgjax.environments.text import TextBuffer
 from pgjax.training.sharding import Shares, choose_devices
@@ -28,11 +28,11 @@ class Saved(NamedTuple):
     Attributes:
         states: `State` with leaves `[R, ...]`.
         curves: name → float32 `[R, n U]`, of the batch of each update; NaN for those to come.
-        fits: name → float32 `[R, n]`, of each reward model.
+        fits: name → float32 `[R, n]`, of each reward model; NaN where nothing is held out.
         numbers: name → float32 `[R, n + 1]`, before the first round and after each.
         answers: the answers to the prompts of the evaluation, leaves `[R, n + 1, B, ...]`.
-        pairs: the answers that were compared in each round, leaves `[R, n, 2 N, ...]`: neighbours are a pair.
-        log_probs: ln π of these answers, `[R, n, 2 N]`.
+        pairs: the answers that were compared in each round, leaves `[R, n, 2 (P + H), ...]`: neighbours are a pair.
+        log_probs: ln π of these answers, `[R, n, 2 (P + H)]`.
     """
 
     states: State
@@ -62,16 +62,18 @@ class Runs:
 
     Args:
         loop: the stages of one run.
-        sizes: the sizes.
         keys: typed keys `[R]`.
         kl_coefs: β `[R]`.
+        num_pairs: the number of pairs of a round that each run may see `[R]`.
     """
 
-    def __init__(self, loop: Loop, sizes: Sizes, keys: jax.Array, kl_coefs: np.ndarray):
-        self.sizes, self.keys, self.kl_coefs = sizes, keys, jnp.asarray(kl_coefs, jnp.float32)
-        self.shares = Shares.of(choose_devices(None), len(self.keys))
+    def __init__(self, loop: Loop, keys: jax.Array, kl_coefs: np.ndarray, num_pairs: np.ndarray):
+        self.sizes, self.keys = loop.sizes, keys
+        self._own = keys, jnp.asarray(kl_coefs, jnp.float32), jnp.asarray(num_pairs, jnp.int32)
+        self.shares = Shares.of(choose_devices(None), len(keys))
         self._begin = jax.jit(self.shares.each(loop.begin, "map", num_shared=2))
-        # Each is traced once: the number of the round is an argument, and β and the reward model are state.
+        # Each is traced once: the number of the round is an argument; β, the number of pairs and the reward model are
+        # state.
         self._programs: dict[str, Callable] = {
             name: jax.jit(self.shares.each(getattr(loop, name), "map", num_shared=1))
             for name in ("sample", "fit", "optimise", "evaluate")
@@ -79,20 +81,20 @@ class Runs:
 
     def begin(self, params: PyTree, comparisons: Labelled | None) -> Saved:
         """The states before the first round; `comparisons` are those of a person, the same for all runs."""
-        own = self.shares.scatter((self.keys, self.kl_coefs))
-        states = self.shares.gather(self._begin(*own, params, comparisons))
+        states = self.shares.gather(self._begin(*self.shares.scatter(self._own), params, comparisons))
         arguments = self.shares.scatter(states), jnp.int32(0)
-        shapes, sampled = (jax.eval_shape(self._programs[name], *arguments)[1] for name in ("evaluate", "sample"))
+        found = [jax.eval_shape(self._programs[name], *arguments)[1] for name in ("evaluate", "sample", "fit")]
+        shapes, sampled, fitted = found
         runs, rounds = len(self.keys), self.sizes.rounds
         nothing = lambda *shape: np.full((runs, *shape), np.nan, np.float32)
         return Saved(
             states=states,
             curves={name: nothing(rounds * self.sizes.updates) for name in CURVES},
-            fits={name: nothing(rounds) for name in ("loss", "accuracy")},
+            fits={name: nothing(rounds) for name in fitted},
             numbers={name: nothing(rounds + 1) for name in shapes["numbers"]},
             answers=jax.tree.map(lambda x: np.zeros((runs, rounds + 1, *x.shape[1:]), x.dtype), shapes["answers"]),
             pairs=jax.tree.map(lambda x: np.zeros((runs, rounds, *x.shape[1:]), x.dtype), sampled["answers"]),
-            log_probs=nothing(rounds, 2 * self.sizes.pairs),
+            log_probs=nothing(rounds, 2 * self.sizes.compared),
         )
 
     def advance(self, saved: Saved, stage: Stage) -> Saved:

@@ -84,7 +84,7 @@ def action_value_function(
     init, use_and_fit = fitted(
         init_params,
         lambda trajectory: (trajectory.obs, trajectory.actions),
-        of_action_taken,
+        jax.vmap(of_action_taken, (None, 0)),
         optimizer,
         num_steps=num_steps,
         decay=decay,

@@ -1,16 +1,17 @@
 """The predicted return v(X_t): a network fitted to the returns. Axes: T time, B episodes."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
+from pgjax import acting
 from pgjax._checks import require_in_range, require_integer
 from pgjax._spread import centre_and_spread
 from pgjax.losses import value_loss
 from pgjax.rows import map_over_rows, over_rows
-from pgjax.types import Baseline, PyTree, Trajectory
+from pgjax.types import Baseline, Memory, PyTree, Trajectory
 
 
 class ValueFunctionState(NamedTuple):
@@ -42,12 +43,13 @@ class _Moments(NamedTuple):
 def fitted(
     init_params: Callable[[jax.Array, PyTree], PyTree],
     rows_of: Callable[[Trajectory], PyTree],
-    apply_row: Callable[[PyTree, PyTree], jax.Array],
+    outputs_of: Callable[[PyTree, PyTree], jax.Array],
     optimizer: Any,
     *,
     num_steps: int,
     decay: float,
     rows_per_piece: int | None,
+    whole_episodes: bool = False,
 ) -> tuple[Callable, Callable]:
     """`init`, and `(state, trajectory, returns) → (values [T, B], state, metrics)`, of a network fitted to returns.
 
@@ -63,11 +65,13 @@ def fitted(
     Args:
         init_params: `(key, obs) → params`, for one observation.
         rows_of: `trajectory → rows`, the inputs of the network, leaves `[T, B, ...]`.
-        apply_row: `(params, row) → scalar`.
+        outputs_of: `(params, rows) → outputs`, of a piece of rows `[N, ...] → [N]`, or of whole episodes
+            `[T, n, ...] → [T, n]`.
         optimizer: an optax gradient transformation, or any object with its `init` and `update`.
         num_steps: the number of gradient steps per update; each uses the whole batch.
         decay: the decay of the moving averages m and s, in [0, 1].
         rows_per_piece: the number of rows that are computed at a time; chosen by the device if None.
+        whole_episodes: whether a piece must hold whole episodes, because a row needs those before it.
 
     Raises:
         ValueError: if `num_steps` < 1 or `decay` is outside [0, 1].
@@ -105,11 +109,11 @@ def fitted(
         def of_piece(params: PyTree, rows: tuple[PyTree, jax.Array, jax.Array], mask: jax.Array):
             """The loss; and the values before this update with their squared error in the same unit."""
             inputs, target, given = rows
-            outputs = jax.vmap(apply_row, (None, 0))(params, inputs)
+            outputs = outputs_of(params, inputs)
             values = state.mean + state.scale * outputs
             average = lambda x: jnp.sum(jnp.where(mask, x, 0.0)) / num_live
             error = average(jnp.square((values - given) / moments.unit))
-            return average(value_loss(outputs, target)), (error, values)
+            return average(value_loss(outputs, target)), (error, values.reshape(-1))
 
         def one_pass(params: PyTree) -> tuple[tuple[jax.Array, jax.Array, PyTree], jax.Array]:
             def sums_and_values(rows: PyTree, mask: jax.Array, params: PyTree):
@@ -117,7 +121,8 @@ def fitted(
                 return (loss, error, gradient), values
 
             rows = (rows_of(trajectory), targets, returns)
-            return over_rows(sums_and_values, rows, alive, rows_per_piece, shared=(params,))
+            how = {"whole_episodes": whole_episodes, "shared": (params,)}
+            return over_rows(sums_and_values, rows, alive, rows_per_piece, **how)
 
         # The first pass uses the parameters before the update, so its values are those that weigh this batch.
         (loss, error, gradient), values = one_pass(state.params)
@@ -143,9 +148,10 @@ def fitted(
 
 def value_function(
     init_params: Callable[[jax.Array, PyTree], PyTree],
-    apply: Callable[[PyTree, PyTree], jax.Array],
+    apply: Callable[[PyTree, PyTree], jax.Array] | None,
     optimizer: Any,
     *,
+    memory: Memory | None = None,
     num_steps: int = 1,
     decay: float = 0.9,
     rows_per_piece: int | None = None,
@@ -155,16 +161,25 @@ def value_function(
     v(x) = m + s · network(x), where m and s are moving averages of the targets' mean and standard deviation. So the
     output of the network has order one in every unit of the rewards. v = 0 before the first update.
 
+    A network with a memory gives v(X_1, …, X_t). It reads a complete episode once, and that pass gives the values of
+    all rows and the gradient of the fit. If the network has `apply` too, as a language model has, both compute the same
+    function v(X_t) of the observation, and windows use `apply`. If it has a memory alone, as a recurrent unit has, v is
+    no function of the observation, so returns that bootstrap refuse it, and windows cannot use it.
+
     Args:
         init_params: `(key, obs) → params`, for one observation.
-        apply: `(params, obs) → scalar`, for one observation.
+        apply: `(params, obs) → scalar`, for one observation; None for a network that cannot work without its memory.
         optimizer: an optax gradient transformation, or any object with its `init` and `update`.
+        memory: the functions of a network with a memory, whose outputs are scalars, such as those of
+            `networks.make_value_network`; None for a network without one.
         num_steps: the number of gradient steps per update; each uses the whole batch.
         decay: the decay of the moving averages m and s, in [0, 1].
-        rows_per_piece: the number of rows that are computed at a time; chosen by the device if None.
+        rows_per_piece: the number of rows that are computed at a time; chosen by the device if None. A network with a
+            memory computes at least one whole episode.
 
     Raises:
-        ValueError: if `num_steps` < 1 or `decay` is outside [0, 1].
+        ValueError: if `num_steps` < 1, `decay` is outside [0, 1], or both `apply` and `memory` are None; when it is
+            used, if a window comes to a network that has a memory alone.
 
     Example: a linear value of observations with four features.
 
@@ -178,24 +193,52 @@ def value_function(
         ... )
         Baseline(value_function, fitted, of_observation=True)
     """
-    init, use_and_fit = fitted(
+    if apply is None and memory is None:
+        raise ValueError("a value must have apply or memory, got None for both")
+    rows, episodes = _row_outputs(apply), _episode_outputs(memory)
+    fit = lambda outputs_of, whole: fitted(
         init_params,
         lambda trajectory: trajectory.obs,
-        apply,
+        outputs_of,
         optimizer,
         num_steps=num_steps,
         decay=decay,
         rows_per_piece=rows_per_piece,
+        whole_episodes=whole,
     )
+    (init, fit_rows), (_, fit_episodes) = fit(rows, False), fit(episodes, True)
+
+    def by_episodes(trajectory: Trajectory) -> bool:
+        if memory is None or trajectory.next_obs is None:
+            return memory is not None
+        if apply is None:
+            raise ValueError("a value that has only a memory needs complete episodes, got a window")
+        return False
+
+    def use_and_fit(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array):
+        return (fit_episodes if by_episodes(trajectory) else fit_rows)(state, trajectory, returns)
 
     def predict(state: ValueFunctionState, trajectory: Trajectory) -> jax.Array:
-        values = lambda obs: state.mean + state.scale * jax.vmap(apply, (None, 0))(state.params, obs)
-        return map_over_rows(values, trajectory.obs, trajectory.alive, rows_per_piece)
+        whole = by_episodes(trajectory)
+        outputs_of = episodes if whole else rows
+        values = lambda obs: (state.mean + state.scale * outputs_of(state.params, obs)).reshape(-1)
+        return map_over_rows(values, trajectory.obs, trajectory.alive, rows_per_piece, whole_episodes=whole)
 
     return Baseline(
         init=init,
         predict=predict,
         update=lambda state, trajectory, returns: use_and_fit(state, trajectory, returns)[1:],
-        of_observation=True,
+        of_observation=apply is not None,
         predict_and_update=use_and_fit,
     )
+
+
+def _row_outputs(apply: Callable | None) -> Callable[[PyTree, PyTree], jax.Array]:
+    """The outputs `[N]` of rows `[N, ...]`."""
+    return lambda params, obs: jax.vmap(cast(Callable, apply), (None, 0))(params, obs)
+
+
+def _episode_outputs(memory: Memory | None) -> Callable[[PyTree, PyTree], jax.Array]:
+    """The outputs `[T, n]` of complete episodes `[T, n, ...]`."""
+    one = lambda params, obs: acting.unroll_memory(cast(Memory, memory), params, obs)
+    return jax.vmap(one, (None, 1), 1)

@@ -8,10 +8,22 @@ function, and every policy and value can then use it by its name.
 
 from pgjax.networks.bodies import MLP, ConvNet, Convolution
 from pgjax.networks.language_models import GPT2Config, LanguageModel, LlamaConfig, make_language_model
-from pgjax.networks.language_policies import make_language_policy, network_arguments
+from pgjax.networks.language_policies import (
+    make_language_policy,
+    make_language_value,
+    network_arguments,
+    with_value_head,
+)
 from pgjax.networks.network import Network
 from pgjax.networks.policy_networks import make_policy, policy_for_spaces
-from pgjax.networks.value_networks import action_values_for_spaces, make_action_values, make_value, value_for_spaces
+from pgjax.networks.value_networks import (
+    action_values_for_spaces,
+    make_action_values,
+    make_value,
+    make_value_network,
+    value_for_spaces,
+    value_network_for_spaces,
+)
 from pgjax.networks.words import NETWORKS
 
 __all__ = [
@@ -27,9 +39,13 @@ __all__ = [
     "make_action_values",
     "make_language_model",
     "make_language_policy",
+    "make_language_value",
     "make_policy",
     "make_value",
+    "make_value_network",
     "network_arguments",
     "policy_for_spaces",
     "value_for_spaces",
+    "value_network_for_spaces",
+    "with_value_head",
 ]

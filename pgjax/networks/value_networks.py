@@ -8,9 +8,10 @@ import jax
 from pgjax import spaces
 from pgjax.contracts import require_environment
 from pgjax.networks.bodies import Activation
+from pgjax.networks.network import Network
 from pgjax.networks.words import NetworkWord, build
 from pgjax.spaces import Discrete
-from pgjax.types import Environment, PyTree
+from pgjax.types import Environment, Memory, PyTree
 
 Init = Callable[[jax.Array, PyTree], PyTree]
 Apply = Callable[[PyTree, PyTree], jax.Array]
@@ -39,6 +40,36 @@ def value_for_spaces(observation_space: PyTree, **options: Unpack[NetworkOptions
     return init, lambda params, obs: apply(params, obs)[0]
 
 
+def value_network_for_spaces(observation_space: PyTree, **options: Unpack[NetworkOptions]) -> Network:
+    """The network of a value v, whose outputs are scalars `[]`, with its memory if it has one.
+
+    Args:
+        observation_space, **options: as in `value_for_spaces`; a network that needs its memory is allowed.
+
+    Raises:
+        ValueError: as `policy_for_spaces`.
+    """
+    return as_value(_network(observation_space, 1, **options))
+
+
+def as_value(network: Network) -> Network:
+    """A network with one output `[1]` as a network with scalar outputs `[]`, its memory included."""
+    apply, memory = network.apply, network.memory
+    return network._replace(
+        apply=None if apply is None else lambda params, obs: apply(params, obs)[0],
+        memory=None if memory is None else _scalar_memory(memory),
+    )
+
+
+def _scalar_memory(memory: Memory) -> Memory:
+    def step(params: PyTree, carry: PyTree, obs: PyTree) -> tuple[PyTree, jax.Array]:
+        carry, outputs = memory.step(params, carry, obs)
+        return carry, outputs[0]
+
+    unroll = memory.unroll
+    return memory._replace(step=step, unroll=None if unroll is None else lambda *given: unroll(*given)[:, 0])
+
+
 def action_values_for_spaces(
     observation_space: PyTree,
     action_space: PyTree,
@@ -55,7 +86,7 @@ def action_values_for_spaces(
     return _memoryless(observation_space, action_space.n, **options)
 
 
-def _memoryless(
+def _network(
     observation_space: PyTree,
     outputs: int,
     *,
@@ -63,8 +94,8 @@ def _memoryless(
     hidden: Sequence[int] = (64, 64),
     activation: Activation | None = None,
     network_options: Mapping[str, Any] | None = None,
-) -> tuple[Init, Apply]:
-    body = build(
+) -> Network:
+    return build(
         network,
         spaces.as_space(observation_space),
         outputs,
@@ -72,8 +103,15 @@ def _memoryless(
         activation=activation,
         network_options=network_options,
     )
+
+
+def _memoryless(observation_space: PyTree, outputs: int, **options: Unpack[NetworkOptions]) -> tuple[Init, Apply]:
+    body = _network(observation_space, outputs, **options)
     if body.apply is None:
-        raise ValueError(f"a value must be a function of one observation, but network={network!r} needs a memory")
+        raise ValueError(
+            f"a value must be a function of one observation, but network={options.get('network')!r} needs a memory: "
+            "make_value_network gives a value of the whole episode so far"
+        )
     return body.init, body.apply
 
 
@@ -93,6 +131,24 @@ def make_value(environment: Environment, **options: Unpack[NetworkOptions]) -> t
     """
     require_environment(environment)
     return value_for_spaces(environment.observation_space, **options)
+
+
+def make_value_network(environment: Environment, **options: Unpack[NetworkOptions]) -> Network:
+    """`value_network_for_spaces` for an environment's observations: a value with its memory, if it has one.
+
+    Raises:
+        ValueError: as `value_network_for_spaces`, and if the environment breaks its contract.
+
+    Example: a recurrent value of everything that was seen in the episode so far.
+
+        >>> import optax
+        >>> from pgjax import baselines, environments, networks
+        >>> found = networks.make_value_network(environments.make("recall"), network="gru", hidden=())
+        >>> baselines.value_function(found.init, found.apply, optax.adam(0.01), memory=found.memory)
+        Baseline(value_function, fitted)
+    """
+    require_environment(environment)
+    return value_network_for_spaces(environment.observation_space, **options)
 
 
 def make_action_values(environment: Environment, **options: Unpack[NetworkOptions]) -> tuple[Init, Apply]:

@@ -263,7 +263,9 @@ def test_undo_leaves_labels_of_another_file_of_pairs(path):
     earlier = records.Preference(prompt="p", chosen="a", rejected="b", annotator="ada")
     records.append(path, earlier)
     with start(path) as session:
-        assert session.undo() is None
+        assert not session.can_undo and session.undo() is None
+        session.answer(session.current().name, "first", 1.0)
+        assert session.can_undo and session.undo() is not None and not session.can_undo
     assert records.read(path) == [earlier]
 
 

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from experiments.preferences import examples, labels, pairs, planning, session, trials, wording
+from experiments.preferences import examples, labels, pairs, planning, plans, trials, wording
 from experiments.preferences.agreement import agreement, wilson
 from pgjax.preferences import Preference
 
@@ -132,16 +132,16 @@ def test_more_labels_more_agreement_and_fewer_features_help():
 
 
 def test_the_plan_is_an_assumption_until_there_are_repeats():
-    assumed = session.plan([0] * 4, [0] * 4, 0.9, 8)
-    assert (assumed.share, assumed.low, assumed.repeats) == (session.ASSUMED, None, 4)
+    assumed = plans.plan([0] * 4, [0] * 4, 0.9, 8)
+    assert (assumed.share, assumed.low, assumed.repeats) == (plans.ASSUMED, None, 4)
     assert "assumes that you make the same choice in 80%" in wording.plan(assumed, 3, 0.9)
-    measured = session.plan([0, 1] * 20, [0, 1] * 18 + [1, 0] * 2, 0.9, 8)
+    measured = plans.plan([0, 1] * 20, [0, 1] * 18 + [1, 0] * 2, 0.9, 8)
     assert measured.share == 0.9 and measured.fewest <= measured.needed <= measured.most_needed
     text = wording.plan(measured, 10_000, 0.9)
     assert "You made the same choice in 90% of the 40 pairs" in text and text.endswith(", which is enough.")
-    ties = session.plan([0, 1, 2, 3, 2] * 8, [0, 1, 2, 0, 1] * 8, 0.9, 8)
+    ties = plans.plan([0, 1, 2, 3, 2] * 8, [0, 1, 2, 0, 1] * 8, 0.9, 8)
     assert (ties.repeats, ties.share) == (16, 1.0)
-    hopeless = session.plan([0, 1] * 20, [0, 1] * 10 + [1, 0] * 10, 0.999, 16)
+    hopeless = plans.plan([0, 1] * 20, [0, 1] * 10 + [1, 0] * 10, 0.999, 16)
     assert hopeless.needed is None and "more than 3200 choices" in wording.plan(hopeless, 5, 0.999)
 
 

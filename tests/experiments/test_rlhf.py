@@ -10,7 +10,8 @@ import pytest
 
 from experiments import pretraining, rlhf
 from experiments.harness import runner
-from experiments.rlhf import gold, loop, report, stages
+from experiments.rlhf import gold, loop, preparing, report, stages
+from experiments.rlhf.problem import make_features, make_problem
 from experiments.shared import language
 from pgjax import networks
 from pgjax.datasets.text import Document
@@ -33,19 +34,26 @@ def written(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small(written):
-    """The stages of two small runs, with β = 0.1 and 0, and θ."""
-    config = dataclasses.replace(rlhf.TINY, text=(written,), prompt_bytes=8, max_new_tokens=5)
+    """The stages of two small runs, with β = 0.1 and 0 and 4 and 2 pairs of a round; θ, the problem, the options."""
+    config = dataclasses.replace(
+        rlhf.TINY, text=(written,), prompt_bytes=8, max_new_tokens=5, estimator="ppo_gae", epochs=2
+    )
     split = config.split()
     model = networks.LlamaConfig(vocabulary=256, width=8, layers=1, heads=2, inner=8, context=32)
     params = networks.make_language_model(model).init(jax.random.key(0))
     prompts = [language.make_prompts(part, 8, 4, whole_words=True) for part in (split.valid, split.test)]
     words = [word.encode() for word in WORDS]
-    problem = loop.make_problem(model, tuple(prompts), split.test[:2], gold.good_sentence(words), 5)
+    problem = make_problem(model, tuple(prompts), split.test[:2], gold.good_sentence(words), 5)
     keys = jax.vmap(jax.random.key)(jnp.zeros(2, jnp.int32))
-    make = lambda: stages.Runs(
-        loop.make_loop(problem, config.sizes(), labelled=False), config.sizes(), keys, np.array([0.1, 0.0])
-    )
-    return make, params
+    one_run = lambda: loop.Loop(problem, config.sizes(), labelled=False)
+    make = lambda: stages.Runs(one_run(), keys, np.array([0.1, 0.0]), np.array([4, 2]))
+    return make, params, problem, config
+
+
+@pytest.fixture(scope="module")
+def runs(small):
+    """The stages compiled once."""
+    return small[0]()
 
 
 def equal(got, wanted):
@@ -54,9 +62,9 @@ def equal(got, wanted):
         np.testing.assert_array_equal(as_numbers(a), as_numbers(b))
 
 
-def test_a_run_continues_bit_for_bit_after_a_kill_between_any_two_stages(small, tmp_path):
-    make, params = small
-    runs, options = make(), {"seed": 0, "text": ("a",)}
+def test_a_run_continues_bit_for_bit_after_a_kill_between_any_two_stages(small, runs, tmp_path):
+    make, params, *_ = small
+    options = {"seed": 0, "text": ("a",)}
     order = stages.plan(2)
     like = saved = runs.begin(params, None)
     for done in range(1, len(order) + 1):
@@ -78,9 +86,58 @@ def test_a_run_continues_bit_for_bit_after_a_kill_between_any_two_stages(small, 
     # Both runs begin alike and differ by β alone.
     np.testing.assert_array_equal(whole.numbers["gold"][0, 0], whole.numbers["gold"][1, 0])
     assert np.abs(whole.numbers["kl"][:, 0]).max() < 1e-5 and np.isfinite(whole.curves["kl"]).all()
-    assert (whole.states.weights == 1).all()
+    # Of the five comparisons of a round the first run is fitted to four and the second to two; the last is held out.
+    np.testing.assert_array_equal(whole.states.weights, [[1, 1, 1, 1, 0] * 2, [1, 1, 0, 0, 0] * 2])
+    np.testing.assert_array_equal(whole.states.held_out, [[0, 0, 0, 0, 1] * 2] * 2)
+    # The value was learnt in each update, and its fit began at the body of θ_ref with a head of its own.
+    learnt = whole.states.train.estimator_state
+    assert learnt.num_updates.tolist() == [4, 4] and (learnt.scale > 0).all()
+    assert np.abs(learnt.params["tokens"][0] - params["tokens"]).max() > 1e-4
+    np.testing.assert_array_equal(like.states.train.estimator_state.params["tokens"][0], params["tokens"])
     # All rounds, both β and all reward models use one program for each stage.
     assert {name: program._cache_size() for name, program in runs._programs.items()} == dict.fromkeys(runs._programs, 1)
+
+
+def test_the_loss_of_a_reward_model_is_measured_on_held_out_labels_above_the_floor(small, runs):
+    _, params, problem, _ = small
+    saved = runs.begin(params, None)
+    for stage in stages.plan(1)[2:4]:
+        saved = runs.advance(saved, stage)
+    labels, held_out = saved.states.comparisons, 4
+    gold = lambda buffers: problem.gold.score(jax.tree.map(lambda x: x[0, held_out], buffers), problem.gold.params)
+    p = 1 / (1 + np.exp(-(float(gold(labels.first)) - float(gold(labels.second))) / rlhf.TINY.temperature))
+    wanted = -p * np.log(p) - (1 - p) * np.log(1 - p) if 0 < p < 1 else 0.0
+    np.testing.assert_allclose(saved.fits["entropy_floor"][0, 0], wanted, atol=1e-5)
+    assert (saved.fits["excess_loss"][:, 0] >= 0).all() and np.isfinite(saved.fits["held_out_loss"][:, 0]).all()
+    # The labels of the fit are others: the held-out one has no influence on the fit.
+    assert (
+        set(saved.fits) == set(report.OF_FITS) and (saved.fits["loss"][:, 0] != saved.fits["held_out_loss"][:, 0]).all()
+    )
+
+
+QUICK = ("reinforce_moving_average", "grpo")
+LONG = ("rloo", "dr_grpo", "reinforce_plus_plus", "ppo")
+ESTIMATORS = (*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_estimator_of_answers_trains_in_the_loop_by_its_name(name, small):
+    _, params, problem, config = small
+    config = dataclasses.replace(config, estimator=name, epochs=1, updates=1)
+    config.validate()
+    one_run = loop.Loop(problem, config.sizes(), labelled=False)
+
+    @jax.jit
+    def update(key):
+        state = one_run.begin(key, jnp.float32(0.1), jnp.int32(4), params, None)
+        state, found = one_run.optimise(state, jnp.int32(0))
+        return state.train.params, found["kl"]
+
+    new, kl = update(jax.random.key(0))
+    moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), new, params)
+    # Adam's first step is the learning rate wherever the gradient is not 0.
+    assert max(jax.tree.leaves(moved)) == pytest.approx(config.learning_rate, rel=0.1)
+    assert np.isfinite(kl).all()
 
 
 def test_the_gold_score_is_what_it_says():
@@ -115,7 +172,7 @@ def test_a_score_of_a_user_is_imported_and_a_wrong_one_refused(tmp_path, monkeyp
 
 
 def test_features_tell_classes_of_bytes_apart():
-    features = loop.make_features(10)
+    features = make_features(10)
     count = lambda text: np.asarray(
         features(TextBuffer(np.frombuffer(text.ljust(12), np.uint8), np.int32(len(text)), np.int32(0)))
     )
@@ -129,14 +186,23 @@ def test_labels_of_a_person_become_comparisons(tmp_path, written):
     records.append(path, Preference(prompt="The ", chosen="cat.", rejected="dg", annotator="ada"))
     records.append(path, Preference(prompt="The ", chosen="a" * 99, rejected="b"))
     config = dataclasses.replace(rlhf.TINY, text=(written,), preferences=path)
-    labels, weights = rlhf.read_labels(config)
+    labels, weights, _ = preparing.read_labels(config)
     assert labels.outcomes.tolist() == [0] and weights.tolist() == [1] and config.sizes().rounds == 1
     first = np.asarray(labels.first.tokens[0])
     assert bytes(first[: int(labels.first.length[0])]) == b"\xfeThe cat.\xff"
     assert labels.first.tokens.shape == (1, config.places)
     # A ranking is one label, however many pairs it has.
     records.append(path, Preference(prompt="The ", chosen="a.", rejected="c.", ranking=["a.", "b.", "c."]))
-    np.testing.assert_allclose(rlhf.read_labels(config)[1], [1, 1 / 3, 1 / 3, 1 / 3])
+    np.testing.assert_allclose(preparing.read_labels(config)[1], [1, 1 / 3, 1 / 3, 1 / 3])
+    # Of several prompts some are held out whole, with all their answers.
+    for n in range(7):
+        records.append(path, Preference(prompt=f"{n} ", chosen="a.", rejected="c.", ranking=["a.", "b.", "c."]))
+    _, weights, held_out = preparing.read_labels(dataclasses.replace(config, held_out=0.25))
+    prompts = np.repeat(np.arange(8), [4, *[3] * 7])
+    of_prompt = [set((held_out[prompts == n] > 0).tolist()) for n in range(8)]
+    assert of_prompt.count({True}) == 2 and of_prompt.count({False}) == 6
+    assert ((weights > 0) ^ (held_out > 0)).all()
+    assert (preparing.read_labels(dataclasses.replace(config, held_out=0.0)).held_out == 0).all()
 
 
 def test_prompts_begin_with_bos_and_end_with_a_word():
@@ -173,13 +239,18 @@ def test_a_pretrained_policy_starts_the_loop_and_the_loop_writes_pairs(written, 
 
 @pytest.mark.slow
 def test_the_whole_loop_is_reported(written, tmp_path):
-    config = dataclasses.replace(rlhf.TINY, text=(written,))
+    config = dataclasses.replace(rlhf.TINY, text=(written,), seeds=2, pairs=(2, 4))
     directory = runner.execute("rlhf", config, rlhf.run, rlhf.plot, output_dir=tmp_path)
     rows = json.loads((directory / "summary.json").read_text())["rows"]
     variants = {row["variant"] for row in rows if row["quantity"] == "gold score"}
-    assert variants == {"reference", "β = 0.1", "β = 0", "best of 2, KL at most 0.19", "DPO"}
+    combinations = {f"β = {b}, {n} pairs" for b in ("0.1", "0") for n in (2, 4)}
+    others = {f"{name}, {n} pairs" for name in ("best of 2, KL at most 0.19", "DPO") for n in (2, 4)}
+    assert variants == {"reference"} | combinations | others
+    # Errors are over seeds, and every quantity of a reward model has a row for each combination.
+    assert all(row["stderr"] is not None for row in rows if row["variant"] != "reference")
+    assert {row["quantity"] for row in rows} >= set(report.OF_FITS.values())
     pairs = [json.loads(line) for line in (directory / "pairs.jsonl").read_text().splitlines()]
-    assert len(pairs) == 8 and set(pairs[0]) == {"prompt", "answers", "policy", "seed", "step", "logp"}
+    assert len(pairs) == 10 and set(pairs[0]) == {"prompt", "answers", "policy", "seed", "step", "logp"}
     assert (directory / "rlhf.png").is_file() and (directory / "policy.safetensors").is_file()
     # A complete run that is resumed has nothing left to do, and says the same.
     resumed = dataclasses.replace(rlhf.TINY, resume=directory)
@@ -192,6 +263,10 @@ def test_wrong_options_are_refused(written):
         ({"episodes": 3}, "--episodes 3"),
         ({"kl_coefs": (0.1, 0.1)}, "--kl-coefs"),
         ({"estimator": "rlo"}, "rloo"),
+        ({"epochs": 2}, "--epochs 2: must be 1 with --estimator rloo"),
+        ({"pairs": (4, 4)}, "--pairs 4 4: must be different numbers"),
+        ({"pairs": (4, 2), "preferences": written}, "--pairs 4 2: must be one number with --preferences"),
+        ({"held_out": 0.6}, "--held-out 0.6"),
         ({"width": 33}, "--width 33"),
     ):
         with pytest.raises(runner.UsageError, match=message):
