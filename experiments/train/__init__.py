@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import runner
+from experiments.train import beside, report, resume
 from experiments.train import build as build_options
-from experiments.train import report, resume
 from experiments.train.options import TINY, Config, resolve
 from experiments.train.report import plot
 from pgjax import evaluation, registry, training
@@ -138,6 +138,8 @@ def finish(options, environment, policy, trained, failures, rates, recorder) -> 
     if not evaluated.results:
         raise runner.UsageError(failed)
     report.report_runs(options, evaluated, rates, trained.seconds, recorder)
+    if options.get("references", True):  # runs of former versions do not have the option
+        beside.report(options, environment, evaluated, rates, recorder)
     params = jax.tree.map(lambda x: x[evaluated.best], trained.states.params)
     path, arguments = recorder.path(policies.FILE_NAME), build_options.network_arguments(options)
     with runner.usage_errors():  # θ that is not finite
