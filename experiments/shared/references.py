@@ -18,6 +18,11 @@ from pgjax.types import Environment, Policy, PyTree
 
 Acting = tuple[Policy, PyTree]
 
+# The names of policies in the rows of `experiments.train`, beside those of the reference controllers.
+RANDOM, TRAINED, ONE_RUN = "random", "trained, mean over seeds", "trained, "
+# The name of the row of `experiments.train` with the CPU time of one run.
+CPU_TIME = "CPU time of training"
+
 
 class Measure(NamedTuple):
     """What is asked of an episode.
@@ -121,7 +126,7 @@ def measures(name: str) -> tuple[Measure, ...]:
 
 def policies(name: str, environment: Environment) -> dict[str, Acting]:
     """The policies to compare with, as pairs of a policy and its θ: random actions, then the reference controllers."""
-    made: dict[str, Any] = {"random": (environments.random_policy(environment), ())}
+    made: dict[str, Any] = {RANDOM: (environments.random_policy(environment), ())}
     return made | {label: make(environment) for label, make in _CONTROLLERS.get(name, {}).items()}
 
 

@@ -19,6 +19,8 @@ Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minut
 Departs  Adam replaces plain gradient ascent. Some presets make the gradient biased on purpose, and give the reason.
 """
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,9 +54,13 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
         for record in past.records:
             recorder.metrics(record)
         resume.save(recorder, options, past)
+    began = time.process_time()
     trained, history, failures = learn(options, build, keys, rates, past, recorder)
+    cpu_seconds = time.process_time() - began
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
     good = finish(options, environment, policy, trained, failures, rates, recorder)
+    if past.done == 0:
+        report.report_cpu_time(cpu_seconds / len(rates), recorder)
     measured = {"steps": history["num_steps"], "returns": history["mean_return"]}
     return {"options": options, "rates": rates, "good": good, **measured}
 

@@ -14,8 +14,6 @@ from pgjax.diagnostics import Estimate
 from pgjax.evaluation import Evaluation
 from pgjax.types import Environment
 
-SEEDS = "trained, mean over seeds"
-
 
 def report(
     options: Mapping[str, Any],
@@ -33,7 +31,7 @@ def report(
         of_others = {name: _mean(measure, found) for name, found in others.items()}
         of_runs = {run: _mean(measure, found) for run, found in evaluated.results.items()}
         of_seeds = {name: _over(of_runs, runs) for name, runs in _rates(options, rates, evaluated).items()}
-        named = {run_name(options, rates, run): found for run, found in of_runs.items()}
+        named = {references.ONE_RUN + run_name(options, rates, run): found for run, found in of_runs.items()}
         for name, found in (of_others | of_seeds | named).items():
             recorder.row(
                 quantity=measure.name, variant=name, ours=float(found.value), stderr=float(found.stderr), exact=bound
@@ -67,7 +65,7 @@ def _rates(options: Mapping[str, Any], rates: np.ndarray, evaluated: Evaluated) 
     """The runs of each learning rate that did not fail, by the name of their mean in the table."""
     made = {}
     for rate in options["lr"]:
-        name = SEEDS if len(options["lr"]) == 1 else f"{SEEDS}, lr {rate:g}"
+        name = references.TRAINED if len(options["lr"]) == 1 else f"{references.TRAINED}, lr {rate:g}"
         made[name] = [run for run in evaluated.results if np.isclose(rates[run], rate)]
     return {name: runs for name, runs in made.items() if runs}
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from experiments.harness import runner
+from experiments.shared import references
 from pgjax import diagnostics, evaluation, registry
 from pgjax.diagnostics import Estimate
 from pgjax.environments import rendering
@@ -75,6 +76,14 @@ def report_runs(
         recorder.note(few)
     for run, reason in evaluated.failures.items():
         recorder.note(f"{run_name(options, rates, run)} failed: {reason}.")
+
+
+def report_cpu_time(seconds: float, recorder: runner.Recorder) -> None:
+    """Record the CPU time of one run of the training, with its share of the compilation."""
+    recorder.row(quantity=references.CPU_TIME, variant="each run", seconds=seconds)
+    recorder.note(
+        f"Training took {seconds:.3g} s of CPU time for each run, all cores and the compilation's share included."
+    )
 
 
 def report_policy(environment: Environment, result: evaluation.Evaluation, recorder: runner.Recorder) -> None:
