@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import runner
-from experiments.train import beside, report, resume
+from experiments.train import beside, presets, report, resume
 from experiments.train import build as build_options
 from experiments.train.options import TINY, Config, resolve
 from experiments.train.report import plot
@@ -60,7 +60,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
     good = finish(options, environment, policy, trained, failures, rates, recorder)
     if past.done == 0:
-        report.report_cpu_time(cpu_seconds / len(rates), recorder)
+        report.report_cpu_time(cpu_seconds / len(rates), presets.BUDGETS.get(options["env"]), recorder)
     measured = {"steps": history["num_steps"], "returns": history["mean_return"]}
     return {"options": options, "rates": rates, "good": good, **measured}
 

@@ -221,6 +221,8 @@ def preset_words(config: Config, arguments: Sequence[str]) -> dict[str, str]:
             words[name] = (
                 f"{_shown(WITHOUT_VALUE.get(name) if value is None else value)}, {presets.called(environment)}"
             )
+    if (budget := presets.BUDGETS.get(environment)) is not None:
+        words["num_updates"] += f", with a budget of {budget} s of CPU time for each seed"
     return words
 
 

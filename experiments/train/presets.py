@@ -179,6 +179,11 @@ MINATAR = {
 }
 
 
+# The budget of a preset: the CPU time in seconds, of all cores together, in which one seed has to learn. Compilation,
+# shared by all seeds, is included. Every run prints the time that it took.
+BUDGETS = {"navigation": 600, "swimmer": 600, "slates": 90, "ads": 90, "cooling": 60}
+
+
 def preset(environment: str) -> dict[str, Any]:
     """Every option, with its value for the environment of that name."""
     return DEFAULT | (_own(environment) or {})

@@ -78,11 +78,13 @@ def report_runs(
         recorder.note(f"{run_name(options, rates, run)} failed: {reason}.")
 
 
-def report_cpu_time(seconds: float, recorder: runner.Recorder) -> None:
-    """Record the CPU time of one run of the training, with its share of the compilation."""
+def report_cpu_time(seconds: float, budget: float | None, recorder: runner.Recorder) -> None:
+    """Record the CPU time of one run, with its share of the compilation, and the preset's budget if it has one."""
     recorder.row(quantity=references.CPU_TIME, variant="each run", seconds=seconds)
+    of_budget = "" if budget is None else f" The budget of the preset is {budget} s."
     recorder.note(
-        f"Training took {seconds:.3g} s of CPU time for each run, all cores and the compilation's share included."
+        f"Training took {seconds:.3g} s of CPU time for each run, all cores and its share of the compilation "
+        f"included.{of_budget}"
     )
 
 
