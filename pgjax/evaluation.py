@@ -34,6 +34,14 @@ class MetricSummary(NamedTuple):
     mean: diagnostics.Estimate
 
 
+class EpisodeMetric(NamedTuple):
+    """One of the environment's metrics in each of B episodes, `[B]` each, with the fields of `MetricSummary`."""
+
+    final: np.ndarray
+    total: np.ndarray
+    mean: np.ndarray
+
+
 class Evaluation(NamedTuple):
     """Undiscounted total returns of complete episodes, with their lengths and the environment's metrics.
 
@@ -43,6 +51,7 @@ class Evaluation(NamedTuple):
         stderr: the standard error of `mean`: the returns' standard deviation (divisor B − 1) divided by √B.
         low, high: the confidence interval of the expected return, see `diagnostics.mean_interval`.
         metrics: a summary of each of the environment's metrics, by name; empty if the environment has none.
+        by_episode: the metrics of each episode, by name, for comparisons of two policies on the same starts.
     """
 
     returns: np.ndarray
@@ -52,6 +61,7 @@ class Evaluation(NamedTuple):
     low: float
     high: float
     metrics: dict[str, MetricSummary]
+    by_episode: dict[str, EpisodeMetric]
 
 
 class _Episode(NamedTuple):
@@ -253,10 +263,8 @@ def evaluate(
         played = jax.device_get(_play(environment, policy, params, keys))
     _refuse_faults(environment, played.fault)
     interval = lambda x: diagnostics.Estimate(*map(float, diagnostics.mean_interval(x, confidence=confidence)))
-    summaries = {
-        name: MetricSummary(final=interval(final), total=interval(total), mean=interval(total / played.time))
-        for name, (final, total) in played.metrics.items()
-    }
+    of_each = lambda final, total: EpisodeMetric(final=final, total=total, mean=total / played.time)
+    by_episode = {name: of_each(*pair) for name, pair in played.metrics.items()}
     found = interval(played.total_return)
     return Evaluation(
         returns=played.total_return,
@@ -265,7 +273,8 @@ def evaluate(
         stderr=float(found.stderr),
         low=float(found.low),
         high=float(found.high),
-        metrics=summaries,
+        metrics={name: MetricSummary(*map(interval, metric)) for name, metric in by_episode.items()},
+        by_episode=by_episode,
     )
 
 

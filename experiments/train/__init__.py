@@ -22,13 +22,15 @@ Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minut
 Departs  Adam replaces plain gradient ascent. Some presets make the gradient biased on purpose, and give the reason.
 """
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import runner
+from experiments.train import beside, presets, report, resume
 from experiments.train import build as build_options
-from experiments.train import report, resume
 from experiments.train.options import TINY, Config, resolve
 from experiments.train.report import plot
 from pgjax import evaluation, registry, training
@@ -56,9 +58,13 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
             recorder.metrics(record)
         resume.save(recorder, options, past)
     train = build_options.training_of(environment, policy)
+    began = time.process_time()
     trained, history, failures = learn(options, train, build, keys, rates, past, recorder)
+    cpu_seconds = time.process_time() - began
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
     good = finish(options, environment, policy, trained, failures, rates, recorder)
+    if past.done == 0:
+        report.report_cpu_time(cpu_seconds / len(rates), presets.BUDGETS.get(options["env"]), recorder)
     measured = {"steps": history["num_steps"], "returns": history["mean_return"]}
     return {"options": options, "rates": rates, "good": good, **measured}
 
@@ -142,6 +148,8 @@ def finish(options, environment, policy, trained, failures, rates, recorder) -> 
     if not evaluated.results:
         raise runner.UsageError(failed)
     report.report_runs(options, evaluated, rates, trained.seconds, recorder)
+    if options.get("references", True):  # runs of former versions do not have the option
+        beside.report(options, environment, evaluated, rates, recorder)
     params = jax.tree.map(lambda x: x[evaluated.best], trained.states.params)
     path, arguments = recorder.path(policies.FILE_NAME), build_options.network_arguments(options)
     with runner.usage_errors():  # θ that is not finite

@@ -103,6 +103,9 @@ class Config:
     """The distribution of the actions. auto chooses the one that fits the action space (plackett_luce for slates)."""
     eval_episodes: int | None = None
     """The number of episodes on which each run is evaluated. All runs are evaluated on the same starts."""
+    references: bool = True
+    """Whether random actions, and the reference controllers that the environment has, are evaluated on the same starts
+    and printed beside the trained policies."""
     seed: int = 0
     """The seed of the first run. The seeds of the others count up from it."""
     gif: bool = True
@@ -143,7 +146,9 @@ class Config:
         runner.require(not (self.render and self.resume), "--render", self.render, "used without --resume")
 
 
-TINY = Config(env="corridor", num_seeds=2, num_updates=4, num_episodes=4, eval_episodes=4, lr=(0.01, 0.1))
+TINY = Config(
+    env="corridor", num_seeds=2, num_updates=4, num_episodes=4, eval_episodes=4, lr=(0.01, 0.1), references=False
+)
 
 
 def option(name: str) -> str:
@@ -207,7 +212,7 @@ def preset_words(config: Config, arguments: Sequence[str]) -> dict[str, str]:
     estimator = options["estimator"]
     words = {"schedule_updates": "--num-updates"} | ({} if asked.env else {"env": DEFAULT_ENV})
     for name, value in options.items():
-        if name in ("env", "seed", "gif", "schedule_updates"):
+        if name in ("env", "seed", "gif", "references", "schedule_updates"):
             continue
         if name in registry.SETTINGS and value is None:
             words[name] = f"none, {estimator} has no such setting"
@@ -217,6 +222,8 @@ def preset_words(config: Config, arguments: Sequence[str]) -> dict[str, str]:
             words[name] = (
                 f"{_shown(WITHOUT_VALUE.get(name) if value is None else value)}, {presets.called(environment)}"
             )
+    if (budget := presets.BUDGETS.get(environment)) is not None:
+        words["num_updates"] += f", with a budget of {budget} s of CPU time for each seed"
     return words
 
 
@@ -226,7 +233,7 @@ def _shown(value: Any) -> str:
 
 def _resumed(config: Config, given: dict) -> dict:
     fixed = presets.DEFAULT | former.translated(resume.options(config.resume))
-    free = ("num_updates", "eval_episodes", "gif", "resume")
+    free = ("num_updates", "eval_episodes", "gif", "references", "resume")
     defaults = dataclasses.asdict(Config())
     for name, value in given.items():
         if name not in free and value != defaults[name] and value != fixed.get(name):

@@ -124,6 +124,30 @@ PRESETS: dict[str, dict[str, Any]] = {
         "standardise": "population",
         "max_grad_norm": 0.5,
     },
+    # What a good video is worth shows only in the length of the rest of the session, so nothing is discounted and
+    # nothing bootstrapped. The budget is not observed, so v(X_t) cannot know how much of the session is left; the other
+    # sessions of the batch at the same step can. One network scores every candidate.
+    "slates": {
+        "network": "items",
+        "estimator": "gpomdp_leave_one_out",
+        "num_updates": 200,
+        "eval_episodes": 1000,
+    },
+    # A day has no end but midnight, and the aisles forget within a few steps of five minutes: γ = λ = 0.9. Whole days,
+    # because a window would see all halls at the same hour. Hot servers cost much and seldom, so each batch of 16 days
+    # is used for four clipped steps, and standardised weights bound their length. Biased by v and by γ, on purpose.
+    "cooling": {
+        "estimator": "ppo_gae",
+        "epochs": 4,
+        "num_updates": 200,
+        "num_episodes": 16,
+        "value_lr": 0.003,
+        "discount": 0.9,
+        "lambda_": 0.9,
+        "over_time": "mean",
+        "standardise": "population",
+        "max_grad_norm": 0.5,
+    },
     # Four answers to each prompt are compared with each other: how hard a prompt is then cancels, and no network has to
     # predict it (RLOO). Learning rate and length of the training are those with which ten of ten seeds learned.
     "reverse": {
@@ -172,6 +196,11 @@ MINATAR = {
     "max_grad_norm": 0.5,
     "hidden": (64,),
 }
+
+
+# The budget of a preset: the CPU time in seconds, of all cores together, in which one seed has to learn. Compilation,
+# shared by all seeds, is included. Every run prints the time that it took.
+BUDGETS = {"navigation": 600, "swimmer": 600, "slates": 90, "ads": 90, "cooling": 60}
 
 
 def preset(environment: str) -> dict[str, Any]:

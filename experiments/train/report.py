@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from experiments.harness import runner
+from experiments.shared import references
 from pgjax import diagnostics, evaluation, registry
 from pgjax.diagnostics import Estimate
 from pgjax.environments import rendering
@@ -75,6 +76,16 @@ def report_runs(
         recorder.note(few)
     for run, reason in evaluated.failures.items():
         recorder.note(f"{run_name(options, rates, run)} failed: {reason}.")
+
+
+def report_cpu_time(seconds: float, budget: float | None, recorder: runner.Recorder) -> None:
+    """Record the CPU time of one run, with its share of the compilation, and the preset's budget if it has one."""
+    recorder.row(quantity=references.CPU_TIME, variant="each run", seconds=seconds)
+    of_budget = "" if budget is None else f" The budget of the preset is {budget} s."
+    recorder.note(
+        f"Training took {seconds:.3g} s of CPU time for each run, all cores and its share of the compilation "
+        f"included.{of_budget}"
+    )
 
 
 def report_policy(environment: Environment, result: evaluation.Evaluation, recorder: runner.Recorder) -> None:

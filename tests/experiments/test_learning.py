@@ -9,8 +9,7 @@ import pytest
 
 from experiments import train
 from experiments.harness import runner
-from pgjax import environments, estimators, evaluation, imitation, networks, training
-from pgjax.environments import swimmer_gaits
+from pgjax import environments, estimators, evaluation, networks, training
 from pgjax.saving import policies
 
 pytestmark = pytest.mark.slow
@@ -77,23 +76,46 @@ def test_breakout_improves(tmp_path):
     assert rows[0]["ours"] > 5.0
 
 
-def test_navigation_arrives_more_often_than_the_potential_field(tmp_path):
-    directory, rows = trained(tmp_path, env="navigation", num_seeds=2, seed=20)
-    environment, policy, params = policies.load_policy(directory / "policy.safetensors")
-    field = imitation.as_policy(imitation.potential_field())
-    ours, reference = (
-        evaluation.evaluate(environment, acting, theta, jax.random.key(5), num_episodes=1000)
-        for acting, theta in ((policy, params), (field, ()))
+def beside(tmp_path, **options):
+    """Train two seeds by the preset: measure → policy → mean on the same starts. Seeds are those of no official run."""
+    directory = runner.execute(
+        "train", train.Config(gif=False, num_seeds=2, seed=20, **options), train.run, output_dir=tmp_path
     )
-    assert all(row["ours"] > reference.mean for row in rows)
-    assert ours.metrics["success"].final.value > max(0.97, reference.metrics["success"].final.value)
+    rows, found = json.loads((directory / "summary.json").read_text())["rows"], {}
+    for row in rows:
+        found.setdefault(row["quantity"], {})[row["variant"]] = row["ours"]
+    return found
+
+
+def of_seeds(policies):
+    found = [mean for name, mean in policies.items() if name.startswith("trained, lr")]
+    assert len(found) == 2
+    return np.array(found)
+
+
+def test_navigation_arrives_more_often_and_by_shorter_ways_than_the_potential_field(tmp_path):
+    found = beside(tmp_path, env="navigation")
+    success, way = found["success"], found["driven way / distance, if arrived"]
+    assert (of_seeds(success) > max(0.96, success["potential field"])).all() and of_seeds(success).mean() >= 0.97
+    assert (of_seeds(way) < way["potential field"]).all()
 
 
 def test_the_swimmer_is_twice_as_fast_as_the_best_wave_of_a_grid(tmp_path):
-    _, rows = trained(tmp_path, env="swimmer", num_seeds=2, seed=20)
-    waves = swimmer_gaits.grid(np.arange(1, 9) / 8, np.arange(1, 17) / 16, np.arange(-8, 8) * np.pi / 8)
-    best = swimmer_gaits.mean_returns(environments.make("swimmer"), waves, jax.random.key(0)).max()
-    assert all(row["ours"] > 2 * best for row in rows)
+    found = beside(tmp_path, env="swimmer")["return"]
+    assert (of_seeds(found) > 2 * found["best travelling wave"]).all()
+
+
+def test_slates_are_watched_longer_than_what_is_liked_best(tmp_path):
+    found = beside(tmp_path, env="slates")["return"]
+    assert (of_seeds(found) >= 240).all() and found["random"] < found["myopic"] < 175
+
+
+def test_cooling_saves_power_without_overheating(tmp_path):
+    found = beside(tmp_path, env="cooling")
+    pue, above = found["PUE"], found["share of the time above 27 °C"]
+    loop = next(name for name in pue if name.startswith("PI loop"))
+    assert (of_seeds(pue) < pue[loop]).all() and pue[loop] == pytest.approx(1.226, abs=0.003)
+    assert (of_seeds(above) <= 0.001).all()
 
 
 GYMNAX = (

@@ -172,6 +172,10 @@ def test_every_preset_is_complete_and_every_name_in_it_an_option():
         (["--env", "own:make"], {"num_updates": "60, common preset", "num_steps": "complete episodes, common preset"}),
         (["--estimator", "nope", "--help"], {"estimator": "gpomdp_value, preset of CartPole-v1"}),
         (["--help", "--env"], {"env": "CartPole-v1"}),
+        (
+            ["--env", "cooling"],
+            {"num_updates": "200, preset of cooling, with a budget of 60 s of CPU time for each seed"},
+        ),
     ],
     ids=str,
 )

@@ -1,0 +1,107 @@
+"""From the folder of a run of `experiments.train` to lines of the table of problems."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.shared import references
+from pgjax import diagnostics
+from pgjax.diagnostics import Estimate
+
+
+class Line(NamedTuple):
+    """One measure of one problem.
+
+    Attributes:
+        problem: the name of the environment.
+        measure: what is measured; the first measure of a problem is the one that counts.
+        random: of random actions.
+        references: of the reference controllers, by name.
+        trained: the mean over seeds.
+        seeds: the mean of each seed, `[S]`.
+        bound: what no policy's mean passes, or None.
+        cpu_seconds: the CPU time of the training of one seed, or None.
+    """
+
+    problem: str
+    measure: str
+    random: Estimate
+    references: Mapping[str, Estimate]
+    trained: Estimate
+    seeds: np.ndarray
+    bound: float | None
+    cpu_seconds: float | None
+
+
+def latest(results: pathlib.Path) -> list[pathlib.Path]:
+    """The folder of the latest complete run of each environment in `results`, in the order of their names."""
+    newest: dict[str, pathlib.Path] = {}
+    for path in sorted(results.glob("*/summary.json"), key=lambda path: path.stat().st_mtime):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        compared = any(row["variant"] == references.TRAINED for row in summary["rows"])
+        if summary["status"] == "complete" and not summary["tiny"] and compared:
+            newest[_options(path.parent)["env"]] = path.parent
+    return [newest[name] for name in sorted(newest)]
+
+
+def lines(folder: pathlib.Path) -> list[Line]:
+    """The lines of a run, one for each measure.
+
+    Raises:
+        ValueError: the folder holds no finished run of `experiments.train` that was compared with other policies.
+    """
+    try:
+        options = _options(folder)
+        rows = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rows"]
+    except OSError as error:
+        raise ValueError(f"--runs {folder}: must be the folder of a finished run of experiments.train") from error
+    measured = dict.fromkeys(row["quantity"] for row in rows if row["variant"] == references.TRAINED)
+    if not measured:
+        raise ValueError(
+            f"--runs {folder}: must be a run with one learning rate and with --references, which compares it with "
+            "other policies"
+        )
+    cpu = next((row["seconds"] for row in rows if row["quantity"] == references.CPU_TIME), None)
+    return [_line(options, name, [row for row in rows if row["quantity"] == name], cpu) for name in measured]
+
+
+def shares(line: Line) -> np.ndarray:
+    """(seed − random) / (best reference − random), `[S]`: 0 is random actions, and above 1 the reference is beaten."""
+    ways = [found.value - line.random.value for found in line.references.values()]
+    ahead = line.trained.value - line.random.value
+    # What is better lies on the side of the trained policies.
+    best = max(ways, key=lambda way: way * np.sign(ahead))
+    return (line.seeds - line.random.value) / best
+
+
+def _options(folder: pathlib.Path) -> dict[str, Any]:
+    return json.loads((folder / "options.json").read_text(encoding="utf-8"))
+
+
+def _line(options: Mapping[str, Any], measure: str, rows: Sequence[Mapping[str, Any]], cpu: float | None) -> Line:
+    found = {row["variant"]: row for row in rows}
+    trained = found.pop(references.TRAINED)
+    seeds = np.array([row["ours"] for name, row in found.items() if name.startswith(references.ONE_RUN)], float)
+    others = {
+        name: _estimate(row, options["eval_episodes"] - 1)
+        for name, row in found.items()
+        if not name.startswith(references.ONE_RUN)
+    }
+    return Line(
+        problem=options["env"],
+        measure=measure,
+        random=others.pop(references.RANDOM),
+        references=others,
+        trained=_estimate(trained, max(len(seeds) - 1, 1)),
+        seeds=seeds,
+        bound=trained["exact"],
+        cpu_seconds=cpu,
+    )
+
+
+def _estimate(row: Mapping[str, Any], freedom: int) -> Estimate:
+    number = lambda name: np.nan if row[name] is None else float(row[name])
+    return Estimate(*map(float, diagnostics.t_interval(number("ours"), number("stderr"), freedom)))
