@@ -24,8 +24,8 @@ HEADERS = ("Claim", "Source", "Command", "Shows", "Expect", "Departs", "Defines"
 
 
 LISTED = sorted(listing.summaries(ROOT / "experiments"))
-# These write or print what the repository holds, or ask a person; they are no experiments with a `Config`.
-QUESTIONS = [name for name in LISTED if name not in ("estimators", "gallery", "preferences")]
+# These write or print what the repository or finished runs hold, or ask a person; they have no size of their own.
+QUESTIONS = [name for name in LISTED if name not in ("estimators", "gallery", "preferences", "problems")]
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
