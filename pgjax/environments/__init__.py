@@ -35,6 +35,7 @@ _NATIVE = {
     "corridor": ("corridor", "make_corridor"),
     "four_rooms": ("four_rooms", "make_four_rooms"),
     "maze": ("maze", "make_maze"),
+    "random_maze": ("random_maze", "make_random_maze"),
     "lqg": ("linear_gaussian", "make_lqg"),
     "navigation": ("navigation", "make_navigation"),
     "recall": ("recall", "make_recall"),
