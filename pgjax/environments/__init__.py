@@ -75,7 +75,7 @@ def make(name: str, **options: Any) -> Environment:
         name: one of `available()`; "gymnax:NAME" for gymnax's version of NAME; or "package.module:name" for your own
             `Environment`, or a function that returns one: the module is imported and its code runs.
         **options: the arguments of the environment's `make_*` function. For an environment of gymnax they are the
-            arguments of its constructor, and `params` and `horizon` as in `from_gymnax`.
+            arguments of its constructor, and `params`, `horizon` and `sticky_actions` as in `from_gymnax`.
 
     Raises:
         ValueError: for an unknown name or option; the error lists those that are known.

@@ -36,10 +36,11 @@ def from_gymnax(
     """Turn a gymnax environment into an `Environment`.
 
     The dtypes are made fixed, so that the transition can be the body of a scan: state and observation keep the dtypes
-    of `reset`, without weak types, and rewards and floating observations are float32. The screens of MinAtar, which hold
-    only 0 and 1, are uint8, a quarter of that. The observation space has the shape and dtype that `reset` returns, whatever gymnax declares, and infinite bounds where the declared bounds are
-    wrong. A continuous action is clipped into the action space before gymnax gets it; its log-probability is that of
-    the action before clipping. MountainCarContinuous stops at its left wall, as in Gymnasium but not in gymnax.
+    of `reset`, without weak types, and rewards and floating observations are float32. The screens of MinAtar hold only
+    0 and 1; they are uint8, which takes a quarter of the memory. The observation space has the shape that `reset`
+    returns, whatever gymnax declares, and infinite bounds where the declared bounds are wrong. A continuous action is
+    clipped into the action space before gymnax gets it; its log-probability is that of the action before clipping.
+    MountainCarContinuous stops at its left wall, as in Gymnasium but not in gymnax.
 
     Args:
         env_or_id: a gymnax environment, or an id from `gymnax.registered_envs`.

@@ -77,22 +77,24 @@ def make_random_maze(
         ends: `"random"` draws start and exit among the rooms; `"corners"` puts them into opposite corners.
         loops: the probability that a wall between two rooms is opened, in [0, 1]; 0 leaves a single way.
         slip: the probability that the move is not the chosen one, in [0, 1].
-        horizon: T; None takes 4 (2n² − 1), four steps per free cell of a maze without loops.
+        horizon: T; None takes 2 (2n² − 1), two steps per free cell of a maze without loops. The longest shortest way
+            has one step less than there are free cells.
 
     Raises:
         ValueError: for an argument out of its range, such as an even size.
 
     Example:
         >>> from pgjax import environments
-        >>> environments.make("random_maze", size=7, pool=100, seed=1)
-        Environment(name='random_maze', horizon=68, observation_space=Box(0, 1, shape=(7, 7, 3), dtype=uint8), action_space=Discrete(4))
+        >>> maze = environments.make("random_maze", size=7, pool=100, seed=1)
+        >>> maze.observation_space, maze.horizon
+        (Box(0, 1, shape=(7, 7, 3), dtype=uint8), 34)
     """
     require_size(size)
     require_one_of("observation", observation, ("map", "position"))
     require_one_of("ends", ends, ("random", "corners"))
     require_in_range("loops", loops, 0.0, 1.0)
     require_in_range("slip", slip, 0.0, 1.0)
-    horizon = 4 * num_free(size) if horizon is None else horizon
+    horizon = 2 * num_free(size) if horizon is None else horizon
     require_integer("horizon", horizon, 1, None)
     offsets = np.array([row * size + column for row, column in MOVES], np.int32)
 
@@ -145,7 +147,7 @@ def _one_of(key: jax.Array, pool: MazeProblem) -> MazeProblem:
 
 
 def _turn(key: jax.Array, slip: jax.Array) -> jax.Array:
-    """0 with probability 1 − slip, and 1, 2 and 3 with probability slip / 3 each, int32; one random number gives both."""
+    """0 with probability 1 − slip, and 1, 2 and 3 with probability slip / 3 each, int32."""
     uniform = jax.random.uniform(key, (), jnp.float32)
     other = 1 + jnp.minimum(jnp.floor(3.0 * uniform / jnp.maximum(slip, 1e-30)), 2.0)
     return jnp.where(uniform < slip, other, 0.0).astype(jnp.int32)

@@ -33,10 +33,15 @@ def with_sticky_actions(environment: Environment, probability: float) -> Environ
 
     Source: Machado et al. (2018), "Revisiting the Arcade Learning Environment", section 5.
 
-    Example:
+    Example: with probability 1 every step executes action 0, which moves up in the maze, whatever is chosen.
+
+        >>> import jax
         >>> from pgjax import environments
-        >>> environments.make("Breakout-MinAtar", sticky_actions=0.1)
-        Environment(name='Breakout-MinAtar', horizon=1000, observation_space=Box(0, 1, shape=(10, 10, 4), dtype=uint8), action_space=Discrete(3))
+        >>> from pgjax.environments.sticky import with_sticky_actions
+        >>> maze = with_sticky_actions(environments.make("maze", layout="G\nS"), probability=1.0)
+        >>> state, _ = maze.reset(jax.random.key(0), maze.params)
+        >>> bool(maze.step(jax.random.key(1), state, 2, maze.params)[1].terminated)
+        True
     """
     require_in_range("sticky_actions", probability, 0.0, 1.0)
     if probability == 0.0:
