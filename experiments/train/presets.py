@@ -38,7 +38,7 @@ DEFAULT: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"num_seeds": 10, "num_episodes": 32},
-    # −1 per step until the exit: the first episodes all last to the horizon. Windows of 32 steps learn from each arrival
+    # −1 per step until the exit: the first episodes all last to the horizon. Windows of 32 steps learn from an arrival
     # soon, and γ < 1 judges a step by the next thirty, not by the whole walk. A small bonus on entropy keeps the policy
     # from committing to a wall before it has ever seen the exit. Biased by v, γ and the bonus, on purpose.
     "maze": {
