@@ -14,7 +14,8 @@ Command  python -m experiments.train --env CartPole-v1
 Shows    The evaluated return of every run with its 95 % interval, the learning curve, and an animation of the best run.
          The best policy is saved in `policy.safetensors`.
 Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minute to a minute, that of Pendulum-v1 from
-         −1220 to −207 ± 13 in about a minute, that of Breakout-MinAtar from 0.5 to 5.63 ± 0.13 in about two minutes.
+         −1220 to −207 ± 13 in about a minute, that of Breakout-MinAtar from 0.5 to 5.63 ± 0.13 in about two minutes,
+         and the fixed maze is left by a shortest way of 12 steps, in 20 seconds of CPU time for all five seeds.
          The times are those of two CPU cores, compilation included.
 Departs  Adam replaces plain gradient ascent. Some presets make the gradient biased on purpose, and give the reason.
 """

@@ -55,6 +55,25 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_grad_norm": 0.5,
         "eval_episodes": 1000,
     },
+    # A new maze for each episode, seen as a map: a convolution must read the way from the walls. As for `maze`, with a
+    # larger bonus on entropy, because a policy that is sure of a wrong move stands still until the horizon.
+    "random_maze": {
+        "estimator": "gae",
+        "num_updates": 3000,
+        "num_episodes": 128,
+        "num_steps": 32,
+        "lr": (0.002,),
+        "value_lr": 0.002,
+        "value_steps": 1,
+        "discount": 0.97,
+        "lambda_": 0.9,
+        "entropy_coef": 0.02,
+        "over_time": "mean",
+        "standardise": "population",
+        "max_grad_norm": 0.5,
+        "hidden": (128,),
+        "eval_episodes": 1000,
+    },
     # One parameter pair decides everything, and v(X_t) cannot tell the states apart: ρ̂ is all a baseline can be here.
     "corridor": {"estimator": "reinforce_moving_average", "lr": (0.03,), "num_updates": 100},
     # 200 rewards of −16…0 that an action moves only for a second or so: λ-returns cut the noise of the far future, and
