@@ -38,7 +38,7 @@ def with_sticky_actions(environment: Environment, probability: float) -> Environ
         >>> import jax
         >>> from pgjax import environments
         >>> from pgjax.environments.sticky import with_sticky_actions
-        >>> maze = with_sticky_actions(environments.make("maze", layout="G\nS"), probability=1.0)
+        >>> maze = with_sticky_actions(environments.make("maze", layout="G\\nS"), probability=1.0)
         >>> state, _ = maze.reset(jax.random.key(0), maze.params)
         >>> bool(maze.step(jax.random.key(1), state, 2, maze.params)[1].terminated)
         True
