@@ -15,7 +15,8 @@ Command  python -m experiments.train --env CartPole-v1
 Shows    The evaluated return of every run with its 95 % interval, the learning curve, and an animation of the best run.
          The best policy is saved in `policy.safetensors`.
 Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minute to a minute, that of Pendulum-v1 from
-         −1220 to −207 ± 13 in about a minute, that of Breakout-MinAtar from 0.5 to 5.63 ± 0.13 in about two minutes.
+         −1220 to −207 ± 13 in about a minute, that of Breakout-MinAtar from 0.5 to 5.63 ± 0.13 in about two minutes,
+         and the fixed maze is left by a shortest way of 12 steps, in 20 seconds of CPU time for all five seeds.
          The times are those of two CPU cores, compilation included.
          That of gymnasium:LunarLander-v3, measured with one seed, rises from −176 to 262 ± 3 in the first 88 of its 120
          updates, which took a minute and a half of CPU time; 200 counts as solved.

@@ -55,6 +55,7 @@ _NATIVE = {
     "corridor": ("corridor", "make_corridor"),
     "four_rooms": ("four_rooms", "make_four_rooms"),
     "maze": ("maze", "make_maze"),
+    "random_maze": ("random_maze", "make_random_maze"),
     "lqg": ("linear_gaussian", "make_lqg"),
     "navigation": ("navigation", "make_navigation"),
     "recall": ("recall", "make_recall"),
@@ -96,7 +97,7 @@ def make(name: str, **options: Any) -> Environment:
             package, which must be installed; or "package.module:name" for your own `Environment`, or a function that
             returns one: the module is imported and its code runs.
         **options: the arguments of the environment's `make_*` or `from_*` function. For an environment of gymnax they
-            are the arguments of its constructor, and `params` and `horizon` as in `from_gymnax`.
+            are the arguments of its constructor, and `params`, `horizon` and `sticky_actions` as in `from_gymnax`.
 
     Raises:
         ValueError: for an unknown name or option; the error lists those that are known.

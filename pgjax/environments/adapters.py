@@ -17,6 +17,7 @@ import numpy as np
 from pgjax import spaces
 from pgjax.environments import rendering
 from pgjax.environments.foreign.shared import cast_like, observed_as, strong, unbounded
+from pgjax.environments.sticky import with_sticky_actions
 from pgjax.spaces import Box, Discrete
 from pgjax.types import Environment, PyTree, Step
 
@@ -24,24 +25,35 @@ from pgjax.types import Environment, PyTree, Step
 _WRONG_BOUNDS = ("MemoryChain-bsuite", "MetaMaze-misc", "GaussianBandit-misc")
 
 
-def from_gymnax(env_or_id: Any, params: PyTree = None, *, horizon: int | None = None, **options: Any) -> Environment:
+def from_gymnax(
+    env_or_id: Any,
+    params: PyTree = None,
+    *,
+    horizon: int | None = None,
+    sticky_actions: float = 0.0,
+    **options: Any,
+) -> Environment:
     """Turn a gymnax environment into an `Environment`.
 
     The dtypes are made fixed, so that the transition can be the body of a scan: state and observation keep the dtypes
-    of `reset`, without weak types, and rewards and floating observations are float32. The observation space has the
-    shape and dtype that `reset` returns, whatever gymnax declares, and infinite bounds where the declared bounds are
-    wrong. A continuous action is clipped into the action space before gymnax gets it; its log-probability is that of
-    the action before clipping. MountainCarContinuous stops at its left wall, as in Gymnasium but not in gymnax.
+    of `reset`, without weak types, and rewards and floating observations are float32. The screens of MinAtar hold only
+    0 and 1; they are uint8, which takes a quarter of the memory. The observation space has the shape that `reset`
+    returns, whatever gymnax declares, and infinite bounds where the declared bounds are wrong. A continuous action is
+    clipped into the action space before gymnax gets it; its log-probability is that of the action before clipping.
+    MountainCarContinuous stops at its left wall, as in Gymnasium but not in gymnax.
 
     Args:
         env_or_id: a gymnax environment, or an id from `gymnax.registered_envs`.
         params: gymnax's `EnvParams`; None takes `env.default_params`.
         horizon: T; None takes `params.max_steps_in_episode`.
+        sticky_actions: the probability that the last action is repeated instead of the chosen one; see
+            `sticky.with_sticky_actions`. MinAtar's own default is 0.1, that of gymnax is 0.
         **options: the arguments of gymnax's constructor, if `env_or_id` is an id.
 
     Raises:
         ValueError: for an unknown id or option, an environment that downloads data, a gymnax wrapper, an
-            action space that `spaces.as_space` refuses, or a `horizon` that is not positive.
+            action space that `spaces.as_space` refuses, a `horizon` that is not positive, or sticky actions that
+            `with_sticky_actions` refuses.
         ImportError: if gymnax is older than 1.0, where `done` does not tell the end from the time limit.
 
     Example:
@@ -54,7 +66,8 @@ def from_gymnax(env_or_id: Any, params: PyTree = None, *, horizon: int | None = 
     horizon = int(params.max_steps_in_episode if horizon is None else horizon)
     if horizon < 1:
         raise ValueError(f"horizon must be positive, got {horizon}")
-    like = jax.tree.map(observed_as, jax.eval_shape(env.reset_env, jax.random.key(0), params)[0])
+    seen_as = _in_bytes if env.name.endswith("-MinAtar") else observed_as
+    like = jax.tree.map(seen_as, jax.eval_shape(env.reset_env, jax.random.key(0), params)[0])
     action_space = spaces.as_space(env.action_space(params))
     repair = _repair_of(env)
 
@@ -73,7 +86,7 @@ def from_gymnax(env_or_id: Any, params: PyTree = None, *, horizon: int | None = 
         )
         return jax.tree.map(cast_like, new_state, state), seen
 
-    return Environment(
+    made = Environment(
         name=env_or_id if isinstance(env_or_id, str) else env.name,
         reset=reset,
         step=step,
@@ -83,6 +96,7 @@ def from_gymnax(env_or_id: Any, params: PyTree = None, *, horizon: int | None = 
         horizon=horizon,
         render=_render_of(env.name),
     )
+    return with_sticky_actions(made, sticky_actions)
 
 
 def to_gymnax(environment: Environment) -> Any:
@@ -166,7 +180,7 @@ def _gymnax_environment(env_or_id: Any, options: Mapping[str, Any]) -> Any:
             raise ValueError("MNISTBandit-bsuite downloads its images when it is made, and pgjax downloads nothing")
         if options:
             allowed = list(inspect.signature(type(gymnax.make(env_or_id)[0])).parameters)
-            refuse_unknown(env_or_id, options, [*allowed, "params", "horizon"])
+            refuse_unknown(env_or_id, options, [*allowed, "params", "horizon", "sticky_actions"])
         return gymnax.make(env_or_id, **options)[0]
     if options:
         raise ValueError(f"options {sorted(options)} need an id in env_or_id, but the environment is already made")
@@ -183,6 +197,10 @@ def refuse_unknown(name: str, options: Mapping[str, Any], allowed: list[str]) ->
     for option in options:
         if option not in allowed:
             raise ValueError(f"{name} has no option {option!r}; it has {sorted(allowed)}")
+
+
+def _in_bytes(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, jnp.uint8)
 
 
 def _fitted(action: PyTree, space: PyTree, declared: Any) -> PyTree:

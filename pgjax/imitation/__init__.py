@@ -26,7 +26,7 @@ from pgjax.imitation.cloning_losses import (
     total_variation,
 )
 from pgjax.imitation.collecting import Demonstrations, Labelled, collect, demonstrations, label
-from pgjax.imitation.controllers import potential_field
+from pgjax.imitation.controllers import potential_field, shortest_way
 from pgjax.imitation.experts import (
     Expert,
     as_policy,
@@ -75,6 +75,7 @@ __all__ = [
     "perturbed",
     "potential_field",
     "reverse_kl",
+    "shortest_way",
     "squared_error",
     "table_fit",
     "token_log_probs",

@@ -1,4 +1,4 @@
-"""Controllers of robots, written by hand, as experts."""
+"""Experts that compute their action from the observation: controllers of robots, and the shortest way in a maze."""
 
 import math
 
@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax.environments.maze_drawing import neighbours_of, steps_to_goal
 from pgjax.environments.navigation_arena import NavigationParams
-from pgjax.imitation.experts import Expert
+from pgjax.imitation.experts import Expert, from_log_probs
 
 
 def potential_field(
@@ -72,3 +73,34 @@ def potential_field(
         return jnp.stack([jnp.maximum(jnp.cos(angle), 0.0), turn]).astype(jnp.float32)
 
     return Expert(act=act)
+
+
+def shortest_way() -> Expert:
+    """The expert of `random_maze` with the full map, for any maze of any size: it takes a shortest way to the exit.
+
+    It searches the observed walls breadth first from the exit and draws uniformly among the moves that come nearer. It
+    is optimal without slip. On the exit, and where no way leads to it, all four moves are equally likely.
+
+    Returns:
+        An expert whose `log_probs` are known.
+
+    Example: the return is minus the length of the shortest way.
+
+        >>> import jax
+        >>> from pgjax import environments, evaluation, imitation
+        >>> maze = environments.make("random_maze", size=5, ends="corners")
+        >>> policy = imitation.as_policy(imitation.shortest_way())
+        >>> evaluation.evaluate(maze, policy, (), jax.random.key(0), num_episodes=10).mean
+        -4.0
+    """
+
+    def log_probs(obs: jax.Array) -> jax.Array:
+        walls, agent, goal = (obs[..., plane] > 0 for plane in range(3))
+        distances = steps_to_goal(walls, jnp.argmax(goal)).ravel()
+        reached = neighbours_of(walls)[jnp.argmax(agent)]
+        nearer = distances[reached] < distances[jnp.argmax(agent)]
+        return jnp.where(
+            nearer.any(), jnp.where(nearer, -jnp.log(jnp.maximum(nearer.sum(), 1)), -jnp.inf), -math.log(4)
+        )
+
+    return from_log_probs(log_probs)

@@ -10,6 +10,7 @@ import pytest
 from experiments import train
 from experiments.harness import runner
 from pgjax import environments, estimators, evaluation, networks, training
+from pgjax.environments.maze import LAYOUT, parse_layout, shortest_path_lengths
 from pgjax.saving import policies
 
 pytestmark = pytest.mark.slow
@@ -74,6 +75,12 @@ def test_breakout_improves(tmp_path):
     assert fresh.mean < 1.0
     _, rows = trained(tmp_path, env="Breakout-MinAtar", num_seeds=1)
     assert rows[0]["ours"] > 5.0
+
+
+def test_the_fixed_maze_is_solved_within_two_percent(tmp_path):
+    _, rows = trained(tmp_path, env="maze", num_seeds=3, seed=20)
+    best = shortest_path_lengths()[parse_layout(LAYOUT).start]
+    assert all(-1.02 * best <= row["ours"] <= -best for row in rows)
 
 
 def beside(tmp_path, **options):

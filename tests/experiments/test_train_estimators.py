@@ -166,8 +166,8 @@ def test_every_preset_is_complete_and_every_name_in_it_an_option():
             {"estimator": "gae, preset of Pendulum-v1", "lambda_": "0.9, preset of Pendulum-v1"},
         ),
         (
-            ["--env=maze", "--estimator", "gae"],
-            {"discount": "1.0, setting of gae", "clip": "none, gae has no such setting"},
+            ["--env=maze", "--estimator", "gpomdp_value"],
+            {"discount": "1.0, setting of gpomdp_value", "clip": "none, gpomdp_value has no such setting"},
         ),
         (["--env", "own:make"], {"num_updates": "60, common preset", "num_steps": "complete episodes, common preset"}),
         (["--estimator", "nope", "--help"], {"estimator": "gpomdp_value, preset of CartPole-v1"}),

@@ -13,7 +13,7 @@ from pgjax.environments import make, rendering
 
 def test_available_names_the_native_ones_first_and_nothing_that_downloads():
     names = environments.available()
-    first = ("CartPole-v1", "corridor", "four_rooms", "maze", "lqg", "navigation", "recall", "reverse")
+    first = ("CartPole-v1", "corridor", "four_rooms", "maze", "random_maze", "lqg", "navigation", "recall", "reverse")
     native = (*first, "spell_backward", "addition", "swimmer", "slates", "ads", "cooling")
     assert names[: len(native)] == native
     assert len(set(names)) == len(names) == len(native) + 24
@@ -27,7 +27,7 @@ def test_available_names_the_native_ones_first_and_nothing_that_downloads():
         ("gymnax:Breakout", {}, r"is called 'gymnax:Breakout'; did you mean 'Breakout-MinAtar'"),
         ("xyzzy", {}, r"no environment is called 'xyzzy'; known are CartPole-v1, corridor, .*Breakout-MinAtar"),
         ("CartPole-v1", {"gravity": 1.0}, r"CartPole-v1 has no option 'gravity'; it has \['horizon'\]"),
-        ("Catch-bsuite", {"rowz": 3}, r"no option 'rowz'; it has \['columns', 'horizon', 'params', 'rows'\]"),
+        ("Catch-bsuite", {"rowz": 3}, r"'rowz'; it has \['columns', 'horizon', 'params', 'rows', 'sticky_actions'\]"),
         ("MNISTBandit-bsuite", {}, "MNISTBandit-bsuite downloads its images when it is made"),
     ],
 )
