@@ -40,6 +40,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
     with runner.usage_errors():
         options = resolve(config)
         environment, policy = build_options.make_policy(options)
+        asked = build_options.evaluation_environment(options, environment)
         policies.policy_header(environment, **build_options.network_arguments(options))
         build = build_options.make_build(options, environment, policy)
         rates = np.repeat(np.asarray(options["lr"], np.float32), options["num_seeds"])
@@ -54,7 +55,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
         resume.save(recorder, options, past)
     trained, history, failures = learn(options, build, keys, rates, past, recorder)
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
-    good = finish(options, environment, policy, trained, failures, rates, recorder)
+    good = finish(options, asked, policy, trained, failures, rates, recorder)
     measured = {"steps": history["num_steps"], "returns": history["mean_return"]}
     return {"options": options, "rates": rates, "good": good, **measured}
 
@@ -130,6 +131,8 @@ def returns_of_finished(metrics: dict) -> np.ndarray:
 def finish(options, environment, policy, trained, failures, rates, recorder) -> list[int]:
     """Evaluate every run, save the best policy and draw it. Return the numbers of the runs that did not fail.
 
+    `environment` is that of the evaluation.
+
     Raises:
         UsageError: every run has failed.
     """
@@ -137,7 +140,8 @@ def finish(options, environment, policy, trained, failures, rates, recorder) -> 
     failed = report.failure_sentence(evaluated, options, rates)
     if not evaluated.results:
         raise runner.UsageError(failed)
-    report.report_runs(options, evaluated, rates, trained.seconds, recorder)
+    right = report.greedy_answers(options, environment, policy, trained.states.params, evaluated)
+    report.report_runs(options, evaluated, right, rates, trained.seconds, recorder)
     params = jax.tree.map(lambda x: x[evaluated.best], trained.states.params)
     path, arguments = recorder.path(policies.FILE_NAME), build_options.network_arguments(options)
     with runner.usage_errors():  # θ that is not finite
@@ -151,6 +155,7 @@ def finish(options, environment, policy, trained, failures, rates, recorder) -> 
 def render(config: Config, recorder: runner.Recorder) -> None:
     with runner.usage_errors():
         environment, policy, params = policies.load_policy(config.render, config.env)
+    environment = build_options.evaluation_environment({"env": config.env or environment.name}, environment)
     key = jax.random.key(config.seed + 10_000)
     result = evaluation.evaluate(environment, policy, params, key, num_episodes=config.eval_episodes or 100)
     report.report_policy(environment, result, recorder)
