@@ -23,11 +23,11 @@ Departs  γ = 0 ignores that EOS forgoes all later payments. The best answers do
          is not paid either. Training draws strings of random letters, in which all letters are equally frequent, and no
          word of the list. `--train-on words` draws the words that are not held out; 94 % of these have no j, q, x or z,
          and a policy learns rare letters late. Words are padded in front. An entropy bonus keeps the policy trying.
-Seeds    The settings were chosen with seeds of 1000 and more. The seeds of this experiment are 20 to 39; they were
-         fixed before any of them had been run. Former settings (a moving average as the baseline, an entropy bonus of
-         0.03) solved 19 of the seeds 0 to 19. The seed that failed confused two pairs of letters in one place, the
-         first letter of words of 8 letters: few strings have a letter there, it is paid least (1/9), and the bonus
-         outweighed the payment.
+         The settings were chosen with seeds of 1000 and more: 46 of 46 had at least 99.8 % after 100 updates or less.
+         The seeds of this experiment, 20 to 39, were fixed before any of them had been run. Former settings (a moving
+         average as the baseline, an entropy bonus of 0.03) solved 19 of the seeds 0 to 19. The seed that failed
+         confused letters in one place, the first letter of words of 8 letters: few strings have a letter there, it is
+         paid least (1/9), and the bonus outweighed the payment.
 """
 
 import dataclasses

@@ -127,7 +127,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "discount": 0.0,
         "entropy_coef": 0.03,
         "num_episodes": 256,
-        "num_updates": 1500,
+        "num_updates": 2000,
         "lr": (0.0015,),
         "eval_episodes": 1000,
     },
