@@ -15,10 +15,11 @@ Shows    The share of held-out words whose greedy answer is right in every lette
          payment of its place. `letters to go`: it is judged by this payment and all later ones (γ = 1), beside their
          mean at its place. `answer`: the share of right letters is paid at the end, and the answer is judged as a
          whole, beside three other answers to the same word (RLOO), as language models are usually trained.
-Expect   With `letter` every seed writes at least 99 % of the held-out words backward, within ten seconds. The two other
-         ways have the exact gradient, but most of their credit is noise: whether the first letter is right has no
-         influence on the last. With these settings, which were chosen for `letter`, they solve some seeds or none in
-         300 updates. About ten minutes.
+Expect   With `letter` each of the 20 seeds writes all held-out words backward at the end. They reach 99 % after 50 to
+         90 updates, in 4 to 9 CPU seconds. The two other ways have the exact gradient, but most of their credit is
+         noise: whether the first letter is right has no influence on the last. With these settings, which were chosen
+         for `letter`, two of three seeds of `letters to go` reach 99 % in 300 updates, and `answer` writes no word
+         right. About ten minutes.
 Departs  γ = 0 ignores that EOS forgoes all later payments. The best answers do not change, because EOS in a wrong place
          is not paid either. Training draws strings of random letters, in which all letters are equally frequent, and no
          word of the list. `--train-on words` draws the words that are not held out; 94 % of these have no j, q, x or z,
@@ -26,8 +27,9 @@ Departs  γ = 0 ignores that EOS forgoes all later payments. The best answers do
          The settings were chosen with seeds of 1000 and more: 46 of 46 had at least 99.8 % after 100 updates or less.
          The seeds of this experiment, 20 to 39, were fixed before any of them had been run. Former settings (a moving
          average as the baseline, an entropy bonus of 0.03) solved 19 of the seeds 0 to 19. The seed that failed
-         confused letters in one place, the first letter of words of 8 letters: few strings have a letter there, it is
-         paid least (1/9), and the bonus outweighed the payment.
+         confused letters in one place, the first letter of words of 8 letters. Few strings have a letter there, and it
+         is paid least, 1/9: with the former bonus, a policy that maximises payment and bonus together writes it right
+         with probability 0.6 only, and with a bonus of 0.015 with probability 0.98.
 """
 
 import dataclasses

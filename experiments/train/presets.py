@@ -128,7 +128,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "entropy_coef": 0.03,
         "num_episodes": 256,
         "num_updates": 2000,
-        "lr": (0.0015,),
+        "lr": (0.002,),
         "eval_episodes": 1000,
     },
     # Every right letter is paid at once, and γ = 0 judges it by this payment alone: the later letters do not depend on
