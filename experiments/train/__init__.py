@@ -15,7 +15,9 @@ Shows    The evaluated return of every run with its 95 % interval, the learning 
          The best policy is saved in `policy.safetensors`.
 Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minute to a minute, that of Pendulum-v1 from
          −1220 to −207 ± 13 in about a minute, that of Breakout-MinAtar from 0.5 to 5.63 ± 0.13 in about two minutes.
-         The times are those of two CPU cores, compilation included.
+         The times are those of two CPU cores, compilation included. reverse, addition and spell_backward hold prompts
+         out and also report the share of them that the greedy policy answers right, from rewards alone: reverse 1.00
+         in 9 CPU seconds a seed, addition 0.89 ± 0.11 in 60 (95 % intervals over five seeds).
 Departs  Adam replaces plain gradient ascent. Some presets make the gradient biased on purpose, and give the reason.
 """
 

@@ -106,7 +106,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_grad_norm": 0.5,
     },
     # Four answers to each prompt are compared with each other: how hard a prompt is then cancels, and no network has to
-    # predict it (RLOO). Learning rate and length of the training are those with which ten of ten seeds learned.
+    # predict it (RLOO). Learning rate and length of the training are those with which ten of ten seeds learned. Greedy
+    # answers to held-out prompts were all right with the seeds 0 to 4, in 9 CPU seconds a seed with compilation.
     "reverse": {
         "network": "transformer",
         "estimator": "rloo",
@@ -120,7 +121,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Every right digit is paid at once, and γ = 0 judges it by this payment alone, beside the mean payment of its
     # place. The lowest digit comes first: each digit then needs its two summands and the digit before it. A run stays
-    # on a plateau, where about 40 % of the digits are right, for 200 to 700 updates.
+    # on a plateau, where about 40 % of the digits are right, for 200 to 900 updates. Greedy answers to held-out sums
+    # were right in 89 % ± 11 % (seeds 5 to 9: 75 % to 97 %; 60 CPU seconds a seed); random answers are right in 0.1 %.
+    # With η = 0.0015 four of the seeds 0 to 4 had 94 % to 100 %, and one had 0 %, with 69 % of its digits right.
     "addition": {
         "network": "transformer",
         "estimator": "gpomdp_time_average",
