@@ -1,6 +1,5 @@
 """Reverse a string with a transformer: the training, and tokens per second beside a hand-written JAX program."""
 
-import dataclasses
 import itertools
 import statistics
 import time
@@ -53,22 +52,6 @@ def make_rloo_trainer(
 # Learning to reverse.
 
 
-def of_prompts(environment: Environment, held_out: bool) -> Environment:
-    """`reverse` with the held-out prompts, whose symbols add up to 0 modulo V, or with all others."""
-    vocabulary = environment.action_space.n
-
-    def reset(key: jax.Array, params: tuple):
-        buffer, _ = environment.reset(key, params)
-        last = buffer.tokens.shape[0] // 2 - 1
-        others = jnp.sum(buffer.tokens[:last].astype(jnp.int32))
-        total = 0 if held_out else jax.random.randint(jax.random.fold_in(key, 1), (), 1, vocabulary)
-        symbol = (total - others) % vocabulary
-        buffer = buffer._replace(tokens=buffer.tokens.at[last].set(symbol.astype(buffer.tokens.dtype)))
-        return buffer, buffer
-
-    return dataclasses.replace(environment, reset=reset)
-
-
 def learn_to_reverse(
     recipe: Recipe,
     length: int,
@@ -81,9 +64,8 @@ def learn_to_reverse(
     num_prompts: int,
 ) -> learning_curves.Learnt:
     """Train one seed after the other, and judge each on prompts that training never draws."""
-    environment = make_reverse(length, VOCABULARY)
-    trainer = recipe.trainer(of_prompts(environment, held_out=False), episodes)
-    asked, policy = of_prompts(environment, held_out=True), evaluation.greedy(recipe.policy(environment))
+    environment, asked = (make_reverse(length, VOCABULARY, prompts=part) for part in ("train", "held_out"))
+    trainer, policy = recipe.trainer(environment, episodes), evaluation.greedy(recipe.policy(environment))
 
     def share(state: TrainState) -> jax.Array:
         # Updates fold small numbers into the key of the run. They never reach this number.

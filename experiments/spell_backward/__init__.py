@@ -11,20 +11,25 @@ Command  python -m experiments.spell_backward
          python -m experiments.spell_backward --ways letter --train-on words
 Shows    The share of held-out words whose greedy answer is right in every letter and ends in the right place, for three
          ways to give a letter its credit. All three have the same sum of rewards, 1 for a right answer. `letter`: each
-         right letter is paid as soon as it is written, and it is judged by this payment alone (γ = 0), beside a moving
-         average of the payments. `letters to go`: it is judged by this payment and all later ones (γ = 1), beside their
-         average at this place. `answer`: the share of right letters is paid at the end, and the answer is judged as a
+         right letter is paid as soon as it is written, and it is judged by this payment alone (γ = 0), beside the mean
+         payment of its place. `letters to go`: it is judged by this payment and all later ones (γ = 1), beside their
+         mean at its place. `answer`: the share of right letters is paid at the end, and the answer is judged as a
          whole, beside three other answers to the same word (RLOO), as language models are usually trained.
-Expect   With `letter` nearly every seed writes at least 99 % of the held-out words backward, within ten seconds: 19 of
-         the seeds 0 to 19, with η = 0.003 and with η = 0.002. The two other ways have the exact gradient, but most of
-         their credit is noise: whether the first letter is right has no influence on the last. With these settings,
-         which were chosen for `letter`, they solve some seeds or none in 300 updates. About ten minutes.
+Expect   With `letter` each of the 20 seeds writes all held-out words backward at the end. They reach 99 % after 50 to
+         90 updates, in 4 to 9 CPU seconds. The two other ways have the exact gradient, but most of their credit is
+         noise: whether the first letter is right has no influence on the last. With these settings, which were chosen
+         for `letter`, two of three seeds of `letters to go` reach 99 % in 300 updates, and `answer` writes no word
+         right. About ten minutes.
 Departs  γ = 0 ignores that EOS forgoes all later payments. The best answers do not change, because EOS in a wrong place
          is not paid either. Training draws strings of random letters, in which all letters are equally frequent, and no
-         word of the list. `--train-on words` draws the words that are not held out. With it, 93 to 94 % of the held-out
-         words were right after 300 updates (seeds 100 to 103, η = 0.003); 94 % of them have no j, q, x or z. Words are
-         padded in front. An entropy bonus keeps the policy trying. Hyper-parameters were chosen with seeds of 100 and
-         more. The first choice, η = 0.003, solved 19 of the seeds 0 to 19, so η = 0.002 was chosen with 40 other seeds.
+         word of the list. `--train-on words` draws the words that are not held out; 94 % of these have no j, q, x or z,
+         and a policy learns rare letters late. Words are padded in front. An entropy bonus keeps the policy trying.
+         The settings were chosen with seeds of 1000 and more: 46 of 46 had at least 99.8 % after 100 updates or less.
+         The seeds of this experiment, 20 to 39, were fixed before any of them had been run. Former settings (a moving
+         average as the baseline, an entropy bonus of 0.03) solved 19 of the seeds 0 to 19. The seed that failed
+         confused letters in one place, the first letter of words of 8 letters. Few strings have a letter there, and it
+         is paid least, 1/9: with the former bonus, a policy that maximises payment and bonus together writes it right
+         with probability 0.6 only, and with a bonus of 0.015 with probability 0.98.
 """
 
 import dataclasses
@@ -59,7 +64,7 @@ class Way(NamedTuple):
 
 
 WAYS = {
-    LETTER: Way(paid="each", estimator="gpomdp_moving_average", discount=0.0, grouped=False),
+    LETTER: Way(paid="each", estimator="gpomdp_time_average", discount=0.0, grouped=False),
     TO_GO: Way(paid="each", estimator="gpomdp_time_average", discount=1.0, grouped=False),
     ANSWER: Way(paid="end", estimator="rloo", discount=1.0, grouped=True),
 }
@@ -93,13 +98,13 @@ class Config:
     """With "answer": the number of answers to one word, which are compared with each other."""
     learning_rate: float = 0.002
     """The learning rate η of Adam at the first update; it falls linearly to a tenth of it."""
-    entropy_coef: float = 0.03
+    entropy_coef: float = 0.015
     """The weight of the entropy bonus."""
     hidden: tuple[int, ...] = (64, 64)
     """The width of the transformer, written once for each block."""
     heads: int = 4
     """The number of attention heads, a divisor of the width."""
-    seed: int = 0
+    seed: int = 20
     """The first seed. The other seeds count up from it."""
 
     def validate(self) -> None:

@@ -20,6 +20,9 @@ Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minut
          The times are those of two CPU cores, compilation included.
          That of gymnasium:LunarLander-v3, measured with one seed, rises from −176 to 262 ± 3 in the first 88 of its 120
          updates, which took a minute and a half of CPU time; 200 counts as solved.
+         reverse, addition and spell_backward hold prompts out and also report the share of them that the greedy policy
+         answers right, from rewards alone: reverse 1.00 in 9 CPU seconds a seed, addition 0.89 ± 0.11 in 60 (95 %
+         intervals over five seeds).
 Departs  Adam replaces plain gradient ascent. Some presets make the gradient biased on purpose, and give the reason.
 """
 
@@ -46,6 +49,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
     with runner.usage_errors():
         options = resolve(config)
         environment, policy = build_options.make_policy(options)
+        asked = build_options.evaluation_environment(options, environment)
         policies.policy_header(environment, **build_options.network_arguments(options))
         build = build_options.make_build(options, environment, policy)
         rates = np.repeat(np.asarray(options["lr"], np.float32), options["num_seeds"])
@@ -63,7 +67,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
     trained, history, failures = learn(options, train, build, keys, rates, past, recorder)
     cpu_seconds = time.process_time() - began
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
-    good = finish(options, environment, policy, trained, failures, rates, recorder)
+    good = finish(options, asked, policy, trained, failures, rates, recorder)
     if past.done == 0:
         report.report_cpu_time(cpu_seconds / len(rates), presets.BUDGETS.get(options["env"]), recorder)
     measured = {"steps": history["num_steps"], "returns": history["mean_return"]}
@@ -141,6 +145,8 @@ def returns_of_finished(metrics: dict) -> np.ndarray:
 def finish(options, environment, policy, trained, failures, rates, recorder) -> list[int]:
     """Evaluate every run, save the best policy and draw it. Return the numbers of the runs that did not fail.
 
+    `environment` is that of the evaluation.
+
     Raises:
         UsageError: every run has failed.
     """
@@ -148,7 +154,8 @@ def finish(options, environment, policy, trained, failures, rates, recorder) -> 
     failed = report.failure_sentence(evaluated, options, rates)
     if not evaluated.results:
         raise runner.UsageError(failed)
-    report.report_runs(options, evaluated, rates, trained.seconds, recorder)
+    right = report.greedy_answers(options, environment, policy, trained.states.params, evaluated)
+    report.report_runs(options, evaluated, right, rates, trained.seconds, recorder)
     if options.get("references", True):  # runs of former versions do not have the option
         beside.report(options, environment, evaluated, rates, recorder)
     params = jax.tree.map(lambda x: x[evaluated.best], trained.states.params)
@@ -164,6 +171,7 @@ def finish(options, environment, policy, trained, failures, rates, recorder) -> 
 def render(config: Config, recorder: runner.Recorder) -> None:
     with runner.usage_errors():
         environment, policy, params = policies.load_policy(config.render, config.env)
+    environment = build_options.evaluation_environment({"env": config.env or environment.name}, environment)
     key = jax.random.key(config.seed + 10_000)
     result = evaluation.evaluate(environment, policy, params, key, num_episodes=config.eval_episodes or 100)
     report.report_policy(environment, result, recorder)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 
+from experiments.train import presets
 from pgjax import baselines, environments, networks, registry, training
 from pgjax.exact import TabularMDP
 from pgjax.spaces import Discrete
@@ -45,8 +46,17 @@ def network_arguments(options: dict) -> dict[str, Any]:
 
 
 def make_policy(options: dict) -> tuple[Environment, Policy]:
-    environment = environments.make(options["env"])
+    """The environment of the training, and a policy for it."""
+    of_training, _ = presets.HELD_OUT.get(options["env"], ({}, {}))
+    environment = environments.make(options["env"], **of_training)
     return environment, networks.make_policy(environment, **network_arguments(options))
+
+
+def evaluation_environment(options: dict, environment: Environment) -> Environment:
+    """The environment on which runs are evaluated: that of the training, except where prompts are held out."""
+    if options["env"] not in presets.HELD_OUT:
+        return environment
+    return environments.make(options["env"], **presets.HELD_OUT[options["env"]][1])
 
 
 def value_arguments(options: dict) -> dict[str, Any]:

@@ -181,7 +181,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_grad_norm": 0.5,
     },
     # Four answers to each prompt are compared with each other: how hard a prompt is then cancels, and no network has to
-    # predict it (RLOO). Learning rate and length of the training are those with which ten of ten seeds learned.
+    # predict it (RLOO). Learning rate and length of the training are those with which ten of ten seeds learned. Greedy
+    # answers to held-out prompts were all right with the seeds 0 to 4, in 9 CPU seconds a seed with compilation.
     "reverse": {
         "network": "transformer",
         "estimator": "rloo",
@@ -191,21 +192,47 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_updates": 100,
         "lr": (0.002,),
         "lr_left": 1.0,
+        "eval_episodes": 1000,
+    },
+    # Every right digit is paid at once, and γ = 0 judges it by this payment alone, beside the mean payment of its
+    # place. The lowest digit comes first: each digit then needs its two summands and the digit before it. A run stays
+    # on a plateau, where about 40 % of the digits are right, for 200 to 900 updates. Greedy answers to held-out sums
+    # were right in 89 % ± 11 % (seeds 5 to 9: 75 % to 97 %; 60 CPU seconds a seed); random answers are right in 0.1 %.
+    # With η = 0.0015 four of the seeds 0 to 4 had 94 % to 100 %, and one had 0 %, with 69 % of its digits right.
+    "addition": {
+        "network": "transformer",
+        "estimator": "gpomdp_time_average",
+        "discount": 0.0,
+        "entropy_coef": 0.03,
+        "num_episodes": 256,
+        "num_updates": 2000,
+        "lr": (0.002,),
+        "eval_episodes": 1000,
     },
     # Every right letter is paid at once, and γ = 0 judges it by this payment alone: the later letters do not depend on
     # it, so their payments would be noise only. Biased: EOS forgoes later payments, which γ = 0 does not see; the best
-    # answers are the same. A moving average makes the weight of a wrong letter negative, where in a group of answers
-    # that are all wrong it is zero. In tuning, groups of four had more seeds that stopped learning.
+    # answers are the same. The mean payment of the same place is the baseline, because the last places are written for
+    # long words only, of which every letter is paid less. It makes the weight of a wrong letter negative, where in a
+    # group of answers that are all wrong it is zero.
     "spell_backward": {
         "network": "transformer",
-        "estimator": "gpomdp_moving_average",
+        "estimator": "gpomdp_time_average",
         "discount": 0.0,
-        "entropy_coef": 0.03,
+        "entropy_coef": 0.015,
         "num_seeds": 2,
         "num_episodes": 256,
         "num_updates": 300,
         "lr": (0.002,),
+        "eval_episodes": 1000,
     },
+}
+
+# Text tasks with one right answer: the options of the environment in training, and for the prompts that training never
+# draws, on which the runs are evaluated.
+HELD_OUT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "reverse": ({"prompts": "train"}, {"prompts": "held_out"}),
+    "spell_backward": ({"words": "strings"}, {"words": "held_out"}),
+    "addition": ({"sums": "train"}, {"sums": "held_out"}),
 }
 
 # Images, long episodes, rare rewards: continuing windows of an actor-critic waste no step on waiting for the longest

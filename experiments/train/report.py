@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.harness import runner
 from experiments.shared import references
+from experiments.train import presets
 from pgjax import diagnostics, evaluation, registry
 from pgjax.diagnostics import Estimate
 from pgjax.environments import rendering
@@ -52,10 +53,35 @@ def evaluate_runs(
     return Evaluated(results=results, failures=failures)
 
 
+def greedy_answers(
+    options: Mapping[str, Any], environment: Environment, policy: Policy, params: PyTree, evaluated: Evaluated
+) -> dict[int, Estimate]:
+    """Run → the share of held-out prompts that the greedy policy answers without a fault.
+
+    It is empty for an environment without held-out prompts, and otherwise holds the runs that did not fail.
+    """
+    if options["env"] not in presets.HELD_OUT:
+        return {}
+    key, found = jax.random.key(options["seed"] + 10_000), {}
+    for run in evaluated.results:
+        of_run = jax.tree.map(lambda x: x[run], params)
+        result = evaluation.evaluate(
+            environment, evaluation.greedy(policy), of_run, key, num_episodes=options["eval_episodes"]
+        )
+        found[run] = result.metrics["all_right"].final
+    return found
+
+
 def report_runs(
-    options: Mapping[str, Any], evaluated: Evaluated, rates: np.ndarray, seconds: float, recorder: runner.Recorder
+    options: Mapping[str, Any],
+    evaluated: Evaluated,
+    right: Mapping[int, Estimate],
+    rates: np.ndarray,
+    seconds: float,
+    recorder: runner.Recorder,
 ) -> None:
-    """Record rows and a table: mean returns over seeds, the return of every run, and the metrics of the best run."""
+    """Record rows and a table: returns and `greedy_answers`, of every run and their means over seeds; then the metrics
+    of the best run."""
     lines, results = [], evaluated.results
     for rate in options["lr"]:
         means = [result.mean for run, result in results.items() if np.isclose(rates[run], rate)]
@@ -67,7 +93,8 @@ def report_runs(
         name = run_name(options, rates, run)
         lines.append(("evaluated return", name, _of_returns(results[run]) if run in results else None))
         _row(recorder, *lines[-1])
-    for line in _metric_lines(results[evaluated.best], run_name(options, rates, evaluated.best)):
+    of_best = _metric_lines(results[evaluated.best], run_name(options, rates, evaluated.best))
+    for line in (*_lines_of_answers(options, right, rates), *of_best):
         lines.append(line)
         _row(recorder, *line)
     _table(recorder, lines)
@@ -86,6 +113,19 @@ def report_cpu_time(seconds: float, budget: float | None, recorder: runner.Recor
         f"Training took {seconds:.3g} s of CPU time for each run, all cores and its share of the compilation "
         f"included.{of_budget}"
     )
+
+
+def _lines_of_answers(
+    options: Mapping[str, Any], right: Mapping[int, Estimate], rates: np.ndarray
+) -> list[tuple[str, str, Estimate | None]]:
+    """The shares of right answers: their mean over seeds for each learning rate, and that of each run."""
+    quantity, lines = "held-out prompts answered right (greedy policy)", []
+    for rate in options["lr"]:
+        shares = [float(share.value) for run, share in right.items() if np.isclose(rates[run], rate)]
+        if shares:
+            found = diagnostics.mean_interval(np.array(shares))
+            lines.append((f"{quantity}, mean over seeds", f"lr {rate:g}", found))
+    return lines + [(quantity, run_name(options, rates, run), share) for run, share in right.items()]
 
 
 def report_policy(environment: Environment, result: evaluation.Evaluation, recorder: runner.Recorder) -> None:

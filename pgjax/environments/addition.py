@@ -25,21 +25,22 @@ def make_addition(
     digits: int = 2,
     reward: Reward = "share",
     paid: Paid = "each",
-    lowest_first: bool = False,
+    lowest_first: bool = True,
     sums: Sums = "every",
 ) -> Environment:
-    """Write the d + 1 digits of a + b after the prompt "a+b=", such as "112" after "37+75=".
+    """Write the d + 1 digits of a + b after the prompt "a+b=", the lowest digit first: "211" after "37+75=".
 
     X_1 is a `TextBuffer` with two numbers of d digits, with zeros in front, drawn uniformly. A_t is a digit, and the
-    answer ends when d + 1 digits are written, with zeros in front. The score and the metrics are those of
-    `make_right_answer_text`.
+    answer ends when d + 1 digits are written, also those that are a leading zero of the sum. The score and the metrics
+    are those of `make_right_answer_text`.
 
     Args:
         digits: d, from 1 to 3.
         reward: `"share"` or `"all"`, see `make_right_answer_text`.
         paid: `"end"` or `"each"`, see `make_right_answer_text`.
-        lowest_first: whether the answer begins with its lowest digit ("211" for 112). The carry of a digit then depends
-            on what is already written, which makes the task easier.
+        lowest_first: whether the answer begins with its lowest digit ("211" for 112). The carry to the next digit can
+            then be read from the digits that are already written. With False the answer begins with its highest digit
+            ("112"), which depends on all carries at once, and the task is much harder to learn.
         sums: `"every"` pair (a, b), or one of two parts without a common pair: `"held_out"`, those with
             (a + 3 b) mod 8 = 0, or `"train"`, all others.
 

@@ -16,6 +16,7 @@ from pgjax.types import Box, Discrete, Environment, PyTree, Step
 
 _MOST_STATES = 100_000
 Paid = Literal["share", "all"]
+Prompts = Literal["every", "train", "held_out"]
 _REWARDS: dict[Paid, Callable[[Any], Any]] = {"share": lambda right: right.mean(-1), "all": lambda right: right.all(-1)}
 
 
@@ -45,28 +46,41 @@ def all_right(buffer: TokenBuffer) -> jax.Array:
     return _right(buffer.tokens).all(-1) & (buffer.length == buffer.tokens.shape[-1])
 
 
-def make_reverse(length: int = 5, vocabulary: int = 9, reward: Paid = "share") -> Environment:
+def make_reverse(
+    length: int = 5, vocabulary: int = 9, reward: Paid = "share", prompts: Prompts = "every"
+) -> Environment:
     """Write n symbols after a prompt of n random symbols, so that they are the prompt reversed.
 
-    X_1 is a `TokenBuffer` with the prompt, uniform over the Vⁿ strings. A_t writes one symbol into the next place. The
-    episode ends when n symbols are written, and only then a reward is paid. The best return is 1, for an answer without
-    a wrong symbol (the metric `all_right`); the uniform policy gets 1/V with `"share"` and V⁻ⁿ with `"all"`.
+    X_1 is a `TokenBuffer` with the prompt, uniform over the strings of a part. A_t writes one symbol into the next
+    place. The episode ends when n symbols are written, and only then a reward is paid. The best return is 1, for an
+    answer without a wrong symbol (the metric `all_right`); the uniform policy gets 1/V with `"share"` and V⁻ⁿ with
+    `"all"`.
 
     Args:
         length: n.
         vocabulary: V, from 2 to 256.
         reward: `"share"`, the share of right symbols, which can be learnt from rewards alone; or `"all"`, 1 if all
             symbols are right and else 0, a reward that a new policy almost never gets unless Vⁿ is small.
+        prompts: `"every"` string, or one of two parts without a common string: `"held_out"`, those whose symbols add up
+            to 0 modulo V, or `"train"`, all others.
 
     Raises:
-        ValueError: for a number out of range, or an unknown reward.
+        ValueError: for a number out of range, or an unknown reward or part.
     """
     _check(length, vocabulary, reward)
+    require_one_of("prompts", prompts, get_args(Prompts))
     places, score = 2 * length, _REWARDS[reward]
 
+    def draw(key: jax.Array) -> jax.Array:
+        prompt = jax.random.randint(key, (length,), 0, vocabulary, jnp.int32)
+        if prompts == "every":
+            return prompt
+        # The last symbol decides the sum, so a uniform sum makes the string uniform over its part.
+        total = 0 if prompts == "held_out" else jax.random.randint(jax.random.fold_in(key, 1), (), 1, vocabulary)
+        return prompt.at[-1].set((total - jnp.sum(prompt[:-1])) % vocabulary)
+
     def reset(key: jax.Array, params: tuple) -> tuple[TokenBuffer, TokenBuffer]:
-        prompt = jax.random.randint(key, (length,), 0, vocabulary, jnp.int32).astype(jnp.uint8)
-        tokens = jnp.concatenate([prompt, jnp.zeros(length, jnp.uint8)])
+        tokens = jnp.concatenate([draw(key).astype(jnp.uint8), jnp.zeros(length, jnp.uint8)])
         buffer = TokenBuffer(tokens=tokens, length=jnp.asarray(length, jnp.int32))
         return buffer, buffer
 

@@ -442,6 +442,8 @@ def test_a_policy_of_any_network_is_trained_saved_evaluated_again_and_resumed(
     directory = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
     header = checkpoints.metadata(directory / "policy.safetensors")["arguments"]
     assert header.items() >= arguments.items()
+    quantities = {row["quantity"] for row in summary(directory)["rows"]}
+    assert ("held-out prompts answered right (greedy policy)" in quantities) == (env in presets.HELD_OUT)
     again = train.Config(render=directory, env=env, eval_episodes=4, gif=False)
     drawn = runner.execute("train", again, train.run, output_dir=tmp_path)
     assert summary(drawn)["rows"][0]["ours"] == summary(directory)["rows"][0]["ours"]

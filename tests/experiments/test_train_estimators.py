@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import jax
+import numpy as np
 import pytest
 
 from experiments import train
@@ -147,6 +148,15 @@ def test_a_group_shares_a_start_and_is_compared(options):
     estimator = build.make_estimator(options, environment, policy)
     assert estimator.needs.group_size == 2
     assert build.make_build(options, environment, policy)(0.1).group_size == 2
+
+
+@pytest.mark.parametrize("env", ["spell_backward", "addition"])
+def test_a_run_is_evaluated_on_prompts_that_its_training_never_draws(env):
+    options = train.resolve(train.Config(env=env, hidden=(4,)))
+    environment, _ = build.make_policy(options)
+    prompts_of = lambda environment: {tuple(row) for row in np.asarray(environment.params.prompts)}
+    asked = prompts_of(build.evaluation_environment(options, environment))
+    assert asked and not asked & prompts_of(environment)
 
 
 def test_every_preset_is_complete_and_every_name_in_it_an_option():

@@ -54,6 +54,20 @@ def test_a_prompt_is_uniform():
     assert np.abs(counts - 3000 / 9).max() < 4.5 * np.sqrt(3000 / 9)
 
 
+def test_a_prompt_that_is_held_out_is_never_drawn_in_training():
+    keys, drawn = jax.random.split(jax.random.key(0), 4000), {}
+    for part in ("train", "held_out"):
+        _, obs = jax.vmap(make_reverse(3, 4, prompts=part).reset, (0, None))(keys, ())
+        assert (obs.tokens[:, 3:] == 0).all() and (obs.length == 3).all() and obs.tokens.dtype == "uint8"
+        codes = np.asarray(obs.tokens[:, :3], int) @ [16, 4, 1]
+        drawn[part] = np.unique(codes, return_counts=True)
+    assert len(drawn["held_out"][0]) == 16 and len(drawn["train"][0]) == 48
+    assert not set(drawn["held_out"][0]) & set(drawn["train"][0])
+    for _, counts in drawn.values():
+        mean = 4000 / len(counts)
+        assert np.abs(counts - mean).max() < 4.5 * np.sqrt(mean)
+
+
 @pytest.mark.parametrize("reward", ["share", "all"])
 def test_the_mdp_of_reverse_is_the_environment(reward):
     mdp, environment = reverse_mdp(2, 3, reward), make_reverse(2, 3, reward)
@@ -155,6 +169,7 @@ def test_a_gru_that_remembers_the_cue_recalls_it():
     [
         (lambda: make_reverse(length=0), r"length must be at least 1, got 0"),
         (lambda: make_reverse(vocabulary=257), r"vocabulary must be in \[2, 256\], got 257"),
+        (lambda: make_reverse(prompts="test"), r"prompts must be one of 'every', 'train', 'held_out', got 'test'"),
         (lambda: make_reverse(reward="right"), r"reward must be one of 'share', 'all', got 'right'"),
         (lambda: reverse_mdp(4, 9), r"length=4 and vocabulary=9 give 48426741 states, must be at most 100000"),
         (lambda: make_recall(cues=1), r"cues must be at least 2, got 1"),
