@@ -88,9 +88,12 @@ WAVES = (np.arange(1, 9) / 8, np.arange(1, 17) / 16, np.arange(-8, 8) * np.pi / 
 
 
 def best_wave(environment: Environment) -> swimmer_gaits.Wave:
-    """The fastest travelling wave of the grid `WAVES`, chosen on starts that no evaluation uses."""
+    """The fastest travelling wave of the grid `WAVES` on eight starts that no evaluation uses.
+
+    One start would choose a wave that is lucky there: its mean over other starts was two thirds of that of the best.
+    """
     waves = swimmer_gaits.grid(*WAVES)
-    returns = swimmer_gaits.mean_returns(environment, waves, jax.random.key(987_654_321), num_episodes=1)
+    returns = swimmer_gaits.mean_returns(environment, waves, jax.random.key(987_654_321), num_episodes=8)
     best = int(np.argmax(returns))
     return swimmer_gaits.Wave(*(values[best] for values in waves))
 

@@ -259,7 +259,7 @@ MINATAR = {
 
 # The budget of a preset: the CPU time in seconds, of all cores together, in which one seed has to learn. Compilation,
 # shared by all seeds, is included. Every run prints the time that it took.
-BUDGETS = {"navigation": 600, "swimmer": 600, "slates": 90, "ads": 90, "cooling": 60}
+BUDGETS = {"navigation": 600, "swimmer": 30, "slates": 90, "ads": 90, "cooling": 60}
 
 
 def preset(environment: str) -> dict[str, Any]:
