@@ -33,6 +33,8 @@ def copy(record: Record, directory: pathlib.Path, figures: pathlib.Path) -> bool
     figures.mkdir(parents=True, exist_ok=True)
     for shown, made in _figures(record, directory).items():
         shutil.copyfile(made, figures / f"{shown}.png")
+    for shown, made in _animations(record, directory).items():
+        save_frame(made, figures / f"{shown}.png")
     text = json.dumps(data_of(record, directory), indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
     return True
@@ -51,7 +53,8 @@ def data_of(record: Record, directory: pathlib.Path) -> dict[str, Any]:
         "tables": [_stripped(made) for made in _tables(directory, summary)],
         "figures": {
             name: title_of(path) or name.replace("_", " ") for name, path in _figures(record, directory).items()
-        },
+        }
+        | dict.fromkeys(_animations(record, directory), "One moment of an episode of the best policy"),
         "notes": summary["notes"],
     }
 
@@ -67,6 +70,21 @@ def title_of(figure: pathlib.Path) -> str:
 def _figures(record: Record, directory: pathlib.Path) -> dict[str, pathlib.Path]:
     """Name on the page → file of the run, of the figures that the run made."""
     made = {shown: directory / f"{name}.png" for shown, name in record.figures.items()}
+    return {shown: path for shown, path in made.items() if path.is_file()}
+
+
+def save_frame(animation: pathlib.Path, path: pathlib.Path) -> None:
+    """Writes the frame in the middle of an animation; the whole animation would be too large for the page."""
+    from PIL import Image
+
+    with Image.open(animation) as image:
+        image.seek(getattr(image, "n_frames", 1) // 2)
+        image.convert("RGB").save(path)
+
+
+def _animations(record: Record, directory: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Name on the page → file of the run, of the animations that the run made."""
+    made = {shown: directory / f"{name}.gif" for shown, name in record.frames.items()}
     return {shown: path for shown, path in made.items() if path.is_file()}
 
 

@@ -14,12 +14,14 @@ class Record:
         question: `experiments.QUESTION` makes it.
         options: the options of the command that are not the default.
         figures: name of the figure on the page → its name in the run's directory; both without an ending.
+        frames: name of a picture on the page → the animation in the run's directory of which it is a frame.
     """
 
     name: str
     question: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     figures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    frames: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def command(self) -> str:
@@ -194,6 +196,29 @@ TRAINING = Group(
     ),
 )
 
+
+def _trained(env: str) -> Record:
+    """A run of experiments.train with the preset of an environment: its learning curve and a frame of its animation."""
+    name = env.lower()
+    return Record(f"train_{name}", "train", {"env": env}, {name: "learning_curve"}, {f"{name}_frame": "policy"})
+
+
+PROBLEMS = Group(
+    "Seven problems",
+    (
+        Section(
+            tuple(map(_trained, ("maze", "navigation", "swimmer", "slates", "ads", "cooling", "reverse"))),
+            "The second table of each run sets the trained policies beside random actions and a reference controller "
+            "on the same starts, which no training used. Breakout stands under Training.",
+        ),
+        Section(
+            (Record("which_baseline", "which_baseline", figures=_same("which_baseline")),),
+            "Marks to the left of the line are less noisy than G₁. The three numbers about the returns say why: a "
+            "constant pays where E[G₁]² / E[G₁²] is near 1, and v(X_t) where it explains much of the variance of G_t.",
+        ),
+    ),
+)
+
 LANGUAGE = Group(
     "Language models and preferences",
     (
@@ -259,4 +284,4 @@ LANGUAGE = Group(
     ),
 )
 
-GROUPS = (GRADIENTS, PAPERS, IMITATION, TRAINING, LANGUAGE)
+GROUPS = (GRADIENTS, PAPERS, IMITATION, TRAINING, PROBLEMS, LANGUAGE)

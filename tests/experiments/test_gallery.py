@@ -4,6 +4,7 @@ import json
 
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from experiments import gallery, wrong_reinforce
 from experiments.gallery import page, runs
@@ -69,6 +70,18 @@ def test_data_and_figures_are_copied_and_an_older_run_changes_nothing(places):
     assert found["figures"] == {"shown": runs.title_of(figures / "shown.png")} == {"shown": "What new shows"}
     assert found["tables"][0]["lines"] == [["a number", "2.00 ± 0.10", "agrees"]]
     assert found["command"] == "python -m experiments.wrong_reinforce" and found["commit"] == "0123456"
+
+
+def test_the_middle_frame_of_an_animation_becomes_a_picture(places):
+    results, figures = places
+    directory = make_run(results, "moving")
+    frames = [Image.new("RGB", (2, 2), (level, 0, 0)) for level in (0, 120, 240)]
+    frames[0].save(directory / "policy.gif", save_all=True, append_images=frames[1:])
+    record = Record("museum", "wrong_reinforce", frames={"moment": "policy", "absent": "missing"})
+    assert runs.copy(record, directory, figures)
+    with Image.open(figures / "moment.png") as picture:
+        assert abs(picture.getpixel((0, 0))[0] - 120) < 8
+    assert set(runs.read(figures / "museum.json")["figures"]) == {"moment"}
 
 
 def test_a_papers_headline_is_its_table(places):
