@@ -1,8 +1,9 @@
 """Episodes on several devices: which arrays are split, which are whole on each device, and the order of sums.
 
 Under a mesh with an axis `episodes` each device plays and differentiates its share of the episodes. A sum is taken over
-a fixed number of blocks of episodes, which are added in a fixed order, so it does not depend on the number of devices.
-Without such a mesh the same blocks are computed one after another. Axes: T time, B episodes.
+a fixed number of blocks of episodes, which are added in a fixed order, so it does not depend on the number of devices;
+the sum of a large gradient does not depend on it for one and two devices. Without such a mesh the same blocks are
+computed one after another. Axes: T time, B episodes.
 """
 
 import contextlib
@@ -18,8 +19,8 @@ EPISODES_AXIS = "episodes"
 # The allowed numbers of blocks in a sum. A block must have an even number of episodes: products of one row are rounded
 # differently, and with three or five episodes the last bits were found to depend on the number of devices.
 _BLOCKS = (8, 4, 2)
-# A sum of more numbers than this leaves the cache. Each block then costs a pass over the memory: with a gradient of 135
-# million numbers eight blocks took a fifth of the time of an update on two CPU cores.
+# A sum of more numbers than this leaves the cache. Each block then costs a pass over the memory; `rows` has the
+# measured difference.
 _LARGE_SUM, _BLOCKS_OF_LARGE = 1 << 22, (2,)
 _deterministic = contextvars.ContextVar("deterministic", default=True)
 
@@ -59,7 +60,10 @@ def num_blocks(num_episodes: int, sum_size: int = 0) -> int:
 
 
 def most_shards(num_devices: int, num_episodes: int, group_size: int) -> int:
-    """The largest number of devices that can share the episodes in whole groups without changing a sum."""
+    """The largest number of devices that can share the episodes in whole groups without changing a sum.
+
+    A large sum (`is_large`) keeps its order on one and two devices only; with more devices its last bits may change.
+    """
     fits = lambda count: _most_blocks(num_episodes) % count == 0 and (num_episodes // group_size) % count == 0
     return max(filter(fits, range(1, num_devices + 1)))
 

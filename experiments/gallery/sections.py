@@ -278,6 +278,7 @@ LANGUAGE = Group(
             (
                 Record("real_model", "real_model", figures=_same("real_model")),
                 Record("real_model_variance", "real_model", {"parts": ("variance",)}),
+                Record("real_model_tokens", "real_model", {"parts": ("tokens",)}),
             ),
             "The score looks at the form of an answer and not at its truth.",
         ),

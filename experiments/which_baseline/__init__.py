@@ -33,7 +33,7 @@ FIRST = "reinforce"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options of this experiment. The results page shows the default sizes."""
+    """Options of this experiment."""
 
     problems: tuple[str, ...] = tuple(PROBLEMS)
     """The problems: names of environments, or package.module:name for an environment of your own, which is imported

@@ -5,30 +5,43 @@ from experiments.which_baseline.measuring import LADDER, Measured
 from pgjax import registry
 
 
-def best_of(found: Measured) -> str:
-    """The estimate with the smallest variance, a name in the registry."""
-    return min(LADDER, key=lambda name: float(found.ratios[name].value))
+def best_of(found: Measured) -> list[str]:
+    """The estimates, names in the registry, whose interval reaches down to that of the smallest variance."""
+    least = min(LADDER, key=lambda name: float(found.ratios[name].value))
+    return [name for name in LADDER if found.ratios[name].low <= found.ratios[least].high]
 
 
 def sentence(problem: str, found: Measured) -> str:
     """What was measured on one problem, in words."""
-    best = best_of(found)
-    ratio, average = found.ratios[best], found.ratios["reinforce_moving_average"]
+    least = min(LADDER, key=lambda name: float(found.ratios[name].value))
+    others = [registry.ENTRIES[name].label for name in best_of(found) if name != least]
+    alike = f" (the intervals of {', '.join(others)} overlap with its own)" if others else ""
+    ratio, average = found.ratios[least], found.ratios["reinforce_moving_average"]
     return (
-        f"{problem}: {registry.ENTRIES[best].label} has the smallest variance, {float(ratio.value):.2g} times that of "
-        f"G₁. A constant could take away {found.constant_share:.0%} of E[G₁²], and ρ̂ leaves "
+        f"{problem}: {registry.ENTRIES[least].label} has the smallest variance{alike}, {float(ratio.value):.2g} times "
+        f"that of G₁. A constant could take away {found.constant_share:.0%} of E[G₁²], and ρ̂ leaves "
         f"{float(average.value):.0%} of the variance. v explains {found.explained:.0%} of the variance of Gₜ over "
         f"{found.length:.0f} steps."
     )
 
 
+def title_of(found: dict[str, Measured]) -> str:
+    """The problems by their least noisy estimate, where one is alone; then those where several cannot be told apart."""
+    best = {name: best_of(one) for name, one in found.items()}
+    alone = {name: names[0] for name, names in best.items() if len(names) == 1}
+    parts = [
+        f"{registry.ENTRIES[label].label} on {', '.join(name for name, own in alone.items() if own == label)}"
+        for label in dict.fromkeys(alone.values())
+    ]
+    if several := [name for name, names in best.items() if len(names) > 1]:
+        parts.append(f"several alike on {', '.join(several)}")
+    return f"The least noisy estimate: {'; '.join(parts)}"
+
+
 def draw(batch: int, found: dict[str, Measured], recorder: runner.Recorder) -> None:
     """One row for each problem; the marks are the estimates, and the line at 1 is G₁."""
-    best = {name: registry.ENTRIES[best_of(one)].label for name, one in found.items()}
-    labels = list(dict.fromkeys(best.values()))
-    winners = "; ".join(f"{label} on {', '.join(n for n, own in best.items() if own == label)}" for label in labels)
     figure, axes = plots.figure(
-        f"The least noisy estimate depends on the problem: {winners}",
+        title_of(found),
         f"tr Var of each estimate from {batch} episodes divided by that with G₁ on the same episodes; bars are 95 % "
         "bootstrap intervals. Policies after a few updates.",
         width=10,

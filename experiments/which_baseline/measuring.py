@@ -16,7 +16,7 @@ from experiments.shared.problems import Problem, make_network_problem
 from pgjax import diagnostics, registry, returns, rollouts
 from pgjax.types import Estimator, PyTree
 
-# What people call the problem → the name of its environment.
+# What people call the problem → the name of its environment. Recommendation has two: slates and ads.
 PROBLEMS: Mapping[str, str] = {
     "maze": "maze",
     "navigation": "navigation",
@@ -38,6 +38,7 @@ LADDER = (
     "gpomdp_value",
 )
 WARM_BATCHES, PART = 20, 20
+MEASURING = 1_000_000
 
 
 class Sizes(NamedTuple):
@@ -79,9 +80,11 @@ class _Sums(NamedTuple):
 def measure_problem(environment: str, sizes: Sizes, seed: int) -> Measured:
     """Measure the ladder at θ after `sizes.updates` updates."""
     problem = make_network_problem(environment, seed, sizes.hidden, sizes.updates)
-    warm_key, own_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
+    # The training has split the key of the seed; the first children of a split are fold_in of small numbers.
+    measuring_key = jax.random.fold_in(jax.random.key(seed), MEASURING)
+    state_key, warm_key, own_key = jax.random.split(measuring_key, 3)
     made = {name: registry.make(name, problem.parts) for name in LADDER}
-    states = _warmed(problem, made, jax.random.split(warm_key, (WARM_BATCHES, sizes.batch)))
+    states = _warmed(problem, made, state_key, jax.random.split(warm_key, (WARM_BATCHES, sizes.batch)))
     # A part of the episodes at a time bounds the memory.
     part = next(n for n in range(min(PART, sizes.estimates), 0, -1) if sizes.estimates % n == 0)
     look = jax.jit(functools.partial(_look, problem, made, sizes.batch))
@@ -91,13 +94,15 @@ def measure_problem(environment: str, sizes: Sizes, seed: int) -> Measured:
     return _summary(estimates, totals, sizes.batch * sizes.estimates)
 
 
-def _warmed(problem: Problem, made: Mapping[str, Estimator], keys: jax.Array) -> dict[str, PyTree]:
-    """The states of the estimators after batches of this policy; `keys` `[batches, B]`."""
+def _warmed(
+    problem: Problem, made: Mapping[str, Estimator], state_key: jax.Array, keys: jax.Array
+) -> dict[str, PyTree]:
+    """The states of the estimators, made with `state_key`, after batches of this policy; `keys` `[batches, B]`."""
 
     @jax.jit
     def warmed(keys: jax.Array) -> dict[str, PyTree]:
         one = rollouts.episodes(problem.environment, problem.policy, problem.params, keys[0])
-        start = {name: estimator.init(jax.random.key(1), one) for name, estimator in made.items()}
+        start = {name: estimator.init(state_key, one) for name, estimator in made.items()}
 
         def see(states: dict[str, PyTree], batch_keys: jax.Array) -> tuple[dict[str, PyTree], None]:
             batch = rollouts.episodes(problem.environment, problem.policy, problem.params, batch_keys)
@@ -130,11 +135,13 @@ def _look(
 
 
 def _summary(estimates: dict[str, np.ndarray], totals: _Sums, num_episodes: int) -> Measured:
+    """The ratios of the variances, and the numbers about the returns; these are NaN if no return differs from 0."""
+    share = lambda part, whole: part / whole if whole > 0 else np.nan
     ratio = lambda name: diagnostics.paired_variance_ratio(estimates[name], estimates[LADDER[0]], resamples=200)
     variance = totals.to_go_squared / totals.steps - (totals.to_go / totals.steps) ** 2
     return Measured(
         ratios={name: ratio(name) for name in LADDER},
         length=totals.steps / num_episodes,
-        constant_share=totals.first**2 / totals.first_squared / num_episodes,
-        explained=1.0 - totals.error_squared / totals.steps / variance,
+        constant_share=share(totals.first**2 / num_episodes, totals.first_squared),
+        explained=1.0 - share(totals.error_squared / totals.steps, variance),
     )
