@@ -106,9 +106,9 @@ def known_mean(table: Table, cell: Cell) -> np.ndarray | None:
     """E ĝ as theory gives it, `[P]`; None where theory gives no formula.
 
     With the term in the reward it is c_T c_k (∇E[r] − β ∇KL), and with the term in the loss c_T (c_k ∇E[r] − β ∇KL).
-    Here c_T is 1/T if the steps are divided by T, else 1, and c_k is the factor of the estimator: (k − 1)/k for Dr. GRPO,
-    else 1. A loss is not multiplied by c_k, so Dr. GRPO with the term in the loss follows the objective of a larger
-    coefficient, k/(k − 1) β.
+    Here c_T is 1/T if the steps are divided by T, else 1, and c_k is the factor of the estimator: (k − 1)/k for Dr.
+    GRPO, else 1. A loss is not multiplied by c_k, so Dr. GRPO with the term in the loss follows the objective of a
+    larger coefficient, k/(k − 1) β.
     """
     name, over_time, form = cell
     entry, kind = registry.ENTRIES[name], FORMS[form].expected
