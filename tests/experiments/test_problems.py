@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
@@ -91,7 +92,14 @@ def test_a_policy_that_is_worse_than_random_actions_beats_no_reference():
 
 
 def test_without_a_reference_above_random_actions_there_is_no_share():
-    assert np.isnan(reading.shares(line_of(0.0, [-5.0], [-10.0, 3.0], larger_is_better=True))).all()
+    weak = line_of(0.0, [-5.0], [-10.0, 3.0], larger_is_better=True)
+    assert np.isnan(reading.shares(weak)).all()
+    drawn = []
+    recorder = types.SimpleNamespace(figure=lambda figure, name: drawn.append(figure))
+    problems.plot([weak], recorder)
+    assert not drawn
+    problems.plot([weak, line_of(0.0, [5.0], [6.0, 7.0], larger_is_better=True)._replace(problem="z")], recorder)
+    assert [label.get_text() for label in drawn[0].axes[0].get_yticklabels()] == ["z: y"]
 
 
 def test_the_direction_of_a_line_is_that_of_its_measure(output):
