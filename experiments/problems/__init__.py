@@ -17,6 +17,8 @@ Departs  The reference controllers know more than the policies: a model of the h
 import dataclasses
 import pathlib
 
+import numpy as np
+
 from experiments.harness import runner
 from experiments.problems import reading
 from experiments.problems.reading import Line
@@ -46,12 +48,21 @@ def run(config: Config, recorder: runner.Recorder) -> list[Line]:
     recorder.table("Problems", headers, [cells(line) for line in lines], numeric=headers[4:5])
     if few := diagnostics.few_runs(min(len(line.seeds) for line in lines), "seeds"):
         recorder.note(few)
+    if weak := [line.problem for line in counting(lines) if np.isnan(reading.shares(line)).any()]:
+        recorder.note(
+            f"No reference controller is better than random actions on {', '.join(weak)}; the figure leaves it out."
+        )
     recorder.note(
         "The number after ± is half the width of a 95 % interval: over episodes for random actions and controllers, "
         "over seeds for trained policies. In each problem all policies were evaluated on the same starts, which no "
         "training used. No policy passes the bound, and it may be out of reach."
     )
     return lines
+
+
+def counting(lines: list[Line]) -> list[Line]:
+    """The first measure of each problem that has reference controllers; this is the measure that counts."""
+    return list({line.problem: line for line in reversed(lines) if line.references}.values())[::-1]
 
 
 def record(line: Line, recorder: runner.Recorder) -> None:
@@ -92,10 +103,11 @@ def plot(lines: list[Line], recorder: runner.Recorder) -> None:
     """The share of the way from random actions to the best reference controller, one dot for each seed."""
     from experiments.harness import plots
 
-    first = {line.problem: line for line in reversed(lines) if line.references}
-    if not first:
+    first = {line.problem: line for line in counting(lines)}
+    shares = {problem: reading.shares(line) for problem, line in first.items()}
+    shares = {problem: share for problem, share in shares.items() if not np.isnan(share).any()}
+    if not shares:
         return
-    shares = {problem: reading.shares(line) for problem, line in reversed(first.items())}
     beaten = sum(bool((share > 1.0).all()) for share in shares.values())
     title = f"Every seed beats the best reference controller on {beaten} of {len(shares)} problems"
     caption = (

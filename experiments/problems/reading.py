@@ -24,6 +24,7 @@ class Line(NamedTuple):
         seeds: the mean of each seed, `[S]`.
         bound: what no policy's mean passes, or None.
         cpu_seconds: the CPU time of the training of one seed, or None.
+        larger_is_better: whether a larger value of the measure is the better one.
     """
 
     problem: str
@@ -34,6 +35,7 @@ class Line(NamedTuple):
     seeds: np.ndarray
     bound: float | None
     cpu_seconds: float | None
+    larger_is_better: bool
 
 
 def latest(results: pathlib.Path) -> list[pathlib.Path]:
@@ -51,7 +53,8 @@ def lines(folder: pathlib.Path) -> list[Line]:
     """The lines of a run, one for each measure.
 
     Raises:
-        ValueError: the folder holds no finished run of `experiments.train` that was compared with other policies.
+        ValueError: the folder holds no finished run of `experiments.train` that was compared with other policies, or a
+            measure that the environment does not have.
     """
     try:
         options = _options(folder)
@@ -69,12 +72,14 @@ def lines(folder: pathlib.Path) -> list[Line]:
 
 
 def shares(line: Line) -> np.ndarray:
-    """(seed − random) / (best reference − random), `[S]`: 0 is random actions, and above 1 the reference is beaten."""
-    ways = [found.value - line.random.value for found in line.references.values()]
-    ahead = line.trained.value - line.random.value
-    # What is better lies on the side of the trained policies.
-    best = max(ways, key=lambda way: way * np.sign(ahead))
-    return (line.seeds - line.random.value) / best
+    """(seed − random) / (best reference − random), `[S]`: 0 is random actions, and above 1 the reference is beaten.
+
+    A seed that is worse than random actions has a negative share. If no reference is better than random actions, there
+    is no way to share, and all shares are NaN.
+    """
+    sign = 1.0 if line.larger_is_better else -1.0
+    best = max(sign * (found.value - line.random.value) for found in line.references.values())
+    return sign * (line.seeds - line.random.value) / (best if best > 0 else np.nan)
 
 
 def _options(folder: pathlib.Path) -> dict[str, Any]:
@@ -99,7 +104,15 @@ def _line(options: Mapping[str, Any], measure: str, rows: Sequence[Mapping[str, 
         seeds=seeds,
         bound=trained["exact"],
         cpu_seconds=cpu,
+        larger_is_better=_larger_is_better(options["env"], measure),
     )
+
+
+def _larger_is_better(environment: str, measure: str) -> bool:
+    directions = {known.name: known.larger_is_better for known in references.measures(environment)}
+    if measure not in directions:
+        raise ValueError(f"the measures of {environment} must be among {list(directions)}, but the run has {measure!r}")
+    return directions[measure]
 
 
 def _estimate(row: Mapping[str, Any], freedom: int) -> Estimate:

@@ -32,12 +32,14 @@ class Measure(NamedTuple):
         of: the measure of each of B episodes, `[B]`.
         optimum: environment → a bound that no policy's mean passes, or None if none is known.
         among: which of the B episodes count, bool `[B]`; None for all of them.
+        larger_is_better: whether a policy with a larger mean is the better one.
     """
 
     name: str
     of: Callable[[Evaluation], np.ndarray]
     optimum: Callable[[Environment], float | None] = lambda environment: None
     among: Callable[[Evaluation], np.ndarray] | None = None
+    larger_is_better: bool = True
 
     def values(self, found: Evaluation) -> np.ndarray:
         """The measure of the episodes that count."""
@@ -67,18 +69,27 @@ def _arrived(found: Evaluation) -> np.ndarray:
 _MEASURES: dict[str, tuple[Measure, ...]] = {
     "navigation": (
         Measure("success", _metric("success", "final"), optimum=lambda _: 1.0),
-        Measure("driven way / distance, if arrived", _metric("detour", "final"), among=_arrived),
-        Measure("steps, if arrived", lambda found: found.lengths, among=_arrived),
+        Measure(
+            "driven way / distance, if arrived", _metric("detour", "final"), among=_arrived, larger_is_better=False
+        ),
+        Measure("steps, if arrived", lambda found: found.lengths, among=_arrived, larger_is_better=False),
         _RETURN,
     ),
     "ads": (
         # Only a policy that knows ω, which nobody sees, has regret 0.
-        Measure("regret of a session, clicks", _metric("regret", "total"), optimum=lambda _: 0.0),
+        Measure(
+            "regret of a session, clicks", _metric("regret", "total"), optimum=lambda _: 0.0, larger_is_better=False
+        ),
         Measure("clicks in a session", _metric("click", "total")),
     ),
     "cooling": (
-        Measure("PUE", _metric("pue", "final")),
-        Measure("share of the time above 27 °C", _metric("violation", "mean"), optimum=lambda _: 0.0),
+        Measure("PUE", _metric("pue", "final"), larger_is_better=False),
+        Measure(
+            "share of the time above 27 °C",
+            _metric("violation", "mean"),
+            optimum=lambda _: 0.0,
+            larger_is_better=False,
+        ),
         _RETURN,
     ),
 }

@@ -7,9 +7,10 @@ Shows    (a) The seconds until 100 greedy evaluation episodes of CartPole-v1 ave
          new Python process, with an empty and with a warm compilation cache, and the seconds of learning among them.
          (b) The live steps per second of the environment, of the rollout, and of the update without and with a value
          network, for a policy whose episodes are long, with the compile seconds, the memory and the CPU time of each
-         program. (d) The live steps per second of the seven problems with random actions, against the number of lanes.
-         (c) The rate of arithmetic of these programs as a share of the measured rate of matrix products. All
-         devices share the episodes of an update. Every CPU core is one device.
+         program. All devices share the episodes of an update. Every CPU core is one device.
+         (c) The rate of arithmetic of these programs as a share of the measured rate of matrix products.
+         (d) The live steps per second of the seven problems (recommendation has two environments, slates and ads) with
+         random actions, against the number of lanes.
 Expect   The aims on two CPU cores are 3.2 million live steps per second without a value network and 2.0 million with
          one, and that all seeds are solved with 0.3 s of learning, 4.5 s after the process began, or 1.5 s with a warm
          cache. Other people's one-epoch actor-critics in JAX ran at 0.5–0.6 million steps per second on another

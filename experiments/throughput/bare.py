@@ -1,4 +1,7 @@
-"""Part (d): bare environment steps per second of the seven problems, against the number of lanes. Axes: B lanes."""
+"""Part (d): bare environment steps per second of the seven problems, against the number of lanes. Axes: B lanes.
+
+The recommendation problem has two environments, slates and ads, so there are eight entries.
+"""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -20,7 +23,8 @@ Found = dict[str, dict[int, Measured]]
 def program_of(environment: Environment, lanes: int, seed: int) -> tuple[Callable, Any]:
     """`lanes → (lanes, live steps, sum of rewards)` for 32 steps with random actions, and the first lanes.
 
-    The observations are not stored, but they decide nothing and must still be computed, so their sum is returned too.
+    The program also returns the sum of the observations. Random actions do not depend on the observations, so without
+    this sum nobody would read them, and the compiler would leave out the work of computing them.
     """
     policy = environments.random_policy(environment)
 

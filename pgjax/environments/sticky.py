@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_in_range
+from pgjax.exact.mdp.tabular import TabularMDP
 from pgjax.types import Discrete, Environment, PyTree, Step
 
 
@@ -25,22 +26,25 @@ def with_sticky_actions(environment: Environment, probability: float) -> Environ
     and the randomness counts as part of the transition.
 
     Args:
-        environment: an environment with a `Discrete` action space.
+        environment: an environment with a `Discrete` action space and without an `action_mask`, because the action of
+            the step before may be forbidden now. A tabular environment is refused: `pgjax.exact` reads its
+            `TabularMDP`, so every exact number would be that of the problem without sticky actions.
         probability: ς in [0, 1]; 0 returns the environment itself.
 
     Raises:
-        ValueError: for a probability outside [0, 1], or another action space.
+        ValueError: for a probability outside [0, 1], another action space, an `action_mask`, or a `TabularMDP`.
 
     Source: Machado et al. (2018), "Revisiting the Arcade Learning Environment", section 5.
 
-    Example: with probability 1 every step executes action 0, which moves up in the maze, whatever is chosen.
+    Example: with probability 1 every step executes action 0, which pushes the cart to the left, whatever is chosen.
 
         >>> import jax
         >>> from pgjax import environments
         >>> from pgjax.environments.sticky import with_sticky_actions
-        >>> maze = with_sticky_actions(environments.make("maze", layout="G\\nS"), probability=1.0)
-        >>> state, _ = maze.reset(jax.random.key(0), maze.params)
-        >>> bool(maze.step(jax.random.key(1), state, 2, maze.params)[1].terminated)
+        >>> cart = with_sticky_actions(environments.make("CartPole-v1"), probability=1.0)
+        >>> state, _ = cart.reset(jax.random.key(0), cart.params)
+        >>> _, seen = cart.step(jax.random.key(1), state, 1, cart.params)
+        >>> bool(seen.obs[1] < 0)  # the velocity of the cart
         True
     """
     require_in_range("sticky_actions", probability, 0.0, 1.0)
@@ -48,6 +52,16 @@ def with_sticky_actions(environment: Environment, probability: float) -> Environ
         return environment
     if not isinstance(environment.action_space, Discrete):
         raise ValueError(f"sticky_actions needs a Discrete action space, got {environment.action_space!r}")
+    if environment.action_mask is not None:
+        raise ValueError(
+            f"sticky_actions must be 0 with {environment.name}, got {probability}: its action_mask may forbid the "
+            "action that a step repeats"
+        )
+    if isinstance(environment.params, TabularMDP):
+        raise ValueError(
+            f"sticky_actions must be 0 with {environment.name}, got {probability}: its params are a TabularMDP, whose "
+            "exact values and gradients are those of the problem without sticky actions"
+        )
     dtype = environment.action_space.dtype
 
     def reset(key: jax.Array, params: PyTree) -> tuple[StickyState, PyTree]:

@@ -69,3 +69,11 @@ def require_fitting_logits(environment: Environment, policy: Policy, params: PyT
         raise ValueError(
             f"policy must give {space.n} logits, one for each action of {environment.name}, got the shape {shape}"
         )
+
+
+def only_update(estimator: Estimator, num_steps: int | None, microbatches: int) -> tuple[str, ...]:
+    """`Trainer.only_update`: the settings by which a trainer collects more than one batch of complete episodes."""
+    windows = () if num_steps is None else (f"num_steps={num_steps}",)
+    parts = (f"microbatches={microbatches}",) if microbatches > 1 else ()
+    greedy = ("an estimator that needs greedy_returns",) if estimator.needs.greedy_returns else ()
+    return windows + parts + greedy

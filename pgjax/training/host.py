@@ -38,13 +38,15 @@ def train_on_host(
     """Train S runs on an environment of the host; it is `train` with `Trainer.learn` in place of `Trainer.update`.
 
     Each update plays `Trainer.num_episodes` complete episodes with `rollouts.host_episodes` and gives them to
-    `Trainer.learn`. The keys are those of `Trainer.update`, so a run continues as if it had not been interrupted. The
-    runs take turns, and one compiled program learns for all of them.
+    `Trainer.learn`; the episodes hold `behaviour_log_probs` if the reward stage needs them. The keys
+    are those of `Trainer.update`, so a run continues as if it had not been interrupted. The runs take turns, and one
+    compiled program learns for all of them.
 
     Args:
         environment: from `environments.from_gymnasium`.
         policy: the policy that the trainers train.
-        build: `hyperparams of one run → Trainer`, made with this environment and without `num_steps`.
+        build: `hyperparams of one run → Trainer`, made with this environment, without `num_steps` and `microbatches`,
+            and with an estimator that needs no greedy episodes.
         keys: typed keys `[S]`, one per run.
         hyperparams: a pytree with leaves `[S]`.
         num_updates: U.
@@ -54,7 +56,8 @@ def train_on_host(
 
     Raises:
         NonFiniteError: as in `train`; a run that failed stops, and the others are trained to their end.
-        ValueError: for a size below one, or keys, hyper-parameters or states that do not have S rows.
+        ValueError: for a size below one, keys, hyper-parameters or states that do not have S rows, or a trainer with
+            `num_steps`, `microbatches` above 1, or an estimator that needs greedy episodes.
     """
     require_integer("num_updates", num_updates, 1, None)
     require_integer("chunk", chunk, 1, None)
@@ -62,10 +65,10 @@ def train_on_host(
     start, num_runs = time.perf_counter(), len(keys)
     rows_of = lambda tree: [jax.tree.map(lambda x: x[run], tree) for run in range(num_runs)]
     one_each = rows_of(hyperparams)
+    update = _make_update(environment, policy, build, one_each[0])
     init = jax.jit(lambda key, one_hyperparams: build(one_hyperparams).init(key))
     current = [init(*pair) for pair in zip(keys, one_each)] if states is None else rows_of(states)
     first = np.array([int(state.update) for state in current])
-    update = _make_update(environment, policy, build, one_each[0])
     compile_seconds, start = time.perf_counter() - start, time.perf_counter()
 
     parts, failed, last = [], {}, {}
@@ -73,8 +76,9 @@ def train_on_host(
         count, found = min(chunk, num_updates - done), []
         for run in range(num_runs):
             for _ in range(count):
-                # A θ that is not finite draws actions that no environment takes. What a run that failed repeats here is
-                # blanked below.
+                # A run that failed plays no more episodes, because a θ that is not finite draws actions that no
+                # environment takes. Its last metrics are repeated up to the end of the chunk, and `blanked` then
+                # replaces their real numbers with NaN.
                 if run not in failed and (run not in last or last[run][1]):
                     current[run], last[run] = update(current[run], one_each[run])
                 found.append(last[run])
@@ -98,20 +102,32 @@ def _make_update(
     environment: HostEnvironment, policy: Policy, build: Callable[[PyTree], Trainer], hyperparams: PyTree
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, tuple[Metrics, np.ndarray]]]:
     """`(state, hyperparams) → (state, (metrics, whether θ is finite))`, one update of one run."""
-    sizes = []
-    jax.eval_shape(lambda given: sizes.append(build(given)), hyperparams)
-    num_episodes, group_size = sizes[0].num_episodes, sizes[0].group_size
+    built = []
+    jax.eval_shape(lambda given: built.append(build(given)), hyperparams)
+    trainer = built[0]
+    if trainer.only_update:
+        raise ValueError(
+            f"train_on_host must have a trainer that learns from one batch of complete episodes, but build gave one "
+            f"with {' and '.join(trainer.only_update)}"
+        )
 
     @jax.jit
     def learn(state: TrainState, one_hyperparams: PyTree, trajectory):
         state, more = build(one_hyperparams).learn(state, trajectory)
         return state, ({**episode_metrics(trajectory), **more}, all_finite(state.params))
 
-    episode_keys = jax.jit(lambda state: jax.random.split(jax.random.fold_in(state.key, state.update), num_episodes))
+    episode_keys = jax.jit(
+        lambda state: jax.random.split(jax.random.fold_in(state.key, state.update), trainer.num_episodes)
+    )
 
     def update(state: TrainState, one_hyperparams: PyTree):
         trajectory = rollouts.host_episodes(
-            environment, policy, state.params, episode_keys(state), group_size=group_size
+            environment,
+            policy,
+            state.params,
+            episode_keys(state),
+            group_size=trainer.group_size,
+            record_log_probs=trainer.record_log_probs,
         )
         state, found = learn(state, one_hyperparams, trajectory)
         return state, jax.device_get(found)

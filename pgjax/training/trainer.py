@@ -13,7 +13,7 @@ from pgjax._checks import require_kind
 from pgjax._records import one_line
 from pgjax._shards import everywhere
 from pgjax.contracts import require_environment
-from pgjax.training._sizes import checked_sizes, require_fitting_logits
+from pgjax.training._sizes import checked_sizes, only_update, require_fitting_logits
 from pgjax.types import Environment, Estimator, Policy, PyTree, Rewards, TrainState, Trajectory
 
 Metrics = dict[str, jax.Array]
@@ -29,6 +29,8 @@ class Trainer(NamedTuple):
             collected elsewhere with `state.params`.
         num_episodes: the number of episodes (or lanes) that are collected at once; devices may share them.
         group_size: the number of consecutive episodes that must stay on one device.
+        record_log_probs: whether the episodes of `learn` need `behaviour_log_probs`, for the reward stage.
+        only_update: the settings that `update` follows and `learn` cannot, such as `"microbatches=2"`.
     """
 
     init: Callable[[jax.Array], TrainState]
@@ -36,6 +38,8 @@ class Trainer(NamedTuple):
     learn: Callable[[TrainState, Trajectory], tuple[TrainState, Metrics]]
     num_episodes: int = 1
     group_size: int = 1
+    record_log_probs: bool = False
+    only_update: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return one_line(self)
@@ -166,7 +170,15 @@ def make_trainer(
         state, more = learner.learn(state, trajectory)
         return state._replace(lanes=lanes), {**metrics, **more}
 
-    return Trainer(init=init, update=update, learn=learner.learn, num_episodes=part, group_size=group_size)
+    return Trainer(
+        init=init,
+        update=update,
+        learn=learner.learn,
+        num_episodes=part,
+        group_size=group_size,
+        record_log_probs=rewards.needs_log_probs,
+        only_update=only_update(estimator, num_steps, microbatches),
+    )
 
 
 Collect = Callable[[TrainState, jax.Array], tuple[PyTree, Trajectory, Metrics]]

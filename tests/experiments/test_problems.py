@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
@@ -60,28 +61,50 @@ def test_the_table_of_problems_repeats_the_rows_of_the_training(output, tmp_path
     assert reading.latest(output / "train") == [output / "train" / "ads"]
 
 
-@pytest.mark.parametrize(("reference", "wanted"), [(0.2, [1.0, 1.25]), (0.6, [2.0, 2.5])])
-def test_the_share_of_the_way_is_the_same_whether_less_or_more_is_better(reference, wanted):
+def line_of(random, controllers, seeds, *, larger_is_better):
     known = lambda value: problems.diagnostics.Estimate(value, 0.1, value, value)
-    line = reading.Line(
+    return reading.Line(
         problem="x",
-        measure="regret",
-        random=known(1.0),
-        references={"good": known(reference), "bad": known(1.5)},
-        trained=known(0.1),
-        seeds=np.array([0.2, 0.0]),
+        measure="y",
+        random=known(random),
+        references={str(value): known(value) for value in controllers},
+        trained=known(np.mean(seeds)),
+        seeds=np.array(seeds),
         bound=None,
         cpu_seconds=None,
+        larger_is_better=larger_is_better,
     )
-    np.testing.assert_allclose(reading.shares(line), wanted)
-    negative = lambda found: known(-found.value)
-    mirrored = line._replace(
-        random=negative(line.random),
-        references={name: negative(found) for name, found in line.references.items()},
-        trained=negative(line.trained),
-        seeds=-line.seeds,
-    )
-    np.testing.assert_allclose(reading.shares(mirrored), wanted)
+
+
+@pytest.mark.parametrize(("reference", "wanted"), [(0.2, [1.0, 1.25]), (0.6, [2.0, 2.5])])
+def test_the_share_of_the_way_is_the_same_whether_less_or_more_is_better(reference, wanted):
+    less = line_of(1.0, [reference, 1.5], [0.2, 0.0], larger_is_better=False)
+    np.testing.assert_allclose(reading.shares(less), wanted)
+    more = line_of(-1.0, [-reference, -1.5], [-0.2, 0.0], larger_is_better=True)
+    np.testing.assert_allclose(reading.shares(more), wanted)
+
+
+def test_a_policy_that_is_worse_than_random_actions_beats_no_reference():
+    failed = line_of(0.0, [10.0, -5.0], [-10.0, -10.0], larger_is_better=True)
+    np.testing.assert_array_equal(reading.shares(failed), [-1.0, -1.0])
+    mirrored = line_of(0.0, [-10.0, 5.0], [10.0, 10.0], larger_is_better=False)
+    np.testing.assert_array_equal(reading.shares(mirrored), [-1.0, -1.0])
+
+
+def test_without_a_reference_above_random_actions_there_is_no_share():
+    weak = line_of(0.0, [-5.0], [-10.0, 3.0], larger_is_better=True)
+    assert np.isnan(reading.shares(weak)).all()
+    drawn = []
+    recorder = types.SimpleNamespace(figure=lambda figure, name: drawn.append(figure))
+    problems.plot([weak], recorder)
+    assert not drawn
+    problems.plot([weak, line_of(0.0, [5.0], [6.0, 7.0], larger_is_better=True)._replace(problem="z")], recorder)
+    assert [label.get_text() for label in drawn[0].axes[0].get_yticklabels()] == ["z: y"]
+
+
+def test_the_direction_of_a_line_is_that_of_its_measure(output):
+    found = {line.measure: line.larger_is_better for line in reading.lines(output / "train" / "ads")}
+    assert found == {"regret of a session, clicks": False, "clicks in a session": True}
 
 
 def test_what_is_no_compared_run_is_refused(output, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from pgjax import environments, estimators, evaluation, networks, rollouts, training
+from pgjax import baselines, environments, estimators, evaluation, networks, rewards, rollouts, training
 from pgjax.environments import from_gymnasium
 from pgjax.spaces import Box, Discrete
 
@@ -188,6 +188,41 @@ def test_a_run_that_fails_stops_and_the_other_is_finished(cartpole):
     assert list(caught.value.failures) == [1] and "at update 0" in caught.value.failures[1]
     metrics = caught.value.trained.metrics["mean_return"]
     assert np.isfinite(metrics[0]).all() and metrics.shape == (2, 3) and np.isnan(metrics[1, 1:]).all()
+
+
+def test_a_kl_penalty_gets_the_log_probabilities_that_it_needs(cartpole):
+    """With the reference θ_0 the first penalty is 0, and after a step θ has left θ_0."""
+    env, policy, _ = cartpole
+    estimator = estimators.make_estimator(policy, returns=estimators.reward_to_go())
+    stage = rewards.kl_penalty(policy, kl_coef=0.1)
+    build = lambda rate: training.make_trainer(env, policy, estimator, optax.adam(rate), num_episodes=4, rewards=stage)
+    keys = jax.random.split(jax.random.key(0), 1)
+    run = training.train_on_host(env, policy, build, keys, jnp.array([0.1]), num_updates=2)
+    first, second = run.metrics["kl"][0]
+    assert first == pytest.approx(0.0, abs=1e-5) and abs(second) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("estimator_options", "options", "message"),
+    [
+        ({}, {"microbatches": 2}, "microbatches=2"),
+        ({"returns": estimators.lambda_return(0.9, 0.9), "over_time": "mean"}, {"num_steps": 8}, "num_steps=8"),
+        ({"baseline": baselines.greedy_rollout()}, {}, "an estimator that needs greedy_returns"),
+    ],
+)
+def test_what_only_update_can_do_is_refused_before_any_episode(
+    cartpole, monkeypatch, estimator_options, options, message
+):
+    env, policy, _ = cartpole
+    monkeypatch.setattr(rollouts, "host_episodes", lambda *args, **kwargs: pytest.fail("an episode was played"))
+    value = baselines.value_function(*networks.make_value(env, hidden=(4,)), optax.sgd(0.1))
+    given = {"returns": estimators.reward_to_go(), "baseline": value} | estimator_options
+    estimator = estimators.make_estimator(policy, **given)
+    build = lambda _: training.make_trainer(env, policy, estimator, optax.adam(0.1), num_episodes=4, **options)
+    with pytest.raises(ValueError, match=f"train_on_host must have a trainer .* with {message}$"):
+        training.train_on_host(
+            env, policy, build, jax.random.split(jax.random.key(0), 1), jnp.array([0.1]), num_updates=1
+        )
 
 
 class Spoiled(Count):

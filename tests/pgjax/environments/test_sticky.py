@@ -1,5 +1,7 @@
 """Sticky actions against their definition, on an environment that shows what it executes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,3 +77,19 @@ def test_breakout_with_sticky_actions_conforms_and_is_drawn():
 def test_refused(name, probability, message):
     with pytest.raises(ValueError, match=message):
         environments.make(name, sticky_actions=probability)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            dataclasses.replace(MIRROR, action_mask=lambda obs: obs < jnp.arange(3)),
+            "0 with mirror, got 0.5: its action_mask",
+        ),
+        (environments.make("maze"), "0 with maze, got 0.5: its params are a TabularMDP"),
+    ],
+)
+def test_environments_whose_masks_or_exact_numbers_would_be_wrong_are_refused(environment, message):
+    with pytest.raises(ValueError, match=message):
+        with_sticky_actions(environment, 0.5)
+    assert with_sticky_actions(environment, 0.0) is environment
