@@ -17,8 +17,8 @@ Shows    learn: the most likely tokens after a text, bits per byte of a short te
          batches; no gradient is kept. tokens: new tokens per second of sampling and of an update, beside a program in
          JAX that was written by hand, for this model and for a small model of bytes.
 Expect   The model continues "The capital of France is" with " Paris" (probability 0.77) and writes one closed sentence
-         in about 3 of 10 answers. The share rises with every few updates, beyond its interval after ten, at a KL of
-         some nats. Five to fifteen minutes on two CPU cores, and less than 8 GB of memory.
+         in about 3 of 10 answers. After ten updates it does in more than 9 of 10, at a KL of 4 nats. Five to
+         fifteen minutes on two CPU cores, and less than 8 GB of memory.
 Departs  Ten updates show that the gradient is right. They do not make a better model: the score looks at the form of an
          answer and not at its truth. The prompt leaves out the system message that the model was tuned with.
 """
