@@ -13,10 +13,12 @@ Command  python -m experiments.rlhf
 Shows    A model of bytes is pretrained on sentences, or --policy is loaded. In each round it writes pairs of answers to
          beginnings of held-out sentences, an annotator compares them, a Bradley–Terry reward model is fitted to all
          comparisons so far and normalised (mean 0, standard deviation 1 on answers of the reference), and the policy
-         is optimised with k1 in the reward, by an estimator with groups or with a predicted return. Answers before and
-         after, reward (proxy and gold), KL, entropy, distinct n-grams and bits per byte of held-out sentences; reward
-         against √KL. The loss of the reward model is measured on held-out comparisons too, beside its floor, the
-         entropy of the labels. Best-of-n and DPO use the same labels; their errors are over seeds, as all others are.
+         is optimised with a KL term (k1 in the reward of each token, unless --kl-kind, --kl-placement or --kl-level
+         change it), by an estimator with groups or with a predicted return. Answers before and after, reward (proxy
+         and gold), KL, entropy, distinct n-grams and bits per byte of held-out sentences; reward against √KL. The loss
+         of the reward model is measured on held-out comparisons too, beside its floor, the entropy of the labels.
+         Best-of-n and DPO use the same labels. All standard errors are over seeds; those of the reference are over
+         its evaluations with these seeds.
 Expect   With β = 0.2 the gold score of the topics rises from 1.92 to 2.38 at a KL of 5 nats, and held-out text costs
          1.98 bits per byte after 1.77. With β = 0 the proxy rises to about 5 standard deviations, and the policy ends
          with one letter for ever: gold score 0.06, entropy 0.01, KL some hundreds of nats. Best of 16 reaches 2.33 at
@@ -37,7 +39,7 @@ import jax
 from experiments.harness import runner
 from experiments.rlhf import loop, optimising, preparing, report, stages
 from experiments.shared import language
-from pgjax import registry
+from pgjax import losses, registry
 from pgjax.datasets.text import Split
 from pgjax.saving import policies
 from pgjax.types import PyTree
@@ -64,17 +66,29 @@ class Config:
     predicted return (ppo, ppo_gae), which is then a language model of its own that starts from the reference."""
     kl_coefs: tuple[float, ...] = (0.2, 0.0)
     """The values of β, in rewards per nat. Every β is trained with every seed."""
+    kl_kind: losses.KLKind = "k1"
+    """The estimate of the KL to the reference: k1, k2 or k3, which are computed from the token that was drawn, or full,
+    the KL over all tokens at each place. With an unbiased estimator the expected gradient is that of E[reward] − β KL
+    if k1 stands in the reward, k2 in the loss with --kl-level sequence, or k3 or full in both. With each other choice
+    it is a different one, as the experiment kl_placement shows."""
+    kl_placement: optimising.KLPlacement = "reward"
+    """Where β times the estimate stands: in the reward, in the loss beside the estimator, or in both."""
+    kl_level: losses.KLLevel = "token"
+    """token estimates the KL at each token of an answer. sequence estimates it once for a whole answer, from the ratio
+    of the probabilities of the answer; for full in the reward it is the sum over the tokens, paid at the end."""
     seeds: int = 4
     """The number of runs of each β with each number of pairs."""
     rounds: int = 3
     """The number of rounds: sample, compare, fit, optimise."""
     pairs: tuple[int, ...] = (256,)
     """The number of pairs of answers of a round to which the reward model is fitted. Several numbers are trained with
-    every β and every seed, in one compiled program; each run sees so many of the pairs of its round."""
+    every β and every seed, in one compiled program; each run uses so many of the pairs of its round."""
     held_out: float = 0.2
-    """The share of the comparisons to which the reward model is not fitted, in [0, 0.5]: its loss and accuracy are
-    measured on them. Simulated comparisons are made in addition to --pairs. Of a person's labels, whole prompts are
-    held out."""
+    """The share H / (P + H) of held-out comparisons, in [0, 0.5], where P is the largest number of --pairs and H the
+    number of comparisons that are made in each round in addition to them. The reward model is not fitted to these H
+    comparisons; its loss and accuracy are measured on them. The simulated held-out comparisons are of fresh answers,
+    but their prompts come from the same set as those of the fit. Of a person's labels, this share of the prompts is
+    held out, with all their answers. 0 holds nothing out, and then nothing is measured on held-out labels."""
     temperature: float = 0.3
     """The temperature of the annotator in units of the gold score: the noise of the comparisons."""
     updates: int = 40
@@ -131,6 +145,12 @@ class Config:
         single = len(self.pairs) == 1 or self.preferences is None
         runner.require(single, "--pairs", given, "one number with --preferences, which brings its own labels")
         runner.require(0 <= self.held_out <= 0.5, "--held-out", self.held_out, "in [0, 0.5]")
+        wanted = f"0, or large enough to hold out one comparison beside --pairs {max(self.pairs)}"
+        enough = self.held_out == 0 or self.num_held_out > 0 or self.preferences is not None
+        runner.require(enough, "--held-out", self.held_out, wanted)
+        whole = (self.kl_kind, self.kl_level) == ("full", "sequence") and self.kl_placement != "reward"
+        wanted = "token with --kl-kind full in the loss, which has no form for a whole answer"
+        runner.require(not whole, "--kl-level", self.kl_level, wanted)
         for option in ("learning_rate", "value_learning_rate", "temperature"):
             runner.require_rate(f"--{option.replace('_', '-')}", getattr(self, option))
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
@@ -153,14 +173,17 @@ class Config:
         """The context of the pretrained model: L and some more, in eights."""
         return -(-self.places // 8) * 8 + 16
 
+    @property
+    def num_held_out(self) -> int:
+        """H, the number of simulated comparisons of a round that are held out: the share `held_out` of all P + H."""
+        return round(max(self.pairs) * self.held_out / (1 - self.held_out))
+
     def sizes(self) -> loop.Sizes:
         pick = lambda record: {f.name: vars(self)[f.name] for f in dataclasses.fields(record) if f.name in vars(self)}
-        most = max(self.pairs)
         changed = {
             "rounds": 1 if self.preferences else self.rounds,
-            "pairs": most,
-            # Of all P + H comparisons the share `held_out` is H.
-            "held_out": 0 if self.preferences else round(most * self.held_out / (1 - self.held_out)),
+            "pairs": max(self.pairs),
+            "held_out": 0 if self.preferences else self.num_held_out,
             "reference": max(256, self.evaluated),
             "optimising": optimising.Settings(**pick(optimising.Settings)),
         }

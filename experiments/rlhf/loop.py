@@ -35,12 +35,13 @@ class State(NamedTuple):
 
     Attributes:
         train: θ, the optimiser, in `estimator_state` the value if the estimator has one, and in `reward_state` the
-            reward model, β and θ_ref.
+            reward model, β and θ_ref. With the KL term in the loss, `estimator_state` holds its β and θ_ref too.
         comparisons: N comparisons of all rounds; those that are not yet made have the weights 0.
-        weights: float `[N]`, the weights in the fit; 0 beyond the number of pairs that this run may see.
+        weights: float `[N]`, the weights in the fit; 0 for a pair of a round beyond the first `num_pairs`.
         held_out: float `[N]`, the weights in the evaluation of the reward model; where it is not 0, `weights` is 0.
         chances: float `[N, 3]`, the exact probabilities of the outcomes; None for the labels of a person.
-        num_pairs: int32 `[]`, the number of pairs of a round that this run may see, at most P.
+        num_pairs: int32 `[]`, the number of pairs of a round to which the reward model of this run is fitted, at most
+            P. The run ignores the other pairs.
         reference: M answers of the reference policy, on which reward models are normalised; leaves `[M, ...]`.
         key: the key of the run; each stage folds its number into it.
     """
@@ -130,7 +131,7 @@ class Loop:
             given = Labelled(preferences.Comparisons(buffers, buffers, outcomes, none), none, none)
         count = given.weights.shape[0]
         return State(
-            train=optimising.started(value_key, self._trainer.init(init_key), params, kl_coef),
+            train=optimising.started(value_key, self._trainer.init(init_key), params, kl_coef, self.sizes.optimising),
             comparisons=given.comparisons,
             weights=given.weights,
             held_out=given.held_out,
@@ -163,7 +164,7 @@ class Loop:
         return state._replace(**{name: jax.tree.map(put, getattr(state, name), x) for name, x in new.items()}), found
 
     def fit(self, state: State, number: jax.Array) -> tuple[State, Found]:
-        """A new reward model, normalised, and how good it is on the labels that it has seen and on others."""
+        """A new reward model, normalised, and how good it is on the labels of its fit and on held-out ones."""
         described = lambda buffers: reward_models.features_of(self._features, buffers)
         both = {"first": described(state.comparisons.first), "second": described(state.comparisons.second)}
         labels = state.comparisons._replace(**both)

@@ -24,28 +24,29 @@ DPO_OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-4))
 
 
 def measure(
-    loop: Loop, keys: jax.Array, states: State, params: PyTree, best_of: tuple[int, ...]
+    loop: Loop, keys: tuple[jax.Array, jax.Array], states: State, params: PyTree, best_of: tuple[int, ...]
 ) -> tuple[dict[int, np.ndarray], dict[str, np.ndarray]]:
     """The mean gold score of best-of-n by n, and the numbers of an evaluation of DPO by name, each `[R]`.
 
     Args:
         loop: the stages.
-        keys: typed keys `[R]`.
+        keys: typed keys `[R]` of best-of-n, and those of DPO.
         states: the runs whose reward models and comparisons are used, leaves `[R, ...]`.
         params: θ_ref.
         best_of: the numbers n.
     """
-    shares = Shares.of(choose_devices(None), len(keys))
-    own = shares.scatter((keys, states))
+    of_choice, of_dpo = keys
+    shares = Shares.of(choose_devices(None), len(of_choice))
+    states = shares.scatter(states)
 
-    def run(function: Callable) -> PyTree:
-        found = jax.jit(shares.each(function, "map", num_shared=1))(*own, params)
+    def run(function: Callable, own_keys: jax.Array) -> PyTree:
+        program = jax.jit(shares.each(function, "auto", num_shared=1))
+        found = program(shares.scatter(own_keys), states, params)
         return jax.tree.map(np.asarray, shares.gather(found))
 
-    chosen = {
-        n: run(lambda key, state, params, n=n: jnp.mean(best_answers(key, loop, state, params, n))) for n in best_of
-    }
-    return chosen, run(lambda key, state, params: directly(key, loop, state, params))
+    best = lambda n: lambda key, state, params: jnp.mean(best_answers(key, loop, state, params, n))
+    chosen = {n: run(best(n), of_choice) for n in best_of}
+    return chosen, run(lambda key, state, params: directly(key, loop, state, params), of_dpo)
 
 
 def best_answers(key: jax.Array, loop: Loop, state: State, params: PyTree, n: int) -> jax.Array:

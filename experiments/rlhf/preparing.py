@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from experiments.harness import runner
-from experiments.rlhf import gold, loop, report, stages
+from experiments.rlhf import gold, keys, loop, report, stages
 from experiments.rlhf.problem import Problem, make_problem
 from experiments.shared import language
 from pgjax import networks
@@ -53,10 +53,9 @@ def prepare(config: Any, recorder: runner.Recorder, earlier: pathlib.Path | None
         problem = make_problem(model, tuple(prompts), split.test, score, config.max_new_tokens)
         comparisons = None if config.preferences is None else read_labels(config)
         one_run = loop.Loop(problem, config.sizes(), labelled=comparisons is not None)
-    seeds = config.seed + np.arange(config.seeds)
-    keys = jax.vmap(jax.random.key)(np.tile(seeds, len(config.combinations)))
+    of_runs = keys.of_runs(config, keys.Purpose.LOOP, len(config.combinations))
     kl_coefs, pairs = (np.repeat(column, config.seeds) for column in zip(*config.combinations))
-    runs = stages.Runs(one_run, keys, kl_coefs, pairs)
+    runs = stages.Runs(one_run, of_runs, kl_coefs, pairs)
     return Setting(model, params, problem, one_run, runs, comparisons)
 
 
@@ -72,7 +71,7 @@ def pretrain(config: Any, recorder: runner.Recorder, split: Split) -> tuple[netw
     )
     documents = language.load_split(config.text, config.corpus)
     both = split._replace(train=(*documents.train, *split.train))
-    init_key, fit_key = jax.random.split(jax.random.key(config.seed))
+    init_key, fit_key = jax.random.split(keys.of_seed(config.seed, keys.Purpose.PRETRAINING))
     policy = networks.make_language_policy(language.make_reader(model.context), model)
     total = config.pretraining_updates * 32 * (model.context - 1)
     with recorder.timed("pretraining"), recorder.progress(total, "pretraining", "tokens") as progress:
@@ -99,7 +98,7 @@ def read_labels(config: Any) -> loop.Labelled:
     Whole prompts are held out, so that no reward model is judged on an answer that it was fitted to.
 
     Raises:
-        ValueError: if no label fits.
+        ValueError: if no label fits, or if the share of held-out prompts is not 0 and holds out no prompt.
     """
     size = labelled_texts.BufferSize(config.prompt_bytes + 1, config.max_new_tokens, bos=True)
     found = [r for r in records.read(config.preferences) if labelled_texts.fits(r, language.BYTES, size)]
@@ -107,7 +106,13 @@ def read_labels(config: Any) -> loop.Labelled:
         raise ValueError(f"--preferences {config.preferences}: must hold labels of texts that fit the buffer")
     labels = labelled_texts.comparisons_of(found, language.BYTES, size)
     prompts = np.random.default_rng(config.seed).permutation(np.unique(labels.groups))
-    chosen = np.isin(labels.groups, prompts[: min(round(config.held_out * len(prompts)), len(prompts) - 1)])
+    count = min(round(config.held_out * len(prompts)), len(prompts) - 1)
+    if config.held_out > 0 and count == 0:
+        raise ValueError(
+            f"--held-out {config.held_out:g}: must be 0, or large enough to hold out one of the prompts of "
+            f"--preferences, of which there are {len(prompts)}"
+        )
+    chosen = np.isin(labels.groups, prompts[:count])
     weigh = lambda rows: np.where(rows, labels.weights, 0.0).astype(np.float32)
     given = loop.Labelled(comparisons=labels.labels, weights=weigh(~chosen), held_out=weigh(chosen))
     return jax.tree.map(jax.numpy.asarray, given)

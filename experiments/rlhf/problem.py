@@ -56,7 +56,8 @@ def make_problem(
     )
 
 
-# Bytes by what a reward model tells apart: 26 letters, capitals, white space, ends of sentences, digits, EOS, the rest.
+# The reward model does not tell bytes of one class apart. The classes are: each small letter alone (0 to 25), all other
+# bytes (26), capitals (27), white space (28), ends of sentences (29), digits (30), and EOS (31).
 CLASSES = 32
 _CLASS_OF = np.full(256, 26, np.int32)
 for _byte in range(256):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from experiments.harness import runner, verdicts
-from experiments.rlhf import others, stages
+from experiments.rlhf import keys, others, stages
 from experiments.shared import language
 from pgjax.environments.text import TextBuffer
 
@@ -109,9 +109,11 @@ def record(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.S
         if name not in numbers:
             continue
         values = numbers[name]
-        # A reward model that is not fitted yet scores nothing.
+        # Before the first fit there is no proxy score, and the KL of the reference to itself is 0.
         if name not in ("proxy", "correlation", "kl"):
-            recorder.row(quantity=quantity, variant="reference", ours=values[:, 0].mean())
+            # Runs of one seed begin alike, so the runs of the first combination are all evaluations of the reference.
+            start = values[: config.seeds, 0]
+            recorder.row(quantity=quantity, variant="reference", ours=start.mean(), stderr=standard_error(start))
         for (kl_coef, _), (variant, runs) in zip(config.combinations, config.runs_of.items()):
             first, *_, last = values[runs].T
             recorder.row(
@@ -125,7 +127,10 @@ def record(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.S
         "The proxy score is that of the last reward model of each run: 0 is the mean of the reference and 1 its "
         "standard deviation over answers. " + ("" if config.preferences else "The gold score simulates the labels.")
     )
-    recorder.note(f"Standard errors are over {config.seeds} seeds; one seed has none.")
+    recorder.note(
+        f"Standard errors are over {config.seeds} seeds; one seed has none. Those of the reference are over the "
+        "evaluations of the seeds, which differ by prompts and by answers."
+    )
     record_fits(config, recorder, saved)
     record_others(config, recorder, setting, saved)
     show(config, recorder, saved)
@@ -140,9 +145,11 @@ def record_fits(config: Any, recorder: runner.Recorder, saved: stages.Saved) -> 
                 recorder.row(quantity=quantity, variant=variant, ours=last.mean(), stderr=standard_error(last))
     if "entropy_floor" in saved.fits and np.isfinite(saved.fits["entropy_floor"]).all():
         recorder.note(
-            "The floor is the mean entropy of the labels that the annotator may give. No reward model has a lower "
+            "The floor is the mean entropy of the annotator's labels, which are random. No reward model has a lower "
             "expected loss; the loss on the labels that were given can be lower by chance."
         )
+    if not config.held_out:
+        recorder.note("With --held-out 0 the reward models are not measured on held-out labels.")
 
 
 def verdict_of(recorder: runner.Recorder, name: str, kl_coef: float, first: np.ndarray, last: np.ndarray) -> str | None:
@@ -160,8 +167,9 @@ def record_others(config: Any, recorder: runner.Recorder, setting: Any, saved: s
     kl_coef, seeds = config.kl_coefs[0], config.seeds
     runs = slice(0, len(config.pairs) * seeds)
     states = jax.tree.map(lambda x: x[runs], saved.states)
-    keys = jax.vmap(jax.random.key)(np.tile(config.seed + np.arange(seeds), len(config.pairs)))
-    chosen, direct = others.measure(setting.loop, keys, states, setting.params, config.best_of)
+    of_purpose = lambda purpose: keys.of_runs(config, purpose, len(config.pairs))
+    own_keys = of_purpose(keys.Purpose.BEST_OF_N), of_purpose(keys.Purpose.DPO)
+    chosen, direct = others.measure(setting.loop, own_keys, states, setting.params, config.best_of)
     variants = {f"best of {n}, KL at most {np.log(n) - (n - 1) / n:.2f}": {"gold": chosen[n]} for n in config.best_of}
     variants["DPO"] = {name: direct[name] for name in ("gold", "kl", "bits_per_byte")}
     for variant, numbers in variants.items():

@@ -64,18 +64,18 @@ class Runs:
         loop: the stages of one run.
         keys: typed keys `[R]`.
         kl_coefs: β `[R]`.
-        num_pairs: the number of pairs of a round that each run may see `[R]`.
+        num_pairs: the number of pairs of a round to which the reward model of each run is fitted `[R]`.
     """
 
     def __init__(self, loop: Loop, keys: jax.Array, kl_coefs: np.ndarray, num_pairs: np.ndarray):
         self.sizes, self.keys = loop.sizes, keys
         self._own = keys, jnp.asarray(kl_coefs, jnp.float32), jnp.asarray(num_pairs, jnp.int32)
         self.shares = Shares.of(choose_devices(None), len(keys))
-        self._begin = jax.jit(self.shares.each(loop.begin, "map", num_shared=2))
+        self._begin = jax.jit(self.shares.each(loop.begin, "auto", num_shared=2))
         # Each is traced once: the number of the round is an argument; β, the number of pairs and the reward model are
         # state.
         self._programs: dict[str, Callable] = {
-            name: jax.jit(self.shares.each(getattr(loop, name), "map", num_shared=1))
+            name: jax.jit(self.shares.each(getattr(loop, name), "auto", num_shared=1))
             for name in ("sample", "fit", "optimise", "evaluate")
         }
 
