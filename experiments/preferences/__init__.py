@@ -57,7 +57,8 @@ class Collect:
     """The share of pairs that are asked again, with exchanged sides, to measure how often the person agrees with
     himself or herself. 0 asks every pair once."""
     limit: int | None = None
-    """Ask only this number of pairs, the first ones in the shuffled order."""
+    """Ask only this number of different pairs, the first ones in the shuffled order. The repeats of --repeat-share are
+    asked in addition."""
     target: float = 0.9
     """The accuracy for which the number of needed labels is predicted: the share of new pairs in which a reward model
     picks the answer that the person would pick without noise."""

@@ -41,7 +41,10 @@ def run(config: Config, recorder: runner.Recorder) -> list[Line]:
         folders = config.runs or reading.latest(RESULTS)
         lines = [line for folder in folders for line in reading.lines(folder)]
     if not lines:
-        raise runner.UsageError(f"{RESULTS} holds no complete run of experiments.train; train first, or give --runs")
+        raise runner.UsageError(
+            f"{RESULTS} holds no complete run of experiments.train that was compared with other policies; train first "
+            "without --tiny, with one learning rate and with --references, or give --runs"
+        )
     for line in lines:
         record(line, recorder)
     headers = ["problem", "measure", "random", "reference", "trained", "each seed", "bound", "CPU s a seed"]

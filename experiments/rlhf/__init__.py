@@ -278,6 +278,11 @@ def _of_earlier(config: Config) -> Config:
         for name in ("policy", "preferences"):
             read[name] = None if read[name] is None else pathlib.Path(read[name])
         read["text"] = tuple(map(pathlib.Path, read["text"]))
+        for field in dataclasses.fields(Config):
+            given = getattr(config, field.name)
+            if field.name in read and given not in (field.default, getattr(TINY, field.name), read[field.name]):
+                option = f"--{field.name.replace('_', '-')}"
+                raise ValueError(f"{option} {given}: must be left out with --resume; the run has {read[field.name]}")
         return Config(**read, resume=config.resume)
 
 

@@ -129,7 +129,8 @@ def record(config: Any, recorder: runner.Recorder, setting: Any, saved: stages.S
     )
     recorder.note(
         f"Standard errors are over {config.seeds} seeds; one seed has none. Those of the reference are over the "
-        "evaluations of the seeds, which differ by prompts and by answers."
+        "evaluations of the seeds, which differ by prompts and by answers. The KL is the mean of ln π/π_ref over "
+        "sampled answers, which can be below 0 by chance although the KL itself cannot."
     )
     record_fits(config, recorder, saved)
     record_others(config, recorder, setting, saved)

@@ -301,6 +301,9 @@ def test_the_whole_loop_is_reported(written, tmp_path):
     pairs = [json.loads(line) for line in (directory / "pairs.jsonl").read_text().splitlines()]
     assert len(pairs) == 10 and set(pairs[0]) == {"prompt", "answers", "policy", "seed", "step", "logp"}
     assert (directory / "rlhf.png").is_file() and (directory / "policy.safetensors").is_file()
+    longer = dataclasses.replace(rlhf.TINY, resume=directory, rounds=5)
+    with pytest.raises(runner.UsageError, match="--rounds 5: must be left out with --resume; the run has 2"):
+        rlhf.run(longer, None)
     # A complete run that is resumed has nothing left to do, and says the same.
     resumed = dataclasses.replace(rlhf.TINY, resume=directory)
     other = runner.execute("rlhf", resumed, rlhf.run, rlhf.plot, output_dir=tmp_path)

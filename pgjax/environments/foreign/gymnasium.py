@@ -98,7 +98,7 @@ def _made(gymnasium: Any, name: str, options: dict[str, Any]) -> Any:
         return gymnasium.make(name, **options)
     except gymnasium.error.DependencyNotInstalled as error:
         raise shared.MissingPackageError(
-            f"gymnasium:{name} needs a package that is not installed ({error}): pip install 'pgjax[gymnasium]'"
+            f"gymnasium:{name} needs a package that is not installed ({error}): {shared.install('gymnasium')}"
         ) from error
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise ValueError(f"gymnasium:{name} cannot be made with the options {options}: {error}") from error

@@ -148,7 +148,7 @@ def model_path(name: str) -> pathlib.Path:
     found = importlib.util.find_spec("gymnasium")
     if found is None or found.origin is None:
         raise shared.MissingPackageError(
-            f"the model {name} ships with the package gymnasium, which is not installed: pip install 'pgjax[mujoco]'"
+            f"the model {name} ships with the package gymnasium, which is not installed: {shared.install('mujoco')}"
         )
     return pathlib.Path(found.origin).parent / "envs" / "mujoco" / "assets" / name
 

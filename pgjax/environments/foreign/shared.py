@@ -24,6 +24,11 @@ class MissingPackageError(ImportError, ValueError):
     """The error for an environment whose package is not installed; the message gives the command that installs it."""
 
 
+def install(extra: str) -> str:
+    """The command that installs an extra of pgjax, which is in no index of packages."""
+    return f'pip install -e ".[{extra}]" in the folder of pgjax'
+
+
 def imported(module: str, *, package: str, extra: str, wanted_by: str) -> ModuleType:
     """Import a module of a package that pgjax does not require.
 
@@ -40,7 +45,7 @@ def imported(module: str, *, package: str, extra: str, wanted_by: str) -> Module
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingPackageError(
-            f"{wanted_by} needs the package {package}, which cannot be imported ({error}): pip install 'pgjax[{extra}]'"
+            f"{wanted_by} needs the package {package}, which cannot be imported ({error}): {install(extra)}"
         ) from error
 
 

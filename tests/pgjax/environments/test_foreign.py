@@ -32,7 +32,7 @@ def test_a_missing_package_is_refused_with_the_command_that_installs_it(name, mo
 
     monkeypatch.setattr(shared.importlib, "import_module", missing)
     package, extra = NAMES[name]
-    message = rf"{name} needs the package {package}, .*: pip install 'pgjax\[{extra}\]'"
+    message = rf"{name} needs the package {package}, .*: pip install -e \"\.\[{extra}\]\" in the folder of pgjax"
     with pytest.raises(MissingPackageError, match=message) as caught:
         make(name)
     assert isinstance(caught.value, ImportError) and isinstance(caught.value, ValueError)
