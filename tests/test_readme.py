@@ -172,7 +172,7 @@ def test_the_results_page_is_what_its_data_make():
 def test_every_figure_and_data_file_is_shown():
     records = [record for group in gallery.GROUPS for section in group.sections for record in section.records]
     shown = {f"{record.name}.json" for record in records}
-    shown |= {f"{figure}.png" for record in records for figure in record.figures}
+    shown |= {f"{figure}.png" for record in records for figure in (*record.figures, *record.frames)}
     assert {path.name for path in (ROOT / "experiments" / "figures").iterdir()} <= shown
 
 

@@ -90,12 +90,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "standardise": "population",
         "max_grad_norm": 0.5,
     },
+    # 6 000 updates: the seeds 5 to 9 reach 98.3 to 99.0 % of the goals; after 2 000 updates the seeds 0 to 4 reached
+    # 96.6 to 97.7 %, by longer ways than those of the potential field.
     # Windows of an actor-critic, because a bad robot drives to the horizon and a good one arrives in a third of it.
     # λ = 0.95 looks 20 steps (4 s) ahead, and the lidar sees no farther than a robot drives in that time. Standardised
     # weights and a mean over steps make the update independent of the unit of length. Biased by v and γ, on purpose.
     "navigation": {
         "estimator": "gae",
-        "num_updates": 2000,
+        "num_updates": 6000,
         "num_episodes": 128,
         "num_steps": 32,
         "lr": (0.001,),
@@ -164,6 +166,21 @@ PRESETS: dict[str, dict[str, Any]] = {
         "estimator": "gpomdp_leave_one_out",
         "num_updates": 200,
         "eval_episodes": 1000,
+    },
+    # An ad has no influence on the later visits that could be learned, so γ = 0 judges it by its own click. A linear
+    # policy, because the best ad is nearly the product that was viewed most. One tuning seed ended with a regret of
+    # 0.050 ± 0.005 clicks; a tenth of that of random ads is 0.044, and the most viewed product has 0.033.
+    "ads": {
+        "estimator": "gpomdp_value",
+        "discount": 0.0,
+        "hidden": (),
+        "num_seeds": 2,
+        "num_updates": 600,
+        "num_episodes": 256,
+        "lr": (0.1,),
+        "over_time": "mean",
+        "standardise": "population",
+        "eval_episodes": 400,
     },
     # A day has no end but midnight, and the aisles forget within a few steps of five minutes: γ = λ = 0.9. Whole days,
     # because a window would see all halls at the same hour. Hot servers cost much and seldom, so each batch of 16 days
@@ -259,7 +276,7 @@ MINATAR = {
 
 # The budget of a preset: the CPU time in seconds, of all cores together, in which one seed has to learn. Compilation,
 # shared by all seeds, is included. Every run prints the time that it took.
-BUDGETS = {"navigation": 600, "swimmer": 30, "slates": 90, "ads": 90, "cooling": 60}
+BUDGETS = {"navigation": 180, "swimmer": 30, "slates": 90, "ads": 90, "cooling": 60}
 
 
 def preset(environment: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Which baseline pays where? The variance of the ladder of estimates on seven problems, beside that of G_1 on each.
 
-Claim    No rung of the ladder is best everywhere. A constant baseline pays where returns are large beside their spread,
-         reward-to-go pays where many actions each have a small and early effect, and a predicted return v(X_t) pays
-         where the state tells how much reward is left.
+Claim    No estimate is the least noisy everywhere. A constant baseline removes nearly all noise where the returns are
+         large beside their spread; reward-to-go pays where actions act early and rewards come all along the way. After
+         a few updates v(X_t) is nowhere clearly less noisy than b_t, the mean return of each time.
 Source   Williams 1992 (REINFORCE); Baxter & Bartlett 2001 (reward-to-go); Sutton et al. 2000 (v(X_t)); Kool et al. 2019
          (leave-one-out). We know of no table of one ladder over problems as different as these.
 Command  python -m experiments.which_baseline
@@ -11,9 +11,12 @@ Shows    For each problem and each estimate: tr Var of the estimate divided by t
          same episodes, with 95 % intervals. Three numbers about the returns explain the differences: the mean length
          of an episode; E[G_1]² / E[G_1²], the most that a constant baseline could take away if scores and returns were
          independent; and R², the share of the variance of G_t over all steps that the fitted v(X_t) explains.
-Expect   Read a row from left to right. All estimates have one mean, so a smaller variance is a smaller error. Where
-         E[G_1]² / E[G_1²] is near 1, ρ̂ removes nearly everything. On the problems with long episodes, G_t removes what
-         was paid before an action and could not depend on it. About ten minutes on two CPU cores.
+Expect   Read a row from left to right. All estimates have one mean, so a smaller variance is a smaller error. Maze,
+         slates and cooling pay nearly the same in every episode: E[G_1]² / E[G_1²] is above 0.95, and ρ̂ leaves less than
+         2 % of the variance of G_1. Navigation, ads, Breakout and text pay some episodes and not others: a constant then
+         leaves half or more, and on the first three it is the past rewards that G_t leaves out. Where episodes have a
+         common course, as a day of cooling or a swim, b_t takes away what every episode has at that time. v(X_t) has to
+         be learned from the same few batches. About ten minutes on two CPU cores.
 Departs  The policies are networks after a few updates with G_t − v(X_t), neither fresh nor fully trained; each baseline
          has seen twenty batches of the same policy and is then kept fixed. Text is the task of writing a sequence in
          reverse; its policy here reads the buffer with dense layers.
