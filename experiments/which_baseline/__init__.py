@@ -13,10 +13,10 @@ Shows    For each problem and each estimate: tr Var of the estimate divided by t
          independent; and R², the share of the variance of G_t over all steps that the fitted v(X_t) explains.
 Expect   Read a row from left to right. All estimates have one mean, so a smaller variance is a smaller error. Maze,
          slates and cooling pay nearly the same in every episode: E[G_1]² / E[G_1²] is above 0.95, and ρ̂ leaves less
-         than 2 % of the variance of G_1. Navigation, ads, Breakout and text pay some episodes and not others: a constant
-         then leaves half or more, and on the first three it is the past rewards that G_t leaves out. Where episodes have
-         a common course, as a day of cooling or a swim, b_t takes away what every episode has at that time. v(X_t) has
-         to be learned from the same few batches. About ten minutes on two CPU cores.
+         than 2 % of the variance of G_1. Navigation, ads, Breakout and text pay some episodes and not others: a
+         constant then leaves half or more, and on the first three it is the past rewards that G_t leaves out. Where
+         episodes have a common course, as a day of cooling or a swim, b_t takes away what every episode has at that
+         time. v(X_t) has to be learned from the same few batches. About ten minutes on two CPU cores.
 Departs  The policies are networks after a few updates with G_t − v(X_t), neither fresh nor fully trained; each baseline
          has seen twenty batches of the same policy and is then kept fixed. Text is the task of writing a sequence in
          reverse; its policy here reads the buffer with dense layers.
