@@ -100,6 +100,11 @@ def test_the_ladder_refuses_what_it_cannot_compare(option, name, words):
         dataclasses.replace(variance_reduction.Config(), **{option: (name,)}).validate()
 
 
+def returns_in(directory):
+    """The evaluated returns of every run of a training."""
+    return [row["ours"] for row in summary(directory)["rows"] if row["quantity"] == "evaluated return"]
+
+
 @pytest.fixture(scope="module")
 def train_run(tmp_path_factory):
     return runner.execute(
@@ -111,15 +116,15 @@ def test_train_writes_curve_policy_state_and_rows(train_run):
     names = {path.name for path in train_run.iterdir()}
     assert {"learning_curve.png", "policy.safetensors", "state.safetensors", "metrics.jsonl", "options.json"} <= names
     rows = summary(train_run)["rows"]
-    assert [row["variant"] for row in rows[:2]] == ["lr 0.01", "lr 0.1"] and len(rows) == 2 + 4
+    assert [row["variant"] for row in rows[:2]] == ["lr 0.01", "lr 0.1"] and len(returns_in(train_run)) == 4
+    assert len(rows) == 2 + 4 + 1 and rows[-1]["quantity"] == "CPU time of training" and rows[-1]["seconds"] > 0
 
 
 @pytest.mark.parametrize(("name", "env"), [("policy.safetensors", None), ("", None), ("", "corridor")])
 def test_a_saved_policy_is_evaluated_again(train_run, tmp_path, name, env):
     config = train.Config(render=train_run / name, env=env, eval_episodes=4)
     directory = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
-    trained = [row["ours"] for row in summary(train_run)["rows"][2:]]
-    assert summary(directory)["rows"][0]["ours"] == max(trained)
+    assert summary(directory)["rows"][0]["ours"] == max(returns_in(train_run))
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +163,7 @@ def test_a_resumed_run_covers_the_whole_training(train_run, interrupted, tmp_pat
         np.testing.assert_array_equal(whole[name], found[name])
     np.testing.assert_array_equal(seen["steps"], whole["['num_steps']"])
     np.testing.assert_array_equal(seen["returns"], whole["['mean_return']"])
-    assert [row["ours"] for row in summary(resumed)["rows"]] == [row["ours"] for row in summary(train_run)["rows"]]
+    assert returns_in(resumed) == returns_in(train_run)
 
 
 def test_a_resumed_run_keeps_its_options_unless_they_are_given_anew(interrupted):
@@ -197,7 +202,7 @@ def test_a_run_whose_updates_are_all_done_is_evaluated_unless_it_has_been(train_
     (cut / "summary.json").write_text(json.dumps({"status": "interrupted"}))
     config = train.Config(resume=cut)
     resumed = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
-    assert [row["ours"] for row in summary(resumed)["rows"]] == [row["ours"] for row in summary(train_run)["rows"]]
+    assert returns_in(resumed) == returns_in(train_run)
 
 
 def test_a_history_keeps_its_dtypes_where_jax_counts_in_64_bits():
@@ -364,7 +369,7 @@ def test_a_policy_in_ones_own_environment_is_drawn_where_the_command_line_names_
     assert "own_train" not in sys.modules
     config = train.Config(render=directory, env="own_train:make", eval_episodes=4)
     drawn = runner.execute("train", config, train.run, output_dir=tmp_path)
-    assert summary(drawn)["rows"][0]["ours"] == max(row["ours"] for row in summary(directory)["rows"][2:])
+    assert summary(drawn)["rows"][0]["ours"] == max(returns_in(directory))
     sys.modules.pop("own_train")
 
 

@@ -37,12 +37,12 @@ def test_a_training_is_shown_beside_random_actions_and_the_controller(output):
         "random",
         "most viewed product",
         "trained, mean over seeds",
-        "trained, lr 0.01, seed 7",
-        "trained, lr 0.01, seed 8",
+        "trained, lr 0.1, seed 7",
+        "trained, lr 0.1, seed 8",
     }
     assert 0 < found["most viewed product"] < 0.5 * found["random"]
     assert found["trained, mean over seeds"] == pytest.approx(
-        (found["trained, lr 0.01, seed 7"] + found["trained, lr 0.01, seed 8"]) / 2
+        (found["trained, lr 0.1, seed 7"] + found["trained, lr 0.1, seed 8"]) / 2
     )
     assert all(row["exact"] == 0.0 for row in rows)
 
