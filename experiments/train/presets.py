@@ -36,6 +36,19 @@ DEFAULT: dict[str, Any] = {
     "eval_episodes": 100,
 }
 
+# An actor-critic on windows for robots: GAE, standardised weights, and a mean over steps.
+ROBOT: dict[str, Any] = {
+    "estimator": "gae",
+    "lr": (0.001,),
+    "value_lr": 0.001,
+    "value_steps": 2,
+    "discount": 0.99,
+    "lambda_": 0.95,
+    "over_time": "mean",
+    "standardise": "population",
+    "max_grad_norm": 0.5,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"num_seeds": 10, "num_episodes": 32},
     # −1 per step until the exit: the first episodes all last to the horizon. Windows of 32 steps learn from an arrival
@@ -95,19 +108,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Windows of an actor-critic, because a bad robot drives to the horizon and a good one arrives in a third of it.
     # λ = 0.95 looks 20 steps (4 s) ahead, and the lidar sees no farther than a robot drives in that time. Standardised
     # weights and a mean over steps make the update independent of the unit of length. Biased by v and γ, on purpose.
-    "navigation": {
-        "estimator": "gae",
+    "navigation": ROBOT
+    | {
         "num_updates": 6000,
         "num_episodes": 128,
         "num_steps": 32,
-        "lr": (0.001,),
-        "value_lr": 0.001,
-        "value_steps": 2,
-        "discount": 0.99,
-        "lambda_": 0.95,
-        "over_time": "mean",
-        "standardise": "population",
-        "max_grad_norm": 0.5,
         "eval_episodes": 1000,
     },
     # The environment runs on the host, where a step costs more than the network does, so PPO learns several times from
@@ -145,18 +150,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # An episode lasts 1000 steps and never ends early: windows of 64 steps (3.2 s, more than one stroke) give sixteen
     # updates in that time. γ = 0.99 looks 5 s ahead, in which a stroke has paid off. Biased by v and γ, on purpose.
-    "swimmer": {
-        "estimator": "gae",
+    "swimmer": ROBOT
+    | {
         "num_updates": 1200,
         "num_steps": 64,
-        "lr": (0.001,),
-        "value_lr": 0.001,
-        "value_steps": 2,
-        "discount": 0.99,
-        "lambda_": 0.95,
-        "over_time": "mean",
-        "standardise": "population",
-        "max_grad_norm": 0.5,
     },
     # What a good video is worth shows only in the length of the rest of the session, so nothing is discounted and
     # nothing bootstrapped. The budget is not observed, so v(X_t) cannot know how much of the session is left; the other

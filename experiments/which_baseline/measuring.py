@@ -99,17 +99,14 @@ def _warmed(
 ) -> dict[str, PyTree]:
     """The states of the estimators, made with `state_key`, after batches of this policy; `keys` `[batches, B]`."""
 
+    place = (problem.environment, problem.policy)
+
     @jax.jit
     def warmed(keys: jax.Array) -> dict[str, PyTree]:
-        one = rollouts.episodes(problem.environment, problem.policy, problem.params, keys[0])
+        one = rollouts.episodes(*place, problem.params, keys[0])
         start = {name: estimator.init(state_key, one) for name, estimator in made.items()}
-
-        def see(states: dict[str, PyTree], batch_keys: jax.Array) -> tuple[dict[str, PyTree], None]:
-            batch = rollouts.episodes(problem.environment, problem.policy, problem.params, batch_keys)
-            seen = {name: made[name].gradient(problem.params, state, batch)[1] for name, state in states.items()}
-            return seen, None
-
-        return jax.lax.scan(see, start, keys)[0]
+        see = lambda name: measure.warmed_state(*place, made[name], problem.params, start[name], keys)
+        return {name: see(name) for name in made}
 
     return warmed(keys)
 

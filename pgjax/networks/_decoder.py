@@ -59,7 +59,7 @@ def _attend(queries: jax.Array, keys: jax.Array, values: jax.Array, allowed: jax
     scores = jnp.einsum("hnd,hld->hnl", queries, keys) / math.sqrt(width)
     weights = jax.nn.softmax(jnp.where(allowed, scores, -jnp.inf))
     # XLA on a CPU takes a fast path only if the product keeps the order of its axes; sampling of a byte model went from
-    # 0.87 to 1.25 times the rate of a program written by hand (`python -m experiments.real_model --parts tokens`).
+    # 0.87 to 1.22 times the rate of a program written by hand (`python -m experiments.real_model --parts tokens`).
     found = jnp.einsum("hnl,hld->hnd", weights, values).reshape(heads, places, width)
     return found.swapaxes(0, 1).reshape(places, -1)
 

@@ -99,6 +99,7 @@ def blanked(metrics: Metrics, failed: dict[int, _Failure], done: int) -> Metrics
 
 
 def failed_runs(failed: dict[int, _Failure], trained: TrainingRun) -> NonFiniteError:
+    """The error that names each failed run with its reason, and holds what was trained, for the caller to raise."""
     texts = {run: failure.text for run, failure in sorted(failed.items())}
     message, num_runs = "; ".join(texts.values()), len(trained.states.update)
     if num_runs > 1:
@@ -125,6 +126,7 @@ def require_runs(keys: Any, **trees: PyTree) -> None:
 
 
 def all_finite(tree: PyTree) -> jax.Array:
+    """Whether every floating-point number in the tree is finite, bool `[]`; integers and keys do not count."""
     reals = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(x)) for x in reals]))
 
