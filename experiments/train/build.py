@@ -15,7 +15,7 @@ from pgjax.spaces import Discrete
 from pgjax.types import Baseline, Critic, Environment, Estimator, Policy
 
 # Networks that a value can have: they see one observation only, and give any number of outputs.
-OF_VALUES = ("auto", "mlp", "conv")
+OF_VALUES = ("auto", "mlp", "conv", "centred")
 
 
 def parsed_network_options(pairs: Sequence[str]) -> dict[str, Any]:
