@@ -75,6 +75,17 @@ _MEASURES: dict[str, tuple[Measure, ...]] = {
         Measure("steps, if arrived", lambda found: found.lengths, among=_arrived, larger_is_better=False),
         _RETURN,
     ),
+    "random_maze": (
+        Measure("success", _metric("success", "final"), optimum=lambda _: 1.0),
+        Measure(
+            "steps beyond the shortest way, if arrived",
+            _metric("excess", "final"),
+            optimum=lambda _: 0.0,
+            among=_arrived,
+            larger_is_better=False,
+        ),
+        _RETURN,
+    ),
     "ads": (
         # Only a policy that knows ω, which nobody sees, has regret 0.
         Measure(
@@ -121,6 +132,7 @@ def _most_viewed(key: jax.Array, obs: jax.Array) -> jax.Array:
 
 _CONTROLLERS: dict[str, Mapping[str, Callable[[Environment], Acting]]] = {
     "navigation": {"potential field": lambda environment: (imitation.as_policy(imitation.potential_field()), ())},
+    "random_maze": {"shortest way": lambda environment: (imitation.as_policy(imitation.shortest_way()), ())},
     "swimmer": {
         "best travelling wave": lambda environment: (swimmer_gaits.travelling_wave(environment), best_wave(environment))
     },

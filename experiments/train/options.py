@@ -87,10 +87,10 @@ class Config:
     """The largest norm of the gradient; a longer gradient is shortened to it."""
     network: Literal["auto", "mlp", "conv", "centred", "items", "gru", "transformer", "gpt2", "llama"] | None = None
     """The kind of the policy's network. auto means conv for images and mlp for everything else. centred moves the
-    image so that the agent stands in its middle, and reads it with dense layers. items scores each of
-    the observed candidates by the same layers. gru, transformer, gpt2 and llama remember the episode; the last three
-    read buffers of tokens. A value network is of the same kind as the policy's network if that is mlp, conv or
-    centred, and otherwise mlp or conv as auto chooses."""
+    image so that the agent stands in its middle, and reads it with dense layers. items scores each of the observed
+    candidates by the same layers. gru, transformer, gpt2 and llama remember the episode; the last three read buffers
+    of tokens. A value network is of the same kind as the policy's network if that is mlp, conv or centred, and
+    otherwise mlp or conv as auto chooses."""
     hidden: tuple[int, ...] | None = None
     """The widths of the dense layers. For transformer, gpt2 and llama, one width for each block, all equal."""
     activation: Literal["tanh", "relu", "silu", "gelu"] | None = None

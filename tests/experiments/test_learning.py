@@ -117,6 +117,11 @@ def test_slates_are_watched_longer_than_what_is_liked_best(tmp_path):
     assert (of_seeds(found) >= 240).all() and found["random"] < found["myopic"] < 175
 
 
+def test_the_regret_of_ads_is_a_tenth_of_that_of_random_ads(tmp_path):
+    found = beside(tmp_path, env="ads")["regret of a session, clicks"]
+    assert (of_seeds(found) < 0.1 * found["random"]).all()
+
+
 def test_cooling_saves_power_without_overheating(tmp_path):
     found = beside(tmp_path, env="cooling")
     pue, above = found["PUE"], found["share of the time above 27 °C"]

@@ -13,7 +13,7 @@ from experiments.problems import reading
 from experiments.shared import references
 from pgjax import environments
 
-NAMES = ("maze", "navigation", "swimmer", "slates", "ads", "cooling", "Breakout-MinAtar", "reverse")
+NAMES = ("maze", "random_maze", "navigation", "swimmer", "slates", "ads", "cooling", "Breakout-MinAtar", "reverse")
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,7 @@ def test_ones_own_estimator_trains_and_a_bad_one_is_refused(tmp_path, monkeypatc
         {"estimator": "gpomdp_optimal_time"},
         {"estimator": "reinforce_greedy"},
         {"estimator": "natural_value", "damping": 0.1},
+        {"estimator": "natural_gae", "damping": 0.1, "num_steps": 32},
     ],
     ids=str,
 )
