@@ -68,17 +68,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_grad_norm": 0.5,
         "eval_episodes": 1000,
     },
-    # A new maze for each episode, seen as a map. The network sees the map from the agent's place, so that a wall on the
-    # left is one input wherever the agent stands. On the map itself v learned nothing (unexplained variance 1.00),
-    # because it met every pair of agent and exit on its own. v also needs several steps of each update: its last layer
-    # starts near zero, and with a single step it stayed constant for the first hundred updates. Four clipped steps on
-    # each batch learn about twice as fast as one, in CPU time. As for `maze`, windows, γ < 1 and a bonus on entropy.
+    # A new maze for each episode, seen as a map. The network sees it from the agent's place, so that a wall on the left
+    # is one input wherever the agent stands: 65 % of the mazes were solved after 80 updates, with the same layers on
+    # the map itself 41 % after 100. v needs several steps an update, since its last layer starts near zero: with one
+    # its unexplained variance was still 1.00 after 100 updates, with four 0.53 after 80. Four clipped steps on a batch
+    # bring more for their CPU time than one. As for `maze`, windows, γ < 1 and a bonus on entropy: biased on purpose.
     "random_maze": {
         "network": "centred",
         "hidden": (128, 128),
         "estimator": "ppo_gae",
         "epochs": 4,
-        "num_updates": 1400,
+        "num_updates": 1800,
         "num_episodes": 128,
         "num_steps": 32,
         "lr": (0.003,),
