@@ -176,6 +176,9 @@ def resolve(config: Config) -> dict:
     entry = build_options.find(given.get("estimator", preset["estimator"]))
     if entry.name != preset["estimator"]:
         preset |= dict.fromkeys(registry.SETTINGS)
+        # A rate for the natural gradient, which Adam does not rescale, means nothing for another estimator.
+        if entry.natural != build_options.find(preset["estimator"]).natural:
+            preset |= {"lr": presets.DEFAULT["lr"]}
     for name in registry.SETTINGS:
         if name in given and (refusal := entry.refusal(name, given[name])):
             raise ValueError(f"{option(name)} {given[name]}: {refusal}")
