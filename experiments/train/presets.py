@@ -170,11 +170,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "eval_episodes": 1000,
     },
     # An ad has no influence on the later visits that could be learned, so γ = 0 judges it by its own click. A window
-    # then cuts nothing off, and no lane waits for the longest session of a batch, which is five times as long as the
-    # mean one. A linear policy, because the best ad is nearly the product that was viewed most. Only one ad of 75 is
-    # clicked, and the gradient's noise soon makes a policy sure of the ad that is best on average. The plain gradient
-    # leaves this plateau slowly, because it is small wherever π is: Adam ended with a regret of 0.050 to 0.083 in ten
-    # times as many updates. The natural gradient does not vanish with π; δ shortens it where it is mostly noise.
+    # then cuts nothing off, and no lane waits for the longest session of a batch. A linear policy, because the best ad
+    # is nearly the product that was viewed most. One ad of 75 is clicked, and noise soon makes a policy sure of the ads
+    # that are best on average. The plain gradient is small wherever π is, so it leaves this plateau slowly: with Adam
+    # tuning seeds ended with a regret of 0.050 to 0.083 clicks. The natural gradient does not vanish with π, and δ
+    # shortens it where it is mostly noise: 0.039 ± 0.001 (seeds 0 to 4), where random ads have 0.474.
     "ads": {
         "estimator": "natural_gae",
         "discount": 0.0,
