@@ -94,6 +94,7 @@ class Recorder(Tables):
         try:
             if self._place.in_place:
                 self.seconds_before = _seconds(self.directory)
+                self.resumable()
             else:
                 self._begin()
             label = " (a tiny run)" if self.tiny else ""
