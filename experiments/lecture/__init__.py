@@ -51,8 +51,7 @@ def run(config: Config, recorder: runner.Recorder) -> list[Lesson]:
             recorder.row(quantity=idea.title, seconds=lesson.seconds)
             recorder.note(f"{idea.title}: {lesson.finding}")
             progress.advance(1, idea.name)
-    path = recorder.path(PAGE)
-    path.write_text(page.write(lessons), encoding="utf-8")
+    path = recorder.write(PAGE, page.write(lessons))
     recorder.say(f"Open {PAGE} in a browser: {path.name} holds all figures and needs nothing else.")
     return lessons
 

@@ -1,7 +1,11 @@
 """From options to a trainer: builds what the command line and the presets of `experiments.train` describe."""
 
 import functools
+import hashlib
+import importlib.util
 import json
+import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +18,7 @@ from pgjax.exact import TabularMDP
 from pgjax.spaces import Discrete
 from pgjax.types import Baseline, Critic, Environment, Estimator, Policy
 
+CHUNK_SECONDS = 1.0  # how long a chunk of updates may take: a signal is answered after it
 # Networks that a value can have: they see one observation only, and give any number of outputs.
 OF_VALUES = ("auto", "mlp", "conv")
 
@@ -88,7 +93,18 @@ def training_of(environment: Environment, policy: Policy) -> Callable[..., train
     """`training.train`, or `training.train_on_host` with the same arguments where the environment is not in JAX."""
     if isinstance(environment, environments.HostEnvironment):
         return functools.partial(training.train_on_host, environment, policy)
-    return training.train
+    return functools.partial(training.train, chunk_seconds=CHUNK_SECONDS)
+
+
+def own_code(options: dict) -> dict[str, str]:
+    """Module → SHA-256 of its file, for the user's own modules that the options name."""
+    found = {}
+    for name in (options["env"], options["estimator"]):
+        module, colon, _ = str(name).partition(":")
+        spec = importlib.util.find_spec(module) if colon and module in sys.modules else None
+        if spec is not None and spec.origin is not None and pathlib.Path(spec.origin).name != "__init__.py":
+            found[f"code of {module}"] = hashlib.sha256(pathlib.Path(spec.origin).read_bytes()).hexdigest()
+    return found
 
 
 def _require_fitting_host(options: dict, entry: registry.Entry, environment: Environment) -> None:

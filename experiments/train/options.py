@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from experiments.harness import runner
+from experiments.harness import metric_log, runner
 from experiments.train import build as build_options
 from experiments.train import former, presets, resume
 from pgjax import registry
+from pgjax.saving import identity
 
 DEFAULT_ENV = "CartPole-v1"
 # The options that describe the network of a preset, and that do not fit another network.
@@ -116,6 +117,17 @@ class Config:
     """The folder of an earlier run to go on with. Its options apply. The path of a run NAME also finds the folders
     NAME-incomplete and .NAME.partial, which an interrupted run leaves."""
 
+    allow: tuple[str, ...] = ()
+    """With --resume: the options that may differ from those of the saved run, such as lr, after a divergence. versions
+    allows other versions of jax, jaxlib, numpy, pgjax and Python, numerics other settings of JAX that change numbers,
+    and code another text of your own module."""
+    checkpoint_every: float = 60.0
+    """The seconds between two checkpoints, in [0, 86400]. The first follows within ten seconds, and 0 saves after each
+    chunk of updates, about once a second. The newest two are kept."""
+    log_to: tuple[metric_log.Destination, ...] = ()
+    """Where the lines of metrics.jsonl are copied to: tensorboard or wandb or both. Each needs its package,
+    pip install -e ".[tensorboard]" or ".[wandb]". W&B works offline unless WANDB_MODE or WANDB_API_KEY is set."""
+
     def default_words(self, arguments: Sequence[str]) -> dict[str, str]:
         """What --help shows for the options that the preset or the estimator decides: see `preset_words`."""
         return preset_words(self, arguments)
@@ -143,6 +155,13 @@ class Config:
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
         runner.require_counts(self, "eval_episodes", least=2)
         build_options.parsed_network_options(self.network_options or ())
+        every = self.checkpoint_every
+        runner.require(0 <= every <= 86_400, "--checkpoint-every", every, "in [0, 86400] seconds")
+        metric_log.require_installed(self.log_to)
+        known = {option(name)[2:] for name in presets.DEFAULT} | {"seed", "env", *identity.GROUPS[1:]}
+        for name in self.allow:
+            allowed = f"used with --resume, and one of {', '.join(sorted(known))}"
+            runner.require(self.resume is not None and name in known, "--allow", name, allowed)
         runner.require(not (self.render and self.resume), "--render", self.render, "used without --resume")
 
 
@@ -233,9 +252,12 @@ def _shown(value: Any) -> str:
 
 def _resumed(config: Config, given: dict) -> dict:
     fixed = presets.DEFAULT | former.translated(resume.options(config.resume))
-    free = ("num_updates", "eval_episodes", "gif", "references", "resume")
+    free = {*resume.FREE, *resume.allowed(config.allow)}
     defaults = dataclasses.asdict(Config())
     for name, value in given.items():
         if name not in free and value != defaults[name] and value != fixed.get(name):
-            raise ValueError(f"{option(name)} {value}: a resumed run keeps its own value, {fixed.get(name)}")
+            raise ValueError(
+                f"{option(name)} {value}: a resumed run keeps its own value, {fixed.get(name)}; --allow "
+                f"{option(name)[2:]} lets it change"
+            )
     return fixed | {name: given[name] for name in free if name in given and given[name] != defaults[name]}

@@ -1,6 +1,7 @@
 """Save training states and policies in files, and check the files when they are read back.
 
-A file holds plain arrays and a JSON header. Reading it never imports or calls code.
+A file holds plain arrays and a JSON header. Reading it never imports or calls code. `rotation` keeps the newest
+checkpoints of a run, and `identity` describes the program that wrote them.
 """
 
 from pgjax.saving.checkpoints import Checkpoint, metadata, read, restore, save
