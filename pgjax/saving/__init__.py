@@ -4,7 +4,7 @@ A file holds plain arrays and a JSON header. Reading it never imports or calls c
 """
 
 from pgjax.saving.checkpoints import Checkpoint, metadata, read, restore, save
-from pgjax.saving.policies import load_policy, policy_header, save_policy
+from pgjax.saving.policies import load_policy, policy_header, read_header, save_policy
 
 __all__ = [
     "Checkpoint",
@@ -12,6 +12,7 @@ __all__ = [
     "metadata",
     "policy_header",
     "read",
+    "read_header",
     "restore",
     "save",
     "save_policy",
