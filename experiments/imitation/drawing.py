@@ -26,8 +26,8 @@ def draw_copies(results: dict[str, Any]) -> Figure:
     fewest, most = first.episodes[[0, -1]]
     expert = experts.get(name, np.nan)
     title = (
-        f"{config.problem}: a copy of {fewest} episode{'s' if fewest > 1 else ''} has a {name} of {_number(few)}, of "
-        f"{most} {_number(many)}" + (f"; the expert {_number(expert)}" if np.isfinite(expert) else "")
+        f"{config.problem}: {name} {_number(few)} for a copy of {fewest} episode{'s' if fewest > 1 else ''}, "
+        f"{_number(many)} for one of {most}" + (f", {_number(expert)} for the expert" if np.isfinite(expert) else "")
     )
     caption = f"Mean over {config.seeds} seeds, {plots.bands(config.seeds, 'seeds')}; "
     caption += f"greedy copies on {config.eval_episodes} episodes."
@@ -61,7 +61,9 @@ def draw_passing(gone: dict[str, Gone], expert: float, title: str, caption: str,
     counted = ended(gone)
     returns = {name: run.returns[:, counted] for name, run in gone.items()}
     figure, axes = plots.figure(title, caption, width=8.5)
-    axes.set(xlabel="updates", ylabel="return of an episode", ylim=limits)
+    axes.set(xlabel="updates", ylabel="return of an episode")
+    if limits is not None:
+        axes.set_ylim(limits)
     plots.reference_line(axes, expert, label)
     plots.learning_curves(axes, 1 + np.flatnonzero(counted), returns)
     return figure
