@@ -9,6 +9,7 @@ Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --env Pendulum-v1 --num-seeds 5
          python -m experiments.train --env Breakout-MinAtar
          python -m experiments.train --env gymnasium:LunarLander-v3   (pip install -e ".[gymnasium]")
+         python -m experiments.train --start-from results/imitation/RUN              (a saved policy, such as a copy)
          python -m experiments.train --render results/train/RUN
          python -m experiments.train --resume results/train/RUN                     (after an interruption)
          python -m experiments.train --resume results/train/RUN --num-updates 100   (100 in all)

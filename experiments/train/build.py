@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import optax
 
-from experiments.train import presets
+from experiments.train import presets, start
 from pgjax import baselines, environments, networks, registry, training
 from pgjax.exact import TabularMDP
 from pgjax.spaces import Discrete
@@ -51,9 +51,16 @@ def network_arguments(options: dict) -> dict[str, Any]:
 
 
 def make_policy(options: dict) -> tuple[Environment, Policy]:
-    """The environment of the training, and a policy for it."""
+    """The environment of the training, and a policy for it, which starts from a saved θ if the options say so.
+
+    Raises:
+        ValueError: the environment or the network is unknown, or the saved policy does not fit.
+    """
     of_training, _ = presets.HELD_OUT.get(options["env"], ({}, {}))
     environment = environments.make(options["env"], **of_training)
+    # A resumed run has its θ already, and the file may be gone.
+    if options.get("start_from") and not options.get("resume"):
+        return environment, start.policy(options["start_from"], environment)
     return environment, networks.make_policy(environment, **network_arguments(options))
 
 

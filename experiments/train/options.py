@@ -10,7 +10,7 @@ import tyro
 
 from experiments.harness import metric_log, runner
 from experiments.train import build as build_options
-from experiments.train import former, presets, resume
+from experiments.train import former, presets, resume, start
 from pgjax import registry
 from pgjax.saving import identity
 
@@ -111,6 +111,10 @@ class Config:
     """The seed of the first run. The seeds of the others count up from it."""
     gif: bool = True
     """Whether an episode of the best run is drawn as an animation, if the environment can be drawn."""
+    start_from: pathlib.Path | None = None
+    """A saved policy from which every run starts, such as a copy of an expert: its file, or the folder of the run that
+    saved it. The file also decides the environment, if --env is left out, and the options of the network. The value
+    network starts anew."""
     render: pathlib.Path | None = None
     """A saved policy to evaluate and draw instead of training: its file, or the folder of the run that saved it."""
     resume: pathlib.Path | None = None
@@ -163,6 +167,8 @@ class Config:
             allowed = f"used with --resume, and one of {', '.join(sorted(known))}"
             runner.require(self.resume is not None and name in known, "--allow", name, allowed)
         runner.require(not (self.render and self.resume), "--render", self.render, "used without --resume")
+        beside = self.start_from and (self.render or self.resume)
+        runner.require(not beside, "--start-from", self.start_from, "used without --render and --resume")
 
 
 TINY = Config(
@@ -187,7 +193,8 @@ def resolve(config: Config) -> dict:
     given = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     if config.resume is not None:
         return _resumed(config, given)
-    env = config.env or DEFAULT_ENV
+    of_file = {} if config.start_from is None else start.options(config.start_from, given, presets.DEFAULT)
+    env = config.env or of_file.get("env", DEFAULT_ENV)
     preset = presets.preset(env)
     if preset["network"] not in ("auto", given.get("network", preset["network"])):
         preset |= {name: presets.DEFAULT[name] for name in SHAPE}
@@ -197,7 +204,7 @@ def resolve(config: Config) -> dict:
     for name in registry.SETTINGS:
         if name in given and (refusal := entry.refusal(name, given[name])):
             raise ValueError(f"{option(name)} {given[name]}: {refusal}")
-    options = preset | {"env": env} | given
+    options = preset | of_file | {"env": env} | given
     options |= vars(entry.resolve(build_options.settings(options)))
     return {"schedule_updates": options["num_updates"]} | options
 

@@ -5,7 +5,7 @@ checkpoints of a run, and `identity` describes the program that wrote them.
 """
 
 from pgjax.saving.checkpoints import Checkpoint, metadata, read, restore, save
-from pgjax.saving.policies import load_policy, policy_header, save_policy
+from pgjax.saving.policies import load_policy, policy_header, read_header, save_policy
 
 __all__ = [
     "Checkpoint",
@@ -13,6 +13,7 @@ __all__ = [
     "metadata",
     "policy_header",
     "read",
+    "read_header",
     "restore",
     "save",
     "save_policy",
