@@ -193,7 +193,7 @@ def test_the_help_shows_what_the_preset_and_the_estimator_decide(arguments, want
     words = train.Config().default_words(arguments)
     assert wanted.items() <= words.items()
     unsaid = {name for name, value in dataclasses.asdict(train.Config()).items() if value is None} - words.keys()
-    assert unsaid - {"env"} == {"render", "resume"}
+    assert unsaid - {"env"} == {"render", "resume", "start_from"}
 
 
 @pytest.mark.parametrize(
