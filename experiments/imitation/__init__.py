@@ -13,7 +13,11 @@ Shows    A table of random actions, the expert, the copies against the number of
          intervals, all on the same starts. The figures show the copies, with a line at the expert, and how the policy
          gradient goes on. On CartPole the expert that is passed is a mediocre one. The first seed's copy is saved in
          `copy.safetensors`, and what became of it in `passed.safetensors`.
-Expect   EXPECT
+Expect   On CartPole a copy of 20 episodes reaches 475 or more, and a copy of one episode does not. On Pendulum a copy
+         reaches the return of the controller within 5 %. On navigation a copy of 100 episodes arrives as often as the
+         potential field (0.91 ± 0.04 against 0.890), and 300 updates take it to 0.992 ± 0.005, with shorter ways and a
+         return of 11.28 ± 0.07 against 10.22, better in all five seeds; from scratch they reach 0.83 ± 0.09 (95 %
+         intervals). Half a minute (maze) to two and a half minutes on two CPU cores, compilation included.
 Departs  Copies and the policies made from them are judged with greedy actions, as most experts act. The mediocre expert
          and its copy sample their actions. Every seed has expert episodes of its own, or an order of its own of the
          episodes in a file. At first only the value network of the policy gradient learns, because the weights of an
