@@ -21,7 +21,7 @@ Expect   On CartPole a copy of 20 episodes reaches 475 or more, and a copy of on
          of the time above 27 °C to 0, better in all five seeds; from scratch they reach 1.254. On maze the copies
          return −22 ± 3, and 200 updates take all ten seeds to the −13.82 of the best policy. On random_maze a copy of
          500 episodes leaves 0.36 ± 0.02 of new mazes, and 60 updates take it to 0.42 ± 0.05; the shortest way leaves
-         all of them (± are 95 % intervals). One to two minutes of CPU time on two cores, compilation included.
+         all of them (± are 95 % intervals). One to two minutes on two CPU cores, compilation included.
 Departs  Copies and the policies made from them are judged with greedy actions, as most experts act. The mediocre expert
          and its copy sample their actions. Every seed has expert episodes of its own, or an order of its own of the
          episodes in a file. At first only the value network of the policy gradient learns, so that the weights of an
