@@ -23,12 +23,13 @@ class Ascent:
         learning_rate: η of Adam.
         lr_left: the fraction of η that is left at the end.
         held: the share of the updates, at the start, in which θ does not move. In them v(X_t) learns the values of the
-            copy; the weights of an untrained v would send the copy astray.
+            copy, so that the weights of an untrained v cannot move it.
         value_lr, value_steps: the learning rate and the number of gradient steps of v in each update.
         num_episodes, num_steps: B and the length of a window; None for complete episodes.
         epochs: the number of gradient steps on each batch.
         max_grad_norm: the largest norm of the gradient, or None.
-        least_std: the least σ of a Gaussian copy at the start. A good copy hardly varies, and only variation teaches.
+        least_std: the least σ of a Gaussian copy at the start. A copy of 20 days of cooling has σ = 0.06; with σ = 0.2
+            the same 60 updates reached a PUE of 1.211 instead of 1.225.
     """
 
     estimator: str
