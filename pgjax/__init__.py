@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pgjax import training as training
     from pgjax import types as types
     from pgjax import variance as variance
+    from pgjax import writing as writing
     from pgjax.spaces import Box as Box
     from pgjax.spaces import Discrete as Discrete
     from pgjax.spaces import MultiDiscrete as MultiDiscrete
@@ -91,6 +92,7 @@ _MODULES = (
     "training",
     "types",
     "variance",
+    "writing",
 )
 # The records that most programs need, each with the module that defines it.
 _TYPES = {

@@ -290,6 +290,9 @@ class Estimator(NamedTuple):
         fits_windows: whether the estimator can learn from windows, which cut episodes. Its returns must then bootstrap,
             and no factor may depend on the time since the start of an episode.
         needs: what the estimator needs of the batch and of the way it is collected.
+        part_gradients: `(params, state, trajectory, M)` → the mean summand of each of M parts of B/M consecutive
+            episodes, leaves `[M, ...]`, with the weights of the whole batch. Their mean is `gradient`. None if the
+            estimator has only `episode_gradients`; `estimators.part_gradients` accepts both.
     """
 
     init: Callable[[jax.Array, Trajectory], PyTree]
@@ -297,6 +300,7 @@ class Estimator(NamedTuple):
     episode_gradients: Callable[[PyTree, PyTree, Trajectory], PyTree]
     fits_windows: bool
     needs: Needs = Needs()
+    part_gradients: Callable[[PyTree, PyTree, Trajectory, int], PyTree] | None = None
 
     def __repr__(self) -> str:
         return one_line(self)

@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = (
     "_checks",
     "_records",
+    "writing",
     "_layout",
     "spaces",
     "types",

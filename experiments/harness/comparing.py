@@ -15,7 +15,14 @@ from experiments.harness.runs import Run
 ERRORS = 3.0  # a difference of more standard errors is marked
 MARK = " *"
 EXACT = 1e-9  # the largest distance of equal numbers without an error, relative to numbers above 1
-TIMES = ("steps", "episodes", "update", "updates", "step")  # the names of counters that grow from the start of a run
+TIMES = (
+    "steps",
+    "episodes",
+    "update",
+    "updates",
+    "step",
+    "elapsed_seconds",
+)  # the names of counters that grow from the start of a run
 MOST_PANELS = 6
 
 

@@ -6,6 +6,7 @@ stand for its numbers.
 """
 
 import csv
+import io
 import math
 import pathlib
 import re
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from pgjax import writing
 
 UNNAMED = re.compile(r"_(child\d|container\d|nolegend_)")
 CLOSE = 1e-9  # relative: the same place
@@ -34,8 +37,9 @@ def write(figure: Any, path: pathlib.Path) -> list[pathlib.Path]:
     for number, (axes, entries) in enumerate(data, start=1):
         name = path.with_suffix("").name + (f"-{number}" if len(panels) > 1 else "")
         written.append(path.with_name(f"{name}.csv"))
-        with written[-1].open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([_headers(axes), *_rows(axes, entries)])
+        content = io.StringIO(newline="")
+        csv.writer(content).writerows([_headers(axes), *_rows(axes, entries)])
+        writing.replace_file(written[-1], content.getvalue())
     return written
 
 

@@ -1,11 +1,13 @@
 """Writing a figure to files: PNG for the screen, PDF or SVG for a paper, and always the data as CSV."""
 
 import dataclasses
+import io
 import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from experiments.harness import figure_data, paper_layout, verdicts
+from pgjax import writing
 
 Format = Literal["pdf", "svg"]
 Width = Literal["single", "double"]
@@ -24,8 +26,14 @@ def save(figure: Any, path: pathlib.Path, footer: str = "") -> None:
     words = paper_layout.words_of(figure)
     if footer:
         figure.supxlabel(f"{figure.get_supxlabel()}\n{footer}".strip(), x=0.012, ha="left", fontsize=8)
-    figure.savefig(path, metadata={"Software": None, "Title": " ".join(words.title.split())})
+    _save(figure, path, {"Software": None, "Title": " ".join(words.title.split())})
     figure_data.write(figure, path)
+
+
+def _save(figure: Any, path: pathlib.Path, metadata: dict[str, Any]) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:], metadata=metadata)
+    writing.replace_file(path, content.getbuffer())
 
 
 class PaperCopies:
@@ -45,7 +53,7 @@ class PaperCopies:
     def _nothing(self, *arguments: Any, **options: Any) -> None:
         """Do nothing: the first drawing, for the screen, has recorded this already."""
 
-    row = table = note = metrics = say = failed = _nothing
+    row = table = note = metrics = say = failed = animation = _nothing
 
 
 def save_for_paper(figure: Any, path: pathlib.Path, paper: Paper, *, tiny: bool = False) -> None:
@@ -64,6 +72,6 @@ def save_for_paper(figure: Any, path: pathlib.Path, paper: Paper, *, tiny: bool 
     # TrueType: journals refuse the letters of type 3 that are matplotlib's default. The salt names the parts of an SVG.
     with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": path.stem}):
         for kind in paper.formats:
-            figure.savefig(path.with_suffix(f".{kind}"), metadata=undated[kind])
+            _save(figure, path.with_suffix(f".{kind}"), undated[kind])
     text = "\n\n".join(filter(None, (words.title, words.caption, verdicts.TINY_NOTICE if tiny else "")))
-    path.with_suffix(".txt").write_text(text + "\n", encoding="utf-8")
+    writing.replace_file(path.with_suffix(".txt"), text + "\n")

@@ -40,6 +40,7 @@ STYLE = {
     "ytick.labelcolor": INK,
 }
 SMALL_TEXT = {"color": INK, "fontsize": 9, "textcoords": "offset points"}
+MOST_POINTS = 1000  # of a curve; a band of more would cost much memory and show nothing more
 LABEL_POINTS = 12.0  # the least distance of two labels, one above the other
 
 
@@ -102,7 +103,8 @@ def learning_curves(
     """Draw one line for each variant, the `statistic` over its runs, and a band: the interval over the runs.
 
     The interval of a mean is Student's t, which covers the mean from two runs on. That of another statistic is the
-    bootstrap's, which covers too little with few runs; `bands` warns of it in the caption. One run has no band.
+    bootstrap's, which covers too little with few runs; `bands` warns of it in the caption. One run has no band. Of a
+    curve with more than twice `MOST_POINTS` points, means of neighbouring points are drawn.
 
     The names stand at the ends of the lines, so set logarithmic scales, limits and reference lines before. A line ends
     where a run becomes NaN, and its name says how many runs diverged.
@@ -118,16 +120,17 @@ def learning_curves(
     Returns:
         name → (x, y, colour) of each line's end.
     """
-    x = np.asarray(x)
+    x = _thinned(np.asarray(x))
     colour_of = colour_of or colours(curves)
     ends = {}
     for index, (name, runs) in enumerate(curves.items()):
-        runs = np.asarray(runs, float)
+        runs = _thinned(np.asarray(runs, float))
         line = statistic(runs, axis=0)
-        low, high = _interval(runs, statistic, confidence)
         dashed = index >= len(PALETTE)
         axes.plot(x, line, "--" if dashed else "-", color=colour_of[name], linewidth=2, label=name)
-        axes.fill_between(x, low, high, color=colour_of[name], alpha=0.18, linewidth=0)
+        if len(runs) > 1:
+            low, high = _interval(runs, statistic, confidence)
+            axes.fill_between(x, low, high, color=colour_of[name], alpha=0.18, linewidth=0)
         diverged = int(np.isnan(runs).any(axis=1).sum())
         text = name + " (dashed)" * dashed + f" ({diverged} of {len(runs)} diverged)" * bool(diverged)
         if np.isfinite(line).any():
@@ -139,6 +142,15 @@ def learning_curves(
     if named:
         label_ends(axes, ends)
     return ends
+
+
+def _thinned(values: np.ndarray) -> np.ndarray:
+    """`values` `[..., N]`, or if N is large the means of neighbours, at most about `MOST_POINTS` of them."""
+    count = values.shape[-1]
+    if count <= 2 * MOST_POINTS:
+        return values
+    starts = np.arange(0, count, -(-count // MOST_POINTS))
+    return np.add.reduceat(values, starts, axis=-1) / np.diff(np.append(starts, count))
 
 
 def _interval(runs: np.ndarray, statistic: Callable, confidence: float) -> tuple[np.ndarray, np.ndarray]:

@@ -7,12 +7,16 @@ import pathlib
 import shlex
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from experiments.harness import directories, figures, reports, terminal, verdicts
+from experiments.harness import directories, figures, interruption, reports, runs, terminal, verdicts
 from experiments.harness.directories import UsageError
+from experiments.harness.metric_log import NAME as METRICS
+from experiments.harness.metric_log import MetricLog
 from experiments.harness.progress import Progress
+from experiments.harness.tables import Tables
+from pgjax import writing
 
 __all__ = ["Recorder", "Timer", "UsageError"]
 
@@ -23,7 +27,7 @@ class Timer:
     seconds: float | None = None
 
 
-class Recorder:
+class Recorder(Tables):
     """A context manager that writes the folder `OUTPUT_DIR/EXPERIMENT/RUN/`.
 
     During the run the folder is called `.RUN.partial`. It becomes `RUN` when the block ends without an error, and
@@ -31,8 +35,8 @@ class Recorder:
     before anything was recorded removes it. The files are `config.json`, `environment.json`, `metrics.jsonl` (written
     line by line), `summary.json`, `summary.md`, the figures with their data, and after a failure `error.txt`.
 
-    A run that resumes another one (`resumes`) keeps its name, unless `run_name` gives a new one, and replaces it: the
-    folder of the earlier attempt moves into `earlier/` of the new folder.
+    A run that resumes another one (`resumes`) keeps its name, unless `run_name` gives a new one, and goes on in its
+    folder, see `directories`. `config.json` stays that of the first attempt, and `earlier/` describes the others.
 
     Attributes:
         directory: the folder of the files now, and the final folder after the block has ended.
@@ -40,6 +44,7 @@ class Recorder:
         tiny: whether the run only shows that everything works. It is then labelled so, and prints little.
         paper: the figures for a paper that were asked for, or None.
         failure: the reason that was given to `failed`, or None.
+        seconds_before: the seconds that earlier attempts of this run took.
     """
 
     def __init__(
@@ -61,15 +66,14 @@ class Recorder:
             self.run = directories.name_of(resumes.resolve().name) if resumes else directories.default_run_name()
         self._output_dir = pathlib.Path(output_dir)
         self._place = directories.Workplace(self._output_dir / experiment, self.run, resumes)
-        self._rows: list[reports.Row] = []
-        self._notes: list[str] = []
-        self._tables: list[dict[str, Any]] = []
-        self._numeric: list[Sequence[str]] = []
+        super().__init__()
         self._figures: list[str] = []
         self._timings: dict[str, float] = {}
-        self._metrics = None
+        self._metrics: MetricLog | None = None
+        self._begun = self._is_worthless = False
         self._to_go_on: str | None = None
         self.failure: str | None = None
+        self.seconds_before = 0.0
 
     @property
     def directory(self) -> pathlib.Path:
@@ -88,95 +92,92 @@ class Recorder:
             raise UsageError(f"JAX found no device to run on: {error}") from error
         self._place.open()
         try:
-            self._write("config.json", reports.plain(self.config))
-            self._write("environment.json", self._environment)
+            if self._place.in_place:
+                self.seconds_before = _seconds(self.directory)
+                self.resumable()
+            else:
+                self._begin()
             label = " (a tiny run)" if self.tiny else ""
             self.say(f"{self.experiment}{label}: {reports.format_machine(self._environment)}")
         except BaseException:
-            self._place.remove()
+            self._place.give_back()
             raise
         return self
 
+    def _begin(self) -> None:
+        """Describe this attempt in the folder. A refusal before the first file leaves a resumed run as it was."""
+        if self._begun:
+            return
+        self._begun = True
+        self._place.set_aside()
+        if not (self.directory / "config.json").exists():
+            self.write("config.json", self.config)
+        self.write("environment.json", self._environment)
+
     def __exit__(self, kind, error, trace) -> None:
-        if self._metrics is not None:
-            self._metrics.close()
-        described = {"config.json", "environment.json"}
-        recorded = self._rows or self._notes or {path.name for path in self.directory.iterdir()} > described
-        if isinstance(error, UsageError) and not recorded:
-            self._place.remove()
-        elif error is None:
-            self._finish("failed" if self.failure else "complete", self.failure)
-            self._show()
-        else:
-            self._finish_early(error)
+        try:
+            if self._metrics is not None:
+                self._metrics.close()
+            if isinstance(error, UsageError) and not self._recorded():
+                self._place.give_back()
+            elif error is None:
+                self._finish("failed" if self.failure else "complete", self.failure)
+                self._show()
+            else:
+                self._finish_early(error)
+        except OSError as trouble:  # a full disk, or a folder that somebody has removed
+            if error is None:
+                trouble.add_note(f"What the run saved before is in {self.directory}")
+                self._say_how_to_resume(trouble)
+                raise
+            error.add_note(f"The summary could not be written: {trouble}")
+        finally:
+            self._place.release()
 
-    def row(
-        self,
-        *,
-        quantity: str,
-        variant: str | None = None,
-        ours: float | None = None,
-        stderr: float | None = None,
-        exact: float | None = None,
-        paper: float | None = None,
-        printed: str | None = None,
-        provenance: str | None = None,
-        verdict: str | None = None,
-        against_exact: str | None = None,
-        seconds: float | None = None,
-    ) -> None:
-        """Add a row to the table: our number ± its standard error beside the exact and the published number.
-
-        `printed` is the published number with its digits as they were printed. `verdict` and `against_exact` begin
-        with a word of `verdicts.Verdict`.
-
-        Raises:
-            ValueError: a number is a text, a verdict begins with another word, or a published number lacks its
-                provenance: "text" (read in the publication), "code" (in the authors' code), "card" (quoted
-                elsewhere), "mem" (remembered) or "own" (a reference, computed independently and never published).
-        """
-        for text in filter(None, (verdict, against_exact)):
-            verdicts.word_of(text)
-        if (paper is not None or provenance is not None) and provenance not in reports.PROVENANCE:
-            known = ", ".join(reports.PROVENANCE)
-            raise ValueError(f"provenance: a published number needs one of {known}, got {provenance!r}")
-        numbers = {"ours": ours, "stderr": stderr, "exact": exact, "paper": paper, "seconds": seconds}
-        words = {"quantity": quantity, "variant": variant, "provenance": provenance, "verdict": verdict}
-        words |= {"printed": printed, "against_exact": against_exact}
-        row = {name: None if value is None else float(value) for name, value in numbers.items()} | words
-        self._rows.append({name: row[name] for name in reports.COLUMNS})
-
-    def table(
-        self,
-        title: str,
-        headers: Sequence[str],
-        lines: Sequence[Sequence[str]],
-        numeric: Sequence[str] | None = None,
-    ) -> None:
-        """Add a table of finished cells. A run with such a table prints it instead of its rows; the files keep both.
-
-        Args:
-            numeric: headers of the columns of numbers, which are never broken into lines; if None, all but the first.
-        """
-        if any(len(line) != len(headers) for line in lines):
-            raise ValueError(f"lines: each needs {len(headers)} cells, as headers")
-        self._tables.append({"title": title, "headers": list(headers), "lines": [list(line) for line in lines]})
-        self._numeric.append(headers[1:] if numeric is None else numeric)
-
-    def note(self, text: str) -> None:
-        """Add a sentence that is shown under the table, for example the reason why a published value differs."""
-        self._notes.append(text)
+    def _recorded(self) -> bool:
+        if self._is_worthless:
+            return False
+        if self._rows or self._notes:
+            return True
+        if self._place.in_place:
+            return self._begun
+        described = {"config.json", "environment.json", directories.CONTINUES}
+        return bool({path.name for path in self.directory.iterdir()} - described)
 
     def metrics(self, record: Mapping[str, Any]) -> None:
-        """Append one line to `metrics.jsonl` and write it to disk. NaN and infinities become null."""
+        """Append one line to `metrics.jsonl`. NaN and infinities become null."""
+        self.metric_log().write(record)
+
+    def metric_log(self) -> MetricLog:
+        """The log `metrics.jsonl`, which is opened at its end."""
         if self._metrics is None:
-            self._metrics = self.path("metrics.jsonl").open("a", encoding="utf-8")
-        self._metrics.write(json.dumps(reports.plain(record), allow_nan=False) + "\n")
-        self._metrics.flush()
+            self._metrics = MetricLog(self.path(METRICS))
+        return self._metrics
+
+    def cut_metrics(self, size: int = 0, digest: str | None = None) -> bool:
+        """Cut `metrics.jsonl` after `size` bytes, so that a resumed run writes every line once.
+
+        The result is False, and nothing is cut, if the SHA-256 of these bytes is not `digest`.
+        """
+        return self.metric_log().log.cut(size, digest)
 
     def resumable(self, option: str = "--resume") -> None:
         """Declare that the run can be resumed. An early end then prints the command that resumes it."""
         self._to_go_on = f"python -m experiments.{self.experiment} {option}"
+        interruption.current.last_words = f"To resume it: {self.command()}"
+
+    def command(self, directory: pathlib.Path | None = None) -> str:
+        """The command that resumes the run, whose folder is now, or will be, `directory`."""
+        place = "" if self._output_dir == pathlib.Path("results") else f" --output-dir {_quoted(self._output_dir)}"
+        return f"{self._to_go_on} {_quoted(directory or self.directory)}{place}"
+
+    def _say_how_to_resume(self, error: BaseException) -> None:
+        if self._to_go_on:
+            error.add_note(f"To resume it: {self.command()}")
+
+    def worthless(self) -> None:
+        """Let a refusal remove the files that this run has written, because they hold no result."""
+        self._is_worthless = True
 
     def failed(self, reason: str) -> None:
         """Let the run end as failed for this reason, after everything else has been recorded and drawn."""
@@ -189,6 +190,10 @@ class Recorder:
         self._figures.append(path.relative_to(self.directory).as_posix())
         return path
 
+    def animation(self, save: Callable[[pathlib.Path], None], name: str) -> None:
+        """Call `save` with the path of an animation. Figures for a paper leave it out."""
+        save(self.path(name))
+
     def path(self, name: str) -> pathlib.Path:
         """The path of a file in the folder of the run. Folders in `name` are made.
 
@@ -198,7 +203,21 @@ class Recorder:
         path = self.directory / name
         if not path.resolve().is_relative_to(self.directory.resolve()):
             raise ValueError(f"name: must stay inside the run's directory, got {name!r}")
+        self._begin()
         path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write(self, name: str, content: Any) -> pathlib.Path:
+        """Write a file in the folder of the run, whole or not at all, and return its path.
+
+        Args:
+            name: its path in the folder.
+            content: a text, bytes, or a value that is written as JSON.
+        """
+        if not isinstance(content, str | bytes | memoryview):
+            content = json.dumps(reports.plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        path = self.path(name)
+        writing.replace_file(path, content)
         return path
 
     @contextlib.contextmanager
@@ -219,44 +238,51 @@ class Recorder:
         """Print a line on the console."""
         self._console.print(text, markup=False)
 
-    def _finish(self, status: str, error: str | None) -> None:
-        seconds = time.perf_counter() - self._start
+    def write_summary(self, status: str = "drawing", error: str | None = None) -> None:
+        """Write `summary.json` and `summary.md` with everything so far. This is done before anything is drawn."""
+        seconds = self.seconds_before + time.perf_counter() - self._start
         summary = {"experiment": self.experiment, "run": self.run, "status": status, "error": error}
         summary |= {"seconds": seconds, "timings": self._timings, "notes": self._notes, "rows": self._rows}
         summary |= {"tables": self._tables, "tiny": self.tiny}
-        self._write("summary.json", summary)
-        page = reports.summary_markdown(summary, self._environment, self._figures)
-        self.path("summary.md").write_text(page, encoding="utf-8")
+        self._begin()
+        # The page comes first, because a run is complete as soon as `summary.json` says so.
+        self.write("summary.md", reports.summary_markdown(summary, self._environment, self._figures))
+        self.write("summary.json", summary)
+
+    def _finish(self, status: str, error: str | None) -> None:
+        self.write_summary(status, error)
         self._place.close(status == "complete", resumable=self._to_go_on is not None)
 
     def _finish_early(self, error: BaseException) -> None:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         if "RESOURCE_EXHAUSTED" in str(error):
             error.add_note("The device is out of memory. Choose fewer episodes, seeds or steps at once.")
-        if not stopped:
-            self.path("error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        headline = str(error).strip().partition("\n")[0]
-        reason = f"{type(error).__name__}: {headline}" if headline else type(error).__name__
-        self._finish("interrupted" if stopped else "failed", reason)
-        error.add_note(f"The run is incomplete; everything that it recorded is in {self.directory}")
-        if self._to_go_on and not isinstance(error, UsageError):
-            elsewhere = self._output_dir
-            place = "" if elsewhere == pathlib.Path("results") else f" --output-dir {shlex.quote(str(elsewhere))}"
-            error.add_note(f"To resume it: {self._to_go_on} {shlex.quote(str(self.directory))}{place}")
-
-    def _write(self, name: str, value: Any) -> None:
-        text = json.dumps(reports.plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-        self.path(name).write_text(text + "\n", encoding="utf-8")
+        try:
+            if not stopped:
+                self.write("error.txt", "".join(traceback.format_exception(error)))
+            headline = str(error).strip().partition("\n")[0]
+            reason = f"{type(error).__name__}: {headline}" if headline else type(error).__name__
+            self._finish("interrupted" if stopped else "failed", reason)
+        finally:
+            error.add_note(f"The run is incomplete; everything that it recorded is in {self.directory}")
+            if not isinstance(error, UsageError):
+                self._say_how_to_resume(error)
 
     def _show(self) -> None:
-        for table, numeric in zip(self._tables, self._numeric, strict=True):
-            terminal.show_table(self._console, table["title"], table["headers"], table["lines"], right=numeric)
-        if self._rows and not self._tables:
-            headers, cells = reports.table(self._rows)
-            terminal.show_table(self._console, "", headers, cells, right=reports.NUMERIC)
+        self.show_tables(self._console)
         if self.tiny:
             self.say(verdicts.TINY_NOTICE)
         else:
             for note in self._notes:
                 self.say(f"note: {note}")
         self.say(f"files: {self.directory}")
+
+
+def _quoted(path: pathlib.Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _seconds(directory: pathlib.Path) -> float:
+    """The seconds that a run took until its latest attempt ended; 0 if the attempt was killed."""
+    seconds = runs.read_json(directory / "summary.json").get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else 0.0

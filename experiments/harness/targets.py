@@ -196,7 +196,7 @@ def check(
     described |= {"verdicts": overall, "contradictions": contradictions, "tiny": tiny}
     described["judgements"] = {key: judged._asdict() for key, judged in found.items()}
     text = json.dumps(described, indent=1, ensure_ascii=False)
-    recorder.path("paper.json").write_text(text, encoding="utf-8")
+    recorder.write("paper.json", text)
     return overall
 
 

@@ -1,28 +1,19 @@
 """The problems of `experiments.imitation`: an environment, a policy to fit, and an expert or a file of its episodes."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from pgjax import (
-    baselines,
-    datasets,
-    environments,
-    estimators,
-    evaluation,
-    exact,
-    imitation,
-    networks,
-    rollouts,
-    training,
-)
+from experiments.imitation.plans import PLANS
+from pgjax import datasets, environments, evaluation, exact, imitation, networks, rollouts
+from pgjax.environments import cooling_controllers
 from pgjax.environments.maze import maze_mdp
 from pgjax.imitation import Demonstrations, Labelled, experts
-from pgjax.types import Baseline, Environment, Policy, PyTree
+from pgjax.types import Environment, Policy, PyTree
 
 SLIP = 0.1
 
@@ -31,73 +22,99 @@ class Problem(NamedTuple):
     """An expert and the policy that copies it.
 
     Attributes:
-        policy: the copy's f(x, θ).
+        name: the name of the environment in `pgjax.environments`.
+        policy: the copy's f(x, θ), a network with the layers `hidden`.
         expert: the expert, who can be asked for actions; None if there is only a file.
+        expert_name: who the expert is.
+        controller: the expert's name among the reference controllers of the environment; None if it is not among them.
         loss: the loss of `imitation.gradient_fit`.
         noise: the first noise level of DART.
         collect: `(key, n) → Labelled`, n of the expert's episodes; None if there is only a file.
         demonstrate: `(key, n) → Demonstrations`, n episodes of the expert, numbered from 0 in `groups`.
         expert_return: `(episodes, key) → (mean, standard error)`.
-        value: v(X_t), the baseline of REINFORCE after the copy.
     """
 
+    name: str
     environment: Environment
     policy: Policy
+    hidden: tuple[int, ...]
     expert: experts.Expert | None
+    expert_name: str
+    controller: str | None
     loss: str
     noise: float
     collect: Callable[[jax.Array, int], Labelled] | None
     demonstrate: Callable[[jax.Array, int], Demonstrations]
     expert_return: Callable[[int, jax.Array], tuple[float, float]]
-    value: Baseline
 
 
-def with_expert(environment: Environment, policy: Policy, expert: experts.Expert, hidden, **fields) -> Problem:
+class _Teacher(NamedTuple):
+    """An expert for a problem, and what `Problem` says about it."""
+
+    expert: experts.Expert
+    expert_name: str
+    loss: str = "negative_log_likelihood"
+    noise: float = 0.1
+    controller: str | None = None
+
+
+def with_expert(name: str, environment: Environment, hidden: tuple[int, ...], teacher: _Teacher) -> Problem:
+    policy = networks.make_policy(environment, hidden=hidden)
+
     def collect(key: jax.Array, num_episodes: int) -> Labelled:
         start = policy.init(key, environment.reset(key, environment.params)[1])
-        return imitation.collect(key, environment, policy, start, expert, num_episodes, beta=1.0)
+        return imitation.collect(key, environment, policy, start, teacher.expert, num_episodes, beta=1.0)
 
     def expert_return(num_episodes: int, key: jax.Array) -> tuple[float, float]:
-        found = evaluation.evaluate(environment, experts.as_policy(expert), (), key, num_episodes=num_episodes)
+        found = evaluation.evaluate(environment, experts.as_policy(teacher.expert), (), key, num_episodes=num_episodes)
         return found.mean, found.stderr
 
     return Problem(
+        name=PLANS[name].env,
         environment=environment,
         policy=policy,
-        expert=expert,
+        hidden=hidden,
         collect=collect,
         demonstrate=lambda key, num_episodes: imitation.demonstrations(collect(key, num_episodes)),
         expert_return=expert_return,
-        value=_value(environment, hidden),
-        **fields,
+        **teacher._asdict(),
     )
-
-
-def _value(environment: Environment, hidden) -> Baseline:
-    init, apply = networks.make_value(environment, hidden=hidden)
-    return baselines.value_function(init, apply, optax.adam(0.01), num_steps=4)
 
 
 def _environment(name: str) -> Environment:
     if name == "maze":
         return exact.to_environment(maze_mdp(slip=SLIP))
-    return environments.make({"cartpole": "CartPole-v1", "pendulum": "Pendulum-v1"}[name])
+    return environments.make(PLANS[name].env)
+
+
+_PI_LOOP = "PI loop on the fans (24 °C, inlet 25.5 °C)"
+
+
+def _teacher(name: str, environment: Environment, hidden: tuple[int, ...], seed: int) -> _Teacher:
+    if name == "pendulum":
+        return _Teacher(experts.pendulum_swing_up(), "swing-up controller", loss="squared_error", noise=0.5)
+    if name == "maze":
+        return _Teacher(experts.optimal_expert(maze_mdp(slip=SLIP)), "best policy")
+    if name == "random_maze":
+        return _Teacher(imitation.shortest_way(), "shortest way")
+    if name == "navigation":
+        return _Teacher(imitation.potential_field(), "potential field", controller="potential field")
+    if name == "cooling":
+        expert = experts.Expert(act=cooling_controllers.pi_fan(24.0, 25.5))
+        return _Teacher(expert, _PI_LOOP, noise=0.3, controller=_PI_LOOP)
+    policy = networks.make_policy(environment, hidden=hidden)
+    last = jax.tree.map(lambda x: x[-1], _train_cartpole(environment, policy, hidden, seed))
+    return _Teacher(experts.from_policy(policy, last, greedy=True), "trained policy")
 
 
 def make_problem(name: str, hidden: tuple[int, ...], seed: int) -> Problem:
-    """CartPole with a trained expert, Pendulum with the energy-shaping controller, the maze with its best policy."""
+    """The problem of that name with its expert.
+
+    CartPole has a trained policy, Pendulum the energy-shaping controller, the fixed maze its best policy, fresh mazes a
+    search of the map, navigation the potential field, and cooling a PI loop.
+    """
     environment = _environment(name)
-    policy = networks.make_policy(environment, hidden=hidden)
-    if name == "pendulum":
-        expert = experts.pendulum_swing_up()
-        return with_expert(environment, policy, expert, hidden, loss="squared_error", noise=0.5)
-    if name == "maze":
-        expert = experts.optimal_expert(maze_mdp(slip=SLIP))
-    else:
-        every = _train_cartpole(environment, policy, hidden, seed)
-        last = jax.tree.map(lambda x: x[-1], every)
-        expert = experts.from_policy(policy, last, greedy=True)
-    return with_expert(environment, policy, expert, hidden, loss="negative_log_likelihood", noise=0.1)
+    return with_expert(name, environment, hidden, _teacher(name, environment, hidden, seed))
 
 
 def mediocre_cartpole(hidden: tuple[int, ...], seed: int) -> tuple[Problem, tuple[float, float]]:
@@ -113,15 +130,14 @@ def mediocre_cartpole(hidden: tuple[int, ...], seed: int) -> tuple[Problem, tupl
     returns = jax.jit(lambda every: jax.lax.map(mean_return, every))(every)
     chosen = int(jnp.argmin(jnp.abs(returns - 200.0)))
     expert = experts.from_policy(policy, jax.tree.map(lambda x: x[chosen], every))
-    problem = with_expert(environment, policy, expert, hidden, loss="negative_log_likelihood", noise=0.1)
+    problem = with_expert("cartpole", environment, hidden, _Teacher(expert, "mediocre expert"))
     return problem, problem.expert_return(400, jax.random.key(seed + 20_000))
 
 
 def _train_cartpole(environment: Environment, policy: Policy, hidden, seed: int, updates: int = 60):
     """θ before each of 60 updates and after the last, leaves `[61, ...]`."""
-    estimator = estimators.make_estimator(policy, baseline=_value(environment, hidden))
-    falling = optax.linear_schedule(0.01, 0.001, updates)
-    trainer = training.make_trainer(environment, policy, estimator, optax.adam(falling), num_episodes=32)
+    ascent = dataclasses.replace(PLANS["cartpole"].ascent, learning_rate=0.01, lr_left=0.1)
+    trainer = ascent.trainer(environment, policy, hidden, updates)
 
     def one(state, _):
         return trainer.update(state)[0], state.params
@@ -175,13 +191,16 @@ def of_dataset(name: str, data: datasets.ExpertDataset, hidden: tuple[int, ...],
         return float(totals.mean()), float(totals.std(ddof=1) / len(totals) ** 0.5) if len(totals) > 1 else float("nan")
 
     return Problem(
+        name=PLANS[name].env,
         environment=environment,
         policy=policy,
+        hidden=hidden,
         expert=None,
+        expert_name="the file",
+        controller=None,
         loss="squared_error" if name == "pendulum" else "negative_log_likelihood",
         noise=0.0,
         collect=None,
         demonstrate=demonstrate,
         expert_return=expert_return,
-        value=_value(environment, hidden),
     )

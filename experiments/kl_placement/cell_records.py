@@ -1,6 +1,7 @@
 """The rows, tables and files of the exact table, part (d)."""
 
 import csv
+import io
 
 import numpy as np
 
@@ -118,12 +119,13 @@ def _record_margin(
 
 
 def _write(table: Table, grades: dict[Cell, CellGrades], recorder: runner.Recorder) -> None:
-    with recorder.path("all_cells.csv").open("w", encoding="utf-8", newline="") as file:
+    with io.StringIO(newline="") as file:
         out = csv.writer(file)
         out.writerow(["estimator", "added up", "form", *COLUMNS])
         for cell, found in grades.items():
             values = [getattr(found, field) for field in COLUMNS.values()]
             out.writerow([cell[0], cell[1], cell[2], *("" if np.isnan(x) else repr(x) for x in values)])
+        recorder.write("all_cells.csv", file.getvalue())
     np.savez_compressed(
         recorder.path("all_cells.npz"),
         cells=np.array(list(grades)),

@@ -3,10 +3,10 @@
 Claim    Every idea of the course fits into a program of a few lines.
 Command  python -m experiments.lecture
          python -m experiments.lecture --only gradient reinforce
-Shows    `lecture.html`: decision problems, imitation, the objective, three forms of its gradient, why the environment's
-         probabilities are not needed, REINFORCE, its variance and three cures, steps that are too large, flat places,
-         scoring text, preferences, learning from preferences, and loss of diversity. The page is one file and loads
-         nothing else.
+Shows    `lecture.html`: decision problems from a maze to a data centre, imitation, the objective, three forms of its
+         gradient, why the environment's probabilities are not needed, REINFORCE, its variance and three cures, steps
+         that are too large, flat places, scoring text, preferences, learning from preferences, and loss of diversity.
+         The page is one file and loads nothing else.
 Expect   Under two minutes on two CPU cores.
 Source   Each idea names its source.
 """
@@ -51,8 +51,7 @@ def run(config: Config, recorder: runner.Recorder) -> list[Lesson]:
             recorder.row(quantity=idea.title, seconds=lesson.seconds)
             recorder.note(f"{idea.title}: {lesson.finding}")
             progress.advance(1, idea.name)
-    path = recorder.path(PAGE)
-    path.write_text(page.write(lessons), encoding="utf-8")
+    path = recorder.write(PAGE, page.write(lessons))
     recorder.say(f"Open {PAGE} in a browser: {path.name} holds all figures and needs nothing else.")
     return lessons
 

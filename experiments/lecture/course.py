@@ -1,9 +1,14 @@
 """The ideas of the course, in their order."""
 
-from experiments.lecture import decisions, diversity, gradients, noise, texts, trouble
+from experiments.lecture import decisions, diversity, gradients, noise, problems, texts, trouble
 
 IDEAS = (
     decisions.MAZE,
+    problems.NAVIGATION,
+    problems.SWIMMER,
+    problems.SLATES,
+    problems.BREAKOUT,
+    problems.COOLING,
     decisions.COPY,
     gradients.OBJECTIVE,
     gradients.FORMS,

@@ -24,6 +24,7 @@ Departs  One first step on fresh answers: no clipping, no stale samples and no s
 
 import csv
 import dataclasses
+import io
 import math
 
 import jax
@@ -139,8 +140,9 @@ def write_sources(recorder: runner.Recorder) -> None:
     """Write sources.csv: what was read of each library, and what is left out."""
     headers = ("default", "version", "answers to a prompt", "sources", "expected", "left out")
     lines = [(x.name, x.version, x.group_size, "; ".join(x.sources), x.claim, x.left_out) for x in LIBRARIES]
-    with recorder.path("sources.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([headers, *lines])
+    content = io.StringIO(newline="")
+    csv.writer(content).writerows([headers, *lines])
+    recorder.write("sources.csv", content.getvalue())
     recorder.table("Sources", ("default", "version", "files and lines"), [[*x[:2], x[3]] for x in lines], ())
     recorder.table("What the comparison leaves out", ("default", "left out"), [[x[0], x[5]] for x in lines], ())
 

@@ -106,8 +106,11 @@ def reproduce(config: Config, recorder: runner.Recorder) -> dict[str, pathlib.Pa
         options = config_of(importlib.import_module(f"experiments.{name}"), name, config)
         if config.resume is not None and finished(config.resume / name / RUN, options):
             recorder.say(f"{name}: its finished run is used from {config.resume}")
-            taken[name] = shutil.copytree(config.resume / name / RUN, recorder.path(f"{name}/{RUN}"))
+            taken[name] = recorder.path(f"{name}/{RUN}")
+            if not taken[name].exists():
+                shutil.copytree(config.resume / name / RUN, taken[name])
         else:
+            shutil.rmtree(recorder.path(name), ignore_errors=True)
             left[name] = options
     at_once = min(jax.local_device_count(), len(left)) if jax.default_backend() == "cpu" else 1
     run_them = functools.partial(in_processes, at_once=at_once) if at_once > 1 else in_this_process
@@ -175,7 +178,7 @@ def resumed(config: Config) -> Config:
 
 def run(config: Config, recorder: runner.Recorder) -> list[page.Found]:
     config = resumed(config)
-    recorder.path("config.json").write_text(json.dumps(reports.plain(config)), encoding="utf-8")
+    recorder.write("config.json", config)
     recorder.resumable()
     ran = reproduce(config, recorder)
     found = [page.load(directory) for directory in ran.values() if directory is not None]
@@ -185,8 +188,7 @@ def run(config: Config, recorder: runner.Recorder) -> list[page.Found]:
             recorder.row(**row | {"quantity": f"{each.name}: {row['quantity']}"})
     show(config, found, recorder)
     environment = json.loads(recorder.path("environment.json").read_text(encoding="utf-8"))
-    report = recorder.path("report.html")
-    report.write_text(page.write(found, failed, environment, tiny=config.tiny), encoding="utf-8")
+    report = recorder.write("report.html", page.write(found, failed, environment, tiny=config.tiny))
     recorder.note(f"{report.name} has every number and every figure in one file; open it in a browser.")
     if failed:
         raise RuntimeError(f"{', '.join(failed)} failed, as shown above; the other papers are in {report.name}")

@@ -14,12 +14,12 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from experiments.harness.directories import UsageError
+from pgjax import writing
 
 LONGEST_TEXT = 20_000  # characters of a prompt or of an answer: nobody compares longer ones
 LARGEST_FILE = 256 * 2**20  # bytes
@@ -142,10 +142,4 @@ def _value(name: str, value: Any) -> str | int | float:
 def write(path: pathlib.Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write records of the layout above. The file appears under its name when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8", newline="\n") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    writing.replace_file(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))

@@ -18,8 +18,8 @@ from experiments.preferences import labels
 from experiments.preferences.labels import Verdict
 from experiments.preferences.plans import Plan, plan
 from experiments.preferences.trials import Trial
+from pgjax import writing
 from pgjax.preferences import Preference, records
-from pgjax.saving import checkpoints
 
 try:
     import fcntl
@@ -238,7 +238,7 @@ class Session:
             ) from error
 
     def _write_skips(self, skips: list[dict[str, Any]]) -> None:
-        checkpoints.replace_file(self._skips_path, json.dumps(skips, indent=0).encode())
+        writing.replace_file(self._skips_path, json.dumps(skips, indent=0))
         self._skips = skips
 
 

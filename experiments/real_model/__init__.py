@@ -32,7 +32,7 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from experiments.harness import reports, runner
+from experiments.harness import runner
 from experiments.real_model import judging, learning, model, speed, task, variance
 from experiments.real_model import prompts as texts
 from experiments.real_model.judging import plot
@@ -157,7 +157,8 @@ def resumed(config: Config) -> Config:
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
     config = resumed(config)
-    recorder.path("config.json").write_text(json.dumps(reports.plain(config), indent=2) + "\n", encoding="utf-8")
+    recorder.write("config.json", config)
+    recorder.cut_metrics()
     training, held_out = texts.split(config.prompts)
     opened = model.open_model(config.model, config.tokeniser, config.eos, config.template)
     recorder.say(f"{opened.loaded.path.name}: {opened.parameters:,} parameters, {opened.loaded.config}")

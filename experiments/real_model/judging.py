@@ -45,7 +45,7 @@ def say_answers(
     """Print the first answer to each of some held-out prompts, and keep all answers in the folder of the run."""
     found = task.texts(opened, prompts, judged.buffers)
     lines = [f"{score:.0f}\t{prompt}\t{answer!r}" for score, (prompt, answer) in zip(judged.scores, found, strict=True)]
-    recorder.path(f"answers_{when}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recorder.write(f"answers_{when}.tsv", "\n".join(lines) + "\n")
     if recorder.tiny:
         return
     recorder.say(f"Answers to held-out prompts {when} learning; 1 marks one closed sentence:")

@@ -235,7 +235,8 @@ class Results(NamedTuple):
 def run(config: Config, recorder: runner.Recorder) -> Results:
     earlier, config = config.resume, _of_earlier(config)
     options = stages.saving_options({k: v for k, v in dataclasses.asdict(config).items() if k != "resume"})
-    recorder.path("options.json").write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+    recorder.write("options.json", options)
+    recorder.cut_metrics()
     setting = preparing.prepare(config, recorder, earlier)
     recorder.resumable()
     order = stages.plan(config.sizes().rounds)

@@ -10,7 +10,7 @@ from experiments.harness import runner
 from experiments.rlhf import gold, keys, loop, report, stages
 from experiments.rlhf.problem import Problem, make_problem
 from experiments.shared import language
-from pgjax import networks
+from pgjax import networks, writing
 from pgjax.datasets.text import Split
 from pgjax.preferences import labelled_texts, records
 from pgjax.types import PyTree
@@ -31,8 +31,8 @@ def prepare(config: Any, recorder: runner.Recorder, earlier: pathlib.Path | None
     """The text, the pretrained model and the compiled stages; the pretraining of an earlier run is used again."""
     split = config.split()
     path = recorder.path(report.REFERENCE)
-    if earlier is not None and (earlier / report.REFERENCE).is_file():
-        path.write_bytes((earlier / report.REFERENCE).read_bytes())
+    if earlier is not None and (earlier / report.REFERENCE).is_file() and not path.is_file():
+        writing.replace_file(path, (earlier / report.REFERENCE).read_bytes())
     with runner.usage_errors():
         if path.is_file():
             model, params = language.load_language_model(path)

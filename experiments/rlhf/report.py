@@ -68,7 +68,7 @@ def write_pairs(config: Any, recorder: runner.Recorder, saved: stages.Saved) -> 
             record = {"prompt": prompt, "answers": [first, second], "policy": f"rlhf β={config.kl_coefs[0]:g}"}
             record |= {"seed": config.seed, "step": number * config.updates, "logp": logp.tolist()}
             lines.append(json.dumps(record, ensure_ascii=False))
-    recorder.path("pairs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recorder.write("pairs.jsonl", "\n".join(lines) + "\n")
 
 
 def one_line(config: Any, saved: stages.Saved, stage: stages.Stage) -> str:

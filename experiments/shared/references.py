@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax import environments, evaluation, exact, imitation
+from pgjax import diagnostics, environments, evaluation, exact, imitation
+from pgjax.diagnostics import Estimate
 from pgjax.environments import cooling_controllers, slates, swimmer_gaits
 from pgjax.environments.rules import rule_policy
 from pgjax.evaluation import Evaluation
@@ -46,6 +47,13 @@ class Measure(NamedTuple):
         values = np.asarray(self.of(found), np.float64)
         return values if self.among is None else values[np.asarray(self.among(found), bool)]
 
+    def mean(self, found: Evaluation) -> Estimate:
+        """The mean over the episodes that count, with its interval; NaN if no episode counts."""
+        values = self.values(found)
+        if not len(values):  # for example, no robot has arrived
+            return Estimate(*(np.asarray(np.nan),) * 4)
+        return diagnostics.mean_interval(values)
+
 
 def _metric(name: str, kind: str) -> Callable[[Evaluation], np.ndarray]:
     return lambda found: getattr(found.by_episode[name], kind)
@@ -67,14 +75,6 @@ def _arrived(found: Evaluation) -> np.ndarray:
 
 
 _MEASURES: dict[str, tuple[Measure, ...]] = {
-    "navigation": (
-        Measure("success", _metric("success", "final"), optimum=lambda _: 1.0),
-        Measure(
-            "driven way / distance, if arrived", _metric("detour", "final"), among=_arrived, larger_is_better=False
-        ),
-        Measure("steps, if arrived", lambda found: found.lengths, among=_arrived, larger_is_better=False),
-        _RETURN,
-    ),
     "random_maze": (
         Measure("success", _metric("success", "final"), optimum=lambda _: 1.0),
         Measure(
@@ -84,6 +84,14 @@ _MEASURES: dict[str, tuple[Measure, ...]] = {
             among=_arrived,
             larger_is_better=False,
         ),
+        _RETURN,
+    ),
+    "navigation": (
+        Measure("success", _metric("success", "final"), optimum=lambda _: 1.0),
+        Measure(
+            "driven way / distance, if arrived", _metric("detour", "final"), among=_arrived, larger_is_better=False
+        ),
+        Measure("steps, if arrived", lambda found: found.lengths, among=_arrived, larger_is_better=False),
         _RETURN,
     ),
     "ads": (

@@ -9,41 +9,44 @@ Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --env Pendulum-v1 --num-seeds 5
          python -m experiments.train --env Breakout-MinAtar
          python -m experiments.train --env gymnasium:LunarLander-v3   (pip install -e ".[gymnasium]")
+         python -m experiments.train --start-from results/imitation/RUN              (a saved policy, such as a copy)
          python -m experiments.train --render results/train/RUN
          python -m experiments.train --resume results/train/RUN                     (after an interruption)
          python -m experiments.train --resume results/train/RUN --num-updates 100   (100 in all)
 Shows    The evaluated return of every run with its 95 % interval, the learning curve, and an animation of the best run.
          The best policy is saved in `policy.safetensors`.
 Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minute to a minute, that of Pendulum-v1 from
-         −1220 to −207 ± 13 in about a minute, that of Breakout-MinAtar from 0.5 to 5.63 ± 0.13 in about two minutes,
-         and the fixed maze is left by a shortest way of 12 steps, in 20 seconds of CPU time for all five seeds.
-         The times are those of two CPU cores, compilation included.
-         That of gymnasium:LunarLander-v3, measured with one seed, rises from −176 to 262 ± 3 in the first 88 of its 120
-         updates, which took a minute and a half of CPU time; 200 counts as solved.
+         −1220 to −207 ± 13 in about a minute, and the fixed maze is left by a shortest way of 12 steps, in 20 seconds
+         of CPU time for all five seeds. The times are those of two CPU cores, compilation included.
+         The return of Breakout-MinAtar rises from 0.4 to 49 ± 9 (standard error over the seeds 0 to 4, which end
+         between 29.0 and 82.4) in 88 seconds of CPU time for each seed.
+         That of gymnasium:LunarLander-v3 rises from −197 to 276 ± 3 (one seed; 200 counts as solved) in 164 seconds of
+         CPU time.
          reverse, addition and spell_backward hold prompts out and also report the share of them that the greedy policy
          answers right, from rewards alone: reverse 1.00 in 9 CPU seconds a seed, addition 0.89 ± 0.11 in 60 (95 %
          intervals over five seeds).
 Departs  Adam replaces plain gradient ascent. Some presets make the gradient biased on purpose, and give the reason.
 """
 
-import time
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import runner
-from experiments.train import beside, presets, report, resume
+from experiments.harness import interruption, runner
+from experiments.train import beside, keeping, presets, report, resume
 from experiments.train import build as build_options
 from experiments.train.options import TINY, Config, resolve
 from experiments.train.report import plot
 from pgjax import evaluation, registry, training
-from pgjax.saving import policies
+from pgjax.saving import identity, policies
+from pgjax.types import PyTree
 
 __all__ = ["TINY", "Config", "plot", "resolve", "run"]
 
 
-def run(config: Config, recorder: runner.Recorder) -> dict | None:
+def run(config: Config, recorder: runner.Recorder) -> dict:
     if config.render is not None:
         return render(config, recorder)
     with runner.usage_errors():
@@ -55,23 +58,30 @@ def run(config: Config, recorder: runner.Recorder) -> dict | None:
         rates = np.repeat(np.asarray(options["lr"], np.float32), options["num_seeds"])
         seeds = options["seed"] + jnp.tile(jnp.arange(options["num_seeds"]), len(options["lr"]))
         keys = jax.vmap(jax.random.key)(seeds)
-        past = starting_point(config, options, build, keys, rates)
+        known = identity.identity(resume.results_options(options), build_options.own_code(options))
+        past = starting_point(config, options, known, build, keys, rates, recorder)
     recorder.say(described(options))
     recorder.say(f"options: {', '.join(f'{k}={v}' for k, v in options.items() if v is not None)}")
-    if past.states is not None:
-        for record in past.records:
-            recorder.metrics(record)
-        resume.save(recorder, options, past)
+    resume.start_log(recorder, past)
+    write_options(options, recorder)
+    keeping.copies(recorder, options, past.done + 1)
+    keeper = keeping.Keeper(recorder, past.thinned, known, config.checkpoint_every, past.seconds)
     train = build_options.training_of(environment, policy)
-    began = time.process_time()
-    trained, history, failures = learn(options, train, build, keys, rates, past, recorder)
-    cpu_seconds = time.process_time() - began
+    trained, failures = learn(options, train, build, keys, rates, past, keeper, recorder)
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
-    good = finish(options, asked, policy, trained, failures, rates, recorder)
-    if past.done == 0:
-        report.report_cpu_time(cpu_seconds / len(rates), presets.BUDGETS.get(options["env"]), recorder)
-    measured = {"steps": history["num_steps"], "returns": history["mean_return"]}
-    return {"options": options, "rates": rates, "good": good, **measured}
+    seconds = keeper.seconds
+    good, params = finish(options, asked, policy, trained._replace(seconds=seconds["wall"]), failures, rates, recorder)
+    report.report_cpu_time(seconds["cpu"] / len(rates), presets.BUDGETS.get(options["env"]), recorder)
+    drawn = report.Drawn(options, asked, policy, params)
+    return {"options": options, "rates": rates, "good": good, "curve": keeper.thinned, "drawn": drawn}
+
+
+def write_options(options: dict, recorder: runner.Recorder) -> None:
+    """Write options.json once; a resumed run writes it again only if an option has another value."""
+    text = json.dumps(options, default=str, indent=2) + "\n"
+    path = recorder.path(resume.OPTIONS)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        recorder.write(resume.OPTIONS, text)
 
 
 def described(options: dict) -> str:
@@ -85,13 +95,15 @@ def described(options: dict) -> str:
     return f"estimator: {entry.name}, {entry.label}, {entry.claim}{with_own}; source: {entry.source}"
 
 
-def starting_point(config: Config, options: dict, build, keys: jax.Array, rates: np.ndarray) -> resume.Saved:
+def starting_point(
+    config: Config, options: dict, known: dict, build, keys: jax.Array, rates: np.ndarray, recorder: runner.Recorder
+) -> resume.Saved:
     """The run that is resumed, or an empty one. Only shapes are traced, so that a misfit is refused early."""
     shapes = jax.eval_shape(jax.vmap(lambda key, rate: build(rate).init(key)), keys, rates)
     jax.eval_shape(jax.vmap(lambda state, rate: build(rate).update(state)), shapes, rates)
     if config.resume is None:
         return resume.nothing(len(rates))
-    past = resume.restore(config.resume, shapes)
+    past = resume.restore(config.resume, shapes, known, resume.allowed(config.allow), recorder.say)
     # A run that was interrupted after its last update still has to be evaluated.
     if options["num_updates"] < past.done + past.complete:
         raise ValueError(f"--num-updates {options['num_updates']}: must be above {past.done}, the updates already done")
@@ -99,51 +111,64 @@ def starting_point(config: Config, options: dict, build, keys: jax.Array, rates:
 
 
 def learn(
-    options: dict, train, build, keys: jax.Array, rates: np.ndarray, past: resume.Saved, recorder: runner.Recorder
-) -> tuple[training.TrainingRun, resume.History, dict[int, str]]:
-    """Make the remaining updates with `train`. Every chunk of them is saved as soon as it is done.
+    options: dict,
+    train,
+    build,
+    keys: jax.Array,
+    rates: np.ndarray,
+    past: resume.Saved,
+    keeper: keeping.Keeper,
+    recorder: runner.Recorder,
+) -> tuple[training.TrainingRun, dict[int, str]]:
+    """Make the remaining updates with `train`, while `keeper` writes the log and the checkpoints.
 
     Returns:
-        The trained runs, the history of all updates, and run → reason for the runs that failed.
+        The trained runs, and run → reason for the runs that failed.
 
     Raises:
         UsageError: every run has failed.
+        Interrupted: a signal has asked the run to stop. Every update so far is saved.
     """
-    left, history = options["num_updates"] - past.done, past.history
+    left, failures = options["num_updates"] - past.done, {}
     if left == 0:
-        return training.TrainingRun(states=past.states, metrics={}, compile_seconds=0.0, seconds=0.0), history, {}
+        keeper.start(past.states)
+        keeper.finish(past.states)
+        return training.TrainingRun(states=past.states, metrics={}, compile_seconds=0.0, seconds=0.0), failures
     with recorder.progress(left * len(rates), "training", "updates") as progress:
 
         def heard(further: int, metrics: dict, states) -> None:
-            nonlocal history
-            history = resume.extended(history, metrics)
-            returns = returns_of_finished(metrics)
-            mean = {name: values.mean(axis=1) for name, values in metrics.items()} | {"mean_return": returns}
-            recorder.metrics({"update": past.done + further, **mean})
-            resume.save(recorder, options, past._replace(states=states, history=history))
-            ended = returns[np.isfinite(returns)]
-            note = f"return {ended.mean():.4g}" if ended.size else "no episode has ended yet"
-            progress.advance(metrics["mean_return"].size, note)
+            returns, counts = metrics["mean_return"], metrics["num_finished"]
+            ended = returns[(counts > 0) & np.isfinite(returns)]
+            progress.advance(returns.size, f"return {ended.mean():.4g}" if ended.size else "no episode has ended yet")
+            keeper.hear(metrics, states)
 
+        hear = {"on_start": keeper.start, "on_chunk": heard, "keep_metrics": False}
         try:
-            trained = train(build, keys, rates, num_updates=left, on_chunk=heard, states=past.states)
+            trained = train(build, keys, rates, num_updates=left, states=past.states, **hear)
         except training.NonFiniteError as error:
             if len(error.failures) == len(rates):
-                raise runner.UsageError(str(error)) from error
-            return error.trained, history, error.failures
-    return trained, history, {}
+                raise all_failed(error, keeper, recorder) from error
+            trained, failures = error.trained, error.failures
+        finally:
+            interruption.current.deferred = False
+    keeper.finish(trained.states)
+    return trained, failures
 
 
-def returns_of_finished(metrics: dict) -> np.ndarray:
-    """The mean return `[S]` of the episodes that ended in a chunk. Each episode counts once; NaN if none ended."""
-    counts = metrics["num_finished"]
-    total = np.sum(np.where(counts > 0, metrics["mean_return"] * np.maximum(counts, 1), 0.0), axis=1)
-    with np.errstate(invalid="ignore"):
-        return total / counts.sum(axis=1)
+def all_failed(error: Exception, keeper: keeping.Keeper, recorder: runner.Recorder) -> runner.UsageError:
+    """The end of a training in which every run has failed, with the command that goes on with smaller steps."""
+    made, command = runner.UsageError(str(error)), recorder.command(recorder.directory.with_name(recorder.run))
+    if not keeper.thinned.done:  # not even the first update was possible
+        recorder.worthless()
+        return made
+    made.add_note(
+        f"Update {keeper.saved} is saved. To go on from it with smaller steps: {command} --allow lr --lr RATE"
+    )
+    return made
 
 
-def finish(options, environment, policy, trained, failures, rates, recorder) -> list[int]:
-    """Evaluate every run, save the best policy and draw it. Return the numbers of the runs that did not fail.
+def finish(options, environment, policy, trained, failures, rates, recorder) -> tuple[list[int], PyTree]:
+    """Evaluate every run and save the best policy. Return the numbers of the runs that did not fail, and the best θ.
 
     `environment` is that of the evaluation.
 
@@ -162,13 +187,12 @@ def finish(options, environment, policy, trained, failures, rates, recorder) -> 
     path, arguments = recorder.path(policies.FILE_NAME), build_options.network_arguments(options)
     with runner.usage_errors():  # θ that is not finite
         policies.save_policy(path, params, environment=options["env"], **arguments)
-    report.draw(options, environment, policy, params, recorder)
     if failed:
         recorder.failed(failed)
-    return sorted(evaluated.results)
+    return sorted(evaluated.results), params
 
 
-def render(config: Config, recorder: runner.Recorder) -> None:
+def render(config: Config, recorder: runner.Recorder) -> dict:
     with runner.usage_errors():
         environment, policy, params = policies.load_policy(config.render, config.env)
     environment = build_options.evaluation_environment({"env": config.env or environment.name}, environment)
@@ -177,4 +201,4 @@ def render(config: Config, recorder: runner.Recorder) -> None:
     report.report_policy(environment, result, recorder)
     if environment.render is None:
         recorder.note(f"{environment.name} has no pictures to draw.")
-    report.draw({"gif": config.gif, "seed": config.seed}, environment, policy, params, recorder)
+    return {"drawn": report.Drawn({"gif": config.gif, "seed": config.seed}, environment, policy, params)}

@@ -11,7 +11,6 @@ from experiments.shared import references
 from experiments.train.report import Evaluated, run_name
 from pgjax import diagnostics
 from pgjax.diagnostics import Estimate
-from pgjax.evaluation import Evaluation
 from pgjax.types import Environment
 
 
@@ -28,8 +27,8 @@ def report(
     lines = []
     for measure in references.measures(options["env"]):
         bound = measure.optimum(environment)
-        of_others = {name: _mean(measure, found) for name, found in others.items()}
-        of_runs = {run: _mean(measure, found) for run, found in evaluated.results.items()}
+        of_others = {name: measure.mean(found) for name, found in others.items()}
+        of_runs = {run: measure.mean(found) for run, found in evaluated.results.items()}
         of_seeds = {name: _over(of_runs, runs) for name, runs in _rates(options, rates, evaluated).items()}
         named = {references.ONE_RUN + run_name(options, rates, run): found for run, found in of_runs.items()}
         for name, found in (of_others | of_seeds | named).items():
@@ -52,13 +51,6 @@ def _reading(options: Mapping[str, Any], lines: Sequence[Sequence[str]]) -> str:
         "policies sample their actions. The interval of a mean over seeds is over seeds, and that of another policy is "
         f"over episodes.{bounded}"
     )
-
-
-def _mean(measure: references.Measure, found: Evaluation) -> Estimate:
-    values = measure.values(found)
-    if not len(values):  # for example, no robot has arrived
-        return Estimate(*(np.asarray(np.nan),) * 4)
-    return diagnostics.mean_interval(values)
 
 
 def _rates(options: Mapping[str, Any], rates: np.ndarray, evaluated: Evaluated) -> dict[str, list[int]]:

@@ -1,19 +1,24 @@
 """From options to a trainer: builds what the command line and the presets of `experiments.train` describe."""
 
 import functools
+import hashlib
+import importlib.util
 import json
+import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import optax
 
-from experiments.train import presets
+from experiments.train import presets, start
 from pgjax import baselines, environments, networks, registry, training
 from pgjax.exact import TabularMDP
 from pgjax.spaces import Discrete
 from pgjax.types import Baseline, Critic, Environment, Estimator, Policy
 
+CHUNK_SECONDS = 1.0  # how long a chunk of updates may take: a signal is answered after it
 # Networks that a value can have: they see one observation only, and give any number of outputs.
 OF_VALUES = ("auto", "mlp", "conv", "centred")
 
@@ -46,9 +51,16 @@ def network_arguments(options: dict) -> dict[str, Any]:
 
 
 def make_policy(options: dict) -> tuple[Environment, Policy]:
-    """The environment of the training, and a policy for it."""
+    """The environment of the training, and a policy for it, which starts from a saved θ if the options say so.
+
+    Raises:
+        ValueError: the environment or the network is unknown, or the saved policy does not fit.
+    """
     of_training, _ = presets.HELD_OUT.get(options["env"], ({}, {}))
     environment = environments.make(options["env"], **of_training)
+    # A resumed run has its θ already, and the file may be gone.
+    if options.get("start_from") and not options.get("resume"):
+        return environment, start.policy(options["start_from"], environment)
     return environment, networks.make_policy(environment, **network_arguments(options))
 
 
@@ -88,7 +100,18 @@ def training_of(environment: Environment, policy: Policy) -> Callable[..., train
     """`training.train`, or `training.train_on_host` with the same arguments where the environment is not in JAX."""
     if isinstance(environment, environments.HostEnvironment):
         return functools.partial(training.train_on_host, environment, policy)
-    return training.train
+    return functools.partial(training.train, chunk_seconds=CHUNK_SECONDS)
+
+
+def own_code(options: dict) -> dict[str, str]:
+    """Module → SHA-256 of its file, for the user's own modules that the options name."""
+    found = {}
+    for name in (options["env"], options["estimator"]):
+        module, colon, _ = str(name).partition(":")
+        spec = importlib.util.find_spec(module) if colon and module in sys.modules else None
+        if spec is not None and spec.origin is not None and pathlib.Path(spec.origin).name != "__init__.py":
+            found[f"code of {module}"] = hashlib.sha256(pathlib.Path(spec.origin).read_bytes()).hexdigest()
+    return found
 
 
 def _require_fitting_host(options: dict, entry: registry.Entry, environment: Environment) -> None:

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from experiments.harness import runner
+from experiments.harness import metric_log, runner
 from experiments.train import build as build_options
-from experiments.train import former, presets, resume
+from experiments.train import former, presets, resume, start
 from pgjax import registry
+from pgjax.saving import identity
 
 DEFAULT_ENV = "CartPole-v1"
 # The options that describe the network of a preset, and that do not fit another network.
@@ -111,11 +112,26 @@ class Config:
     """The seed of the first run. The seeds of the others count up from it."""
     gif: bool = True
     """Whether an episode of the best run is drawn as an animation, if the environment can be drawn."""
+    start_from: pathlib.Path | None = None
+    """A saved policy from which every run starts, such as a copy of an expert: its file, or the folder of the run that
+    saved it. The file also decides the environment, if --env is left out, and the options of the network. The value
+    network starts anew."""
     render: pathlib.Path | None = None
     """A saved policy to evaluate and draw instead of training: its file, or the folder of the run that saved it."""
     resume: pathlib.Path | None = None
     """The folder of an earlier run to go on with. Its options apply. The path of a run NAME also finds the folders
     NAME-incomplete and .NAME.partial, which an interrupted run leaves."""
+
+    allow: tuple[str, ...] = ()
+    """With --resume: the options that may differ from those of the saved run, such as lr, after a divergence. versions
+    allows other versions of jax, jaxlib, numpy, pgjax and Python, numerics other settings of JAX that change numbers,
+    and code another text of your own module."""
+    checkpoint_every: float = 60.0
+    """The seconds between two checkpoints, in [0, 86400]. The first follows within ten seconds, and 0 saves after each
+    chunk of updates, about once a second. The newest two are kept."""
+    log_to: tuple[metric_log.Destination, ...] = ()
+    """Where the lines of metrics.jsonl are copied to: tensorboard or wandb or both. Each needs its package,
+    pip install -e ".[tensorboard]" or ".[wandb]". W&B works offline unless WANDB_MODE or WANDB_API_KEY is set."""
 
     def default_words(self, arguments: Sequence[str]) -> dict[str, str]:
         """What --help shows for the options that the preset or the estimator decides: see `preset_words`."""
@@ -144,7 +160,16 @@ class Config:
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
         runner.require_counts(self, "eval_episodes", least=2)
         build_options.parsed_network_options(self.network_options or ())
+        every = self.checkpoint_every
+        runner.require(0 <= every <= 86_400, "--checkpoint-every", every, "in [0, 86400] seconds")
+        metric_log.require_installed(self.log_to)
+        known = {option(name)[2:] for name in presets.DEFAULT} | {"seed", "env", *identity.GROUPS[1:]}
+        for name in self.allow:
+            allowed = f"used with --resume, and one of {', '.join(sorted(known))}"
+            runner.require(self.resume is not None and name in known, "--allow", name, allowed)
         runner.require(not (self.render and self.resume), "--render", self.render, "used without --resume")
+        beside = self.start_from and (self.render or self.resume)
+        runner.require(not beside, "--start-from", self.start_from, "used without --render and --resume")
 
 
 TINY = Config(
@@ -169,7 +194,8 @@ def resolve(config: Config) -> dict:
     given = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     if config.resume is not None:
         return _resumed(config, given)
-    env = config.env or DEFAULT_ENV
+    of_file = {} if config.start_from is None else start.options(config.start_from, given, presets.DEFAULT)
+    env = config.env or of_file.get("env", DEFAULT_ENV)
     preset = presets.preset(env)
     if preset["network"] not in ("auto", given.get("network", preset["network"])):
         preset |= {name: presets.DEFAULT[name] for name in SHAPE}
@@ -182,7 +208,7 @@ def resolve(config: Config) -> dict:
     for name in registry.SETTINGS:
         if name in given and (refusal := entry.refusal(name, given[name])):
             raise ValueError(f"{option(name)} {given[name]}: {refusal}")
-    options = preset | {"env": env} | given
+    options = preset | of_file | {"env": env} | given
     options |= vars(entry.resolve(build_options.settings(options)))
     return {"schedule_updates": options["num_updates"]} | options
 
@@ -237,9 +263,12 @@ def _shown(value: Any) -> str:
 
 def _resumed(config: Config, given: dict) -> dict:
     fixed = presets.DEFAULT | former.translated(resume.options(config.resume))
-    free = ("num_updates", "eval_episodes", "gif", "references", "resume")
+    free = {*resume.FREE, *resume.allowed(config.allow)}
     defaults = dataclasses.asdict(Config())
     for name, value in given.items():
         if name not in free and value != defaults[name] and value != fixed.get(name):
-            raise ValueError(f"{option(name)} {value}: a resumed run keeps its own value, {fixed.get(name)}")
+            raise ValueError(
+                f"{option(name)} {value}: a resumed run keeps its own value, {fixed.get(name)}; --allow "
+                f"{option(name)[2:]} lets it change"
+            )
     return fixed | {name: given[name] for name in free if name in given and given[name] != defaults[name]}

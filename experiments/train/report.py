@@ -196,14 +196,24 @@ def how_to_read(options: Mapping[str, Any], num_runs: int) -> str:
     )
 
 
-def draw(
-    options: Mapping[str, Any], environment: Environment, policy: Policy, params: PyTree, recorder: runner.Recorder
-) -> None:
+class Drawn(NamedTuple):
+    """What an animation shows: an episode of one policy."""
+
+    options: Mapping[str, Any]
+    environment: Environment
+    policy: Policy
+    params: PyTree
+
+
+def draw(drawn: Drawn, recorder: runner.Recorder) -> None:
     """Draw an episode as an animation, if the environment can be drawn."""
+    options, environment, policy, params = drawn
     if environment.render is None or not options["gif"]:
         return
-    frames = evaluation.frames(environment, policy, params, jax.random.key(options["seed"] + 20_000))
-    rendering.save_gif(frames, recorder.path("policy.gif"))
+    key = jax.random.key(options["seed"] + 20_000)
+    recorder.animation(
+        lambda path: rendering.save_gif(evaluation.frames(environment, policy, params, key), path), "policy.gif"
+    )
 
 
 def caption(options: Mapping[str, Any], num_failed: int = 0) -> str:
@@ -216,23 +226,31 @@ def caption(options: Mapping[str, Any], num_failed: int = 0) -> str:
     return f"{runs}{failed}. Undiscounted returns of the training episodes{windows}."
 
 
-def plot(results: dict | None, recorder: runner.Recorder) -> None:
-    """The learning curve of the runs that did not fail."""
-    if results is None:
-        return
+def plot(results: dict, recorder: runner.Recorder) -> None:
+    """The learning curve of the runs that did not fail, and an animation."""
+    if "curve" in results:
+        draw_curve(results, recorder)
+    draw(results["drawn"], recorder)
+
+
+def draw_curve(results: dict, recorder: runner.Recorder) -> None:
+    """The learning curve; each of its points is an interval of `thinning.Thinned`."""
     from experiments.harness import plots
 
-    options, good = results["options"], results["good"]
-    returns, rates, steps = (results[name][good] for name in ("returns", "rates", "steps"))
+    options, good, curve = results["options"], results["good"], results["curve"]
+    updates, rates = np.array(curve.updates), results["rates"][good]
+    returns, steps = (np.array(values).T[good] for values in (curve.returns, curve.steps))
     keep = np.isfinite(returns).all(axis=0)
     if not keep.any():
         recorder.note("There is no learning curve, because in no update an episode ended in every run.")
         return
-    tenth = max(1, returns.shape[1] // 10)
-    first, last = (_mean_of_finite(part) for part in (returns[:, :tenth], returns[:, -tenth:]))
+    tenth = max(1, updates[-1] // 10)
+    weights = np.broadcast_to(np.diff(updates, prepend=0), returns.shape)
+    of_first, of_last = updates <= max(tenth, updates[0]), updates > updates[-1] - tenth
+    first, last = (_mean_of_finite(returns[:, part], weights[:, part]) for part in (of_first, of_last))
     how = registry.find(options["estimator"]).label
     title = f"{options['env']}: return {first:.4g} in the first tenth of training, {last:.4g} in the last ({how})"
-    num_failed = len(results["returns"]) - len(good)
+    num_failed = len(results["rates"]) - len(good)
     figure, axes = plots.figure(title, caption(options, num_failed), width=7.5)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of an episode")
@@ -242,6 +260,6 @@ def plot(results: dict | None, recorder: runner.Recorder) -> None:
     recorder.figure(figure, "learning_curve")
 
 
-def _mean_of_finite(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return finite.mean() if finite.size else np.nan
+def _mean_of_finite(values: np.ndarray, weights: np.ndarray) -> float:
+    finite = np.isfinite(values)
+    return np.average(values[finite], weights=weights[finite]) if finite.any() else np.nan

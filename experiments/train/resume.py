@@ -1,113 +1,193 @@
-"""Resuming a run of `experiments.train`: its directory, its options, its state and its measurements so far."""
+"""Resuming a run of `experiments.train`: its folder, its options, its states and its measurements so far."""
 
-import glob
 import json
 import pathlib
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from experiments.harness import directories, runs
 from experiments.harness.recorder import Recorder
-from pgjax.saving import checkpoints
+from experiments.train.thinning import Thinned
+from pgjax.saving import checkpoints, identity, rotation
 from pgjax.types import TrainState
 
-OPTIONS, STATE, HISTORY, METRICS = "options.json", "state.safetensors", "history.safetensors", "metrics.jsonl"
-MEASURED = {"num_steps": np.dtype(np.int32), "mean_return": np.dtype(np.float32)}
-History = dict[str, np.ndarray]
+OPTIONS = "options.json"
+# The files of runs of former versions: one state, and the measurements of every update.
+FORMER_STATE, FORMER_HISTORY = "state.safetensors", "history.safetensors"
+# The options that change no number of the training. A resumed run may have other values of them.
+FREE = (
+    "num_updates", "eval_episodes", "gif", "references", "render", "resume", "checkpoint_every", "log_to", "allow",
+)  # fmt: skip
 
 
 class Saved(NamedTuple):
     """A run as it was when it stopped.
 
     Attributes:
-        states: leaves `[S, ...]`.
-        history: `num_steps` and `mean_return` of every update so far, `[S, U]`.
-        records: the lines of its `metrics.jsonl` so far.
+        states: leaves `[S, ...]`; None in a run that begins.
+        thinned: the intervals of its log and its curves so far.
+        log: the length and the digest of its `metrics.jsonl` so far, or None if they are not known.
+        seconds: the wall and the CPU time of the training so far.
         complete: whether the run had also been evaluated.
     """
 
     states: TrainState | None
-    history: History
-    records: list[dict[str, Any]]
+    thinned: Thinned
+    log: Mapping[str, Any] | None
+    seconds: Mapping[str, float]
     complete: bool
 
     @property
     def done(self) -> int:
         """The number of updates so far."""
-        return self.history["num_steps"].shape[1]
+        return self.thinned.done
 
 
 def find(path: pathlib.Path) -> pathlib.Path:
-    """The directory of the run with the path `.../NAME`: NAME, NAME-incomplete, or `.NAME.partial`.
+    """The folder of the run with the path `.../NAME`: NAME, NAME-incomplete, or `.NAME.partial`.
 
     An interrupted run leaves the second, a killed run the third. If there are several, the latest is returned.
 
     Raises:
         ValueError: none of them holds a run that can be resumed.
     """
-    others = [*path.parent.glob(f"{glob.escape(path.name)}-incomplete*"), path.with_name(f".{path.name}.partial")]
-    others = [other for other in others if (other / OPTIONS).is_file()]
-    if (path / OPTIONS).is_file():
-        return path
-    if others:
-        return max(others, key=lambda other: (other / OPTIONS).stat().st_mtime)
+    found = directories.found(path)
+    if (found / OPTIONS).is_file():
+        return found
     raise ValueError(
         f"--resume {path}: this folder holds no run of experiments.train that can be resumed, and neither do "
-        f"{path.name}-incomplete and .{path.name}.partial beside it. A run can be resumed as soon as its first updates "
-        f"are saved; it then has a file {OPTIONS}"
+        f"{path.name}-incomplete and .{path.name}.partial beside it. A run can be resumed as soon as its first state "
+        f"is saved; it then has a file {OPTIONS}"
     )
 
 
 def options(path: pathlib.Path) -> dict[str, Any]:
-    """All options of the run that `find` returns."""
+    """All options of the run that `find` returns.
+
+    Raises:
+        ValueError: its file of options is missing or damaged.
+    """
+    wrong: list[str] = []
+    read = runs.read_json(find(path) / OPTIONS, wrong)
+    if wrong or not read:
+        raise ValueError(f"--resume {path}: {wrong[0] if wrong else f'{OPTIONS} is empty'}")
     as_given = lambda value: tuple(value) if isinstance(value, list) else value
-    read = json.loads((find(path) / OPTIONS).read_text(encoding="utf-8"))
     return {name: as_given(value) for name, value in read.items()}
 
 
 def nothing(num_runs: int) -> Saved:
     """The empty record with which a new run begins."""
-    history = {name: np.zeros((num_runs, 0), dtype) for name, dtype in MEASURED.items()}
-    return Saved(states=None, history=history, records=[], complete=False)
+    return Saved(states=None, thinned=Thinned(num_runs), log=None, seconds={}, complete=False)
 
 
-def extended(history: History, metrics: dict[str, np.ndarray]) -> History:
-    """`history` `[S, U]` and a chunk's metrics `[S, n]`: `[S, U + n]`."""
-    return {name: np.concatenate([past, metrics[name]], axis=1, dtype=past.dtype) for name, past in history.items()}
+def allowed(names: Collection[str]) -> set[str]:
+    """The fields that --allow names, also as they are typed: `schedule-updates`, `lambda`."""
+    return {found for name in names for found in (name.replace("-", "_"), f"{name.replace('-', '_')}_")}
 
 
-def save(recorder: Recorder, options: dict[str, Any], saved: Saved) -> None:
-    """Write the files that `restore` reads. The state comes last, so a kill never leaves it without its history."""
-    recorder.path(OPTIONS).write_text(json.dumps(options, default=str, indent=2) + "\n", encoding="utf-8")
-    checkpoints.save(recorder.path(HISTORY), saved.history, {"shape": saved.history["num_steps"].shape})
-    checkpoints.save(recorder.path(STATE), saved.states)
-    recorder.resumable()
+def results_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that change results, as a file of JSON gives them back."""
+    return json.loads(json.dumps({name: value for name, value in options.items() if name not in FREE}, default=str))
 
 
-def restore(path: pathlib.Path, shapes: TrainState) -> Saved:
-    """The run that `find` returns, up to the last saved update; `shapes` is a `TrainState` of shapes `[S, ...]`.
+def restore(
+    path: pathlib.Path,
+    shapes: TrainState,
+    present: Mapping[str, Any],
+    allow: Collection[str],
+    say: Callable[[str], None],
+) -> Saved:
+    """The run that `find` returns, as in its newest checkpoint that is whole.
+
+    Args:
+        shapes: a `TrainState` of shapes `[S, ...]`.
+        present: the identity of this program.
+        allow: fields or groups in which the identity of the checkpoint may differ.
+        say: prints a line, for example that a checkpoint is damaged.
 
     Raises:
-        ValueError: a file is missing or damaged, or its shapes are not those of `shapes`.
+        ValueError: no checkpoint is whole, its shapes are not those of `shapes`, or its identity differs.
     """
     directory = find(path)
-    states = checkpoints.restore(directory / STATE, shapes)
-    done = int(states.update[0])
-    shape = tuple(checkpoints.metadata(directory / HISTORY)["shape"])
-    like = {name: jax.ShapeDtypeStruct(shape, dtype) for name, dtype in MEASURED.items()}
-    history = checkpoints.restore(directory / HISTORY, like)
-    lines = (directory / METRICS).read_text(encoding="utf-8").splitlines()
-    # A kill can cut a line short. That line and all later ones belong to updates after the saved state.
-    whole = [json.loads(line) for line in lines if line.endswith("}")]
+    if not rotation.numbered(directory) and (directory / FORMER_STATE).is_file():
+        return _restored_from_former_files(directory, shapes)
+    warn = lambda file, reason: say(f"warning: {file.name} is damaged, so the run goes on from an older one ({reason})")
+    try:
+        found = rotation.newest(directory, warn)
+    except ValueError as error:
+        raise ValueError(f"--resume {path}: {error}") from error
+    differing = identity.differences(found.metadata.get("identity", {}), present)
+    if wrong := identity.refused(differing, allow):
+        names = " ".join(dict.fromkeys(d.field if d.group == "options" else d.group for d in wrong))
+        raise ValueError(
+            f"--resume {path}: {found.path.name} was saved with other settings: {'; '.join(map(str, wrong))}. "
+            f"To go on with the present ones, add --allow {names}"
+        )
+    for difference in differing:
+        say(f"changed: {difference}")
+    states = _part(found, "['states']").restore(shapes)
     return Saved(
         states=states,
-        history={name: np.asarray(x)[:, :done] for name, x in history.items()},
-        records=[record for record in whole if record["update"] <= done],
+        thinned=Thinned.of(_thinned(_part(found, "['thinned']").arrays), int(states.update[0])),
+        log=found.metadata.get("log"),
+        seconds=found.metadata.get("seconds", {}),
         complete=_is_complete(directory),
     )
 
 
+def _part(found: checkpoints.Checkpoint, prefix: str) -> checkpoints.Checkpoint:
+    """The leaves of a checkpoint whose paths begin with `prefix`, without it."""
+    cut = lambda named: {name.removeprefix(prefix): x for name, x in named.items() if name.startswith(prefix)}
+    generators = None if found.generators is None else cut(found.generators)
+    return found._replace(arrays=cut(found.arrays), generators=generators)
+
+
+def _thinned(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The arrays of `Thinned.arrays`, from leaves with the paths `['name']` and `['sums']['name']`."""
+    sums = {name[len("['sums']['") : -2]: x for name, x in arrays.items() if name.startswith("['sums']")}
+    return {name: arrays[f"['{name}']"] for name in ("updates", "steps", "returns")} | {"sums": sums}
+
+
+def _restored_from_former_files(directory: pathlib.Path, shapes: TrainState) -> Saved:
+    states = checkpoints.restore(directory / FORMER_STATE, shapes)
+    arrays = checkpoints.read(directory / FORMER_HISTORY).arrays
+    steps, returns = (arrays[f"['{name}']"] for name in ("num_steps", "mean_return"))
+    done = int(states.update[0])
+    thinned = Thinned(steps.shape[0])
+    counts = np.isfinite(returns[:, :done]).astype(np.int32)
+    thinned.add({"num_steps": steps[:, :done], "mean_return": returns[:, :done], "num_finished": counts})
+    return Saved(states=states, thinned=thinned, log=None, seconds={}, complete=_is_complete(directory))
+
+
 def _is_complete(directory: pathlib.Path) -> bool:
-    summary = directory / "summary.json"
-    return summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["status"] == "complete"
+    return runs.read_json(directory / "summary.json").get("status") == "complete"
+
+
+def start_log(recorder: Recorder, past: Saved) -> None:
+    """Cut what the log holds beyond the checkpoint, or copy the log of a run that goes on in another folder."""
+    source = None if recorder.resumes is None else recorder.resumes / "metrics.jsonl"
+    log = recorder.metric_log().log
+    if source is not None and source.is_file() and source.resolve() != log.path.resolve():
+        log.cut(0)
+        size = None if past.log is None else past.log["size"]
+        log.append(source.read_bytes()[:size])
+    if past.log is not None and log.cut(past.log["size"], past.log["digest"]):
+        return
+    if past.log is not None:
+        recorder.say("warning: metrics.jsonl is not as the run left it; its lines that can be read are kept")
+    _keep_readable(log, past.done)
+
+
+def _keep_readable(log: Any, done: int) -> None:
+    """Cut the log before its first line that is cut short, is no JSON, or belongs to a later update."""
+    kept = 0
+    for line in log.path.read_bytes().splitlines(keepends=True):
+        try:
+            if not line.endswith(b"\n") or json.loads(line)["update"] > done:
+                break
+        except (ValueError, KeyError, TypeError, RecursionError):
+            break
+        kept += len(line)
+    log.cut(kept)

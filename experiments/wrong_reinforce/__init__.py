@@ -96,7 +96,7 @@ def run(config: Config, recorder: runner.Recorder) -> Results:
         found, twins = measure.measure(config.room(), exhibits)
     results = Results(exhibits=exhibits, found=found, twins=twins)
     record(results, recorder)
-    recorder.path("museum.md").write_text(page.write(exhibits, found, twins, results.verdicts()), encoding="utf-8")
+    recorder.write("museum.md", page.write(exhibits, found, twins, results.verdicts()))
     recorder.note(
         "museum.md shows each wrong line, why it looks right, what it climbs, how to mend it and where it was seen."
     )

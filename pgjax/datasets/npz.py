@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pgjax import writing
 from pgjax.datasets.record import ARRAYS, DatasetError, ExpertDataset, present
 from pgjax.saving import checkpoints
 
@@ -37,7 +38,7 @@ def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict[str, 
     buffer = io.BytesIO()
     encoded = np.frombuffer(json.dumps(header).encode(), np.uint8)
     np.savez(buffer, **{_HEADER: encoded, **arrays})  # pyright: ignore[reportArgumentType]  arrays are no allow_pickle
-    checkpoints.replace_file(path, buffer.getbuffer())
+    writing.replace_file(path, buffer.getbuffer())
 
 
 def save_npz(path: str | os.PathLike, dataset: ExpertDataset) -> None:

@@ -13,12 +13,15 @@ from pgjax.diagnostics.gradients import (
     total_variance,
 )
 from pgjax.diagnostics.intervals import Estimate, few_runs, mean_and_stderr, mean_interval, t_interval, t_quantile
+from pgjax.diagnostics.meter import BatchNoise, batch_noise
 from pgjax.diagnostics.runs import bootstrap_interval, interquartile_mean, paired_variance_ratio
 
 __all__ = [
+    "BatchNoise",
     "Estimate",
     "GradientStatistics",
     "batch_cosine",
+    "batch_noise",
     "bootstrap_interval",
     "few_runs",
     "flatten_gradients",

@@ -4,11 +4,14 @@ The functions take host values (anything that `numpy.asarray` accepts) and retur
 first row is at the top. Pillow is imported when the first picture is drawn.
 """
 
+import io
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from pgjax import writing
 
 _PAPER, _INK, _FAINT = (250, 249, 246), (40, 44, 52), (214, 212, 205)
 _BLUE, _PALE_BLUE, _GREEN = (46, 94, 170), (160, 184, 222), (58, 148, 96)
@@ -188,7 +191,9 @@ def save_gif(frames: Sequence[np.ndarray], path: str | os.PathLike, fps: float =
 
     first, *rest = (Image.fromarray(frame) for frame in frames)
     duration = 10 * round(100 / fps)
-    first.save(path, format="GIF", save_all=True, append_images=rest, duration=duration, loop=0)
+    content = io.BytesIO()
+    first.save(content, format="GIF", save_all=True, append_images=rest, duration=duration, loop=0)
+    writing.replace_file(path, content.getbuffer())
 
 
 def _host_array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:

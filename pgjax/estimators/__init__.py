@@ -14,6 +14,7 @@ from pgjax.estimators.factorised import at_component_mode, counterfactual, each_
 from pgjax.estimators.importance import importance_weighted
 from pgjax.estimators.kl_losses import KLLossState, kl_loss
 from pgjax.estimators.natural import fisher_vector_product, natural, softmax_inverse_fisher
+from pgjax.estimators.parts import part_gradients
 from pgjax.estimators.per_parameter import PerParameterState, per_parameter
 from pgjax.estimators.rules import ReturnRule, lambda_return, n_step, next_values, reward_to_go, total_return
 from pgjax.estimators.score_function import clipped_surrogate, make_estimator, record_behaviour, score_function
@@ -41,6 +42,7 @@ __all__ = [
     "n_step",
     "natural",
     "next_values",
+    "part_gradients",
     "per_parameter",
     "record_behaviour",
     "reward_to_go",

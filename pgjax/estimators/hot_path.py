@@ -137,11 +137,25 @@ def assemble(
         seen = acting.inputs(policy, trajectory)
         return each_episode(policy, row_objective, params, seen, rows, trajectory.alive)
 
-    print_as_made_by(weigh, gradient, episode_gradients)
+    def part_gradients(params: PyTree, state: PyTree, trajectory: Trajectory, num_parts: int) -> PyTree:
+        require_trajectory(trajectory)
+        rows, _, _ = weigh(params, state, trajectory)
+        seen = acting.inputs(policy, trajectory)
+        size = trajectory.alive.shape[1] // num_parts
+
+        def one(k: jax.Array) -> PyTree:
+            cut = lambda x: jax.lax.dynamic_slice_in_dim(x, k * size, size, axis=1)
+            inputs, weighted, alive = jax.tree.map(cut, (seen, rows, trajectory.alive))
+            return batch_gradient(policy, row_objective, params, inputs, weighted, alive, rows_per_piece)[0]
+
+        return jax.lax.map(one, jnp.arange(num_parts))
+
+    print_as_made_by(weigh, gradient, episode_gradients, part_gradients)
     return Estimator(
         init=init,
         gradient=gradient,
         episode_gradients=episode_gradients,
         fits_windows=fits_windows,
         needs=Needs() if needs is None else needs,
+        part_gradients=part_gradients,
     )

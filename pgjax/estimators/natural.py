@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from pgjax import acting, distributions
 from pgjax._checks import is_traced, require_in_range, require_integer, require_kind
 from pgjax._linear import conjugate_gradients, pseudo_inverse
+from pgjax.estimators import parts
 from pgjax.rows import sum_over_rows
 from pgjax.types import Estimator, Policy, PyTree, Trajectory
 
@@ -170,4 +171,8 @@ def natural(
         each = estimator.episode_gradients(params, state, trajectory)
         return jax.vmap(solver(params, trajectory))(each)
 
-    return estimator._replace(gradient=gradient, episode_gradients=episode_gradients)
+    def part_gradients(params: PyTree, state: PyTree, trajectory: Trajectory, num_parts: int) -> PyTree:
+        each = parts.part_gradients(estimator, params, state, trajectory, num_parts)
+        return jax.vmap(solver(params, trajectory))(each)
+
+    return estimator._replace(gradient=gradient, episode_gradients=episode_gradients, part_gradients=part_gradients)

@@ -112,7 +112,7 @@ def per_parameter(
         one = lambda with_return, score: subtract(params, state, with_return, score)
         return jax.vmap(one)(with_return, each_score(params, trajectory))
 
-    return plain._replace(init=init, gradient=gradient, episode_gradients=episode_gradients)
+    return plain._replace(init=init, gradient=gradient, episode_gradients=episode_gradients, part_gradients=None)
 
 
 def _checked(values: PyTree, params: PyTree) -> PyTree:

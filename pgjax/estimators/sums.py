@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_kind
+from pgjax.estimators import parts
 from pgjax.types import Estimator, Needs, PyTree, ScoreNorm, Trajectory
 
 
@@ -54,10 +55,15 @@ def sum_of(*estimators: Estimator) -> Estimator:
     def episode_gradients(params: PyTree, state: tuple[PyTree, ...], trajectory: Trajectory) -> PyTree:
         return add([one.episode_gradients(params, own, trajectory) for one, own in zip(estimators, state, strict=True)])
 
+    def part_gradients(params: PyTree, state: tuple[PyTree, ...], trajectory: Trajectory, num_parts: int) -> PyTree:
+        terms = zip(estimators, state, strict=True)
+        return add([parts.part_gradients(one, params, own, trajectory, num_parts) for one, own in terms])
+
     return Estimator(
         init=init,
         gradient=gradient,
         episode_gradients=episode_gradients,
+        part_gradients=part_gradients,
         fits_windows=all(estimator.fits_windows for estimator in estimators),
         needs=needs,
     )

@@ -6,11 +6,11 @@ import pathlib
 import warnings
 from collections.abc import Iterable
 
+from pgjax import writing
 from pgjax.preferences import json_files, layouts
 from pgjax.preferences.json_files import DEFAULT_LIMITS, Limits
 from pgjax.preferences.layouts import Chat, plain_chat
 from pgjax.preferences.preference import Preference, RecordError
-from pgjax.saving import checkpoints
 
 __all__ = ["DEFAULT_LIMITS", "CutLineWarning", "Limits", "Preference", "RecordError", "append", "read", "write"]
 
@@ -73,7 +73,7 @@ def write(path: str | os.PathLike, records: Iterable[Preference], *, limits: Lim
     if not path.parent.is_dir() or path.is_dir():
         found = "a folder" if path.is_dir() else "no such folder"
         raise RecordError("path", expected="a file in a folder", found=found, file=path)
-    checkpoints.replace_file(path, b"".join(_encoded(record, limits) + b"\n" for record in records))
+    writing.replace_file(path, b"".join(_encoded(record, limits) + b"\n" for record in records))
 
 
 def read(

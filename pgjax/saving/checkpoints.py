@@ -3,10 +3,9 @@
 Reading a file gives back exactly what was saved, or raises an error. A digest covers the arrays and the header, so a
 flipped bit is found; a leaf of another dtype, shape or random-number generator is refused by its name, and so is
 another structure. What a file cannot give back is refused when it is saved.
-A file is first written under another name in the same folder and then renamed, so a crash never damages an older file.
+`pgjax.writing` writes the files, so a crash never damages an older file.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax import writing
 from pgjax._checks import is_typed_key, shown
 from pgjax.saving._leaves import named_leaves, require_same_layout
 from pgjax.types import PyTree
@@ -127,25 +127,6 @@ def digest(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> str:
     return found.hexdigest()
 
 
-def replace_file(path: pathlib.Path, content: bytes | memoryview) -> None:
-    """Write `path` with `.partial` added and rename it, so a crash never damages an older file at `path`.
-
-    Raises:
-        OSError: if the file cannot be written; an older one at `path` is then untouched, and nothing is left beside it.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-
-
 def as_json(metadata: dict[str, Any]) -> dict[str, Any]:
     """Metadata as a reader of the file gets them: tuples become lists.
 
@@ -199,7 +180,7 @@ def save(path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any] | None 
         content = serialise(arrays, {_HEADER: json.dumps(header)})
     except SafetensorError as error:
         raise ValueError(f"tree cannot be written as a safetensors file: {error}") from error
-    replace_file(pathlib.Path(path), content)
+    writing.replace_file(path, content)
 
 
 def _opened(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:

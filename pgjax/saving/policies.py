@@ -95,10 +95,7 @@ def load_policy(
             environment that pgjax ships; if the spaces of the environment are not those of the file; or if θ is not
             finite.
     """
-    path = pathlib.Path(path)
-    path = path / FILE_NAME if path.is_dir() else path
-    checkpoint = checkpoints.read(path)
-    header = _checked_header(path, checkpoint.metadata)
+    path, checkpoint, header = _read(path)
     made = _shipped(path, header["env"]) if environment is None else _made(environment)
     _require_spaces(path, header, made)
     _refuse_long_lists(path, header["arguments"], len(checkpoint.arrays))
@@ -110,6 +107,28 @@ def load_policy(
     params = checkpoint.restore(shapes)
     require_finite(f"path {path}: θ", params)
     return made, policy, params
+
+
+def read_header(path: str | os.PathLike) -> dict[str, Any]:
+    """The header of a file that `save_policy` wrote, without making an environment or a network.
+
+    It has the fields of `policy_header`; a file of version 1 has no `version` and no spaces.
+
+    Args:
+        path: the file, or the folder of a run that holds `policy.safetensors`.
+
+    Raises:
+        ValueError: if the file is missing, damaged or holds no policy.
+    """
+    return _read(path)[2]
+
+
+def _read(path: str | os.PathLike) -> tuple[pathlib.Path, checkpoints.Checkpoint, dict[str, Any]]:
+    """The file, what it holds, and its header with the types checked."""
+    path = pathlib.Path(path)
+    path = path / FILE_NAME if path.is_dir() else path
+    checkpoint = checkpoints.read(path)
+    return path, checkpoint, _checked_header(path, checkpoint.metadata)
 
 
 def _made(environment: Environment | str) -> Environment:

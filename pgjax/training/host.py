@@ -10,6 +10,7 @@ import numpy as np
 from pgjax import rollouts
 from pgjax._checks import require_integer
 from pgjax.environments.foreign import HostEnvironment
+from pgjax.training._chunks import joined
 from pgjax.training.loop import (
     Metrics,
     TrainingRun,
@@ -32,7 +33,9 @@ def train_on_host(
     *,
     num_updates: int,
     chunk: int = 1,
+    on_start: Callable[[TrainState], None] | None = None,
     on_chunk: Callable[[int, Metrics, TrainState], None] | None = None,
+    keep_metrics: bool = True,
     states: TrainState | None = None,
 ) -> TrainingRun:
     """Train S runs on an environment of the host; it is `train` with `Trainer.learn` in place of `Trainer.update`.
@@ -51,7 +54,7 @@ def train_on_host(
         hyperparams: a pytree with leaves `[S]`.
         num_updates: U.
         chunk: the number of updates of each run between two calls of `on_chunk`.
-        on_chunk: called with the number of updates done, the chunk's metrics `[S, n]`, and the states.
+        on_start, on_chunk, keep_metrics: as in `train`.
         states: the states from which the runs continue; None starts new runs.
 
     Raises:
@@ -69,6 +72,8 @@ def train_on_host(
     init = jax.jit(lambda key, one_hyperparams: build(one_hyperparams).init(key))
     current = [init(*pair) for pair in zip(keys, one_each)] if states is None else rows_of(states)
     first = np.array([int(state.update) for state in current])
+    if on_start is not None:
+        on_start(_stacked(current))
     compile_seconds, start = time.perf_counter() - start, time.perf_counter()
 
     parts, failed, last = [], {}, {}
@@ -85,14 +90,17 @@ def train_on_host(
         stack = lambda *leaves: np.stack(leaves).reshape(num_runs, -1)
         metrics, finite = jax.tree.map(stack, *found)
         failed = failures_in(metrics, finite, done, first) | failed
-        parts.append(blanked(metrics, failed, done))
+        metrics = blanked(metrics, failed, done)
+        if keep_metrics:
+            parts.append(metrics)
         if len(failed) == num_runs:
             break
         if on_chunk is not None:
-            on_chunk(done + count, parts[-1], _stacked(current))
-    metrics = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+            on_chunk(done + count, metrics, _stacked(current))
     seconds = time.perf_counter() - start
-    trained = TrainingRun(states=_stacked(current), metrics=metrics, compile_seconds=compile_seconds, seconds=seconds)
+    trained = TrainingRun(
+        states=_stacked(current), metrics=joined(parts), compile_seconds=compile_seconds, seconds=seconds
+    )
     if failed:
         raise failed_runs(failed, trained)
     return trained

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import is_typed_key, require_integer, require_one_of
+from pgjax.training._chunks import Pace, joined
 from pgjax.training.sharding import Device, RunMapping, choose_devices, choose_layout
 from pgjax.training.trainer import Trainer
 from pgjax.types import PyTree, TrainState
@@ -173,10 +174,13 @@ def train(
     *,
     num_updates: int,
     chunk: int | None = None,
+    chunk_seconds: float | None = None,
     mapping: RunMapping = "auto",
     devices: Sequence[Device] | int | None = None,
     deterministic: bool = True,
+    on_start: Callable[[TrainState], None] | None = None,
     on_chunk: Callable[[int, Metrics, TrainState], None] | None = None,
+    keep_metrics: bool = True,
     states: TrainState | None = None,
 ) -> TrainingRun:
     """Train S runs in one program, which the devices share; the host reads the metrics between chunks of updates.
@@ -187,7 +191,9 @@ def train(
         keys: typed keys `[S]`, one per run.
         hyperparams: a pytree with leaves `[S]`.
         num_updates: U.
-        chunk: the number of updates between two returns to the host; None takes U/20.
+        chunk: the number of updates between two returns to the host; None takes U/20. No number depends on it.
+        chunk_seconds: a chunk then holds the updates of about so many seconds, at most `chunk` of them and at least
+            one. The first chunks are shorter. All sizes share one compiled program.
         mapping: how a device goes through its runs: `"vmap"`, `"map"` (one run after another), or `"auto"`, which is
             map on CPUs and vmap elsewhere. Both draw the same random numbers, but they round sums differently, and a
             single other action changes all that follows: on CartPole the two differ after some sixty updates. Devices
@@ -200,8 +206,11 @@ def train(
         deterministic: whether devices that share episodes add up their gradients in an order that does not depend on
             the number of devices. False saves the memory of up to eight gradients. For a model of more than four
             million numbers the order is the same on one and two devices only.
+        on_start: called with the states before the first update of this call, before the updates are compiled.
         on_chunk: called with the number of updates done, the chunk's metrics `[S, n]`, and the states. The states are
             donated to the next chunk, so copy what you keep.
+        keep_metrics: whether the result holds the metrics. Without them a long run needs no more memory than a short
+            one.
         states: the states from which the runs continue, on any number of devices; None starts new runs. `num_updates`
             more updates are made. The states are donated and cannot be used afterwards.
 
@@ -214,9 +223,8 @@ def train(
     """
     require_integer("num_updates", num_updates, 1, None)
     require_one_of("mapping", mapping, get_args(RunMapping))
-    chunk = max(1, num_updates // 20) if chunk is None else min(chunk, num_updates)
-    require_integer("chunk", chunk, 1, None)
     require_runs(keys, hyperparams=hyperparams, states=states)
+    pace = Pace(num_updates, len(keys), chunk, chunk_seconds)
     start = time.perf_counter()
     shares = choose_layout(choose_devices(devices), len(keys), *_sizes(build, hyperparams), deterministic)
     hyperparams = shares.scatter(hyperparams)
@@ -226,27 +234,31 @@ def train(
     else:
         current = shares.scatter(states)
     first = np.asarray(current.update)
-    together = shares.each(_run_chunk(build, chunk), mapping, num_shared=1)
-    compiled = shares.compiled(together, current, hyperparams, np.int32(chunk), donate_argnums=0)
+    if on_start is not None:
+        on_start(shares.gather(current))
+    together = shares.each(_run_chunk(build, pace.most), mapping, num_shared=1)
+    compiled = shares.compiled(together, current, hyperparams, np.int32(pace.most), donate_argnums=0)
     compile_seconds = time.perf_counter() - start
 
-    parts, failed, seconds = [], {}, 0.0
-    for done in range(0, num_updates, chunk):
-        count = min(chunk, num_updates - done)
+    parts, failed, seconds, done = [], {}, 0.0, 0
+    while done < num_updates and len(failed) < len(keys):
+        count = pace.size(num_updates - done)
         start = time.perf_counter()
         # Wait first, so that a failed allocation raises an exception here and does not end the process.
         current, found = jax.block_until_ready(compiled(current, hyperparams, np.int32(count)))
         metrics, finite = jax.tree.map(lambda x: np.asarray(x)[: len(keys), :count], found)
-        seconds += time.perf_counter() - start
+        took = time.perf_counter() - start
+        seconds += took
+        pace.took(count, took)
         failed = failures_in(metrics, finite, done, first) | failed
-        parts.append(blanked(metrics, failed, done))
-        if len(failed) == len(keys):
-            break
-        if on_chunk is not None:
-            on_chunk(done + count, parts[-1], shares.gather(current))
-    metrics = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+        metrics = blanked(metrics, failed, done)
+        if keep_metrics:
+            parts.append(metrics)
+        done += count
+        if on_chunk is not None and len(failed) < len(keys):
+            on_chunk(done, metrics, shares.gather(current))
     trained = TrainingRun(
-        states=shares.gather(current), metrics=metrics, compile_seconds=compile_seconds, seconds=seconds
+        states=shares.gather(current), metrics=joined(parts), compile_seconds=compile_seconds, seconds=seconds
     )
     if failed:
         raise failed_runs(failed, trained)

@@ -1,9 +1,10 @@
-"""S runs on D devices, in one of two ways.
+"""S runs on D devices of one or several processes, in one of two ways.
 
 With `Shares` each device trains an equal share of the runs in one program, and the devices exchange nothing. Every
 leaf `[S, ...]` is cut along its first axis, and each device trains its share as one device would train all runs. With
 `SharedEpisodes`, for fewer runs than devices, the devices share the episodes of one run after another and add up their
-gradients.
+gradients. The devices of several processes (`jax.distributed`) always share the episodes: every process then makes the
+same calls and holds the same results.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from pgjax._checks import require_integer
+from pgjax._checks import is_typed_key, require_integer
 from pgjax._shards import EPISODES_AXIS, most_shards, summation
 from pgjax.rows import RUNS_AXIS
 from pgjax.types import PyTree
@@ -29,7 +30,7 @@ SHARES_AXIS = "shares"
 
 
 def choose_devices(devices: Sequence[Device] | int | None) -> list[Device]:
-    """The devices to use: those in a list, the first n of this process, or all of them if `devices` is None.
+    """The devices to use: those in a list, the first n of this process, or those of all processes if it is None.
 
     If `jax.default_device(...)` is set, None takes that device alone.
 
@@ -39,9 +40,10 @@ def choose_devices(devices: Sequence[Device] | int | None) -> list[Device]:
     default = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]  defined while jax is imported
     if devices is None and isinstance(default, jax.Device):
         return [default]
-    local = jax.local_devices(backend=default if isinstance(default, str) else None)
+    backend = default if isinstance(default, str) else None
     if devices is None:
-        return local
+        return jax.devices(backend)
+    local = jax.local_devices(backend=backend)
     if isinstance(devices, Sequence):
         if not devices or len(set(devices)) < len(devices):
             raise ValueError(f"devices must be different devices, at least one, got {list(devices)}")
@@ -138,11 +140,31 @@ class SharedEpisodes(NamedTuple):
         return NamedSharding(self.mesh, PartitionSpec())
 
     def scatter(self, tree: PyTree) -> PyTree:
-        """Copy the leaves to every device."""
-        return jax.device_put(tree, self.whole)
+        """Copy the leaves to every device. Each process has the same leaves and copies them to its own devices."""
+        if self.whole.is_fully_addressable:
+            return jax.device_put(tree, self.whole)
+        own = self.mesh.local_devices
+
+        def copy(x: Any) -> jax.Array:
+            if is_typed_key(x):
+                return jax.random.wrap_key_data(copy(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+            return jax.make_array_from_single_device_arrays(
+                np.shape(x), self.whole, [jax.device_put(x, device) for device in own]
+            )
+
+        return jax.tree.map(copy, tree)
 
     def gather(self, tree: PyTree) -> PyTree:
-        return jax.device_put(tree, self.mesh.devices[0])
+        """Move the leaves to the first device of this process."""
+        if self.whole.is_fully_addressable:
+            return jax.device_put(tree, self.mesh.devices[0])
+
+        def own(x: jax.Array) -> jax.Array:
+            if is_typed_key(x):
+                return jax.random.wrap_key_data(own(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+            return x.addressable_data(0)
+
+        return jax.tree.map(own, tree)
 
     def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
         options = {"out_shardings": self.whole, **options}
@@ -162,7 +184,21 @@ class SharedEpisodes(NamedTuple):
 def choose_layout(
     devices: Sequence[Device], num_runs: int, num_episodes: int, group_size: int, deterministic: bool
 ) -> Shares | SharedEpisodes:
-    """`SharedEpisodes` if there are fewer runs than devices and the episodes can be shared, otherwise `Shares`."""
+    """`SharedEpisodes` if there are fewer runs than devices and the episodes can be shared, otherwise `Shares`.
+
+    The devices of several processes must all share the episodes.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if jax.process_count() > 1 and any(device.process_index != jax.process_index() for device in devices):
+        if most_shards(len(devices), num_episodes, group_size) < len(devices):
+            raise ValueError(
+                f"num_episodes must be a number that the {len(devices)} devices of {jax.process_count()} processes can "
+                f"share in whole groups of {group_size}, got {num_episodes}; a multiple of "
+                f"{2 * len(devices) * group_size} for 2, 4 or 8 devices"
+            )
+        return SharedEpisodes.of(devices, deterministic)
     shards = most_shards(len(devices), num_episodes, group_size) if num_runs < len(devices) else 1
     if shards > num_runs:
         return SharedEpisodes.of(devices[:shards], deterministic)

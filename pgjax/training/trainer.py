@@ -13,6 +13,7 @@ from pgjax._checks import require_kind
 from pgjax._records import one_line
 from pgjax._shards import everywhere
 from pgjax.contracts import require_environment
+from pgjax.training._meter import Meter, make_meter
 from pgjax.training._sizes import checked_sizes, only_update, require_fitting_logits
 from pgjax.types import Environment, Estimator, Policy, PyTree, Rewards, TrainState, Trajectory
 
@@ -96,6 +97,7 @@ def make_trainer(
     microbatches: int = 1,
     epochs: int = 1,
     rewards: Rewards | None = None,
+    meter: int | None = None,
 ) -> Trainer:
     """A `Trainer`, which trains one policy with one estimator.
 
@@ -117,10 +119,15 @@ def make_trainer(
             computed anew with θ.
         rewards: the reward stage (`pgjax.rewards`); None takes the environment's own rewards. The metrics
             `mean_return` and `mean_length` report what the environment paid.
+        meter: N measures the noise of the gradient that trains at every Nth update, beginning with the first: the
+            metrics `meter_variance`, `meter_squared_norm` and `meter_half_cosine` are those of `diagnostics.BatchNoise`
+            for 2 to 8 parts of the batch, and NaN in all other updates. It costs one more gradient in N updates;
+            between runs that are vmapped together, in every update. None measures nothing.
 
     Raises:
         ValueError: if the environment breaks its contract, `microbatches` or `group_size` does not divide the number
-            of episodes, groups differ from those that the estimator needs, or a size is below one.
+            of episodes, groups differ from those that the estimator needs, or a size is below one; with `meter`, if the
+            batch has no two parts of whole groups, or `microbatches` is above 1.
 
     Example: a trainer holds functions only; `training.train` runs it.
 
@@ -141,7 +148,8 @@ def make_trainer(
     require_kind("rewards", rewards, Rewards, "rewards.transform(rewards.whiten)")
     part = num_episodes // microbatches
     collect = _make_collect(environment, policy, estimator, rewards, part, num_steps, group_size)
-    learner = _make_learner(policy, estimator, optimizer, rewards, epochs)
+    look = None if meter is None else make_meter(estimator, meter, num_episodes, group_size, microbatches)
+    learner = _make_learner(policy, estimator, optimizer, rewards, epochs, look)
 
     def init(key: jax.Array) -> TrainState:
         params_key, baseline_key, lanes_key, run_key, rewards_key = jax.random.split(key, 5)
@@ -239,7 +247,12 @@ class _Learner(NamedTuple):
 
 
 def _make_learner(
-    policy: Policy, estimator: Estimator, optimizer: optax.GradientTransformation, rewards: Rewards, epochs: int
+    policy: Policy,
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    rewards: Rewards,
+    epochs: int,
+    look: Meter | None,
 ) -> _Learner:
     def weigh(state: TrainState, trajectory: Trajectory) -> tuple[PyTree, TrainState, Metrics, Trajectory]:
         trajectory, found = rewards.relabel(state.params, state.reward_state, _statistics_everywhere(trajectory))
@@ -266,6 +279,8 @@ def _make_learner(
 
     def learn(old: TrainState, trajectory: Trajectory) -> tuple[TrainState, Metrics]:
         gradient, state, metrics, trajectory = weigh(old, trajectory)
+        if look is not None:
+            metrics = {**metrics, **look(old, trajectory)}
         state = ascend(state, gradient)
         if epochs > 1:
             state = more_epochs(old, state, trajectory)

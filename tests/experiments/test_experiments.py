@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import shutil
 import sys
 import textwrap
 
@@ -14,8 +12,8 @@ import pytest
 from experiments import gradient_lab, train, variance_reduction
 from experiments.harness import runner
 from experiments.shared import measure
-from experiments.train import build, presets, report, resume
-from pgjax import baselines, environments, estimators, registry
+from experiments.train import build, presets, report
+from pgjax import baselines, environments, estimators
 from pgjax.saving import checkpoints, policies
 
 
@@ -114,7 +112,7 @@ def train_run(tmp_path_factory):
 
 def test_train_writes_curve_policy_state_and_rows(train_run):
     names = {path.name for path in train_run.iterdir()}
-    assert {"learning_curve.png", "policy.safetensors", "state.safetensors", "metrics.jsonl", "options.json"} <= names
+    assert {"learning_curve.png", "policy.safetensors", "state-4.safetensors", "metrics.jsonl", "options.json"} <= names
     rows = summary(train_run)["rows"]
     assert [row["variant"] for row in rows[:2]] == ["lr 0.01", "lr 0.1"] and len(returns_in(train_run)) == 4
     assert len(rows) == 2 + 4 + 1 and rows[-1]["quantity"] == "CPU time of training" and rows[-1]["seconds"] > 0
@@ -125,92 +123,6 @@ def test_a_saved_policy_is_evaluated_again(train_run, tmp_path, name, env):
     config = train.Config(render=train_run / name, env=env, eval_episodes=4)
     directory = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
     assert summary(directory)["rows"][0]["ours"] == max(returns_in(train_run))
-
-
-@pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
-    """(directory, last words) of a run that ended after its third update was measured and before it was saved."""
-    saved, save = [], resume.save
-
-    def save_twice(*args):
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-        saved.append(save(*args))
-
-    output = tmp_path_factory.mktemp("results")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
-        patch.setattr(resume, "save", save_twice)
-        runner.execute("train", train.TINY, train.run, output_dir=output, run_name="cut")
-    return output / "train" / "cut-incomplete", caught.value.__notes__[-1]
-
-
-def test_an_interrupted_training_says_the_command_that_goes_on(interrupted):
-    directory, words = interrupted
-    output = directory.parent.parent
-    assert words == f"To resume it: python -m experiments.train --resume {directory} --output-dir {output}"
-
-
-def test_a_resumed_run_covers_the_whole_training(train_run, interrupted, tmp_path):
-    directory, _ = interrupted
-    assert len((directory / "metrics.jsonl").read_text().splitlines()) == 3
-    seen = {}
-    config = train.Config(resume=directory.with_name("cut"))
-    resumed = runner.execute("train", config, train.run, lambda found, _: seen.update(found), output_dir=tmp_path)
-    assert (resumed / "metrics.jsonl").read_text() == (train_run / "metrics.jsonl").read_text()
-    whole, found = (checkpoints.read(run / "history.safetensors").arrays for run in (train_run, resumed))
-    for name in whole:
-        assert whole[name].shape == (4, 4)
-        np.testing.assert_array_equal(whole[name], found[name])
-    np.testing.assert_array_equal(seen["steps"], whole["['num_steps']"])
-    np.testing.assert_array_equal(seen["returns"], whole["['mean_return']"])
-    assert returns_in(resumed) == returns_in(train_run)
-
-
-def test_a_resumed_run_keeps_its_options_unless_they_are_given_anew(interrupted):
-    directory, _ = interrupted
-    options = train.resolve(train.Config(resume=directory))
-    assert (options["eval_episodes"], options["num_updates"], options["lr"]) == (4, 4, (0.01, 0.1))
-    options = train.resolve(train.Config(resume=directory, eval_episodes=100, num_updates=7, gif=False))
-    assert (options["eval_episodes"], options["num_updates"], options["gif"]) == (100, 7, False)
-    with pytest.raises(ValueError, match=r"--discount 0.5: a resumed run keeps its own value, 1.0"):
-        train.resolve(train.Config(resume=directory, discount=0.5))
-    with pytest.raises(ValueError, match=r"--env CartPole-v1: a resumed run keeps its own value, corridor"):
-        train.resolve(train.Config(resume=directory, env="CartPole-v1"))
-
-
-def test_what_is_resumed_is_found_by_its_name(tmp_path):
-    asked = tmp_path / "name"
-    for age, name in enumerate(("name", "name-incomplete-2", ".name.partial", "name-incomplete")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "options.json").write_text("{}")
-        os.utime(tmp_path / name / "options.json", (1000 - age, 1000 - age))
-    for name in ("name", "name-incomplete-2", ".name.partial", "name-incomplete"):
-        assert resume.find(asked) == tmp_path / name
-        assert resume.find(tmp_path / name) == tmp_path / name
-        (tmp_path / name / "options.json").unlink()
-    with pytest.raises(
-        ValueError, match=r"--resume .*name: this folder holds no run .*name-incomplete and \.name\.partial"
-    ):
-        resume.find(asked)
-
-
-def test_a_run_whose_updates_are_all_done_is_evaluated_unless_it_has_been(train_run, tmp_path):
-    with pytest.raises(runner.UsageError, match="--num-updates 4: must be above 4, the updates already done"):
-        runner.execute("train", train.Config(resume=train_run), train.run, output_dir=tmp_path)
-    cut = tmp_path / "cut-incomplete"
-    shutil.copytree(train_run, cut)
-    (cut / "summary.json").write_text(json.dumps({"status": "interrupted"}))
-    config = train.Config(resume=cut)
-    resumed = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path)
-    assert returns_in(resumed) == returns_in(train_run)
-
-
-def test_a_history_keeps_its_dtypes_where_jax_counts_in_64_bits():
-    """A state that was saved under JAX_ENABLE_X64 has to find its history in the dtypes that `restore` asks for."""
-    metrics = {"num_steps": np.full((2, 3), 7, np.int64), "mean_return": np.full((2, 3), 0.5, np.float64)}
-    history = resume.extended(resume.nothing(2).history, metrics)
-    assert {name: x.dtype for name, x in history.items()} == resume.MEASURED
-    assert (history["num_steps"] == 7).all() and history["mean_return"].shape == (2, 3)
 
 
 def test_captions_and_notes_count_the_seeds():
@@ -225,31 +137,6 @@ def test_captions_and_notes_count_the_seeds():
         two.startswith("Mean over 2 seeds, 95 % t bands (Only 2 seeds: ")
         and "; failed runs that are left out: 1." in two
     )
-
-
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does_bit_for_bit(train_run, tmp_path):
-    half = dataclasses.replace(train.TINY, num_updates=2, schedule_updates=4)
-    first = runner.execute("train", half, train.run, output_dir=tmp_path, run_name="half")
-    config = train.Config(resume=first, num_updates=4, eval_episodes=4)
-    second = runner.execute("train", config, train.run, report.plot, output_dir=tmp_path, run_name="rest")
-    whole, resumed = (checkpoints.read(run / "state.safetensors").arrays for run in (train_run, second))
-    assert whole.keys() == resumed.keys() and (whole[".update"] == 4).all()
-    for name, array in whole.items():
-        np.testing.assert_array_equal(array, resumed[name], err_msg=name)
-
-
-def test_a_run_of_the_former_layout_is_resumed_bit_for_bit(train_run, interrupted, tmp_path):
-    directory, _ = interrupted
-    old = tmp_path / "old-incomplete"
-    shutil.copytree(directory, old)
-    options = json.loads((old / "options.json").read_text())
-    options = {name: value for name, value in options.items() if name not in ("estimator", *registry.SETTINGS)}
-    options |= {"returns": "total_return", "baseline": "moving_average", "loss": "score_function", "natural": None}
-    options |= {"discount": 1.0, "lambda_": 0.95, "decay": 0.9, "clip": 0.2}
-    options |= {"entropy_coef": 0.0, "over_time": "sum", "standardise": "none"}
-    (old / "options.json").write_text(json.dumps(options))
-    resumed = runner.execute("train", train.Config(resume=old), train.run, output_dir=tmp_path)
-    assert (resumed / "metrics.jsonl").read_text() == (train_run / "metrics.jsonl").read_text()
 
 
 BROKEN = """

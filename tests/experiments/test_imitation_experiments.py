@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import compounding_error, imitation
+from experiments import compounding_error, imitation, train
 from experiments.compounding_error import slippery_maze as maze
 from experiments.compounding_error import targets as compounding_paper
 from experiments.harness import runner
 from experiments.harness import targets as papers
 from experiments.harness.verdicts import Verdict, otherwise
-from pgjax import datasets, exact
+from experiments.imitation import passing, problems, scoring
+from experiments.imitation.plans import PLANS, Ascent
+from pgjax import datasets, exact, networks
 
 
 def rows_of(directory):
@@ -167,19 +169,61 @@ def saved(tmp_path_factory):
     return runner.execute("imitation", config, imitation.run, imitation.plot, output_dir=folder), folder / "expert.npz"
 
 
+FROM_SCRATCH = "policy gradient from scratch"
+GOING_ON = (passing.COPY, passing.SCRATCH, scoring.FROM_COPY)
+
+
 def test_imitation_writes_its_curves(saved):
     directory, _ = saved
     rows = rows_of(directory)
     assert (directory / "imitation_maze.png").is_file()
-    assert {variant for _, variant in rows if variant} == {"cloning", "dagger"}
+    assert {variant for _, variant in rows if variant} == {"cloning", "dagger", *GOING_ON}
     assert -40 < rows["return of the expert", None]["ours"] < -10
+    (table,) = json.loads((directory / "summary.json").read_text())["tables"]
+    policies = [line[1] for line in table["lines"]]
+    assert policies[:2] == ["random", "best policy"] and policies[-2:] == [scoring.FROM_COPY, FROM_SCRATCH]
+    assert all(line[-1] == "-14.0231" for line in table["lines"])
+
+
+def test_a_training_goes_on_from_the_saved_copy(saved):
+    options = train.resolve(train.Config(start_from=saved[0] / "copy.safetensors"))
+    assert (options["env"], options["hidden"]) == ("maze", (4,))
+
+
+@pytest.mark.parametrize("name", [name for name, plan in PLANS.items() if plan.ascent])
+def test_every_expert_fits_its_problem_and_the_policy_gradient_goes_on(name):
+    """The shapes alone; a trained expert is too slow here."""
+    plan = PLANS[name]
+    environment = problems._environment(name)
+    if name != "cartpole":
+        problem = problems.make_problem(name, (4,), 0)
+        data = jax.eval_shape(lambda key: problem.demonstrate(key, 2), jax.random.key(0))
+        assert data.actions.shape == (2 * environment.horizon, *environment.action_space.shape)
+        measures = {measure.name for measure in scoring.Score(problem, jax.random.key(0), 2).measures}
+        assert {*plan.shown, "return"} <= measures
+    trainer = plan.ascent.trainer(environment, networks.make_policy(environment, hidden=(4,)), (4,), 10)
+    state = jax.eval_shape(trainer.init, jax.random.key(0))
+    jax.eval_shape(trainer.update, state)
+
+
+def test_at_first_only_the_value_network_learns():
+    ascent = Ascent("gae", {}, 0.5, lr_left=0.1, held=0.25, epochs=2)
+    rates = [float(ascent.schedule(8)(step)) for step in range(16)]
+    assert rates[:4] == [0.0] * 4 and rates[4] == 0.5 and np.all(np.diff(rates[4:]) < 0)
+    assert rates[-1] == pytest.approx(0.5 - 0.45 * 11 / 12)
+
+
+def test_a_sure_copy_begins_with_the_least_spread():
+    sure = {"network": jax.numpy.ones(2), "log_std": np.log(np.array([0.01, 0.5]))}
+    np.testing.assert_allclose(np.exp(passing.at_least(sure, 0.2)["log_std"]), [0.2, 0.5], rtol=1e-6)
+    assert passing.at_least(sure, 0.0) is sure and passing.at_least(jax.numpy.ones(2), 0.2).shape == (2,)
 
 
 def test_a_saved_data_set_is_cloned_in_the_place_of_an_expert(saved, tmp_path):
     _, path = saved
     data = datasets.load_npz(path)
     assert data.num_episodes == 2
-    config = dataclasses.replace(imitation.TINY, dataset=path, algorithms=None)
+    config = dataclasses.replace(imitation.TINY, dataset=path, algorithms=None, pass_updates=None)
     directory = runner.execute("imitation", config, imitation.run, output_dir=tmp_path)
     rows = rows_of(directory)
     assert {variant for _, variant in rows if variant} == {"cloning"}
@@ -196,6 +240,10 @@ def test_a_saved_data_set_is_cloned_in_the_place_of_an_expert(saved, tmp_path):
         (["--algorithms", "gail"], ["--algorithms gail", "cloning, dagger, dart"]),
         (["--rounds", "3"], ["--rounds 3", "divisor"]),
         (["--algorithms", "cloning", "cloning"], ["--algorithms cloning cloning", "each once"]),
+        (["--problem", "pendulum", "--pass-updates", "5"], ["--pass-updates 5", "0 with --problem pendulum"]),
+        (["--dataset", "SAVED", "--pass-updates", "5"], ["--pass-updates 5", "0 with --dataset"]),
+        (["--problem", "maze", "--algorithms", "dart"], ["--pass-updates 200", "0 without cloning"]),
+        (["--pass-seeds", "1"], ["--pass-seeds 1", "from 2 to 20, the number of --seeds"]),
         (["--dataset", "SAVED", "--algorithms", "dagger"], ["--algorithms dagger", "cannot answer questions"]),
         (["--save-dataset", "SAVED"], ["--save-dataset", "a new file in a folder that exists"]),
         (["--save-dataset", "nowhere/x.npz"], ["nowhere/x.npz", "a new file"]),
@@ -223,7 +271,7 @@ def test_cartpole_is_copied_from_twenty_episodes_and_its_mediocre_expert_passed(
     rows = rows_of(runner.execute("imitation", config, imitation.run, imitation.plot, output_dir=tmp_path))
     assert rows["return of a copy of 20 episodes", "cloning"]["ours"] >= 475
     assert rows["return of a copy of 1 episode", "cloning"]["ours"] < 475
-    end = rows["return at the end", "from the copy"]["ours"]
+    end = rows["return at the end", passing.COPY]["ours"]
     assert end > rows["return of the mediocre expert", None]["ours"] + 100
     passed = "updates until 25 % above the mediocre expert"
     assert rows[passed, "from the copy"]["ours"] < rows[passed, "from scratch"]["ours"] - 5
@@ -239,6 +287,6 @@ def test_the_pendulums_controller_is_copied_within_five_per_cent(tmp_path):
 
 def test_no_lucky_batch_counts_as_having_passed():
     returns = np.array([[0.0, 5.0, 0.0, 4.0, 4.0, 4.0], [5.0, 4.0, 4.0, 0.0, 0.0, 0.0], [0.0] * 6])
-    first, reached = imitation.updates_until(returns, 4.0)
+    first, reached = passing.updates_until(returns, 4.0)
     np.testing.assert_array_equal(first, [5.0, 2.0, 6.0])
     assert reached == 2

@@ -67,14 +67,14 @@ def test_pendulum_improves(tmp_path):
     assert all(row["ours"] > -400 for row in rows)
 
 
-def test_breakout_improves(tmp_path):
+def test_breakout_clears_twenty_bricks(tmp_path):
     environment = environments.make("Breakout-MinAtar")
-    policy = networks.make_policy(environment, hidden=(64,))
+    policy = networks.make_policy(environment, network="mlp")
     params = policy.init(jax.random.key(0), np.zeros((10, 10, 4), np.float32))
     fresh = evaluation.evaluate(environment, policy, params, jax.random.key(1), num_episodes=200)
     assert fresh.mean < 1.0
-    _, rows = trained(tmp_path, env="Breakout-MinAtar", num_seeds=1)
-    assert rows[0]["ours"] > 5.0
+    _, rows = trained(tmp_path, env="Breakout-MinAtar", num_seeds=1, seed=20)
+    assert rows[0]["ours"] > 20.0
 
 
 def test_the_fixed_maze_is_solved_within_two_percent(tmp_path):

@@ -60,5 +60,5 @@ def test_every_program_runs_and_is_drawn(idea):
 
 
 def test_an_unknown_idea_is_refused(tmp_path):
-    with pytest.raises(runner.UsageError, match="--only loss: must be among decisions, imitation"):
+    with pytest.raises(runner.UsageError, match="--only loss: must be among decisions, navigation"):
         runner.execute("lecture", lecture.Config(only=("loss",)), lecture.run, output_dir=tmp_path)

@@ -113,3 +113,14 @@ def test_the_callers_settings_stay_and_long_titles_are_broken():
         assert "\n" in text.get_text() and text.get_window_extent().x1 <= width
     assert dict(matplotlib.rcParams) == before
     assert plots.colours(["a", "b"]) == {"a": plots.PALETTE[0], "b": plots.PALETTE[1]}
+
+
+def test_a_long_curve_is_thinned_before_its_band_is_computed():
+    runs = np.sin(np.arange(200_003) / 3e4) + np.arange(3)[:, None]
+    _, axes = plots.figure("A long run")
+    x = np.arange(200_003)
+    ends = plots.learning_curves(axes, x, {"three": runs, "one": runs[:1] - 2}, statistic=np.median)
+    line = axes.lines[0]
+    assert len(line.get_xdata()) <= 1001 and len(axes.collections) == 1  # one run has no band
+    np.testing.assert_allclose(line.get_ydata()[:3], 1 + np.sin((100.0 + 201 * np.arange(3)) / 3e4), rtol=1e-4)
+    assert ends["three"][0] > 199_900

@@ -1,6 +1,7 @@
 """A run that goes on keeps its name and its place, and nothing of its earlier attempts is lost."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import pathlib
 import pytest
 
 from experiments.harness import directories, runner
+from pgjax import writing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ def count(config, recorder):
     done = int((config.resume / "state.txt").read_text()) if config.resume else 0
     while done < config.until:
         done += 1
-        recorder.path("state.txt").write_text(str(done))
+        recorder.write("state.txt", str(done))
         recorder.resumable()
         if config.trouble == "interrupt":
             raise KeyboardInterrupt
@@ -53,8 +55,9 @@ def test_a_resumed_run_keeps_its_name_and_its_past(tmp_path):
     directory = execute(tmp_path, resume=tmp_path / "toy" / "one-incomplete")
     assert names(tmp_path) == ["one"] and directory == tmp_path / "toy" / "one"
     assert json.loads((directory / "summary.json").read_text())["rows"][0]["ours"] == 3
-    counts = [(directory / "earlier" / number / "state.txt").read_text() for number in ("1", "2")]
-    assert counts == ["1", "2"] and (directory / "state.txt").read_text() == "3"
+    attempts = [json.loads((directory / f"earlier/{number}/summary.json").read_text()) for number in (1, 2)]
+    assert [attempt["status"] for attempt in attempts] == ["interrupted"] * 2
+    assert json.loads((directory / "config.json").read_text()) == {"resume": None, "until": 3, "trouble": "interrupt"}
 
 
 def test_a_complete_run_goes_on_under_its_name(tmp_path):
@@ -84,7 +87,7 @@ def test_an_attempt_that_saved_nothing_does_not_hide_the_one_that_did(tmp_path):
     interrupted(tmp_path, RuntimeError, trouble="early", resume=tmp_path / "toy" / "one")
     assert names(tmp_path) == ["one-incomplete"]
     kept = tmp_path / "toy" / "one-incomplete"
-    assert (kept / "state.txt").read_text() == "1" and "nothing was saved" in (kept / "earlier/1/error.txt").read_text()
+    assert (kept / "state.txt").read_text() == "1" and "nothing was saved" in (kept / "error.txt").read_text()
     assert execute(tmp_path, resume=tmp_path / "toy" / "one").name == "one"
 
 
@@ -94,15 +97,17 @@ def test_a_killed_run_goes_on(tmp_path, asked):
     killed.mkdir(parents=True)
     (killed / "state.txt").write_text("2")
     directory = execute(tmp_path, resume=tmp_path / "toy" / asked)
-    assert names(tmp_path) == ["one"] and (directory / "earlier/1/state.txt").read_text() == "2"
+    assert names(tmp_path) == ["one"] and (directory / "state.txt").read_text() == "3"
 
 
 @pytest.mark.skipif(directories.fcntl is None, reason="no locks here")
 def test_a_run_that_is_still_going_on_is_left_alone(tmp_path):
     with runner.Recorder("toy", Config(), output_dir=tmp_path, run_name="one") as recorder:
         assert directories.is_running(recorder.directory)
-        with pytest.raises(runner.UsageError, match="still running"):
+        with pytest.raises(runner.UsageError, match="another process is going on with this run"):
             execute(tmp_path, resume=recorder.directory)
+        with pytest.raises(runner.UsageError, match="its run is still running"):
+            execute(tmp_path, run_name="one")
     assert not directories.is_running(recorder.directory)
 
 
@@ -142,3 +147,47 @@ def test_names_that_are_none_are_refused(name):
         directories.checked_run_name(name)
     with pytest.raises(runner.UsageError, match="at most 200 bytes, got 600"):
         directories.checked_run_name("é" * 300)
+
+
+class Killed(BaseException):
+    """The end of the process, between two system calls."""
+
+
+def killed_at(number, act):
+    """Whether `act` ended by itself before its system call `number`, which otherwise is never made."""
+    left = itertools.count()
+
+    def step(name, path):
+        if next(left) >= number:  # nothing is written after the end
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "on_step", step)
+        try:
+            act()
+        except Killed:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_run_that_is_killed_at_any_system_call_goes_on(tmp_path, extended):
+    """Also a complete run that is made longer, and one that is complete and lacks its name."""
+    for number in itertools.count():
+        place = tmp_path / str(number)
+        if extended:
+            execute(place, run_name="one")
+        until = {"until": 5} if extended else {}
+        resume = {"resume": place / "toy" / "one"} if extended else {"run_name": "one"}
+        ended = killed_at(number, lambda: execute(place, **resume, **until))
+        kept = (place / "toy").is_dir() and directories.found(place / "toy" / "one")
+        if kept and not ended and kept.is_dir() and directories.holds_work(kept):
+            execute(place, resume=place / "toy" / "one", **until)
+        if ended or (kept and kept.is_dir() and directories.holds_work(kept)):
+            assert names(place) == ["one"]
+            assert (place / "toy/one/state.txt").read_text() == ("5" if extended else "3")
+            assert json.loads((place / "toy/one/summary.json").read_text())["status"] == "complete"
+            assert not list((place / "toy").rglob("*.partial"))
+        if ended:
+            break
+    assert number > 20

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -54,8 +55,9 @@ def run(config, recorder):
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte")
         case "interrupt":
             raise KeyboardInterrupt
-        case "terminate":
-            os.kill(os.getpid(), signal.SIGTERM)
+        case "SIGINT" | "SIGTERM" | "SIGHUP":
+            os.kill(os.getpid(), getattr(signal, config.trouble))
+            time.sleep(5)
         case "late":
             raise runner.UsageError("--trouble late: refused too late")
     return config.steps
@@ -178,8 +180,9 @@ def test_a_tiny_run_is_labelled_everywhere_and_quiet(tmp_path, capsys):
 
 
 def test_a_failing_tiny_run_is_labelled_too(tmp_path):
-    with pytest.raises(RuntimeError):
+    with pytest.raises(SystemExit) as stop:
         main("--tiny", "--trouble", "bug", "--run-name", "mine", directory=tmp_path)
+    assert stop.value.code == 70
     assert strict_json(tmp_path / "out/toy/mine-incomplete/summary.json")["tiny"] is True
 
 
@@ -272,14 +275,39 @@ def test_an_early_end_keeps_what_was_recorded(tmp_path, trouble, error, status):
     ]
 
 
-@pytest.mark.parametrize(("trouble", "code"), [("interrupt", 130), ("terminate", 143)])
-def test_interrupts_end_without_a_traceback(tmp_path, capsys, trouble, code):
+@pytest.mark.parametrize("trouble", ["interrupt", "SIGINT", "SIGTERM", "SIGHUP"])
+def test_interrupts_end_without_a_traceback(tmp_path, capsys, trouble):
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
         main("--trouble", trouble, "--run-name", "one", directory=tmp_path)
-    assert stop.value.code == code
-    assert "one-incomplete" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert stop.value.code == 75 and "one-incomplete" in error and "Traceback" not in error
+    assert trouble == "interrupt" or f"interrupted by {trouble}\n" in error
     assert signal.getsignal(signal.SIGTERM) is before
+    assert strict_json(tmp_path / "out/toy/one-incomplete/summary.json")["status"] == "interrupted"
+
+
+def test_an_internal_error_is_one_line_with_its_traceback_in_a_file(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main("--trouble", "bug", "--run-name", "one", directory=tmp_path)
+    error = capsys.readouterr().err
+    assert stop.value.code == 70 and "internal error: RuntimeError: it broke badly\n" in error
+    assert "Traceback" not in error
+    assert "Traceback" in (tmp_path / "out/toy/one-incomplete/error.txt").read_text()
+
+
+def test_a_figure_that_fails_is_a_note_and_not_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "FIGURES_MAY_FAIL", True)
+    before = []
+
+    def broken(results, recorder):
+        before.append(strict_json(recorder.directory / "summary.json"))
+        raise ZeroDivisionError("no picture")
+
+    directory = runner.execute("toy", Config(), run, broken, output_dir=tmp_path, run_name="one")
+    summary = strict_json(directory / "summary.json")
+    assert before[0]["status"] == "drawing" and before[0]["rows"] == summary["rows"] != []
+    assert summary["status"] == "complete" and "(ZeroDivisionError: no picture). See error.txt" in summary["notes"][-1]
 
 
 @pytest.mark.parametrize(("place", "option"), [("results", ""), ("else where", " --output-dir 'else where'")])
@@ -298,10 +326,10 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys, pla
     assert last == f"To resume it: python -m experiments.toy --resume {quoted}{option}"
 
 
-def test_running_out_of_memory_says_what_helps(tmp_path):
-    with pytest.raises(RuntimeError) as caught:
+def test_running_out_of_memory_says_what_helps(tmp_path, capsys):
+    with pytest.raises(SystemExit):
         main("--trouble", "memory", directory=tmp_path)
-    assert "fewer episodes" in caught.value.__notes__[0]
+    assert "fewer episodes" in capsys.readouterr().err
 
 
 def test_rows_are_checked(tmp_path):

@@ -167,11 +167,18 @@ def test_a_run_is_evaluated_on_prompts_that_its_training_never_draws(env):
 
 
 def test_every_preset_is_complete_and_every_name_in_it_an_option():
-    for name in [*presets.PRESETS, "Breakout-MinAtar", "anything"]:
+    for name in [*presets.PRESETS, "Asterix-MinAtar", "anything"]:
         entry = registry.find(presets.preset(name)["estimator"])
         entry.resolve(build.settings(presets.preset(name)))  # refuses a convention that its estimator does not have
         assert presets.preset(name).keys() <= train.Config.__dataclass_fields__.keys()
         assert presets.preset(name).keys() == presets.DEFAULT.keys()
+
+
+def test_breakout_has_a_preset_of_its_own_and_the_other_games_share_one():
+    own, shared = presets.preset("gymnax:Breakout-MinAtar"), presets.preset("Asterix-MinAtar")
+    assert own == presets.preset("Breakout-MinAtar") != shared == presets.preset("Freeway-MinAtar")
+    assert (own["estimator"], own["network"]) == ("ppo_gae", "mlp") and own["epochs"] > 1
+    assert (shared["estimator"], shared["network"], shared["epochs"]) == ("gae", "auto", 1)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +207,7 @@ def test_the_help_shows_what_the_preset_and_the_estimator_decide(arguments, want
     words = train.Config().default_words(arguments)
     assert wanted.items() <= words.items()
     unsaid = {name for name, value in dataclasses.asdict(train.Config()).items() if value is None} - words.keys()
-    assert unsaid - {"env"} == {"render", "resume"}
+    assert unsaid - {"env"} == {"render", "resume", "start_from"}
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax import _gguf
+from pgjax import _gguf, writing
 from pgjax._checks import shown
 from pgjax._records import one_line
 from pgjax._stored import Tensor
 from pgjax.networks import GPT2Config, LlamaConfig
 from pgjax.networks.language_models import Config, make_language_model
 from pgjax.saving._leaves import named_leaves, require_finite, require_same_layout
-from pgjax.saving.checkpoints import replace_file
 from pgjax.saving.weights import _configs, _safetensors
 from pgjax.saving.weights._layouts import (
     GPT2,
@@ -240,7 +239,7 @@ def save(path: str | os.PathLike, config: Config, params: PyTree) -> None:
         values = np.asarray(leaf if block is None else leaf[block])
         arrays[name] = np.ascontiguousarray(values.T if is_transposed(layout, entry) else values)
     metadata = {"format": "pt", _CONFIG: json.dumps(config_json(config))}
-    replace_file(pathlib.Path(path), serialise(arrays, metadata))
+    writing.replace_file(path, serialise(arrays, metadata))
 
 
 def config_json(config: Config) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import optax
 import pytest
 from safetensors.numpy import save as serialise
 
+from pgjax import writing
 from pgjax.saving import checkpoints
 
 
@@ -259,12 +260,12 @@ def test_another_shape_dtype_or_structure_is_named(path, tree, change, message):
 def test_a_write_that_fails_leaves_nothing_beside_its_place(path, tree, monkeypatch):
     before = path.read_bytes()
     with pytest.raises(OSError):
-        checkpoints.replace_file(path.parent, b"onto a folder")
-    with pytest.raises(FileNotFoundError):
-        checkpoints.replace_file(path.parent / "missing" / "file", b"")
-    monkeypatch.setattr(checkpoints.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+        writing.replace_file(path.parent, b"onto a folder")
+    with pytest.raises(writing.WriteError, match=r"cannot write .*missing.*: No such file"):
+        writing.replace_file(path.parent / "missing" / "file", b"")
+    monkeypatch.setattr(writing.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        checkpoints.replace_file(path, b"other")
+        writing.replace_file(path, b"other")
     assert list(path.parent.iterdir()) == [path] and path.read_bytes() == before
     assert not path.parent.with_name(path.parent.name + ".partial").exists()
 
