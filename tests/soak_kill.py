@@ -24,6 +24,8 @@ TRAININGS = {
     "CartPole-v1, value network": ["--env", "CartPole-v1", "--num-episodes", "4", "--hidden", "8"],
 }
 SIZES = ["--num-updates", "150", "--num-seeds", "2", "--eval-episodes", "4", "--no-references", "--devices", "1"]
+# The files at whose writing the training is killed, beside the renaming of its folder. All files are written alike.
+KINDS = ("state", "metrics.jsonl", "options.json", "summary.json", "run")
 PAUSE = 0.01  # seconds after each chunk, so that more kills fall between two of them
 PATIENCE = 300.0
 
@@ -182,7 +184,7 @@ class Training:
         rows = json.loads((self.run / "summary.json").read_text())["rows"]
         arrays = {n: (str(x.dtype), x.shape, x.tobytes()) for n, x in rotation.newest(self.run).arrays.items()}
         returns = [row["ours"] for row in rows if "return" in row["quantity"]]
-        left = sorted(path.name for path in self.place.rglob("*.partial"))
+        left = sorted(path.name for path in self.run.rglob("*.partial"))
         return {"arrays": arrays, "lines": lines, "returns": returns, "left over": left}
 
 
@@ -203,8 +205,9 @@ def soak(name: str, found: pathlib.Path, kills: int, seed: int, most_phases: int
     one = Training(name, place)
     one.attempt()
     typical = time.time() - began
-    # Long runs of a phase are represented by one of its first occurrences.
-    at_phases = [(phase, chance.randrange(min(count, 4))) for phase, count in phases][:most_phases]
+    # A phase that comes often is represented by one of its first four times.
+    wanted_phases = [(phase, count) for phase, count in phases if phase.partition(": ")[2] in KINDS]
+    at_phases = [(phase, chance.randrange(min(count, 4))) for phase, count in wanted_phases][:most_phases]
     moments = [{"kill_at": at} for at in at_phases] + [
         {"kill_after": chance.uniform(0.0, typical)} for _ in range(kills)
     ]
