@@ -108,7 +108,7 @@ def restore(
         say: prints a line, for example that a checkpoint is damaged.
 
     Raises:
-        ValueError: all checkpoints are damaged, or the shapes of the newest are not those of `shapes`, or its identity differs.
+        ValueError: all checkpoints are damaged, or the newest has other shapes than `shapes` or another identity.
     """
     directory = find(path)
     if not rotation.numbered(directory) and (directory / FORMER_STATE).is_file():
