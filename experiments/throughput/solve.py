@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +24,7 @@ from pgjax.types import Baseline, Policy, TrainState
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOLVED = 475.0
+LIMIT = 120.0  # seconds of learning, after which a peer gives up
 AIMS = {"empty cache": 4.5, "warm cache": 1.5}  # seconds from the start of the process
 LEARNING_AIM = 0.3  # seconds
 
@@ -68,26 +70,29 @@ def solve(
     state = initialise(seed)
     compile_seconds = time.perf_counter() - start
 
-    learning, score, updates = 0.0, 0.0, 0
+    learning, evaluating, score, updates, steps = 0.0, 0.0, 0.0, 0, 0
     while score < SOLVED and updates < max_updates:
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(update(state))
-        learning += time.perf_counter() - start
-        score, updates = float(evaluate(state)), updates + 1
+        state, metrics = jax.block_until_ready(update(state))
+        middle = time.perf_counter()
+        score, updates, steps = float(evaluate(state)), updates + 1, steps + int(metrics["num_steps"])
+        learning, evaluating = learning + middle - start, evaluating + time.perf_counter() - middle
     return {
         "solved": score >= SOLVED,
         "score": score,
         "updates": updates,
+        "steps": steps,
         "learning_seconds": learning,
+        "evaluation_seconds": evaluating,
         "compile_seconds": compile_seconds,
     }
 
 
 def solve_in_a_new_process(arguments: dict[str, Any], cache: str) -> dict[str, Any]:
-    """Call `solve` in a new Python process with the compilation cache `cache`; adds `seconds`, its total time."""
+    """Call `solve` in a new Python process with the compilation cache `cache`; adds `seconds`, until its answer."""
     code = (
         "import json, sys; from experiments.throughput.solve import solve; "
-        "print(json.dumps(solve(**json.loads(sys.argv[1]))))"
+        "print(json.dumps(solve(**json.loads(sys.argv[1]))), flush=True)"
     )
     settings = {
         "JAX_COMPILATION_CACHE_DIR": cache,
@@ -97,31 +102,51 @@ def solve_in_a_new_process(arguments: dict[str, Any], cache: str) -> dict[str, A
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(arguments)],
-        cwd=ROOT,
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        raise RuntimeError(f"the process that solves seed {arguments['seed']} failed:\n{done.stderr}")
-    return {"seconds": seconds, **json.loads(done.stdout.splitlines()[-1])}
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        command = [sys.executable, "-c", code, json.dumps(arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": errors}
+        with subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, text=True, **pipes) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            seconds = time.perf_counter() - start
+        errors.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"the process that solves seed {arguments['seed']} failed:\n{errors.read()}")
+    return {"seconds": seconds, **json.loads(line)}
 
 
-def time_to_solve(seeds: range, options: dict[str, Any], recorder: Recorder) -> dict[str, list[dict]]:
-    """State of the cache → the results of every seed. `options` are the other arguments of `solve`. Adds rows."""
-    found: dict[str, list[dict]] = {name: [] for name in AIMS}
-    with recorder.progress(len(AIMS) * len(seeds), "time to solve", "processes") as progress:
+def without_evaluation(one: dict[str, Any]) -> float:
+    """The seconds from the start of the process to the solution, without those of the evaluations."""
+    return one["seconds"] - one["evaluation_seconds"]
+
+
+def time_to_solve(
+    seeds: range,
+    options: dict[str, Any],
+    recorder: Recorder,
+    peers: dict[str, Callable[[int], dict[str, Any]]] | None = None,
+) -> dict[str, list[dict]]:
+    """State of the cache, or name of a peer → the results of every seed. Adds the rows of pgjax.
+
+    Args:
+        options: the other arguments of `solve`.
+        peers: name → `seed → result`, with the entries `seconds`, `evaluation_seconds` and `solved`, or `failure`.
+            They take turns with pgjax. A peer that failed is not asked again.
+    """
+    peers = peers or {}
+    found: dict[str, list[dict]] = {name: [] for name in (*AIMS, *peers)}
+    with recorder.progress(len(found) * len(seeds), "time to solve", "processes") as progress:
         for seed in seeds:
             with tempfile.TemporaryDirectory() as cache:
                 for name, runs in found.items():
-                    runs.append(solve_in_a_new_process({"seed": seed, **options}, cache))
-                    recorder.metrics({"seed": seed, "cache": name, **runs[-1]})
+                    if name in AIMS:
+                        runs.append(solve_in_a_new_process({"seed": seed, **options}, cache))
+                    elif not any("failure" in one for one in runs):
+                        runs.append(peers[name](seed))
+                    recorder.metrics({"seed": seed, "solver": name, **runs[-1]})
                     progress.advance()
-    for name, runs in found.items():
+    for name in AIMS:
+        runs = found[name]
         solved = sum(one["solved"] for one in runs)
         times = {
             "seconds from process start": ("seconds", AIMS[name]),
