@@ -2,37 +2,94 @@
 
 import dataclasses
 import json
+import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import throughput
 from experiments.harness import runner
-from experiments.throughput import solve
+from experiments.throughput import beside, measuring, peer_list, peer_tables, saved, solve, token_programs, workloads
+from experiments.throughput.limits import HALF, NARROW, SQUARE, TRIAD, Limits
 from pgjax import environments, networks
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
+    """A tiny run, which is compared with an earlier run that was a thousand times as fast."""
     directory = tmp_path_factory.mktemp("results")
-    return runner.execute("throughput", throughput.TINY, throughput.run, throughput.plot, output_dir=directory)
+    name = f"maze, {workloads.ROLLOUT}, 2"
+    earlier = {"format": saved.FORMAT, "rates": {name: [1e9, 2e9]}, "environment": saved.reports.environment()}
+    (directory / "earlier.json").write_text(json.dumps(earlier))
+    files = {"json": directory / "today.json", "compare": directory / "earlier.json"}
+    config = dataclasses.replace(throughput.TINY, **files)
+    return runner.execute("throughput", config, throughput.run, throughput.plot, output_dir=directory, tiny=True)
+
+
+def test_every_number_is_in_the_table(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    rates = {row["variant"]: row["ours"] for row in summary["rows"] if row["quantity"] == "(b) 10⁶ live steps/s"}
+    assert len(rates) == 3 and min(rates.values()) > 0
+    limits = [row for row in summary["rows"] if row["quantity"].startswith("(c) limit")]
+    assert len(limits) == 4 and min(row["ours"] for row in limits) > 0
+    table = next(table for table in summary["tables"] if table["title"] == "Rates")
+    assert [line[1] for line in table["lines"]] == [workloads.BARE, workloads.ROLLOUT, workloads.ACTOR_CRITIC]
+    assert all(all(line) for line in table["lines"]), "every cell is filled"
+    assert peer_tables.SKIPPED in summary["notes"]
+    assert (finished / "throughput.png").exists() and (finished / "throughput_problems.png").exists()
+
+
+def test_the_file_holds_everything_and_a_loss_is_flagged(finished):
+    content = saved.read(finished.parent.parent / "today.json")
+    assert {"environment", "config", "load", "limits", "programs", "bare", "peers"} <= set(content)
+    assert len(content["rates"]) == 3 and all(len(rates) == 2 for rates in content["rates"].values())
+    tables = json.loads((finished / "summary.json").read_text())["tables"]
+    (line,) = next(table for table in tables if table["title"].startswith("Today beside"))["lines"]
+    assert line[0] == f"maze, {workloads.ROLLOUT}, 2" and line[-1] == saved.LOSS
+
+
+@pytest.mark.parametrize(
+    ("earlier", "today", "verdict"),
+    [
+        ([5.0, 6.0], [4.0, 4.9], saved.LOSS),
+        # The wrong twin compares medians alone.
+        ([5.0, 6.0, 6.1], [4.0, 4.5, 5.1], saved.SAME),
+        ([5.0, 6.0], [6.5, 7.0], saved.GAIN),
+    ],
+)
+def test_a_loss_is_beyond_the_noise_of_both_runs(earlier, today, verdict):
+    assert saved.judged(earlier, today) == verdict
+
+
+def test_the_nearer_limit_is_the_one_that_takes_longer():
+    limits = Limits(products={NARROW: 50.0, SQUARE: 100.0, HALF: 900.0}, bandwidths={TRIAD: 10.0})
+    # 20 operations take 0.2 s in float32 (not at the rate of bfloat16), 1 byte takes 0.1 s.
+    assert limits.share(2.5, 20.0, 1.0) == (pytest.approx(0.5), "arithmetic")
+    assert limits.share(2.5, 20.0, 4.0) == (pytest.approx(1.0), "memory")
 
 
 @pytest.mark.slow
-def test_every_number_is_in_the_table(finished):
+def test_every_workload_is_measured_at_its_tiny_size(tmp_path):
+    config = dataclasses.replace(throughput.TINY, workloads=throughput.WORKLOADS, problems=())
+    finished = runner.execute("throughput", config, throughput.run, throughput.plot, output_dir=tmp_path, tiny=True)
     rows = json.loads((finished / "summary.json").read_text())["rows"]
-    quantities = {row["quantity"] for row in rows}
-    assert {"(b) 10⁶ live steps/s", "(b) memory, MiB", "(c) share of the matrix-product rate"} <= quantities
-    assert (finished / "throughput.png").exists()
-    rates = {row["variant"]: row["ours"] for row in rows if row["quantity"] == "(b) 10⁶ live steps/s"}
-    assert len(rates) == 4 and min(rates.values()) > 0
-    verdicts = [row["verdict"].partition(":")[0] for row in rows if row["quantity"] == "(b) 10⁶ live steps/s, best"]
-    assert len(verdicts) == 2 and set(verdicts) <= {"agrees", "not as expected"}
+    measured = [
+        row["variant"] for row in rows if row["quantity"].startswith("(b) 10⁶ live") and ", 2 at once" in row["variant"]
+    ]
+    assert len(measured) == 4 + 3 + 3 + 3
+    assert {row["quantity"] for row in rows} >= {
+        "ratio of sampling",
+        "ratio of an update",
+        "(b) 10⁶ live steps/s, best",
+    }
 
 
 def child(solved=True, seconds=1.0):
-    return {"solved": solved, "seconds": seconds, "learning_seconds": 0.2, "compile_seconds": 0.5, "updates": 9}
+    times = {"seconds": seconds, "learning_seconds": 0.2, "compile_seconds": 0.5, "evaluation_seconds": 0.25}
+    return times | {"solved": solved, "updates": 9, "steps": 100}
 
 
 @pytest.mark.parametrize(
@@ -74,23 +131,149 @@ def test_padding_is_not_counted():
     """Random play lasts 22 steps on average: the wrong twin counts all 500 rows of every episode."""
     policy = networks.make_policy(environments.make("CartPole-v1"), hidden=())
     params = policy.init(jax.random.key(0), jnp.zeros(4))
-    program, carry = throughput.programs(throughput.TINY, policy, params, 8)[throughput.BARE]
-    _, num_steps, trajectory = jax.jit(program)(carry)
+    program = workloads.cartpole_programs((), params, 0, 8)[workloads.BARE]
+    _, num_steps, trajectory = jax.jit(program.run)(program.carry)
     assert num_steps == trajectory.alive.sum() and num_steps < trajectory.alive.size / 5
+
+
+def test_a_repetition_calls_the_program_for_its_time_and_counts_its_steps():
+    program = measuring.Program(run=lambda carry: (carry + 1, jnp.int32(7), ()), carry=jnp.zeros(()))
+    running = measuring.Running(program, 1)
+    rate = running.repeat(0.05)
+    assert running.total > 7 and running.total % 7 == 0
+    # It stops soon after 0.05 seconds, so that the steps give the rate.
+    assert 0.05 * rate == pytest.approx(running.total, rel=0.5)
+    assert program.carry == 0, "the first carry is not changed"
 
 
 def test_the_operations_of_a_step_are_those_of_its_matrix_products():
     """Two operations for each weight, forward; as many for ∂W and for ∂x, which the first layer does not need."""
-    config = throughput.Config(hidden=(64, 64))
-    policy = networks.make_policy(environments.make("CartPole-v1"), hidden=config.hidden)
-    found = throughput.operations_per_step(config, policy, policy.init(jax.random.key(0), jnp.zeros(4)))
+    hidden = (64, 64)
+    policy = networks.make_policy(environments.make("CartPole-v1"), hidden=hidden)
+    found = workloads.cartpole_counts(hidden, policy.init(jax.random.key(0), jnp.zeros(4)))
     sizes = lambda outputs: (4 * 64, 64 * 64, 64 * outputs)
     forward = lambda outputs: 2 * sum(sizes(outputs))
     gradient = lambda outputs: 3 * forward(outputs) - 2 * sizes(outputs)[0]
-    plain, critic = throughput.AIMS
-    assert found[throughput.ROLLOUT] == pytest.approx(forward(2), rel=0.05)
-    assert found[plain] == pytest.approx(forward(2) + gradient(2), rel=0.05)
-    assert found[critic] - found[plain] == pytest.approx(forward(1) + gradient(1), rel=0.05)
+    plain, critic = (found[name].operations for name in throughput.rates.AIMS)
+    bare = found[workloads.BARE].operations
+    assert 0 < bare < 1000
+    assert found[workloads.ROLLOUT].operations - bare == pytest.approx(forward(2), rel=0.05)
+    assert plain - bare == pytest.approx(forward(2) + gradient(2), rel=0.05)
+    # The fit computes the values too, so that its forward pass is counted once.
+    assert critic - plain == pytest.approx(gradient(1), rel=0.05)
+    # The rollout stores observation, action, reward and three masks; the gradient reads observation, action and weight.
+    assert found[workloads.PLAIN].moved == (16 + 4 + 4 + 3) + (16 + 4 + 4)
+
+
+def test_the_operations_of_a_token_grow_with_the_number_of_blocks():
+    """The blocks are scanned, and the compiler counts a loop once: the wrong twin counts one block, however many."""
+    count = lambda layers: token_programs.count_of(
+        dataclasses.replace(token_programs.SMALL, layers=layers), params(layers), 8, gradient=False
+    )
+    small = token_programs.SMALL
+    params = lambda layers: networks.make_language_model(dataclasses.replace(small, layers=layers)).init(
+        jax.random.key(0)
+    )
+    one, three = count(1).operations, count(3).operations
+    head = 2 * small.vocabulary * small.width
+    assert three - head == pytest.approx(3 * (one - head), rel=0.01) and one > head
+
+
+PEER = """
+import sys
+sys.path.insert(0, {folder!r})
+import serving
+given = serving.options()
+if given["work"] == "solve":
+    scores = iter((100.0, 500.0))
+    serving.solve(lambda: 10, lambda: next(scores), {{"numpy": "2"}}, given["solved"], given["limit"])
+else:
+    print("a library prints what it likes")
+    serving.serve(lambda: 10, {{"numpy": "2"}})
+"""
+
+
+@pytest.fixture
+def pretended(monkeypatch, tmp_path):
+    """Writes a peer that speaks as the real ones do, and returns its record."""
+
+    spoken = PEER.format(folder=str(beside.FOLDER))
+
+    def write(source=spoken):
+        (tmp_path / "pretended.py").write_text(source)
+        monkeypatch.setattr(beside, "FOLDER", tmp_path)
+        return peer_list.Peer(name="pretended", setting="as it is", script="pretended", given={})
+
+    return write
+
+
+def test_a_peer_takes_turns_with_pgjax(pretended):
+    turns = []
+    ours = lambda seconds: turns.append(seconds) or 1e3
+    found = beside.pairs(pathlib.Path(sys.executable), pretended(), ours, 0.01, 3, 0)
+    assert found.failure is None and found.versions == {"numpy": "2"}
+    assert turns == [0.01] * 3 and len(found.theirs) == 3 and min(found.theirs) > 0
+    assert found.ratios == [1e3 / theirs for theirs in found.theirs]
+
+
+def test_a_peer_that_solves_says_what_it_took(pretended):
+    found = beside.solve(pathlib.Path(sys.executable), pretended(), (4,), 0, solved=475.0, limit=5.0)
+    assert found["solved"] and (found["steps"], found["evaluations"], found["score"]) == (20, 2, 500.0)
+    assert found["seconds"] > found["learning_seconds"] + found["evaluation_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [("import package_that_nobody_has", "No module named 'package_that_nobody_has'"), ("", "exit code 0")],
+)
+def test_a_peer_that_cannot_run_is_not_measured(pretended, source, reason):
+    found = beside.pairs(pathlib.Path(sys.executable), pretended(source), lambda seconds: 1.0, 0.0, 1, 0)
+    assert reason in found.failure and found.theirs == []
+
+
+def test_peers_are_recorded_with_their_aims_or_the_reason(tmp_path):
+    listed = [peer for peer in peer_list.measured(1024, 1024, 32) if peer.workload == "CartPole-v1"]
+    pairs = [beside.Pairs(ours=[4.0, 4.2], theirs=[1.0, 1.2 if peer.one_epoch else 1.0]) for peer in listed]
+    pairs[-1] = beside.Pairs(ours=[], theirs=[], failure="no module")
+    with runner.Recorder("throughput", throughput.TINY, output_dir=tmp_path) as recorder:
+        peer_tables.record_peers(list(zip(listed, pairs)), recorder)
+    rows = json.loads((recorder.directory / "summary.json").read_text())["rows"]
+    verdicts = {row["variant"]: row["verdict"] for row in rows if row["quantity"] == "(e) pgjax / peer"}
+    judged = {name: verdict for name, verdict in verdicts.items() if "aim" in verdict}
+    assert sum("1024 environments" in name for name in judged) == 3 and len(judged) == 4
+    assert all(verdict.startswith("agrees") == ("A2C" not in name) for name, verdict in judged.items())
+    assert verdicts[f"CartPole-v1: {listed[-1].label}"] == "not measured: no module"
+    assert sum(row["quantity"] == "(e) pgjax / its best" for row in rows) == 3
+
+
+def test_pgjax_is_judged_against_every_peer_without_the_evaluations(tmp_path):
+    runs = {"empty cache": [child(seconds=2.0)] * 2, "warm cache": [child()] * 2}
+    runs |= {
+        "slow": [child(seconds=9.0)] * 2,
+        "quick": [child(seconds=2.1), child(seconds=1.9)],
+        "none": [{"failure": "no"}],
+    }
+    with runner.Recorder("throughput", throughput.TINY, output_dir=tmp_path) as recorder:
+        peer_tables.record_solving(runs, recorder)
+    rows = json.loads((recorder.directory / "summary.json").read_text())["rows"]
+    found = {row["variant"]: (row["ours"], row["verdict"].partition(":")[0]) for row in rows}
+    assert found["slow"] == (pytest.approx(8.75 / 1.75), "agrees")
+    assert found["quick"][1] == "not as expected" and "none" not in found
+
+
+def test_the_cartpole_of_the_peers_is_that_of_pgjax(monkeypatch):
+    monkeypatch.syspath_prepend(str(beside.FOLDER))
+    import cartpole
+
+    environment = environments.make("CartPole-v1")
+    step = jax.jit(jax.vmap(lambda s, a: environment.step(jax.random.key(0), s, a, environment.params)))
+    state, obs = jax.vmap(environment.reset, (0, None))(jax.random.split(jax.random.key(1), 5), environment.params)
+    actions = jnp.array([0, 1, 1, 0, 1])
+    _, after = step(state, actions)
+    np.testing.assert_allclose(cartpole.step(np.asarray(obs, float), np.asarray(actions)), after.obs, atol=1e-6)
+    assert cartpole.mean_return(lambda obs: np.zeros(len(obs)), 0) < 12
+    balanced = lambda obs: (obs @ np.array([0.0, 0.2, 1.0, 0.4]) > 0).astype(int)
+    assert cartpole.mean_return(balanced, 0) > 450
 
 
 @pytest.mark.parametrize(
@@ -98,6 +281,10 @@ def test_the_operations_of_a_step_are_those_of_its_matrix_products():
     [
         {"batches": ()},
         {"batches": (0,)},
+        {"workloads": ("chess",)},
+        {"answers": (12,)},
+        {"peers": pathlib.Path("no/such/python")},
+        {"window": 0},
         {"max_updates": 0},
         {"learning_rate": 0.0},
         {"learning_rate": float("inf")},
@@ -110,3 +297,10 @@ def test_the_operations_of_a_step_are_those_of_its_matrix_products():
 def test_what_cannot_be_measured_is_refused(options):
     with pytest.raises(runner.UsageError, match="must be"):
         throughput.Config(**options).validate()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 0, "rates": {}}', '{"format": 1}'])
+def test_a_file_that_is_no_earlier_run_is_refused(tmp_path, content):
+    (tmp_path / "earlier.json").write_text(content)
+    with pytest.raises(runner.UsageError, match=r"--compare .*earlier.json"):
+        throughput.Config(compare=tmp_path / "earlier.json").validate()
