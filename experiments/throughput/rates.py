@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
+
 from experiments.harness import runner, verdicts
 from experiments.throughput.counting import Count
 from experiments.throughput.limits import NARROW, Limits
@@ -62,11 +64,19 @@ def measure_workload(
     repetitions: int,
     recorder: runner.Recorder,
 ) -> list[Rate]:
-    """Every program of a workload at every batch size."""
+    """Every program of a workload at every batch size. A program that does not fit into the memory is left out."""
     found = []
     for batch in batches:
         for name, program in workload.programs(batch).items():
-            one = measure(program, batch, seconds, repetitions)
+            try:
+                one = measure(program, batch, seconds, repetitions)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                where = f"{workload.name}, {name}, {batch} at once"
+                verdict = verdicts.say(verdicts.Verdict.NOT_MEASURED, "the memory of the device is too small")
+                recorder.row(quantity=f"(b) 10⁶ live {workload.unit}/s", variant=where, verdict=verdict)
+                continue
             count, median = workload.counts.get(name), statistics.median(one.rates)
             share, limit = limits.share(median, count.operations, count.moved) if count else (None, None)
             rate = Rate(workload.name, workload.unit, name, batch, one, count, share, limit)

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import re
+import subprocess
 import sys
 
 import jax
@@ -12,7 +15,17 @@ import pytest
 
 from experiments import throughput
 from experiments.harness import runner
-from experiments.throughput import beside, measuring, peer_list, peer_tables, saved, solve, token_programs, workloads
+from experiments.throughput import (
+    beside,
+    gpu_page,
+    measuring,
+    peer_list,
+    peer_tables,
+    saved,
+    solve,
+    token_programs,
+    workloads,
+)
 from experiments.throughput.limits import HALF, NARROW, SQUARE, TRIAD, Limits
 from pgjax import environments, networks
 
@@ -85,6 +98,36 @@ def test_every_workload_is_measured_at_its_tiny_size(tmp_path):
         "ratio of an update",
         "(b) 10⁶ live steps/s, best",
     }
+
+
+def test_the_page_of_a_gpu_shows_every_program(finished, tmp_path):
+    (tmp_path / "maze.json").write_text((finished.parent.parent / "today.json").read_text())
+    (tmp_path / "exactness.txt").write_text("....\n12 passed in 3.4s\n")
+    page = gpu_page.write(tmp_path).read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| maze")]
+    assert len(rows) == 3 and "12 passed in 3.4s." in page and "CartPole-v1 was not measured" in page
+    assert json.loads((tmp_path / "gpu.json").read_text())["runs"]["maze"]["rates"]
+    gpu_page.write(tmp_path)  # it does not read its own file as a run
+
+
+def test_the_script_for_a_gpu_has_no_error_of_syntax_and_keeps_to_eight_minutes():
+    script = pathlib.Path(__file__).parents[1] / "gpu_check.sh"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    whole = script.read_text().partition("else\n    short=")[2]
+    limits = [int(number) for number in re.findall(r"^    (?:measure|part) \w+ (\d+) ", whole, re.MULTILINE)]
+    assert len(limits) == 3 and sum(limits) <= 8 * 60 - 20
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_runs_anywhere_at_its_tiny_size(tmp_path):
+    script = pathlib.Path(__file__).parents[1] / "gpu_check.sh"
+    environment = os.environ | {"PYTHON": sys.executable}
+    done = subprocess.run(
+        ["bash", str(script), "--tiny", str(tmp_path)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "gpu.md").read_text()
+    assert "| maze | rollout | 2 |" in page and " passed in " in page
 
 
 def child(solved=True, seconds=1.0):
