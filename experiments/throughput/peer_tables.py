@@ -57,7 +57,7 @@ def measure_peers(
         hidden: name of a workload → the widths of the dense layers.
         batch, lanes: the numbers of episodes of CartPole-v1, and of lanes of Breakout, of pgjax.
     """
-    listed = [peer for peer in measured(batch, lanes, window) if peer.workload in workloads]
+    listed = [peer for peer in measured(batch, window) if peer.workload in workloads]
     found: Found = []
     sizes, programs = {CARTPOLE: (CRITIC, batch), BREAKOUT: (ACTOR_CRITIC, lanes)}, {}
     for name, (program, size) in sizes.items():

@@ -65,8 +65,8 @@ def solve(
         learning, evaluation = learning + middle - start, evaluation + time.perf_counter() - middle
     answer(
         {
-            "solved": reached >= solved,
-            "score": reached,
+            "solved": bool(reached >= solved),
+            "score": float(reached),
             "steps": steps,
             "evaluations": evaluations,
             "learning_seconds": learning,
