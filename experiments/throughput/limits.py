@@ -53,9 +53,10 @@ def measure_limits(tiny: bool = False) -> Limits:
     rows = (256,) if tiny else (256, 1024, 4096, 16384) + (2**18,) * accelerator
     sides = (64,) if tiny else (512, 1024) + (4096, 8192) * accelerator
     numbers = 2**12 if tiny else 2**28 if accelerator else 2**26
-    products = {NARROW: max(map(_narrow, rows)), SQUARE: max(_square(side, jnp.float32) for side in sides)}
+    narrow = [_product_rate(count, 64, jnp.float32) for count in rows]
+    products = {NARROW: max(narrow), SQUARE: max(_product_rate(side, side, jnp.float32) for side in sides)}
     if accelerator:
-        products[HALF] = max(_square(side, jnp.bfloat16) for side in sides)
+        products[HALF] = max(_product_rate(side, side, jnp.bfloat16) for side in sides)
     return Limits(products=products, bandwidths=_bandwidths(numbers))
 
 
@@ -70,18 +71,31 @@ def _best_seconds(function: Callable, carry: Any, *others: Any, least: int = 5, 
     return best
 
 
-def _narrow(rows: int) -> float:
-    """The rate of `[N, 64] × [64, 64]` in float32, the products of which a policy with layers of 64 consists."""
-    times = max(1, 2**18 // rows)
-    product = jax.jit(lambda x, w: jax.lax.fori_loop(0, times, lambda _, x: x @ w, x))
-    return times * rows * 2 * 64**2 / _best_seconds(product, jnp.ones((rows, 64)), jnp.eye(64))
+def _shared(devices: list) -> tuple[NamedSharding, NamedSharding]:
+    """The sharding of an array whose rows the devices share, and that of an array which every device holds."""
+    mesh = Mesh(np.asarray(devices), ("parts",), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec("parts")), NamedSharding(mesh, PartitionSpec())
 
 
-def _square(side: int, dtype: Any) -> float:
-    """The rate of products of two square matrices, in the precision that JAX uses if nothing else is asked for."""
-    times = max(1, 1024**3 // side**3)
-    product = jax.jit(lambda x, w: jax.lax.fori_loop(0, times, lambda _, x: x @ w, x))
-    return times * 2 * side**3 / _best_seconds(product, jnp.ones((side, side), dtype), jnp.eye(side, dtype=dtype))
+def _product_rate(rows: int, side: int, dtype: Any) -> float:
+    """The rate of `[rows, side] × [side, side]` in the precision that JAX uses if nothing else is asked for.
+
+    Either every device multiplies its own rows, as the devices of an update do, or one device multiplies with all
+    threads; the larger rate counts.
+    """
+    times = max(1, 2**30 // (rows * side**2))
+
+    def product(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, times, lambda _, x: x @ w, x)
+
+    def rate(devices: list) -> float:
+        parts, whole = _shared(devices)
+        x = jax.device_put(jnp.ones((len(devices) * rows, side), dtype), parts)
+        w = jax.device_put(jnp.eye(side, dtype=dtype), whole)
+        return len(devices) * times * rows * 2 * side**2 / _best_seconds(jax.jit(product), x, w)
+
+    devices = jax.local_devices()
+    return max(rate(devices), rate(devices[:1]) if len(devices) > 1 else 0.0)
 
 
 def _bandwidths(numbers: int) -> dict[str, float]:
@@ -91,8 +105,7 @@ def _bandwidths(numbers: int) -> dict[str, float]:
     """
     devices = jax.local_devices()
     numbers -= numbers % len(devices)
-    mesh = Mesh(np.asarray(devices), ("parts",), axis_types=(AxisType.Auto,))
-    parts = NamedSharding(mesh, PartitionSpec("parts"))
+    parts, _ = _shared(devices)
     ones = lambda: jax.jit(lambda: jnp.ones(numbers), out_shardings=parts)()
     scale = jax.jit(lambda x: x * 1.0001, donate_argnums=0)
     triad = jax.jit(lambda x, y: 0.999 * x + y, donate_argnums=0)

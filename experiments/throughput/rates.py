@@ -14,6 +14,7 @@ from experiments.throughput.workloads import CARTPOLE, CRITIC, PLAIN, ROLLOUT, W
 
 AIMS = {PLAIN: 3.2e6, CRITIC: 2.0e6}  # live steps per second on CartPole-v1
 SHARE_AIM, SHARE_BATCH = 0.65, 1024  # of the rate of narrow products, by REINFORCE
+MANY, GROWTH_AIM = 65536, 1.2  # with so many episodes a live step must not cost much more than with 1 024
 HEADERS = (
     "workload",
     "program",
@@ -139,6 +140,7 @@ def _record_aims(cartpole: Sequence[Rate], limits: Limits, recorder: runner.Reco
         if best is not None:
             verdict = verdicts.of_aim(best >= aim, f"≥ {aim / 1e6:g}", tiny=tiny)
             recorder.row(quantity="(b) 10⁶ live steps/s, best", variant=name, ours=best / 1e6, verdict=verdict)
+        _record_growth(name, {rate.batch: rate.median for rate in cartpole if rate.program == name}, recorder)
     for rate in cartpole:
         if rate.count is None or rate.program not in (ROLLOUT, *AIMS):
             continue
@@ -149,6 +151,15 @@ def _record_aims(cartpole: Sequence[Rate], limits: Limits, recorder: runner.Reco
             ours=share,
             verdict=verdicts.of_aim(share >= SHARE_AIM, f"≥ {SHARE_AIM:g}", tiny=tiny) if judged else None,
         )
+
+
+def _record_growth(name: str, by_batch: Mapping[int, float], recorder: runner.Recorder) -> None:
+    """What a live step costs with many episodes, as a multiple of its cost with 1 024, if both were measured."""
+    if SHARE_BATCH in by_batch and (most := max(by_batch)) >= MANY:
+        cost = by_batch[SHARE_BATCH] / by_batch[most]
+        verdict = verdicts.of_aim(cost <= GROWTH_AIM, f"≤ {GROWTH_AIM:g}", tiny=verdicts.is_tiny(recorder))
+        quantity = f"(b) cost of a live step, {most} / {SHARE_BATCH} episodes"
+        recorder.row(quantity=quantity, variant=name, ours=cost, verdict=verdict)
 
 
 def record_limits(limits: Limits, recorder: runner.Recorder) -> None:
