@@ -34,7 +34,6 @@ Defines  A live step is a step of an episode that still runs; padding is not cou
 """
 
 import dataclasses
-import functools
 import math
 import os
 import pathlib
@@ -225,6 +224,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict[str, Any]:
     with recorder.timed("(d) problems"):
         how = (config.measure_seconds, config.repetitions, config.seed, recorder)
         results["bare"] = bare.measure_problems(config.problems, config.lanes, *how)
+    rates.record_all_aims(recorder)
     conclude(config, results, before, recorder)
     return results
 
@@ -247,4 +247,4 @@ def conclude(config: Config, results: dict[str, Any], before: list[float] | None
         recorder.say(f"everything that was measured: {config.json}")
 
 
-plot = functools.partial(figure.draw)
+plot = figure.draw

@@ -1,6 +1,7 @@
 """The peers, and the settings with which each of them is measured.
 
-One-epoch settings learn once from every batch, as pgjax does, with one minibatch. The settings that solve CartPole-v1
+One-epoch settings learn once from every batch, as pgjax does, with one minibatch; 4 × 4 means four epochs of four
+minibatches. The settings that solve CartPole-v1
 are those that each library publishes for it.
 """
 
@@ -63,7 +64,7 @@ def measured(batch: int, window: int) -> list[Peer]:
         for name, style, script in styles
         for count in dict.fromkeys((min(64, batch), batch))
     ]
-    defaults = "its defaults, 4 environments, 4 epochs of 4 minibatches"
+    defaults = "its defaults (4 environments, 4 × 4)"
     found.append(
         Peer(PUREJAXRL, defaults, "jax_ppo", cartpole | _DEFAULTS | {"style": "purejaxrl", "steps_per_call": 8192})
     )
@@ -73,7 +74,7 @@ def measured(batch: int, window: int) -> list[Peer]:
         a2c = own | {"style": "A2C", "environments": count}
         found.append(Peer(A2C, f"{count} environments", "stable_baselines", a2c, aim=A2C_AIM if count == 8 else None))
     ppo = own | {"style": "PPO", "environments": 8, "own": {"n_steps": 256}}
-    found.append(Peer(PPO, "8 environments of 256 steps, 10 epochs", "stable_baselines", ppo))
+    found.append(Peer(PPO, "8 environments, 10 epochs", "stable_baselines", ppo))
     for count, steps in ((64, 128), (256, window)):
         given = {"environment": BREAKOUT, "style": "purejaxrl", "environments": count, **_PPO, **_ONE_EPOCH}
         given |= {"steps": steps, "steps_per_call": 1}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.harness import runner, verdicts
+from experiments.harness import reports, runner, verdicts
 from experiments.throughput.counting import Count
 from experiments.throughput.limits import NARROW, Limits
 from experiments.throughput.measuring import Measured, measure
@@ -170,6 +170,14 @@ def record_limits(limits: Limits, recorder: runner.Recorder) -> None:
     lines = [[f"products, {name}", f"{rate / 1e9:.4g}", "GFLOP/s"] for name, rate in limits.products.items()]
     lines += [[f"memory, {name}", f"{rate / 1e9:.4g}", "GB/s"] for name, rate in limits.bandwidths.items()]
     recorder.table("Limits of the machine", ["limit", "best", "unit"], lines, numeric=["best"])
+
+
+def record_all_aims(recorder: runner.Recorder) -> None:
+    """The table of the rows that an aim judges, because a run with tables does not print its rows."""
+    judged = [row for row in recorder.rows if ": aim " in (row["verdict"] or "") or "; aim " in (row["verdict"] or "")]
+    headers, lines = reports.table(judged)
+    if judged:
+        recorder.table("Aims", headers, lines, numeric=[name for name in headers if name in reports.NUMERIC])
 
 
 def by_key(found: Sequence[Rate]) -> Mapping[str, Rate]:
