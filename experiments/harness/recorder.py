@@ -84,11 +84,6 @@ class Recorder(Tables):
     def resumes(self) -> pathlib.Path | None:
         return self._place.resumes
 
-    @property
-    def rows(self) -> tuple[reports.Row, ...]:
-        """The rows that were added so far."""
-        return tuple(self._rows)
-
     def __enter__(self) -> "Recorder":
         self._console = terminal.make_console()
         self._start = time.perf_counter()

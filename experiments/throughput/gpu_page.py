@@ -15,6 +15,7 @@ from typing import Any
 from experiments.harness import reports
 from experiments.throughput import saved
 from experiments.throughput.workloads import CARTPOLE, CRITIC, PLAIN
+from pgjax import writing
 
 PAGE, DATA = "gpu.md", "gpu.json"
 AIM = 1e8  # live steps per second of CartPole-v1, learning included
@@ -86,8 +87,8 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     lines = printed.read_text(encoding="utf-8").strip().splitlines() if printed.is_file() else []
     exactness = lines[-1].strip("= ") if lines else ""
     whole = {"exactness": exactness, "runs": {path.stem: content for path, content in zip(names, contents)}}
-    (folder / DATA).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / PAGE).write_text(page(contents, exactness), encoding="utf-8")
+    writing.replace_file(folder / DATA, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    writing.replace_file(folder / PAGE, page(contents, exactness))
     return folder / PAGE
 
 

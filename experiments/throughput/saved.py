@@ -10,6 +10,7 @@ from typing import Any
 from experiments.harness import reports, runner
 from experiments.harness.directories import UsageError
 from experiments.throughput.rates import span
+from pgjax import writing
 
 FORMAT = 1
 LOSS, GAIN, SAME = "LOSS", "gain", "within the noise"
@@ -30,7 +31,7 @@ def write(path: pathlib.Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(reports.plain(whole), indent=1, ensure_ascii=False, allow_nan=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        writing.replace_file(path, text + "\n")
     except OSError as error:
         raise UsageError(f"--json {path}: {error.strerror}") from error
 
