@@ -9,7 +9,8 @@ Command  python -m experiments.throughput
          python -m venv peers && peers/bin/pip install -r experiments/throughput/peers/requirements.txt
          python -m experiments.throughput --peers peers/bin/python
 Shows    (a) The seconds until 100 greedy evaluation episodes of CartPole-v1 average 475, counted from the start of a
-         new Python process, with an empty and with a warm compilation cache, and the seconds of learning among them.
+         new Python process, with an empty compilation cache, with few optimisations, and with a warm cache, and the
+         seconds of learning among them.
          (b) The live steps (or tokens) per second of the bare environment, of the rollout and of the update, for
          CartPole-v1, Breakout of MinAtar with a convolution, a maze, and a small transformer that writes tokens;
          against the number of episodes, lanes or answers at once; with compile seconds, the seconds until the first

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.harness import runner
 from experiments.throughput import bare
 from experiments.throughput.rates import Rate
-from experiments.throughput.solve import AIMS, without_evaluation
+from experiments.throughput.solve import AIMS, EMPTY, without_evaluation
 
 
 def draw(results: Mapping[str, Any], recorder: runner.Recorder) -> None:
@@ -105,5 +105,6 @@ def _finding(ratios: Mapping[str, Sequence[float]], seconds: Mapping[str, Sequen
     theirs = [median for name, median in medians.items() if not name.startswith("pgjax")]
     if medians:
         quickest = f", the quickest peer in {min(theirs):.2g} s" if theirs else ""
-        found.append(f"with an empty cache it solves CartPole-v1 in {next(iter(medians.values())):.2g} s{quickest}")
+        ours = min(median for name, median in medians.items() if name.startswith(f"pgjax, {EMPTY}"))
+        found.append(f"with an empty cache it solves CartPole-v1 in {ours:.2g} s{quickest}")
     return "; ".join(found)

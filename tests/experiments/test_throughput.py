@@ -142,7 +142,7 @@ def child(solved=True, seconds=1.0):
     ],
 )
 def test_aims_are_met_by_all_seeds_or_missed(monkeypatch, tmp_path, unsolved, seconds, verdicts):
-    pretend = lambda arguments, cache: child(arguments["seed"] not in unsolved, seconds)
+    pretend = lambda arguments, cache, optimise=True: child(arguments["seed"] not in unsolved, seconds)
     monkeypatch.setattr(solve, "solve_in_a_new_process", pretend)
     config = dataclasses.replace(throughput.TINY, seeds=3)
     with runner.Recorder("throughput", config, output_dir=tmp_path) as recorder:

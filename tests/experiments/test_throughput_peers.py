@@ -11,7 +11,7 @@ import pytest
 
 from experiments import throughput
 from experiments.harness import runner
-from experiments.throughput import beside, peer_list, peer_tables
+from experiments.throughput import beside, peer_list, peer_tables, solve
 from pgjax import environments
 
 PEER = """
@@ -88,9 +88,10 @@ def child(solved=True, seconds=1.0):
 
 
 def test_pgjax_is_judged_against_every_peer_without_the_evaluations(tmp_path):
-    runs = {"empty cache": [child(seconds=2.0)] * 2, "warm cache": [child()] * 2}
+    runs = {solve.EMPTY: [child(seconds=4.0)] * 2, solve.QUICK: [child(seconds=2.0)] * 2, solve.WARM: [child()] * 2}
     runs |= {
         "slow": [child(seconds=9.0)] * 2,
+        f"{peer_list.REJAX}, slow": [child(seconds=9.0)] * 2,
         "quick": [child(seconds=2.1), child(seconds=1.9)],
         "none": [{"failure": "no"}],
     }
@@ -99,6 +100,7 @@ def test_pgjax_is_judged_against_every_peer_without_the_evaluations(tmp_path):
     rows = json.loads((recorder.directory / "summary.json").read_text())["rows"]
     found = {row["variant"]: (row["ours"], row["verdict"].partition(":")[0]) for row in rows}
     assert found["slow"] == (pytest.approx(8.75 / 1.75), "agrees")
+    assert found[f"{peer_list.REJAX}, slow"] == (pytest.approx(8.75 / 3.75), "agrees"), "with the same flags"
     assert found["quick"][1] == "not as expected" and "none" not in found
 
 
