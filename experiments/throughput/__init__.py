@@ -1,4 +1,4 @@
-"""How fast is pgjax? Live steps and tokens per second beside the limits of the machine and beside other libraries.
+"""How fast is pgjax? Steps per second beside the limits of the machine and beside other libraries.
 
 Claim    With the same networks pgjax learns from more steps per second than the other libraries that people use for
          policy gradients, and it needs less time to solve CartPole-v1, imports and compilation included. Its learning

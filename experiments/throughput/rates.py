@@ -30,6 +30,13 @@ HEADERS = (
     "bytes each",
     "share of the limit",
 )
+COLUMNS = (
+    "Rates: M/s are millions of live steps or tokens a second. Arrays are those of the program on one device, as the "
+    "compiler planned them; the memory of the process is its largest while the program ran. Operations are counted by "
+    "the compiler in pieces without loops. Bytes are those that must pass the memory: the rows that the rollout "
+    "stores and the update reads; the parameters stay in the caches. The limit is the nearer one of arithmetic and "
+    "memory (the roofline)."
+)
 
 
 class Rate(NamedTuple):
@@ -117,6 +124,7 @@ def record(found: Sequence[Rate], limits: Limits, recorder: runner.Recorder) -> 
     """The table of all programs, and rows for the tools that compare runs."""
     headers = list(HEADERS)
     recorder.table("Rates", headers, [cells(rate) for rate in found], numeric=headers[2:])
+    recorder.note(COLUMNS)
     for rate in found:
         one, where = rate.measured, f"{rate.workload}, {rate.program}, {rate.batch} at once"
         recorder.row(
