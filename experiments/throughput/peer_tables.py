@@ -76,6 +76,8 @@ def measure_peers(
 
 
 def record_peers(found: Found, recorder: runner.Recorder) -> None:
+    if not found:
+        return
     tiny, lines = verdicts.is_tiny(recorder), []
     for peer, one in found:
         where = f"{peer.workload}: {peer.label}"

@@ -122,6 +122,8 @@ def cells(rate: Rate) -> list[str]:
 
 def record(found: Sequence[Rate], limits: Limits, recorder: runner.Recorder) -> None:
     """The table of all programs, and rows for the tools that compare runs."""
+    if not found:
+        return
     headers = list(HEADERS)
     recorder.table("Rates", headers, [cells(rate) for rate in found], numeric=headers[2:])
     recorder.note(COLUMNS)

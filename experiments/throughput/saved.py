@@ -77,7 +77,10 @@ def compare(today: Mapping[str, Sequence[float]], earlier: Mapping[str, Any], re
         lines.append([name, middle(before), middle(rates), f"{ratio:.2f}", verdict])
     made, date = earlier["environment"], earlier["environment"].get("date")
     headers = ["rate, M/s", "earlier: median (range)", "today: median (range)", "today / earlier", "verdict"]
-    recorder.table(f"Today beside {date}, commit {str(made.get('commit'))[:7]}", headers, lines, numeric=headers[1:4])
+    if lines:
+        recorder.table(
+            f"Today beside {date}, commit {str(made.get('commit'))[:7]}", headers, lines, numeric=headers[1:4]
+        )
     there, here = reports.format_machine(made), reports.format_machine(reports.environment())
     if there != here:
         recorder.note(f"--compare: the earlier run was on another machine or JAX: {there}; today {here}.")
