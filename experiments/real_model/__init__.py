@@ -33,9 +33,10 @@ import jax
 import jax.numpy as jnp
 
 from experiments.harness import runner
-from experiments.real_model import judging, learning, model, speed, task, variance
+from experiments.real_model import judging, learning, model, task, variance
 from experiments.real_model import prompts as texts
 from experiments.real_model.judging import plot
+from experiments.shared import token_speed
 from pgjax import networks
 from pgjax.networks.language_models import LlamaConfig
 
@@ -234,21 +235,21 @@ def measure_variance(
     return found
 
 
-def measure_tokens(config: Config, opened: model.RealModel, recorder: runner.Recorder) -> dict[str, speed.Rates]:
+def measure_tokens(config: Config, opened: model.RealModel, recorder: runner.Recorder) -> dict[str, token_speed.Rates]:
     """Model → its measurements; the parameters of `opened` are used up."""
     sizes, params = opened.loaded.config, opened.loaded.params
     if not isinstance(sizes, LlamaConfig):
         raise runner.UsageError(
             "--parts tokens: the model must have the layout of Llama, which the program written by hand has"
         )
-    real = speed.Shapes(config.token_prompts, config.group_size, 24, config.max_new_tokens)
+    real = token_speed.Shapes(config.token_prompts, config.group_size, 24, config.max_new_tokens)
     in_bytes = real._replace(prompts=2 * config.token_prompts, max_new_tokens=min(32, 2 * config.max_new_tokens))
-    small = jax.jit(networks.make_language_model(speed.BYTE_MODEL).init)(jax.random.key(config.seed))
+    small = jax.jit(networks.make_language_model(token_speed.BYTE_MODEL).init)(jax.random.key(config.seed))
     name = opened.loaded.path.stem
     shapes, found = {name: real, "bytes": in_bytes}, {}
     with recorder.progress(4 * (config.repetitions + 1), "tokens per second", "repetitions") as progress:
         advance = lambda text: progress.advance(1, text)
-        found["bytes"] = speed.measure(speed.BYTE_MODEL, small, in_bytes, config.repetitions, advance)
-        found[name] = speed.measure(sizes, jax.tree.map(jnp.asarray, params), real, config.repetitions, advance)
-    speed.record(found, shapes, recorder)
+        found["bytes"] = token_speed.measure(token_speed.BYTE_MODEL, small, in_bytes, config.repetitions, advance)
+        found[name] = token_speed.measure(sizes, jax.tree.map(jnp.asarray, params), real, config.repetitions, advance)
+    token_speed.record(found, shapes, recorder)
     return found
