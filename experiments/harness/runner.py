@@ -33,7 +33,16 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from experiments.harness import command_line, directories, figures, interruption, paper_layout, runtime, terminal
+from experiments.harness import (
+    command_line,
+    directories,
+    figures,
+    interruption,
+    memory,
+    paper_layout,
+    runtime,
+    terminal,
+)
 from experiments.harness.recorder import Recorder, UsageError
 from experiments.harness.reports import format_interval, format_number
 from pgjax import writing
@@ -112,7 +121,8 @@ def execute(
     start: Callable[[], None] = lambda: None,
     paper: figures.Paper | None = None,
     tiny: bool = False,
-) -> pathlib.Path:
+    dry_run: bool = False,
+) -> pathlib.Path | None:
     """Validates `config`, runs and plots, and returns the directory of the run.
 
     If `config` has a field `resume`, the path of an earlier run, this run continues the earlier one and keeps its name,
@@ -123,6 +133,7 @@ def execute(
         paper: the formats and the width of figures for a paper.
         tiny: whether the run only shows that everything works. It is then labelled as a tiny run. An experiment with a
             field `tiny` of its own sets it there.
+        dry_run: whether only the resolved options and the estimated memory are printed; the result is then None.
 
     Raises:
         UsageError: the configuration, the run's name or the output directory is refused. Or a part of the run failed
@@ -141,6 +152,12 @@ def execute(
     with usage_errors():
         getattr(config, "validate", lambda: None)()
         start()
+        parts = memory.estimate(config)
+        if dry_run:
+            print("\n".join([*resolved(config), *memory.described(parts)]))
+        memory.require_fitting(config, parts)
+    if dry_run:
+        return None
     place = {"output_dir": output_dir, "run_name": run_name, "resumes": resumes}
     with Recorder(experiment, config, **place, tiny=tiny, paper=paper) as recorder:
         if recorder.resumes != resumes:  # a killed run's directory has another name now
@@ -167,6 +184,14 @@ def _draw(plot: Callable, results: Any, recorder: Recorder, paper: figures.Paper
         recorder.write("error.txt", "".join(traceback.format_exception(error)))
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         recorder.note(f"A figure could not be drawn, and those after it are missing ({reason}). See error.txt.")
+
+
+def resolved(config: Any) -> list[str]:
+    """Every option with its value in one line each: those of `config.resolved()`, or else the fields of `config`."""
+    values = config.resolved() if hasattr(config, "resolved") else dataclasses.asdict(config)
+    text = lambda value: " ".join(map(str, value)) or "none" if isinstance(value, tuple | list) else str(value)
+    option = lambda name: f"--{name.rstrip('_').replace('_', '-')}"
+    return [f"{option(name)} {text(value)}" for name, value in values.items()]
 
 
 def main(
@@ -205,9 +230,10 @@ def main(
                 plot,
                 output_dir=options.output_dir,
                 run_name=options.run_name,
-                start=lambda: runtime.start(options.devices, options.cache),
+                start=lambda: runtime.start(options.devices, options.cache, options.debug_nans),
                 paper=options.paper,
                 tiny=options.tiny,
+                dry_run=options.dry_run,
             )
         except UsageError as error:
             _leave(2, f"{program}: error: {_one_line(error)}", error)

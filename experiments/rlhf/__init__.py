@@ -32,12 +32,12 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 
 from experiments.harness import runner
-from experiments.rlhf import loop, optimising, preparing, report, stages
+from experiments.rlhf import loop, optimising, preparing, report, sizing, stages
 from experiments.shared import language
 from pgjax import losses, registry
 from pgjax.datasets.text import Split
@@ -159,6 +159,11 @@ class Config:
             self.split()
         several_epochs = self.epochs == 1 or entry.behaviour or entry.is_own
         runner.require(several_epochs, "--epochs", self.epochs, f"1 with --estimator {entry.name}, which has no ratio")
+
+    BATCH: ClassVar[str] = "episodes"
+
+    def memory(self) -> dict[str, float]:
+        return {} if self.resume is not None else sizing.estimated(self)
 
     def split(self) -> Split:
         return language.load_split(self.text, self.corpus, as_sentences=True)

@@ -26,7 +26,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ import numpy as np
 import optax
 
 from experiments.harness import runner, verdicts
+from experiments.shared import memory
 from experiments.throughput import bare
 from experiments.throughput.measuring import Measured, measure
 from experiments.throughput.solve import make_trainer, time_to_solve
@@ -73,6 +74,18 @@ class Config:
     """The number of updates after which a seed counts as not solved."""
     seed: int = 0
     """The seed of every random number. The seeds of the time to solve count up from it."""
+
+    BATCH: ClassVar[str] = "batches"
+
+    def memory(self) -> dict[str, float]:
+        """The bytes of the largest program: an update with a value network."""
+        batch, environment = max(self.batches), environments.make("CartPole-v1")
+        policy = networks.make_policy(environment, hidden=self.hidden)
+        value = baselines.value_function(*networks.make_value(environment, hidden=self.hidden), optax.adam(1e-3))
+        found = training.estimate_memory(make_trainer(policy, optax.adam(1e-3), batch, value))
+        # The episodes are a result of the program that only plays them, and are held twice.
+        episodes = memory.of_episodes(environment, batch)
+        return {f"an update of {batch} episodes": found.total, "the episodes, as a result": episodes}
 
     def validate(self) -> None:
         runner.require(len(self.batches) > 0, "--batches", self.batches, "at least one number")

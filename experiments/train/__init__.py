@@ -99,10 +99,9 @@ def starting_point(
     config: Config, options: dict, known: dict, build, keys: jax.Array, rates: np.ndarray, recorder: runner.Recorder
 ) -> resume.Saved:
     """The run that is resumed, or an empty one. Only shapes are traced, so that a misfit is refused early."""
-    shapes = jax.eval_shape(jax.vmap(lambda key, rate: build(rate).init(key)), keys, rates)
-    jax.eval_shape(jax.vmap(lambda state, rate: build(rate).update(state)), shapes, rates)
     if config.resume is None:
         return resume.nothing(len(rates))
+    shapes = jax.eval_shape(jax.vmap(lambda key, rate: build(rate).init(key)), keys, rates)
     past = resume.restore(config.resume, shapes, known, resume.allowed(config.allow), recorder.say)
     # A run that was interrupted after its last update still has to be evaluated.
     if options["num_updates"] < past.done + past.complete:
