@@ -15,7 +15,55 @@ from experiments.harness.directories import UsageError
 
 # Python, JAX and the compiled program: measured 0.5 to 0.9 GB.
 PROGRAM = 0.8e9
+BOUND, LEAST_BOUND = 100, 10_000
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
+
+
+def require_moderate(config: Any) -> None:
+    """Refuse a count that no machine could hold: above 10 000 and above a hundred times its default.
+
+    An option without a default number, a seed, and the batch of a run with an estimate have no bound here.
+
+    Raises:
+        UsageError: the message names the option and the largest number.
+    """
+    for field in dataclasses.fields(config):
+        usual, given = (_counts(value) for value in (field.default, getattr(config, field.name)))
+        most = max(LEAST_BOUND, *(BOUND * number for number in usual)) if usual else math.inf
+        free = "seed" in field.name.split("_") or field.name == getattr(type(config), "BATCH", None)
+        if free or max(given, default=0) <= most:
+            continue
+        option = f"--{field.name.replace('_', '-')}"
+        raise UsageError(f"{option} {max(given)}: must be at most {most}, a hundred times the default or 10000")
+
+
+def _counts(value: Any) -> list[int]:
+    """The integers of an option; none for another type."""
+    values = value if isinstance(value, tuple) else (value,)
+    return [number for number in values if isinstance(number, int) and not isinstance(number, bool)]
+
+
+def limit_to_machine() -> None:
+    """Let an allocation fail that the machine cannot serve; otherwise the kernel would kill the process silently.
+
+    Only on Linux, and only without GPUs, whose drivers reserve more addresses than memory.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    free, used, swap = _meminfo("MemAvailable"), _of_process("VmData"), _meminfo("SwapFree")
+    if free is None or used is None or any(pathlib.Path("/dev").glob("nvidia*")):
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = int(used + free + (swap or 0))
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_DATA, (most if hard < 0 else min(most, hard), hard))
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the host or on a device."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def estimate(config: Any) -> dict[str, float] | None:
@@ -36,7 +84,7 @@ def estimate(config: Any) -> dict[str, float] | None:
 
 def available() -> float | None:
     """The bytes that a new run may take: free memory, the limit of the process's group, and that of the devices."""
-    found = [number for number in (_free(), _of_group(), _of_devices()) if number is not None]
+    found = [number for number in (_meminfo("MemAvailable"), _of_group(), _of_devices()) if number is not None]
     return min(found, default=None)
 
 
@@ -115,13 +163,17 @@ def described(parts: Mapping[str, float] | None) -> list[str]:
     return lines + [f"  {name}: {in_words(number)}" for name, number in parts.items()]
 
 
-def _free() -> float | None:
-    """`MemAvailable` of Linux."""
+def _meminfo(name: str, file: str = "/proc/meminfo") -> float | None:
+    """A number of bytes that Linux states in kB."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in pathlib.Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
+        for line in pathlib.Path(file).read_text(encoding="utf-8").splitlines():
+            if line.startswith(f"{name}:"):
                 return 1024.0 * int(line.split()[1])
     return None
+
+
+def _of_process(name: str) -> float | None:
+    return _meminfo(name, "/proc/self/status")
 
 
 def _of_group() -> float | None:

@@ -78,8 +78,8 @@ def require(condition: bool, option: str, value: Any, allowed: str) -> None:
         raise UsageError(f"{option} {value}: must be {allowed}")
 
 
-def require_counts(config: Any, *names: str, least: int = 1) -> None:
-    """Refuses fields of `config` that are below `least` or above `MOST`. A field may be None, or hold several numbers.
+def require_counts(config: Any, *names: str, least: int = 1, most: int = MOST) -> None:
+    """Refuses fields of `config` that are below `least` or above `most`. A field may be None, or hold several numbers.
 
     Raises:
         UsageError: a number is outside the range.
@@ -87,8 +87,9 @@ def require_counts(config: Any, *names: str, least: int = 1) -> None:
     for name in names:
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
-            allowed = number is None or least <= number <= MOST
-            require(allowed, f"--{name.replace('_', '-')}", number, f"at least {least} and at most 2³⁰")
+            allowed = number is None or least <= number <= most
+            bound = "2³⁰" if most == MOST else most
+            require(allowed, f"--{name.replace('_', '-')}", number, f"at least {least} and at most {bound}")
 
 
 def require_rate(option: str, value: float) -> None:
@@ -151,6 +152,7 @@ def execute(
         config = dataclasses.replace(config, resume=resumes)
     with usage_errors():
         getattr(config, "validate", lambda: None)()
+        memory.require_moderate(config)
         start()
         parts = memory.estimate(config)
         if dry_run:
@@ -218,7 +220,9 @@ def main(
     """
     name = question_of(file)
     program = f"python -m experiments.{name}"
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:  # a process of its own, whose limits belong to this run
+        arguments = sys.argv[1:]
+        memory.limit_to_machine()
     described = command_line.header(file) if description is None else description
     with terminal.robust_output(), interruption.watched():
         try:
@@ -244,9 +248,11 @@ def main(
             code = interruption.EX_TEMPFAIL if resumable else EX_SOFTWARE
             _leave(code, f"{program}: error: {_one_line(error)}", error)
         except Exception as error:
-            if not any("everything that it recorded" in note for note in getattr(error, "__notes__", [])):
+            exhausted = memory.is_exhausted(error)
+            if not exhausted and not any("everything that it" in note for note in getattr(error, "__notes__", [])):
                 traceback.print_exception(error)
-            _leave(EX_SOFTWARE, f"{program}: internal error: {type(error).__name__}: {_one_line(error)}", error)
+            kind = "error: the memory is exhausted" if exhausted else f"internal error: {type(error).__name__}"
+            _leave(EX_SOFTWARE, f"{program}: {kind}: {_one_line(error) or 'an allocation failed'}", error)
 
 
 def start(question: types.ModuleType, *, arguments: Sequence[str] | None = None, cache: bool = True) -> None:

@@ -1,10 +1,11 @@
 """The memory that a program needs, estimated from its jaxpr: nothing is compiled and nothing runs."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -37,11 +38,8 @@ def _size(value: Any) -> int:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is None or dtype is None or any(not isinstance(n, int | np.integer) for n in shape):
         return 0
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
-        width = 4 * math.prod(dtype._impl.key_shape)
-    else:
-        width = dtype.itemsize
-    return math.prod(map(int, shape)) * width
+    is_key = jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    return math.prod(map(int, shape)) * (4 * math.prod(dtype._impl.key_shape) if is_key else dtype.itemsize)
 
 
 def _inputs(jaxpr: core.Jaxpr) -> int:
@@ -102,7 +100,7 @@ def _inside(eqn: core.JaxprEqn) -> int:
     return max(0, most * copies - (0 if loop else results))
 
 
-def _programs(values: Sequence[Any]):
+def _programs(values: Iterable[Any]) -> Iterator[core.Jaxpr]:
     for value in values:
         if isinstance(value, core.ClosedJaxpr):
             yield value.jaxpr

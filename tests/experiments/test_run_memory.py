@@ -2,12 +2,16 @@
 
 import dataclasses
 import math
+import pathlib
+import subprocess
+import sys
 from typing import ClassVar
 
 import pytest
 
 from experiments.harness import memory, runner
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILE, DESCRIPTION = "/somewhere/toy.py", "A toy.\n\nClaim: it fits."
 
 
@@ -78,6 +82,41 @@ def test_an_experiment_without_an_estimate_says_so(tmp_path, capsys):
     bare = dataclasses.make_dataclass("Bare", [("steps", int, 3)], frozen=True)
     main("--dry-run", folder=tmp_path, of=bare)
     assert capsys.readouterr().out.splitlines() == ["--steps 3", "memory: this experiment gives no estimate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    runs: int = 2000
+    """Runs."""
+    hidden: tuple[int, ...] = (64, 32)
+    """Widths."""
+    seed: int = 0
+    """Seed."""
+    most: int | None = None
+    """No default."""
+
+
+@pytest.mark.parametrize(("option", "value", "most"), [("runs", 200_001, 200_000), ("hidden", (8, 10_001), 10_000)])
+def test_counts_that_no_machine_could_hold_are_refused(option, value, most):
+    with pytest.raises(runner.UsageError, match=f"--{option} .*: must be at most {most}, a hundred times"):
+        memory.require_moderate(Counted(**{option: value}))
+
+
+def test_counts_up_to_their_bound_and_seeds_are_allowed():
+    memory.require_moderate(Counted(runs=200_000, hidden=(10_000,), seed=2**30, most=2**30))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
+def test_an_allocation_beyond_the_machine_fails_and_does_not_kill_the_process():
+    program = (
+        "import numpy as np\n"
+        "from experiments.harness import memory\n"
+        "memory._meminfo = lambda name, file='': 2e8 if name != 'SwapFree' else 0\n"
+        "memory.limit_to_machine()\n"
+        "try:\n    np.ones(10**8)\nexcept MemoryError as error:\n    print(memory.is_exhausted(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
 
 
 @pytest.mark.parametrize(("number", "text"), [(1.8e9, "1.8 GB"), (5e3, "5 kB"), (math.inf, "8 EB or more")])
