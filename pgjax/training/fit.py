@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from pgjax._checks import nothing
+from pgjax._doors import readable
 from pgjax.training._fit_batches import hold_out, minibatches, random_rank
 from pgjax.training._fit_checks import check_parts, check_settings, check_values, checked_rows, count_rows, is_known
 from pgjax.training._fit_steps import Loss, NoisyLoss, mean_loss, part_of, steps
@@ -152,6 +153,7 @@ def _refuse_non_finite(result: Fit, splits: bool) -> None:
             raise NonFiniteError(f"{name} must be finite, got {done[epoch]} in epoch {epoch}: too large a step?")
 
 
+@readable
 def fit(
     key: jax.Array,
     params: PyTree,

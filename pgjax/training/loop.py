@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import is_typed_key, require_integer, require_one_of
+from pgjax._doors import readable
 from pgjax.training._chunks import Pace, joined
 from pgjax.training.sharding import Device, RunMapping, choose_devices, choose_layout
 from pgjax.training.trainer import Trainer
@@ -176,6 +177,7 @@ def _sizes(build: Callable[[PyTree], Trainer], hyperparams: PyTree) -> tuple[int
     return found[0]
 
 
+@readable
 def train(
     build: Callable[[PyTree], Trainer],
     keys: jax.Array,

@@ -6,6 +6,7 @@ from typing import NamedTuple, get_args
 import jax
 
 from pgjax._checks import require_integer, require_kind, require_one_of
+from pgjax._doors import readable
 from pgjax.training._peak import bytes_of, peak_bytes
 from pgjax.training.sharding import Device, RunMapping, SharedEpisodes, choose_devices, choose_layout
 from pgjax.training.trainer import Trainer
@@ -34,6 +35,7 @@ class MemoryEstimate(NamedTuple):
         return self.states + self.update
 
 
+@readable
 def estimate_memory(
     trainer: Trainer, num_runs: int = 1, *, mapping: RunMapping = "auto", devices: Sequence[Device] | int | None = None
 ) -> MemoryEstimate:

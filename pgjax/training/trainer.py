@@ -10,6 +10,7 @@ import optax
 from pgjax import estimators, evaluation, rollouts
 from pgjax import rewards as reward_stages
 from pgjax._checks import nothing, require_kind
+from pgjax._doors import readable
 from pgjax._records import one_line
 from pgjax._shards import everywhere
 from pgjax.contracts import require_environment
@@ -85,6 +86,7 @@ def _window_metrics(trajectory: Trajectory, finished: rollouts.FinishedEpisodes)
     }
 
 
+@readable
 def make_trainer(
     environment: Environment,
     policy: Policy,
