@@ -142,7 +142,10 @@ def _fits(kind: Any, value: Any) -> bool:
         return hasattr(value, "__index__") and not isinstance(value, bool)
     if kind is collections.abc.Callable:
         return callable(value)
-    return isinstance(value, kind) if isinstance(kind, type) else True
+    try:
+        return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
+    except TypeError:  # of a protocol
+        return True
 
 
 def _is_numeric(value: Any) -> bool:
