@@ -25,7 +25,8 @@ from pgjax._records import brief
 Function = TypeVar("Function", bound=Callable)
 
 _OURS = os.path.dirname(__file__) + os.sep
-_LIBRARIES = tuple({os.path.dirname(os.path.dirname(jax.__file__)), *map(sysconfig.get_path, ("stdlib", "purelib"))})
+_INSTALLED = {os.path.dirname(os.path.dirname(jax.__file__)), *map(sysconfig.get_path, ("stdlib", "purelib"))}
+_LIBRARIES = (*_INSTALLED, "<frozen", "<__array_function__", "<string>")
 _RAISE = dis.opmap["RAISE_VARARGS"]
 # These say what they mean, or are not about arguments.
 _KEPT = (OSError, MemoryError, NotImplementedError, FloatingPointError, ImportError, StopIteration)
@@ -105,7 +106,7 @@ def _from_the_depths(error: Exception, function: Callable) -> bool:
     while trace is not None:
         code = trace.tb_frame.f_code
         ours = code.co_filename.startswith(_OURS) or code is function.__code__
-        if not ours and not code.co_filename.startswith((*_LIBRARIES, "<")):
+        if not ours and not code.co_filename.startswith(_LIBRARIES) and not code.co_filename.endswith(".pyx"):
             return False
         if isinstance(error, ValueError | TypeError) and ours:
             deliberate = trace.tb_next is None and code.co_code[trace.tb_lasti] == _RAISE

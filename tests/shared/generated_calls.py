@@ -101,7 +101,7 @@ def replacements(value: Any) -> dict[str, Any]:
         "long array": jnp.ones(7), "matrix": jnp.ones((3, 7)), "cube": jnp.ones((2, 3, 4)), "bytes": b"x",
         "array of texts": np.array(["a"]), "array of objects": np.array([None]), "complex": 1j, "set": {1},
     }  # fmt: skip
-    if hasattr(value, "shape") and hasattr(value, "dtype") and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if isinstance(value, jax.Array | np.ndarray) and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         found |= {"swapped axes": value.T, "one axis more": value[..., None], "integers": value.astype(jnp.int32)}
         found |= {"booleans": value.astype(bool), "half": value[: max(1, len(value) // 2)] if value.ndim else value}
         found |= {"float16": value.astype(jnp.float16), "numpy": np.asarray(value)}

@@ -221,7 +221,13 @@ def _judged(name: str, words: Sequence[str], code: int, seconds: float, out: str
 def _names(said: str, given: Sequence[str]) -> bool:
     """Whether a refusal names an option or a value; without one, the command line itself is incomplete or empty."""
     plain = " ".join(said.replace("│", " ").split())
-    return not given or any(" ".join(word[:30].split()) in plain for word in given) or "Unrecognized options:" in said
+    names = [word.lstrip("-").replace("-", "_") for word in given if word.startswith("--")]
+    return (
+        not given
+        or any(name in plain for name in names)
+        or any(" ".join(word[:30].split()) in plain for word in given)
+        or "Unrecognized options:" in said
+    )
 
 
 def _lines(said: str) -> list[str]:
