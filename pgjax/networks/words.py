@@ -176,7 +176,7 @@ def build(
     own = sorted({p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"hidden", "activation"})
     for option in options:
         if option not in own:
-            choice = f"among {', '.join(own)}" if own else "left out, as it has none"
+            choice = f"among {own}" if own else "left out, as it has none"
             raise ValueError(f"network_options of network={network!r} must be {choice}, got {option!r}")
     made = NETWORKS[network](observation_space, outputs, hidden=tuple(hidden), activation=activation, **options)
     return made._replace(

@@ -221,7 +221,7 @@ def _judged(name: str, words: Sequence[str], code: int, seconds: float, out: str
 def _names(said: str, given: Sequence[str]) -> bool:
     """Whether a refusal names an option or a value; without one, the command line itself is incomplete or empty."""
     plain = " ".join(said.replace("│", " ").split())
-    names = [word.lstrip("-").replace("-", "_") for word in given if word.startswith("--")]
+    names = [word.lstrip("-").replace("-", "_") for word in given if word.startswith("--") and len(word) > 6]
     return (
         not given
         or any(name in plain for name in names)
