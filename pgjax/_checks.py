@@ -101,6 +101,15 @@ def require_kind(name: str, value: Any, kind: type, example: str) -> None:
         raise ValueError(f"{name} must be of type {kind.__name__} (such as {example}), got {value!r}")
 
 
+def nothing() -> float:
+    """What stands for a number that there is none of, such as the mean of no episode: NaN.
+
+    It is 0 while `jax_debug_nans` is on, because JAX then stops at every NaN. The host puts NaN back where it knows
+    that there is no number.
+    """
+    return 0.0 if jax.config.jax_debug_nans else float("nan")  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def shown(value: Any) -> str:
     """The text of a value from outside, such as a file, for an error: of limited length, without control characters."""
     text = value if isinstance(value, str) else reprlib.repr(value)

@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = (
     "_checks",
     "_records",
+    "_doors",
     "writing",
     "_layout",
     "spaces",

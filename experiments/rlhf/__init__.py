@@ -32,12 +32,12 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 
 from experiments.harness import runner
-from experiments.rlhf import loop, optimising, preparing, report, stages
+from experiments.rlhf import gold, loop, optimising, preparing, report, sizing, stages
 from experiments.shared import language
 from pgjax import losses, registry
 from pgjax.datasets.text import Split
@@ -154,11 +154,21 @@ class Config:
         for option in ("learning_rate", "value_learning_rate", "temperature"):
             runner.require_rate(f"--{option.replace('_', '-')}", getattr(self, option))
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
+        for option in ("policy", "preferences"):
+            path = getattr(self, option)
+            runner.require(path is None or path.exists(), f"--{option}", path, "an existing path")
         with runner.usage_errors():
             entry = registry.find(self.estimator)
+            if self.gold != "sentence":
+                gold.of_user(self.gold)
             self.split()
         several_epochs = self.epochs == 1 or entry.behaviour or entry.is_own
         runner.require(several_epochs, "--epochs", self.epochs, f"1 with --estimator {entry.name}, which has no ratio")
+
+    BATCH: ClassVar[str] = "episodes"
+
+    def memory(self) -> dict[str, float]:
+        return {} if self.resume is not None else sizing.estimated(self)
 
     def split(self) -> Split:
         return language.load_split(self.text, self.corpus, as_sentences=True)

@@ -38,18 +38,19 @@ import dataclasses
 import math
 import os
 import pathlib
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
+import optax
 
 from experiments.harness import runner
-from experiments.shared import token_speed
+from experiments.shared import memory, token_speed
 from experiments.throughput import bare, figure, peer_tables, rates, saved
 from experiments.throughput.limits import measure_limits
-from experiments.throughput.solve import time_to_solve
+from experiments.throughput.solve import make_trainer, time_to_solve
 from experiments.throughput.token_programs import SMALL, TOKENS, shapes_of, token_workload
 from experiments.throughput.workloads import BREAKOUT, CARTPOLE, MAZE, Workload, cartpole, window_workload
-from pgjax import environments, networks
+from pgjax import baselines, environments, networks, training
 
 TOKEN_AIM = 1.2  # of the ratio pgjax / hand-written JAX
 WORKLOADS = (CARTPOLE, BREAKOUT, MAZE, TOKENS)
@@ -98,6 +99,18 @@ class Config:
     """A file that --json of an earlier run wrote. Its rates are set beside those of today."""
     seed: int = 0
     """The seed of every random number. The seeds of the time to solve count up from it."""
+
+    BATCH: ClassVar[str] = "batches"
+
+    def memory(self) -> dict[str, float]:
+        """The bytes of the largest program: an update with a value network."""
+        batch, environment = max(self.batches), environments.make("CartPole-v1")
+        policy = networks.make_policy(environment, hidden=self.hidden)
+        value = baselines.value_function(*networks.make_value(environment, hidden=self.hidden), optax.adam(1e-3))
+        found = training.estimate_memory(make_trainer(policy, optax.adam(1e-3), batch, value))
+        # The episodes are a result of the program that only plays them, and are held twice.
+        episodes = memory.of_episodes(environment, batch)
+        return {f"an update of {batch} episodes": found.total, "the episodes, as a result": episodes}
 
     def validate(self) -> None:
         for name in self.workloads:

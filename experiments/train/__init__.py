@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import interruption, runner
-from experiments.train import beside, keeping, presets, report, resume
+from experiments.train import beside, dead, keeping, presets, report, resume
 from experiments.train import build as build_options
 from experiments.train.options import TINY, Config, resolve
 from experiments.train.report import plot
@@ -69,6 +69,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     train = build_options.training_of(environment, policy)
     trained, failures = learn(options, train, build, keys, rates, past, keeper, recorder)
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
+    dead.note_dead(options, environment, policy, trained.states, trained.metrics, rates, failures, recorder)
     seconds = keeper.seconds
     good, params = finish(options, asked, policy, trained._replace(seconds=seconds["wall"]), failures, rates, recorder)
     report.report_cpu_time(seconds["cpu"] / len(rates), presets.BUDGETS.get(options["env"]), recorder)
@@ -99,10 +100,9 @@ def starting_point(
     config: Config, options: dict, known: dict, build, keys: jax.Array, rates: np.ndarray, recorder: runner.Recorder
 ) -> resume.Saved:
     """The run that is resumed, or an empty one. Only shapes are traced, so that a misfit is refused early."""
-    shapes = jax.eval_shape(jax.vmap(lambda key, rate: build(rate).init(key)), keys, rates)
-    jax.eval_shape(jax.vmap(lambda state, rate: build(rate).update(state)), shapes, rates)
     if config.resume is None:
         return resume.nothing(len(rates))
+    shapes = jax.eval_shape(jax.vmap(lambda key, rate: build(rate).init(key)), keys, rates)
     past = resume.restore(config.resume, shapes, known, resume.allowed(config.allow), recorder.say)
     # A run that was interrupted after its last update still has to be evaluated.
     if options["num_updates"] < past.done + past.complete:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pgjax import spaces
+from pgjax._doors import readable
 from pgjax.types import Trajectory
 
 
@@ -205,6 +206,7 @@ def _check_numbers(arrays: dict[str, np.ndarray]) -> None:
         _refuse_rows("expert_log_probs", ~(np.abs(total - 1) < 1e-3), total, "probabilities that sum to 1")
 
 
+@readable
 def ends_of_lengths(episode_lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     """`episode_ends`, bool `[N]`, of episodes with these lengths `[E]`.
 
@@ -225,6 +227,7 @@ def ends_of_lengths(episode_lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     return ends
 
 
+@readable
 def from_trajectory(
     trajectory: Trajectory, *, expert_log_probs: np.ndarray | None = None, metadata: dict[str, Any] | None = None
 ) -> ExpertDataset:
@@ -272,6 +275,7 @@ def from_trajectory(
     )
 
 
+@readable
 def concatenate(datasets: Sequence[ExpertDataset], *, metadata: dict[str, Any] | None = None) -> ExpertDataset:
     """The episodes of all data sets, one data set after another, as DAgger aggregates them.
 
