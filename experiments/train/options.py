@@ -147,6 +147,10 @@ class Config:
         """What --help shows for the options that the preset or the estimator decides: see `preset_words`."""
         return preset_words(self, arguments)
 
+    def only_resumes(self) -> bool:
+        """Whether the options ask for no more than the run that is resumed."""
+        return dataclasses.replace(self, checkpoint_every=60.0, log_to=(), allow=()) == Config(resume=self.resume)
+
     def validate(self) -> None:
         if self.estimator is not None and ":" not in self.estimator:
             build_options.find(self.estimator)
