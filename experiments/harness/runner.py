@@ -127,9 +127,9 @@ def execute(
     """Validates `config`, runs and plots, and returns the directory of the run.
 
     If `config` has a field `resume`, the path of an earlier run, this run continues the earlier one and keeps its name,
-    unless `run_name` gives another name. If the earlier run was killed when it was complete and had no name yet, it gets
-    its name, and nothing runs unless `config` asks for more: `config.only_resumes()`, if there is such a method, says
-    that it does not.
+    unless `run_name` gives another name. If the earlier run was killed when it was complete and had no name yet, it
+    gets its name, and nothing runs unless `config` asks for more: `config.only_resumes()`, if there is such a method,
+    says that it does not.
 
     Args:
         start: a function that is called after the configuration has been accepted and before JAX starts.
