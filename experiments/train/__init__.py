@@ -13,6 +13,7 @@ Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --render results/train/RUN
          python -m experiments.train --resume results/train/RUN                     (after an interruption)
          python -m experiments.train --resume results/train/RUN --num-updates 100   (100 in all)
+         python -m experiments.train --resume results/train/RUN --allow lr --lr 0.001   (after a divergence)
 Shows    The evaluated return of every run with its 95 % interval, the learning curve, and an animation of the best run.
          The best policy is saved in `policy.safetensors`.
 Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minute to a minute, that of Pendulum-v1 from
