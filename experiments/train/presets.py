@@ -223,8 +223,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Every right digit is paid at once, and γ = 0 judges it by this payment alone, beside the mean payment of its
     # place. The lowest digit comes first: each digit then needs its two summands and the digit before it. A run stays
-    # on a plateau, where about 40 % of the digits are right, for 200 to 900 updates. After 2000 updates one tuning seed
-    # had 94 % of the held-out sums right, and as many of those of training, so 4000 updates.
+    # on a plateau, where about 40 % of the digits are right, for 200 to 900 updates. After 2000 updates a tuning seed
+    # had 94 % of the held-out sums right, so 4000: greedy answers of the seeds 10 to 14 are right in 96 % ± 6 %, four
+    # of them in 96 % to 100 % and one in 89 % (92 CPU seconds a seed); random answers are right in 0.1 %.
     "addition": {
         "network": "transformer",
         "estimator": "gpomdp_time_average",
