@@ -1,6 +1,7 @@
 """The folder of one run: what is recorded during the run, and how the folder is closed."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -130,7 +131,8 @@ class Recorder(Tables):
                 trouble.add_note(f"What the run saved before is in {self.directory}")
                 self._say_how_to_resume(trouble)
                 raise
-            error.add_note(f"The summary could not be written: {trouble}")
+            if not isinstance(error, writing.WriteError):  # which says the same
+                error.add_note(f"The summary could not be written: {trouble}")
         finally:
             self._place.release()
 
@@ -172,7 +174,7 @@ class Recorder(Tables):
         return f"{self._to_go_on} {_quoted(directory or self.directory)}{place}"
 
     def _say_how_to_resume(self, error: BaseException) -> None:
-        if self._to_go_on:
+        if self._to_go_on and self.directory.is_dir():
             error.add_note(f"To resume it: {self.command()}")
 
     def worthless(self) -> None:
@@ -203,6 +205,8 @@ class Recorder(Tables):
         path = self.directory / name
         if not path.resolve().is_relative_to(self.directory.resolve()):
             raise ValueError(f"name: must stay inside the run's directory, got {name!r}")
+        if not self.directory.is_dir():
+            raise writing.WriteError(errno.ENOENT, f"cannot write {path}: the folder of the run is gone")
         self._begin()
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -264,7 +268,8 @@ class Recorder(Tables):
             reason = f"{type(error).__name__}: {headline}" if headline else type(error).__name__
             self._finish("interrupted" if stopped else "failed", reason)
         finally:
-            error.add_note(f"The run is incomplete; everything that it recorded is in {self.directory}")
+            if self.directory.is_dir():
+                error.add_note(f"The run is incomplete; everything that it recorded is in {self.directory}")
             if not isinstance(error, UsageError):
                 self._say_how_to_resume(error)
 

@@ -96,7 +96,7 @@ def _teacher(name: str, environment: Environment, hidden: tuple[int, ...], seed:
     if name == "maze":
         return _Teacher(experts.optimal_expert(maze_mdp(slip=SLIP)), "best policy")
     if name == "random_maze":
-        return _Teacher(imitation.shortest_way(), "shortest way")
+        return _Teacher(imitation.shortest_way(), "shortest way", controller="shortest way")
     if name == "navigation":
         return _Teacher(imitation.potential_field(), "potential field", controller="potential field")
     if name == "cooling":

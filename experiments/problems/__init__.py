@@ -11,7 +11,8 @@ Shows    For each finished run of `experiments.train`: its measures of random ac
          CPU time of one run. The figure shows how far each seed came between random actions (0) and the best reference
          controller (1).
 Expect   With the presets every seed passes the best controller on slates, swimmer and navigation. On cooling every seed
-         passes the PI loop, and four of five pass airflow matching. Reading takes a second.
+         passes the PI loop, and four of five pass airflow matching. On ads the regret is a twelfth of that of random
+         ads, and a little above that of the most viewed product. Reading takes a second.
 Departs  The reference controllers know more than the policies: a model of the hall, or which beams are obstacles.
 """
 

@@ -140,6 +140,7 @@ def _most_viewed(key: jax.Array, obs: jax.Array) -> jax.Array:
 
 _CONTROLLERS: dict[str, Mapping[str, Callable[[Environment], Acting]]] = {
     "navigation": {"potential field": lambda environment: (imitation.as_policy(imitation.potential_field()), ())},
+    "random_maze": {"shortest way": lambda environment: (imitation.as_policy(imitation.shortest_way()), ())},
     "swimmer": {
         "best travelling wave": lambda environment: (swimmer_gaits.travelling_wave(environment), best_wave(environment))
     },

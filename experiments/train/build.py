@@ -20,7 +20,7 @@ from pgjax.types import Baseline, Critic, Environment, Estimator, Policy
 
 CHUNK_SECONDS = 1.0  # how long a chunk of updates may take: a signal is answered after it
 # Networks that a value can have: they see one observation only, and give any number of outputs.
-OF_VALUES = ("auto", "mlp", "conv")
+OF_VALUES = ("auto", "mlp", "conv", "centred")
 
 
 def parsed_network_options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -86,10 +86,11 @@ class Config:
     group_population and group_sample over the episodes of a group (as in GRPO), none not at all."""
     max_grad_norm: float | None = None
     """The largest norm of the gradient; a longer gradient is shortened to it."""
-    network: Literal["auto", "mlp", "conv", "items", "gru", "transformer", "gpt2", "llama"] | None = None
-    """The kind of the policy's network. auto means conv for images and mlp for everything else. items scores each of
-    the observed candidates by the same layers. gru, transformer, gpt2 and llama remember the episode; the last three
-    read buffers of tokens. A value network is of the same kind as the policy's network if that is mlp or conv, and
+    network: Literal["auto", "mlp", "conv", "centred", "items", "gru", "transformer", "gpt2", "llama"] | None = None
+    """The kind of the policy's network. auto means conv for images and mlp for everything else. centred moves the
+    image so that the agent stands in its middle, and reads it with dense layers. items scores each of the observed
+    candidates by the same layers. gru, transformer, gpt2 and llama remember the episode; the last three read buffers
+    of tokens. A value network is of the same kind as the policy's network if that is mlp, conv or centred, and
     otherwise mlp or conv as auto chooses."""
     hidden: tuple[int, ...] | None = None
     """The widths of the dense layers. For transformer, gpt2 and llama, one width for each block, all equal."""
@@ -201,6 +202,9 @@ def resolve(config: Config) -> dict:
     entry = build_options.find(given.get("estimator", preset["estimator"]))
     if entry.name != preset["estimator"]:
         preset |= dict.fromkeys(registry.SETTINGS)
+        # A rate for the natural gradient, which Adam does not rescale, means nothing for another estimator.
+        if entry.natural != build_options.find(preset["estimator"]).natural:
+            preset |= {"lr": presets.DEFAULT["lr"]}
     for name in registry.SETTINGS:
         if name in given and (refusal := entry.refusal(name, given[name])):
             raise ValueError(f"{option(name)} {given[name]}: {refusal}")

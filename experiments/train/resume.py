@@ -108,11 +108,14 @@ def restore(
         say: prints a line, for example that a checkpoint is damaged.
 
     Raises:
-        ValueError: no checkpoint is whole, its shapes are not those of `shapes`, or its identity differs.
+        ValueError: all checkpoints are damaged, or the newest has other shapes than `shapes` or another identity.
     """
     directory = find(path)
     if not rotation.numbered(directory) and (directory / FORMER_STATE).is_file():
         return _restored_from_former_files(directory, shapes)
+    if not rotation.numbered(directory):
+        say("No state was saved, so the run begins again.")
+        return nothing(len(shapes.update))
     warn = lambda file, reason: say(f"warning: {file.name} is damaged, so the run goes on from an older one ({reason})")
     try:
         found = rotation.newest(directory, warn)

@@ -48,7 +48,7 @@ class Thinned:
 
     def add(self, metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         """Add the metrics `[S, n]` of n updates. Return a line `{"update": u, name: [S], …}` for each full interval."""
-        names, counts = sorted(metrics), np.maximum(metrics[COUNT], 1)
+        names, counts = sorted(n for n, x in metrics.items() if x.ndim == 2), np.maximum(metrics[COUNT], 1)
         if names != self._names:
             self._names, self._sums = names, np.zeros((len(names), self.num_runs))
         weigh = lambda x: np.where(metrics[COUNT] > 0, x * counts, 0.0)

@@ -41,8 +41,10 @@ def make_addition(
         lowest_first: whether the answer begins with its lowest digit ("211" for 112). The carry to the next digit can
             then be read from the digits that are already written. With False the answer begins with its highest digit
             ("112"), which depends on all carries at once, and the task is much harder to learn.
-        sums: `"every"` pair (a, b), or one of two parts without a common pair: `"held_out"`, those with
-            (a + 3 b) mod 8 = 0, or `"train"`, all others.
+        sums: `"every"` pair (a, b), or one of two parts without a common pair: `"held_out"`, about an eighth of the
+            pairs, or `"train"`, all others. A hash of the two numbers decides, so the digits and the carries of both
+            parts have nearly the same frequencies. The pairs (a, b) and (b, a) are always in one part, so no held-out
+            sum is in training with its summands exchanged.
 
     Raises:
         ValueError: for a number of digits out of range, or an unknown choice.
@@ -81,8 +83,16 @@ def make_addition(
 def _prompts(digits: int, sums: Sums) -> np.ndarray:
     """The prompts uint8 `[N, 2 d + 2]` of the pairs of a part."""
     first, second = (number.ravel() for number in np.indices((10**digits, 10**digits)))
-    held_out = (first + 3 * second) % _HELD_OUT_OF == 0
+    held_out = _hash(first, second, 10**digits) % _HELD_OUT_OF == 0
     kept = {"every": np.ones_like(held_out), "held_out": held_out, "train": ~held_out}[sums]
     of = lambda number: number[kept, None] // 10 ** np.arange(digits)[::-1] % 10
     plus, equals = (np.full((kept.sum(), 1), token) for token in DIGITS.encode("+="))
     return np.concatenate([of(first), plus, of(second), equals], axis=1).astype(np.uint8)
+
+
+def _hash(first: np.ndarray, second: np.ndarray, numbers: int) -> np.ndarray:
+    """A hash of every pair without its order, uint32 `[N]`: the last steps of MurmurHash3 (Appleby 2008)."""
+    mixed = (np.minimum(first, second) * numbers + np.maximum(first, second)).astype(np.uint32)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        mixed = (mixed ^ (mixed >> np.uint32(shift))) * np.uint32(factor)
+    return mixed ^ (mixed >> np.uint32(16))

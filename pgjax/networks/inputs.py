@@ -60,6 +60,26 @@ def flat(arrays: list[jax.Array], dtype: Any = jnp.float32) -> jax.Array:
     return jnp.concatenate([x.ravel() for x in arrays]) if arrays else jnp.zeros(0, dtype)
 
 
+def centred(image: jax.Array, channel: int) -> jax.Array:
+    """The image `[H, W, C]` seen from the place of the greatest number of a channel, without this channel.
+
+    Returns:
+        An image `[2 H − 1, 2 W − 1, C − 1]` with that place in the middle, and 0 outside of the image.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax.networks import inputs
+        >>> walls, agent = jnp.asarray([[5, 6], [7, 8]]), jnp.asarray([[0, 0], [1, 0]])
+        >>> inputs.centred(jnp.stack([walls, agent], axis=-1), channel=1)[..., 0].tolist()
+        [[0, 5, 6], [0, 7, 8], [0, 0, 0]]
+    """
+    height, width, channels = image.shape
+    row, column = jnp.divmod(jnp.argmax(image[..., channel]), width)
+    others = jnp.delete(image, channel, axis=-1, assume_unique_indices=True)
+    around = jnp.pad(others, ((height - 1, height - 1), (width - 1, width - 1), (0, 0)))
+    return jax.lax.dynamic_slice(around, (row, column, 0), (2 * height - 1, 2 * width - 1, channels - 1))
+
+
 def float_type_of(params: PyTree) -> np.dtype:
     """The float type of θ, in which a network computes; float32 if θ has no floats."""
     types = [x.dtype for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.floating)]

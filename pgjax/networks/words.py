@@ -52,6 +52,42 @@ def make_conv(
     )
 
 
+def make_centred(
+    space: PyTree, outputs: int, *, hidden: Sequence[int], activation: Activation | None, channel: int = 1
+) -> Network:
+    """Dense layers over an image that is moved so that the agent stands in its middle, and over all other numbers.
+
+    The agent stands at the greatest number of one channel of the image `[H, W, C]`, and the layers see the other
+    channels as `[2 H − 1, 2 W − 1, C − 1]`, with 0 outside of the image. So one weight means one place relative to the
+    agent, such as "a wall on the left", and what is learned at one place holds at all others.
+
+    Args:
+        channel: the channel that shows the agent and nothing else.
+
+    Raises:
+        ValueError: if the observation does not have exactly one image, or the image has no such channel beside another.
+
+    Source: Küttler et al. (2020), the NetHack learning environment, whose agents see a crop around them; Ye, Khalifa,
+    Bontrager & Togelius (2020), "Rotation, translation, and cropping for zero-shot generalization".
+    """
+    parts = [part for _, part in spaces.leaves(space)]
+    images = list(map(inputs.is_image, parts))
+    if sum(images) != 1:
+        shapes = ", ".join(str(part.shape) for part in parts)
+        raise ValueError(f"network='centred' needs exactly one image [H, W, C] with H and W at least 3, got {shapes}")
+    channels = parts[images.index(True)].shape[2]
+    if channels < 2:
+        raise ValueError(f"network='centred' needs an image with at least 2 channels, got {channels}")
+    require_integer("channel", channel, 0, channels - 1)
+
+    def arguments(obs: PyTree, dtype: Any) -> tuple[jax.Array]:
+        arrays = list(zip(images, inputs.encode(space, obs, dtype)))
+        (image,), numbers = ([x for is_image, x in arrays if is_image is wanted] for wanted in (True, False))
+        return (inputs.flat([inputs.centred(image, channel), *numbers], dtype),)
+
+    return _of_module(MLP(hidden=hidden, outputs=outputs, activation=activation or "relu"), arguments)
+
+
 def make_items(space: PyTree, outputs: int, *, hidden: Sequence[int], activation: Activation | None) -> Network:
     """The same dense layers for every row of the observation's one matrix, such as candidates; one output for each row.
 
@@ -90,10 +126,11 @@ def _of_module(module: nn.Module, arguments: Callable[[PyTree, Any], tuple]) -> 
 
 
 # Users can add networks to `NETWORKS`, so the arguments are annotated `NetworkWord | str`.
-NetworkWord = Literal["auto", "mlp", "conv", "items", "gru", "transformer", "gpt2", "llama"]
+NetworkWord = Literal["auto", "mlp", "conv", "centred", "items", "gru", "transformer", "gpt2", "llama"]
 NETWORKS: dict[str, Callable[..., Network]] = {
     "mlp": make_mlp,
     "conv": make_conv,
+    "centred": make_centred,
     "items": make_items,
     "gru": make_gru,
     "transformer": make_transformer,

@@ -51,6 +51,12 @@ def natural_value(parts: ServedParts, fisher: Callable[[PyTree], jax.Array] | No
     return estimators.natural(estimator, parts.policy, damping=parts.settings.damping, fisher=fisher)
 
 
+def natural_gae(parts: ServedParts) -> Estimator:
+    """`natural_value` with λ-returns, which also learn from windows; F is then that of the steps of a window."""
+    estimator = weighted(lambda_return, value)(parts)
+    return estimators.natural(estimator, parts.policy, damping=parts.settings.damping)
+
+
 def natural_exact_value(parts: ServedParts) -> Estimator:
     """`natural_value` with the exact F of the oracle."""
 
@@ -165,6 +171,18 @@ ENTRIES = (
         needs=("value",),
         joint=True,
         natural=True,
+    ),
+    Entry(
+        name="natural_gae",
+        label="natural, GAE, λ",
+        build=natural_gae,
+        source="Kakade 2002; Schulman et al. 2015, 2016",
+        bias="the error of v; F is estimated from the same steps",
+        settings=replace(WITH_VALUE, lambda_=0.9, damping=0.0),
+        needs=("value",),
+        joint=True,
+        natural=True,
+        windows=True,
     ),
     Entry(
         name="natural_exact_value",

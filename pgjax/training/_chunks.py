@@ -1,5 +1,6 @@
 """How many updates are made between two visits of the host, and where the metrics of all chunks are kept."""
 
+import jax
 import numpy as np
 
 from pgjax._checks import require_integer
@@ -20,6 +21,8 @@ class Pace:
             raise ValueError(f"chunk_seconds must be None or above 0, got {seconds}")
         if chunk is not None:
             require_integer("chunk", chunk, 1, None)
+        if jax.process_count() > 1:  # all processes have to make the same chunks
+            seconds = None
         if seconds is not None:
             # This must not depend on the number of updates: a resumed run then compiles the same program.
             most = min(_MOST_UPDATES, max(1, _MOST_NUMBERS // num_runs))

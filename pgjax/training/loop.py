@@ -193,7 +193,8 @@ def train(
         num_updates: U.
         chunk: the number of updates between two returns to the host; None takes U/20. No number depends on it.
         chunk_seconds: a chunk then holds the updates of about so many seconds, at most `chunk` of them and at least
-            one. The first chunks are shorter. All sizes share one compiled program.
+            one. The first chunks are shorter. All sizes share one compiled program. Several processes, whose clocks
+            differ, ignore it.
         mapping: how a device goes through its runs: `"vmap"`, `"map"` (one run after another), or `"auto"`, which is
             map on CPUs and vmap elsewhere. Both draw the same random numbers, but they round sums differently, and a
             single other action changes all that follows: on CartPole the two differ after some sixty updates. Devices

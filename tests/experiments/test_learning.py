@@ -117,6 +117,21 @@ def test_slates_are_watched_longer_than_what_is_liked_best(tmp_path):
     assert (of_seeds(found) >= 240).all() and found["random"] < found["myopic"] < 175
 
 
+def test_the_regret_of_ads_is_a_tenth_of_that_of_random_ads(tmp_path):
+    found = beside(tmp_path, env="ads")["regret of a session, clicks"]
+    assert (of_seeds(found) < 0.1 * found["random"]).all()
+
+
+def test_most_fresh_mazes_are_left(tmp_path):
+    found = beside(tmp_path, env="random_maze")["success"]
+    assert (of_seeds(found) > 0.85).all() and found["random"] < 0.35 and found["shortest way"] == 1.0
+
+
+def test_most_held_out_sums_are_right(tmp_path):
+    found = beside(tmp_path, env="addition")["held-out prompts answered right (greedy policy)"]
+    assert min(found["lr 0.002, seed 20"], found["lr 0.002, seed 21"]) > 0.9
+
+
 def test_cooling_saves_power_without_overheating(tmp_path):
     found = beside(tmp_path, env="cooling")
     pue, above = found["PUE"], found["share of the time above 27 °C"]

@@ -13,7 +13,7 @@ from experiments.problems import reading
 from experiments.shared import references
 from pgjax import environments
 
-NAMES = ("maze", "navigation", "swimmer", "slates", "ads", "cooling", "Breakout-MinAtar", "reverse")
+NAMES = ("maze", "random_maze", "navigation", "swimmer", "slates", "ads", "cooling", "Breakout-MinAtar", "reverse")
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def output(tmp_path_factory):
     """A results folder with one small training of ads."""
     folder = tmp_path_factory.mktemp("results")
     tiny = {"num_updates": 1, "num_episodes": 4, "hidden": (4,), "eval_episodes": 30, "gif": False}
-    config = train.Config(env="ads", num_seeds=2, seed=7, estimator="gpomdp", **tiny)
+    config = train.Config(env="ads", num_seeds=2, seed=7, estimator="gae", lr=(0.1,), **tiny)
     runner.execute("train", config, train.run, output_dir=folder, run_name="ads")
     return folder
 

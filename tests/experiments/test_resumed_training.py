@@ -1,9 +1,13 @@
 """A training that was interrupted, killed or made longer ends as if nothing had happened."""
 
 import dataclasses
+import importlib
 import json
 import os
+import re
 import shutil
+import signal
+import time
 
 import jax
 import numpy as np
@@ -13,7 +17,7 @@ from safetensors.numpy import save as serialise
 from experiments import train
 from experiments.harness import runner
 from experiments.train import build, keeping, report, resume
-from pgjax import registry
+from pgjax import registry, writing
 from pgjax.saving import checkpoints, identity, rotation
 
 
@@ -220,3 +224,83 @@ def test_a_run_of_the_former_layout_is_resumed_bit_for_bit(train_run, cut):
         path.unlink()
     resumed = runner.execute("train", train.Config(resume=cut), train.run)
     assert without_times(resumed) == without_times(train_run)
+
+
+class Killed(BaseException):
+    """The end of the process, before a system call."""
+
+
+# The last call that is not made: in the middle of a log, of a checkpoint, of the summary, and of the last renaming.
+PHASES = [
+    ("replace", r"state-0\.safetensors"),
+    ("write", r"metrics\.jsonl"),
+    ("fsync", r"metrics\.jsonl"),
+    ("unlink", r"state-0\.safetensors"),
+    ("write", r"\.state-\d+.*\.partial"),
+    ("replace", r"policy\.safetensors"),
+    ("replace", r"summary\.json"),
+    ("rename", "killed"),
+]
+
+
+def test_a_training_killed_at_one_phase_after_another_ends_bit_for_bit(train_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "CHUNK_SECONDS", 1e-9)  # one update in each
+    config = dataclasses.replace(train.TINY, checkpoint_every=0.0)
+    run = lambda: runner.execute("train", config, train.run, report.plot, output_dir=tmp_path, run_name=name)
+    for (phase, file), name in zip(PHASES, ["killed", *[None] * len(PHASES)]):
+        dead = []
+
+        def step(call, path, phase=phase, file=file, dead=dead):
+            if dead or (call == phase and re.fullmatch(file, path.name)):
+                dead.append(call)
+                raise Killed
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(writing, "on_step", step)
+            run()
+        config, name = train.Config(resume=tmp_path / "train" / "killed", checkpoint_every=0.0), None
+    config = train.Config(resume=tmp_path / "train" / "killed")
+    directory = run()  # everything was done: the folder gets its name
+    assert directory == tmp_path / "train" / "killed" and not list(directory.parent.rglob("*.partial"))
+    same_checkpoint(train_run, directory)
+    assert without_times(directory) == without_times(train_run)
+    assert returns_in(directory) == returns_in(train_run)
+    (directory / "learning_curve.png").stat()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_keeps_the_chunk_and_says_the_command(train_run, tmp_path, monkeypatch, capsys, number):
+    monkeypatch.setattr(build, "CHUNK_SECONDS", 1e-9)
+    hear = keeping.Keeper.hear
+
+    def hear_and_signal(self, metrics, states):
+        if self.thinned.done == 2:
+            os.kill(os.getpid(), number)
+            time.sleep(0.2)  # the signal is seen now, and the run goes on to the end of its chunk
+        hear(self, metrics, states)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(keeping.Keeper, "hear", hear_and_signal)
+        arguments = ["--tiny", "--run-name", "one", "--output-dir", str(tmp_path)]
+        runner.main(
+            train.__file__, train.__doc__, train.Config, train.run, train.plot, arguments=arguments, tiny=train.TINY
+        )
+    kept = tmp_path / "train" / "one-incomplete"
+    error = capsys.readouterr().err
+    assert stop.value.code == 75 and f"interrupted by {signal.Signals(number).name}\n" in error
+    assert error.splitlines()[-1].startswith(f"To resume it: python -m experiments.train --resume {kept}")
+    assert max(rotation.numbered(kept)) == 3 and len(without_times(kept)) == 3
+    if number == signal.SIGTERM:
+        resumed = runner.execute("train", train.Config(resume=kept), train.run)
+        same_checkpoint(train_run, resumed)
+
+
+def test_the_file_of_the_user_is_part_of_the_identity(tmp_path, monkeypatch):
+    (tmp_path / "own_resumed.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("own_resumed")
+    first = build.own_code({"env": "own_resumed:make", "estimator": "gae"})
+    (tmp_path / "own_resumed.py").write_text("x = 2")
+    second = build.own_code({"env": "maze", "estimator": "own_resumed:make"})
+    assert first.keys() == second.keys() == {"code of own_resumed"} and first != second
+    assert build.own_code({"env": "gymnasium:CartPole-v1", "estimator": "gae"}) == {}

@@ -46,6 +46,12 @@ def test_conventions_are_the_command_lines_the_presets_or_the_estimators():
     assert options["lambda_"] is None and options["max_grad_norm"] == 0.5
 
 
+def test_a_rate_of_the_natural_gradient_is_left_to_natural_estimators():
+    rate = lambda **options: train.resolve(train.Config(env="ads", **options))["lr"]
+    assert rate() == rate(estimator="natural_value") == (60.0,)
+    assert rate(estimator="gae") == (0.01,) and rate(estimator="gae", lr=(0.1,)) == (0.1,)
+
+
 FORMER = {
     **{"clip": 0.2, "natural": None, "discount": 1.0, "lambda_": 0.95, "decay": 0.9, "entropy_coef": 0.0},
     **{"over_time": "sum", "standardise": "none", "env": "CartPole-v1", "loss": "score_function"},
@@ -128,6 +134,7 @@ def test_ones_own_estimator_trains_and_a_bad_one_is_refused(tmp_path, monkeypatc
         {"estimator": "gpomdp_optimal_time"},
         {"estimator": "reinforce_greedy"},
         {"estimator": "natural_value", "damping": 0.1},
+        {"estimator": "natural_gae", "damping": 0.1, "num_steps": 32},
     ],
     ids=str,
 )

@@ -105,12 +105,39 @@ def test_addition_carries():
             state, step = environment.step(jax.random.key(0), state, jnp.int32(digit), params)
             assert float(step.reward) == pytest.approx(1 / 3)
         assert bool(step.terminated) and float(environment.metrics(state, step.obs, params)["all_right"]) == 1
-    for digits in (1, 2):
-        parts = [
-            {tuple(row) for row in np.asarray(make_addition(digits, sums=sums).params.prompts)}
-            for sums in ("every", "train", "held_out")
-        ]
-        assert len(parts[0]) == 100**digits and parts[1] | parts[2] == parts[0] and not parts[1] & parts[2]
+
+
+@pytest.mark.parametrize("digits", [1, 2])
+def test_held_out_sums_are_like_those_of_training(digits):
+    every, train, held_out = (
+        np.asarray(make_addition(digits, sums=sums).params.prompts).astype(int)
+        for sums in ("every", "train", "held_out")
+    )
+    rows = [{tuple(row) for row in part} for part in (every, train, held_out)]
+    assert len(rows[0]) == 100**digits and rows[1] | rows[2] == rows[0] and not rows[1] & rows[2]
+    swapped = held_out[:, [*range(digits + 1, 2 * digits + 1), digits, *range(digits), 2 * digits + 1]]
+    assert {tuple(row) for row in swapped} == rows[2]
+    assert abs(len(held_out) / len(every) - 1 / 8) < 3 * np.sqrt(2 * 7 / 64 / len(every))
+    if digits == 1:
+        return
+    # A pair and its exchange are one draw, hence the 2. A split by (a + 3 b) mod 8 would skew the parity of the sum.
+    for of in (_digits_of_the_sum, _carries, lambda prompts: prompts[:, [0, 1, 3, 4]]):
+        ours, theirs = of(held_out), of(every)
+        for place in range(ours.shape[1]):
+            for digit in range(10):
+                share = (theirs[:, place] == digit).mean()
+                error = np.sqrt(2 * share * (1 - share) / len(held_out))
+                assert abs((ours[:, place] == digit).mean() - share) <= 4 * error
+
+
+def _digits_of_the_sum(prompts):
+    total = prompts[:, :2] @ [10, 1] + prompts[:, 3:5] @ [10, 1]
+    return np.stack([total // 100, total // 10 % 10, total % 10, total % 2], 1)
+
+
+def _carries(prompts):
+    low = prompts[:, 1] + prompts[:, 4] > 9
+    return np.stack([low, prompts[:, 0] + prompts[:, 3] + low > 9], 1).astype(int)
 
 
 @pytest.mark.parametrize(

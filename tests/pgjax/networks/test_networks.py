@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policies import drawn
 
 from pgjax import acting, networks
 from pgjax.spaces import Box, Discrete, MultiDiscrete, Slate
@@ -89,6 +90,22 @@ def test_the_convolution_is_the_convolution():
 
     got, wanted = both(np.random.default_rng(1).standard_normal((6, 5, 2), np.float32))
     np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(("network", "sees_places"), [("centred", False), ("conv", True)])
+def test_a_centred_image_tells_nothing_but_what_lies_around_the_agent(network, sees_places):
+    options = {} if network == "conv" else {"network_options": {"channel": 0}}
+    policy = networks.make_policy(environment(obs_shape=(6, 7, 2)), network=network, hidden=(8,), **options)
+    image = np.zeros((2, 6, 7, 2), np.float32)
+    scene = np.random.default_rng(0).uniform(0.5, 1.0, (2, 3))
+    for picture, (row, column) in zip(image, [(1, 2), (3, 4)]):
+        picture[row : row + 2, column : column + 3, 1] = scene
+        picture[row, column + 1, 0] = 1.0
+    params = drawn(policy.init, image[0])
+    first, moved = jax.jit(jax.vmap(policy.apply, (None, 0)))(params, image)
+    assert np.allclose(first, moved, atol=1e-6) != sees_places
+    image[1, 3, 5, 0], image[1, 3, 4, 0] = 0.0, 1.0  # the agent alone goes to another place
+    assert not np.allclose(first, jax.jit(policy.apply)(params, image[1]), atol=1e-4)
 
 
 def test_masked_actions_are_never_taken():
@@ -202,6 +219,7 @@ def test_a_word_of_ones_own_with_memory(monkeypatch):
         ({"hidden": (-3,)}, "hidden must be at least 1, got -3"),
         ({"hidden": (2.0,)}, "hidden must be an integer at least 1, got 2.0"),
         ({"activation": "sin"}, "activation.*sin"),
+        ({"network": "centred"}, "needs an image with at least 2 channels, got 1"),
         ({"network": "conv", "network_options": {"depth": 2}}, r"must be among \['channels'\], got 'depth'"),
     ],
 )

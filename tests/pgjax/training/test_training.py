@@ -125,6 +125,37 @@ def test_the_host_hears_between_chunks(corridor):
     assert heard == [(2, (2, 2)), (4, (2, 2)), (5, (2, 1))]
 
 
+def test_chunks_by_the_clock_change_no_number_and_compile_once(corridor):
+    chex.clear_trace_counter()
+    trainer = sgd(num_episodes=2)(corridor)
+    counted = trainer._replace(update=chex.assert_max_traces(trainer.update, n=2))
+    keys = jax.random.split(jax.random.key(0), 2)
+    whole = training.train(lambda _: trainer, keys, num_updates=40, chunk=40)
+    begun, heard, returns = [], [], []
+
+    def hear(done, metrics, states):
+        heard.append(done)
+        returns.append(metrics["mean_return"])
+
+    timed = training.train(
+        lambda _: counted,
+        keys,
+        num_updates=40,
+        chunk_seconds=30.0,
+        on_start=lambda states: begun.append(np.asarray(states.update)),
+        on_chunk=hear,
+        keep_metrics=False,
+    )
+    assert heard == [1, 9, 40] and begun[0].tolist() == [0, 0] and timed.metrics == {}
+    np.testing.assert_array_equal(np.concatenate(returns, axis=1), whole.metrics["mean_return"])
+    same(whole.states, timed.states, rtol=0)
+    heard.clear()
+    training.train(lambda _: trainer, keys, num_updates=3, chunk_seconds=1e-9, on_chunk=hear)
+    assert heard == [1, 2, 3]
+    with pytest.raises(ValueError, match="chunk_seconds must be None or above 0, got 0"):
+        training.train(lambda _: trainer, keys, num_updates=3, chunk_seconds=0)
+
+
 def test_an_update_compiles_once(corridor):
     chex.clear_trace_counter()
     trainer = sgd(num_episodes=2)(corridor)
