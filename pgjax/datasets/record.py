@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pgjax import spaces
+from pgjax._checks import shown
 from pgjax.types import Trajectory
 
 
@@ -24,6 +25,7 @@ class DatasetError(ValueError):
     def __init__(self, key: str, *, expected: Any, found: Any, row: int | None = None, file: Any = None):
         self.key, self.row, self.expected, self.found, self.file = key, row, expected, found, file
         where = key if row is None else f"{key}, row {row}"
+        where, expected, found = shown(where), shown(str(expected)), shown(str(found))
         super().__init__(f"{'' if file is None else f'{file}: '}{where}: expected {expected}, found {found}")
 
     def in_file(self, file: Any) -> "DatasetError":
@@ -182,10 +184,10 @@ def _check(dataset: ExpertDataset) -> None:
     _check_numbers(arrays)
     try:
         same = json.loads(json.dumps(dataset.metadata, allow_nan=False)) == dataset.metadata
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         same = False
     if not same or not isinstance(dataset.metadata, dict):
-        raise DatasetError("metadata", expected="a dict that JSON gives back equal", found=repr(dataset.metadata))
+        raise DatasetError("metadata", expected="a dict that JSON gives back equal", found=shown(dataset.metadata))
 
 
 def _check_numbers(arrays: dict[str, np.ndarray]) -> None:
