@@ -24,7 +24,6 @@ Departs  Ten updates show that the gradient is right. They do not make a better 
 """
 
 import dataclasses
-import json
 import pathlib
 import resource
 import sys

@@ -30,7 +30,6 @@ Departs  The gold score is a rule and the annotator is simulated with it, unless
 
 import dataclasses
 import itertools
-import json
 import pathlib
 from typing import Literal, NamedTuple
 

@@ -107,7 +107,8 @@ def load_minari(
 
 def _digest(dataset: ExpertDataset, metadata: dict[str, Any]) -> str:
     covered = {name: value for name, value in metadata.items() if name != SHA256}
-    return checkpoints.digest(present(dataset), covered)
+    native = {name: array.astype(array.dtype.newbyteorder("=")) for name, array in present(dataset).items()}
+    return checkpoints.digest(native, covered)
 
 
 def _require_writable(dataset: ExpertDataset, dataset_id: str, observation_space: Any, action_space: Any) -> None:

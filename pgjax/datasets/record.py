@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pgjax import spaces
+from pgjax import _json, spaces
 from pgjax._checks import shown
 from pgjax.types import Trajectory
 
@@ -183,7 +183,7 @@ def _check(dataset: ExpertDataset) -> None:
             _require_shape(name, arrays[name], arrays[name].shape[:1])
     _check_numbers(arrays)
     try:
-        same = json.loads(json.dumps(dataset.metadata, allow_nan=False)) == dataset.metadata
+        same = _json.loads(json.dumps(dataset.metadata, allow_nan=False)) == dataset.metadata
     except (TypeError, ValueError, RecursionError):
         same = False
     if not same or not isinstance(dataset.metadata, dict):

@@ -269,11 +269,9 @@ def save(path: str | os.PathLike, config: Config, params: PyTree) -> None:
         leaf = _get(params, entry.place if block is None else ("layers", *entry.place))
         values = np.asarray(leaf if block is None else leaf[block])
         arrays[name] = np.ascontiguousarray(values.T if is_transposed(layout, entry) else values)
-    metadata = {"format": "pt", _CONFIG: json.dumps(config_json(config))}
-    writing.replace_file(path, serialise(arrays, metadata))
     covered = {_CONFIG: json.dumps(config_json(config))}
     metadata = {"format": "pt", **covered, _SHA256: digest(arrays, covered)}
-    replace_file(pathlib.Path(path), serialise(arrays, metadata))
+    writing.replace_file(path, serialise(arrays, metadata))
 
 
 def config_json(config: Config) -> dict[str, Any]:
