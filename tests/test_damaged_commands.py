@@ -110,7 +110,8 @@ def test_damaged_runs_are_listed_and_compared(tmp_path, capsys, text):
 def test_a_name_in_a_log_is_no_formula(tmp_path, capsys):
     path = KINDS["run"].make(tmp_path)
     (path / "metrics.jsonl").write_text("".join(json.dumps({"update": n, r"$\frac{": n}) + "\n" for n in range(3)))
-    records.main("compare", ["toy/one", "toy/one", "--output-dir", str(tmp_path / "results")])
+    shutil.copytree(path, path.with_name("two"))
+    records.main("compare", ["toy/one", "toy/two", "--output-dir", str(tmp_path / "results")])
     assert "curves:" in capsys.readouterr().out
 
 
