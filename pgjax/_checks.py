@@ -5,7 +5,6 @@ hyper-parameter and, under `jit` and `vmap`, for a batch of them.
 """
 
 import operator
-import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+from pgjax._shown import shown as shown
 
 
 def is_traced(value: Any) -> bool:
@@ -101,8 +102,10 @@ def require_kind(name: str, value: Any, kind: type, example: str) -> None:
         raise ValueError(f"{name} must be of type {kind.__name__} (such as {example}), got {value!r}")
 
 
-def shown(value: Any) -> str:
-    """The text of a value from outside, such as a file, for an error: of limited length, without control characters."""
-    text = value if isinstance(value, str) else reprlib.repr(value)
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 300 else f"{text[:300]} …"
+def nothing() -> float:
+    """What stands for a number that there is none of, such as the mean of no episode: NaN.
+
+    It is 0 while `jax_debug_nans` is on, because JAX then stops at every NaN. The host puts NaN back where it knows
+    that there is no number.
+    """
+    return 0.0 if jax.config.jax_debug_nans else float("nan")  # pyright: ignore[reportAttributeAccessIssue]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import spaces
+from pgjax._doors import readable
 from pgjax._layout import require_layout
 from pgjax.types import Environment, PyTree, Step, Trajectory
 
@@ -28,6 +29,7 @@ class ConformanceError(ValueError):
         self.property = property
 
 
+@readable
 def require_trajectory(trajectory: Trajectory) -> None:
     """Require that all fields of a trajectory have the axes and types of `Trajectory`.
 
@@ -42,6 +44,7 @@ def require_trajectory(trajectory: Trajectory) -> None:
     require_layout(trajectory._asdict())
 
 
+@readable
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     """The leaves of a tree, each with its path, such as `['pixels']`."""
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
@@ -51,6 +54,7 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
 _kept: weakref.WeakKeyDictionary[Environment, set[Any]] = weakref.WeakKeyDictionary()
 
 
+@readable
 def require_environment(environment: Environment, params: PyTree = None, *, params_axis: int | None = None) -> None:
     """Require that an environment keeps the contract of `Environment`, as far as tracing shows it.
 

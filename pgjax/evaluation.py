@@ -13,6 +13,7 @@ import numpy as np
 
 from pgjax import acting, diagnostics, rollouts
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax.contracts import require_environment
 from pgjax.environments.foreign import HostEnvironment
 from pgjax.types import Environment, Policy, PyTree, Trajectory
@@ -115,11 +116,13 @@ def greedy(policy: Policy) -> Policy:
     return policy._replace(distribution=policy.distribution._replace(sample=lambda key, outputs: mode(outputs)))
 
 
+@readable
 def episode_returns(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
     """The undiscounted total return G_1 and the number of live steps of each episode, `[B]` each."""
     return jnp.sum(trajectory.rewards, axis=0), jnp.sum(trajectory.alive, axis=0)
 
 
+@readable
 def with_greedy_returns(
     environment: Environment,
     policy: Policy,
@@ -221,6 +224,7 @@ def _play(environment: Environment, policy: Policy, params: PyTree, keys: jax.Ar
     return ended._replace(key=(), state=(), obs=(), memory=())
 
 
+@readable
 def evaluate(
     environment: Environment,
     policy: Policy,
@@ -285,6 +289,7 @@ def _refuse_faults(environment: Environment, faults: np.ndarray) -> None:
         raise ValueError(f"{message} (in {int((faults == first).sum())} of {len(faults)} episodes)")
 
 
+@readable
 def frames(environment: Environment, policy: Policy, params: PyTree, key: jax.Array) -> list[np.ndarray]:
     """The pictures of one episode, uint8 `[H, W, 3]` each, from its first state to its last.
 

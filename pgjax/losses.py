@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_float, require_in_range, require_one_of
+from pgjax._doors import readable
 
 SampledKL = Literal["k1", "k2", "k3"]
 KLKind = Literal["k1", "k2", "k3", "full"]
@@ -29,6 +30,7 @@ def _loss(objective: jax.Array) -> jax.Array:
     return -objective
 
 
+@readable
 def score_function_objective(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
     """w ln f(X_t, θ)_{A_t} `[...]`, to be maximised; the arguments are those of `score_function_loss`."""
     chex.assert_equal_shape([log_probs, weights])
@@ -36,6 +38,7 @@ def score_function_objective(log_probs: jax.Array, weights: jax.Array) -> jax.Ar
     return jax.lax.stop_gradient(weights) * log_probs
 
 
+@readable
 def score_function_loss(log_probs: jax.Array, weights: jax.Array) -> jax.Array:
     """Minus the weighted log-likelihood; its gradient is −w ∇ ln f.
 
@@ -63,6 +66,7 @@ def _ratios(log_probs: jax.Array, behaviour_log_probs: jax.Array) -> jax.Array:
     return jnp.exp(log_probs - jax.lax.stop_gradient(behaviour_log_probs))
 
 
+@readable
 def importance_weighted_objective(
     log_probs: jax.Array, behaviour_log_probs: jax.Array, weights: jax.Array
 ) -> jax.Array:
@@ -71,6 +75,7 @@ def importance_weighted_objective(
     return jax.lax.stop_gradient(weights) * _ratios(log_probs, behaviour_log_probs)
 
 
+@readable
 def importance_weighted_loss(log_probs: jax.Array, behaviour_log_probs: jax.Array, weights: jax.Array) -> jax.Array:
     """Minus the weighted importance ratio; its gradient is −w ratio ∇ ln f.
 
@@ -93,6 +98,7 @@ def importance_weighted_loss(log_probs: jax.Array, behaviour_log_probs: jax.Arra
     return _loss(importance_weighted_objective(log_probs, behaviour_log_probs, weights))
 
 
+@readable
 def clipped_surrogate_objective(
     log_probs: jax.Array,
     behaviour_log_probs: jax.Array,
@@ -111,6 +117,7 @@ def clipped_surrogate_objective(
     return jnp.where(surrogate <= clipped, surrogate, clipped)
 
 
+@readable
 def clipped_surrogate_loss(
     log_probs: jax.Array,
     behaviour_log_probs: jax.Array,
@@ -144,6 +151,7 @@ def clipped_surrogate_loss(
     return _loss(clipped_surrogate_objective(log_probs, behaviour_log_probs, weights, clip=clip))
 
 
+@readable
 def value_loss(values: jax.Array, targets: jax.Array) -> jax.Array:
     """Half the squared error of a value; its gradient is (v − G) ∇v.
 
@@ -165,6 +173,7 @@ def value_loss(values: jax.Array, targets: jax.Array) -> jax.Array:
     return 0.5 * jnp.square(values - jax.lax.stop_gradient(targets))
 
 
+@readable
 def entropy_loss(entropies: jax.Array) -> jax.Array:
     """Minus the entropy. The caller multiplies it by a coefficient; an entropy bonus changes the objective.
 
@@ -190,6 +199,7 @@ def _log_ratios(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Arr
     return log_probs - jax.lax.stop_gradient(reference_log_probs)
 
 
+@readable
 def kl_k1(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
     """k1, the plain estimate of KL(π ‖ π_ref) from one action a ~ π. Its value is unbiased and may be negative.
 
@@ -210,6 +220,7 @@ def kl_k1(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
     return _log_ratios(log_probs, reference_log_probs)
 
 
+@readable
 def kl_k2(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
     """k2, the squared estimate of KL(π ‖ π_ref). Its value is biased and never negative; its gradient is unbiased.
 
@@ -227,6 +238,7 @@ def kl_k2(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
     return 0.5 * jnp.square(_log_ratios(log_probs, reference_log_probs))
 
 
+@readable
 def kl_k3(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
     """k3, the estimate of KL(π ‖ π_ref) with a control variate. Its value is unbiased and never negative.
 
@@ -251,6 +263,7 @@ def kl_k3(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
 _SAMPLED_KL = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 
 
+@readable
 def kl_estimate(kind: SampledKL, log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
     """The estimate of KL(π ‖ π_ref) from one action that the word `kind` names: `kl_k1`, `kl_k2` or `kl_k3`.
 
@@ -275,6 +288,7 @@ def kl_estimate(kind: SampledKL, log_probs: jax.Array, reference_log_probs: jax.
     return _SAMPLED_KL[kind](log_probs, reference_log_probs)
 
 
+@readable
 def kl_penalty_loss(
     log_probs: jax.Array, reference_log_probs: jax.Array, *, kl_coef: jax.typing.ArrayLike
 ) -> jax.Array:

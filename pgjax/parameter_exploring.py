@@ -14,11 +14,13 @@ from jax.flatten_util import ravel_pytree
 from pgjax import returns as return_functions
 from pgjax import rollouts
 from pgjax._checks import require_in_range
+from pgjax._doors import readable
 from pgjax.distributions import GaussianParameters, diagonal_gaussian
 from pgjax.evaluation import greedy
 from pgjax.types import Box, Environment, Policy, PyTree, Step
 
 
+@readable
 def parameter_exploring(
     environment: Environment, policy: Policy, params_like: PyTree, *, discount: float = 1.0
 ) -> Environment:
@@ -77,6 +79,7 @@ def parameter_exploring(
     )
 
 
+@readable
 def gaussian_hyperpolicy(params_like: PyTree, log_std: float = 0.0) -> Policy:
     """θ ~ N(m, s²) with independent coordinates, for every observation; its params are `GaussianParameters(m, ln s)`.
 

@@ -22,8 +22,10 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import is_traced, require_in_range, require_integer
+from pgjax._doors import readable
 
 
+@readable
 def total_return(rewards: jax.Array) -> jax.Array:
     """The undiscounted return of the whole episode.
 
@@ -40,6 +42,7 @@ def total_return(rewards: jax.Array) -> jax.Array:
     return jnp.sum(rewards)
 
 
+@readable
 def discount_weights(num_steps: int, discount: jax.typing.ArrayLike) -> jax.Array:
     """The powers of the discount, in the default float type.
 
@@ -61,6 +64,7 @@ def discount_weights(num_steps: int, discount: jax.typing.ArrayLike) -> jax.Arra
     return discount ** jnp.arange(num_steps, dtype=discount.dtype)
 
 
+@readable
 def discounted_return(rewards: jax.Array, *, discount: jax.typing.ArrayLike) -> jax.Array:
     """The discounted return of the whole episode.
 
@@ -100,6 +104,7 @@ def _sum_back(
     return jax.lax.scan(step, (zero if last is None else last, zero), (terms, cut), reverse=True)[1]
 
 
+@readable
 def reward_to_go(rewards: jax.Array, *, discount: jax.typing.ArrayLike = 1.0) -> jax.Array:
     """The reward-to-go: the sum of the rewards from each step on.
 
@@ -131,6 +136,7 @@ def _assert_stream(floats: list[jax.Array], masks: list[jax.Array]) -> None:
     chex.assert_type(masks, bool)
 
 
+@readable
 def n_step_returns(
     rewards: jax.Array,
     next_values: jax.Array,
@@ -181,6 +187,7 @@ def n_step_returns(
     return jax.lax.fori_loop(1, longest, lengthen, rewards + discount * bootstraps)
 
 
+@readable
 def lambda_returns(
     rewards: jax.Array,
     next_values: jax.Array,
@@ -222,6 +229,7 @@ def lambda_returns(
     return _sum_back(rewards + discount * bootstrapped, discount * lambda_, cut=cut, last=bootstraps[-1])
 
 
+@readable
 def gae(
     rewards: jax.Array,
     values: jax.Array,

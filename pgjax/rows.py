@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import _shards
+from pgjax._doors import readable
 from pgjax.types import PyTree
 
 PieceFunction = Callable[..., tuple[PyTree, PyTree]]
@@ -32,6 +33,7 @@ _LARGE_SUM_ROWS = 1024
 RUNS_AXIS = "runs"
 
 
+@readable
 def default_rows(row_size: int = 1, sum_size: int = 0) -> int:
     """The number of rows in a piece, chosen by the device.
 
@@ -49,6 +51,7 @@ def default_rows(row_size: int = 1, sum_size: int = 0) -> int:
     return max(rows, _LARGE_SUM_ROWS) if _shards.is_large(sum_size) else rows
 
 
+@readable
 def largest_of_runs(x: jax.Array, *axes: str) -> jax.Array:
     """The maximum of x over the runs that are vmapped together (axis `RUNS_AXIS`) and over further named `axes`.
 
@@ -166,6 +169,7 @@ def _of_block(
     return total, jax.tree.map(of_live, outputs)
 
 
+@readable
 def over_rows(
     function: PieceFunction,
     rows: PyTree,
@@ -244,6 +248,7 @@ def over_rows(
     return total, values
 
 
+@readable
 def sum_over_rows(
     function: Callable[..., PyTree],
     rows: PyTree,
@@ -258,6 +263,7 @@ def sum_over_rows(
     return over_rows(only_sums, rows, alive, rows_per_piece, whole_episodes=whole_episodes, shared=shared)[0]
 
 
+@readable
 def map_over_rows(
     function: Callable[[PyTree], PyTree],
     rows: PyTree,

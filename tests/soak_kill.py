@@ -27,7 +27,7 @@ SIZES = ["--num-updates", "150", "--num-seeds", "2", "--eval-episodes", "4", "--
 # The files at whose writing the training is killed, beside the renaming of its folder. All files are written alike.
 KINDS = ("state", "metrics.jsonl", "options.json", "summary.json", "run")
 PAUSE = 0.01  # seconds after each chunk, so that more kills fall between two of them
-PATIENCE = 300.0
+PATIENCE = 1200.0
 
 
 def main(arguments=None) -> int:

@@ -25,7 +25,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from experiments.gradient_lab import exact_part as lab_exact
-from experiments.gradient_lab import laboratory, report, selection
+from experiments.gradient_lab import laboratory, report, selection, sizing
 from experiments.harness import runner
 from experiments.shared import problems
 from pgjax import exact, registry
@@ -83,6 +83,11 @@ class Config:
         """What --help shows for the options that depend on another one."""
         del arguments
         return {"problem": "corridor", "policy": "random for a tabular problem, trained for every other"}
+
+    BATCH: ClassVar[str] = "episodes"
+
+    def memory(self) -> dict[str, float]:
+        return sizing.memory(self)
 
     def validate(self) -> None:
         selection.check_names(self.estimator)

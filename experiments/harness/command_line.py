@@ -12,6 +12,11 @@ from typing import Annotated, Any
 from experiments.harness import figures, runtime, terminal
 
 TINY_HELP = "Use the small sizes of the tests, which show in seconds that everything works. Other options still apply."
+DRY_RUN_HELP = "Print the resolved options and the memory that the run will need, and start nothing."
+DEBUG_NANS_HELP = (
+    "Stop at the first operation of JAX that gives NaN, and name it. Every program runs slower then. Where NaN would "
+    "mark a missing number, such as the mean of no episode, the program holds 0 until the host reads it."
+)
 LEFT_OUT = "(may be left out)"
 
 
@@ -26,6 +31,8 @@ class Options:
     cache: bool
     paper: figures.Paper
     tiny: bool
+    dry_run: bool
+    debug_nans: bool
 
 
 def parse(
@@ -74,6 +81,8 @@ def parse(
         cache=read.cache,
         paper=figures.Paper(formats=read.figures, width=read.figure_width),
         tiny=is_tiny,
+        dry_run=read.dry_run,
+        debug_nans=read.debug_nans,
     )
 
 
@@ -138,6 +147,8 @@ def _fields(cache: bool, has_tiny: bool) -> Mapping[str, tuple[Any, Any, str, st
             f"{runtime.cache_place()}.",
             None,
         ),
+        "dry_run": (tyro.conf.FlagCreatePairsOff[bool], False, DRY_RUN_HELP, None),
+        "debug_nans": (tyro.conf.FlagCreatePairsOff[bool], False, DEBUG_NANS_HELP, None),
     }
     return fields | ({"tiny": (tyro.conf.FlagCreatePairsOff[bool], False, TINY_HELP, None)} if has_tiny else {})
 

@@ -33,7 +33,16 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from experiments.harness import command_line, directories, figures, interruption, paper_layout, runtime, terminal
+from experiments.harness import (
+    command_line,
+    directories,
+    figures,
+    interruption,
+    memory,
+    paper_layout,
+    runtime,
+    terminal,
+)
 from experiments.harness.recorder import Recorder, UsageError
 from experiments.harness.reports import format_interval, format_number
 from pgjax import writing
@@ -69,8 +78,8 @@ def require(condition: bool, option: str, value: Any, allowed: str) -> None:
         raise UsageError(f"{option} {value}: must be {allowed}")
 
 
-def require_counts(config: Any, *names: str, least: int = 1) -> None:
-    """Refuses fields of `config` that are below `least` or above `MOST`. A field may be None, or hold several numbers.
+def require_counts(config: Any, *names: str, least: int = 1, most: int = MOST) -> None:
+    """Refuses fields of `config` that are below `least` or above `most`. A field may be None, or hold several numbers.
 
     Raises:
         UsageError: a number is outside the range.
@@ -78,8 +87,9 @@ def require_counts(config: Any, *names: str, least: int = 1) -> None:
     for name in names:
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
-            allowed = number is None or least <= number <= MOST
-            require(allowed, f"--{name.replace('_', '-')}", number, f"at least {least} and at most 2³⁰")
+            allowed = number is None or least <= number <= most
+            bound = "2³⁰" if most == MOST else most
+            require(allowed, f"--{name.replace('_', '-')}", number, f"at least {least} and at most {bound}")
 
 
 def require_rate(option: str, value: float) -> None:
@@ -112,17 +122,21 @@ def execute(
     start: Callable[[], None] = lambda: None,
     paper: figures.Paper | None = None,
     tiny: bool = False,
-) -> pathlib.Path:
+    dry_run: bool = False,
+) -> pathlib.Path | None:
     """Validates `config`, runs and plots, and returns the directory of the run.
 
     If `config` has a field `resume`, the path of an earlier run, this run continues the earlier one and keeps its name,
-    unless `run_name` gives another name.
+    unless `run_name` gives another name. If the earlier run was killed when it was complete and had no name yet, it
+    gets its name, and nothing runs unless `config` asks for more: `config.only_resumes()`, if there is such a method,
+    says that it does not.
 
     Args:
         start: a function that is called after the configuration has been accepted and before JAX starts.
         paper: the formats and the width of figures for a paper.
         tiny: whether the run only shows that everything works. It is then labelled as a tiny run. An experiment with a
             field `tiny` of its own sets it there.
+        dry_run: whether only the resolved options and the estimated memory are printed; the result is then None.
 
     Raises:
         UsageError: the configuration, the run's name or the output directory is refused. Or a part of the run failed
@@ -132,7 +146,7 @@ def execute(
     if resumes is not None:
         resumes = directories.found(resumes)
         if (named := directories.finished(resumes)) is not None:
-            if config == type(config)(resume=config.resume):
+            if getattr(config, "only_resumes", lambda: config == type(config)(resume=config.resume))():
                 return named
             resumes = named
         if pathlib.Path(output_dir) == pathlib.Path("results"):  # the default: the run goes on where it lies
@@ -140,7 +154,14 @@ def execute(
         config = dataclasses.replace(config, resume=resumes)
     with usage_errors():
         getattr(config, "validate", lambda: None)()
+        memory.require_moderate(config)
         start()
+        parts = memory.estimate(config)
+        if dry_run:
+            print("\n".join([*resolved(config), *memory.described(parts)]))
+        memory.require_fitting(config, parts)
+    if dry_run:
+        return None
     place = {"output_dir": output_dir, "run_name": run_name, "resumes": resumes}
     with Recorder(experiment, config, **place, tiny=tiny, paper=paper) as recorder:
         if recorder.resumes != resumes:  # a killed run's directory has another name now
@@ -169,6 +190,14 @@ def _draw(plot: Callable, results: Any, recorder: Recorder, paper: figures.Paper
         recorder.note(f"A figure could not be drawn, and those after it are missing ({reason}). See error.txt.")
 
 
+def resolved(config: Any) -> list[str]:
+    """Every option with its value in one line each: those of `config.resolved()`, or else the fields of `config`."""
+    values = config.resolved() if hasattr(config, "resolved") else dataclasses.asdict(config)
+    text = lambda value: " ".join(map(str, value)) or "none" if isinstance(value, tuple | list) else str(value)
+    option = lambda name: f"--{name.rstrip('_').replace('_', '-')}"
+    return [f"{option(name)} {text(value)}" for name, value in values.items()]
+
+
 def main(
     file: str,
     description: str | None,
@@ -193,7 +222,9 @@ def main(
     """
     name = question_of(file)
     program = f"python -m experiments.{name}"
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:  # a process of its own, whose limits belong to this run
+        arguments = sys.argv[1:]
+        memory.limit_to_machine()
     described = command_line.header(file) if description is None else description
     with terminal.robust_output(), interruption.watched():
         try:
@@ -205,9 +236,10 @@ def main(
                 plot,
                 output_dir=options.output_dir,
                 run_name=options.run_name,
-                start=lambda: runtime.start(options.devices, options.cache),
+                start=lambda: runtime.start(options.devices, options.cache, options.debug_nans),
                 paper=options.paper,
                 tiny=options.tiny,
+                dry_run=options.dry_run,
             )
         except UsageError as error:
             _leave(2, f"{program}: error: {_one_line(error)}", error)
@@ -218,9 +250,11 @@ def main(
             code = interruption.EX_TEMPFAIL if resumable else EX_SOFTWARE
             _leave(code, f"{program}: error: {_one_line(error)}", error)
         except Exception as error:
-            if not any("everything that it recorded" in note for note in getattr(error, "__notes__", [])):
+            exhausted = memory.is_exhausted(error)
+            if not exhausted and not any("everything that it" in note for note in getattr(error, "__notes__", [])):
                 traceback.print_exception(error)
-            _leave(EX_SOFTWARE, f"{program}: internal error: {type(error).__name__}: {_one_line(error)}", error)
+            kind = "error: the memory is exhausted" if exhausted else f"internal error: {type(error).__name__}"
+            _leave(EX_SOFTWARE, f"{program}: {kind}: {_one_line(error) or 'an allocation failed'}", error)
 
 
 def start(question: types.ModuleType, *, arguments: Sequence[str] | None = None, cache: bool = True) -> None:

@@ -15,8 +15,8 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start(devices: int | None, cache: bool) -> None:
-    """Set the number of devices and the compilation cache. Call this before JAX starts.
+def start(devices: int | None, cache: bool, debug_nans: bool = False) -> None:
+    """Set the number of devices, the compilation cache and the search for NaN. Call this before JAX starts.
 
     Raises:
         ValueError: the number of devices is out of range.
@@ -24,11 +24,13 @@ def start(devices: int | None, cache: bool) -> None:
     if devices is not None and not 1 <= devices <= MOST_DEVICES:
         raise ValueError(f"--devices {devices}: must be from 1 to {MOST_DEVICES}")
     use_devices(devices)
+    import jax
+
+    if debug_nans:
+        jax.config.update("jax_debug_nans", True)
     if cache:
         use_cache()
     else:
-        import jax
-
         jax.config.update("jax_enable_compilation_cache", False)
 
 

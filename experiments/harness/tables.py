@@ -15,6 +15,11 @@ class Tables:
         self._tables: list[dict[str, Any]] = []
         self._numeric: list[Sequence[str]] = []
 
+    @property
+    def rows(self) -> tuple[reports.Row, ...]:
+        """The rows that were added so far."""
+        return tuple(self._rows)
+
     def row(
         self,
         *,

@@ -77,7 +77,9 @@ class Config:
     """The seed of the scores and of the logits, and the first seed of training."""
 
     def validate(self) -> None:
-        runner.require_counts(self, "vocabulary", "length", "draws", "seeds", "episodes", least=2)
+        # Before they stand in a power.
+        runner.require_counts(self, "vocabulary", "length", "group_size", "cell_length", least=2, most=64)
+        runner.require_counts(self, "draws", "seeds", "episodes", least=2)
         runner.require_counts(self, "updates", "evaluate_every")
         answers = self.vocabulary**self.length
         runner.require(answers <= 4096, "--length", self.length, f"shorter: V^T is {answers}, must be at most 4096")

@@ -22,13 +22,13 @@ Departs  The help topics of Python contain each other, so topics that repeat lon
 import dataclasses
 import pathlib
 import time
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from experiments.harness import runner, verdicts
-from experiments.shared import language
+from experiments.shared import language, language_memory
 from pgjax import networks
 from pgjax.datasets import text
 from pgjax.datasets.text import Split
@@ -82,6 +82,11 @@ class Config:
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
         with runner.usage_errors():
             self.split()
+
+    BATCH: ClassVar[str] = "batch_size"
+
+    def memory(self) -> dict[str, float]:
+        return language_memory.of_pretraining(self.model(), self.batch_size)
 
     def split(self) -> Split:
         return language.load_split(self.text, self.corpus, as_sentences=self.unit == "sentences")

@@ -24,7 +24,6 @@ Departs  Ten updates show that the gradient is right. They do not make a better 
 """
 
 import dataclasses
-import json
 import pathlib
 import resource
 import sys
@@ -32,10 +31,11 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from experiments.harness import runner
-from experiments.real_model import judging, learning, model, speed, task, variance
+from experiments.harness import runner, saved_files
+from experiments.real_model import judging, learning, model, task, variance
 from experiments.real_model import prompts as texts
 from experiments.real_model.judging import plot
+from experiments.shared import token_speed
 from pgjax import networks
 from pgjax.networks.language_models import LlamaConfig
 
@@ -149,10 +149,11 @@ def resumed(config: Config) -> Config:
     """The options of the run that is resumed, if there is one."""
     if config.resume is None:
         return config
-    saved = json.loads((config.resume / "config.json").read_text(encoding="utf-8"))
-    path = lambda value: None if value is None else pathlib.Path(value)
-    paths = {name: path(saved[name]) for name in ("model", "prompts", "tokeniser")}
-    return Config(**saved | paths | {"parts": tuple(saved["parts"]), "resume": config.resume})
+    path = config.resume / "config.json"
+    with runner.usage_errors():
+        earlier = saved_files.record_of(Config, saved_files.read_object(path), path)
+        dataclasses.replace(earlier, resume=None).validate()
+    return dataclasses.replace(earlier, resume=config.resume)
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
@@ -234,21 +235,21 @@ def measure_variance(
     return found
 
 
-def measure_tokens(config: Config, opened: model.RealModel, recorder: runner.Recorder) -> dict[str, speed.Rates]:
+def measure_tokens(config: Config, opened: model.RealModel, recorder: runner.Recorder) -> dict[str, token_speed.Rates]:
     """Model → its measurements; the parameters of `opened` are used up."""
     sizes, params = opened.loaded.config, opened.loaded.params
     if not isinstance(sizes, LlamaConfig):
         raise runner.UsageError(
             "--parts tokens: the model must have the layout of Llama, which the program written by hand has"
         )
-    real = speed.Shapes(config.token_prompts, config.group_size, 24, config.max_new_tokens)
+    real = token_speed.Shapes(config.token_prompts, config.group_size, 24, config.max_new_tokens)
     in_bytes = real._replace(prompts=2 * config.token_prompts, max_new_tokens=min(32, 2 * config.max_new_tokens))
-    small = jax.jit(networks.make_language_model(speed.BYTE_MODEL).init)(jax.random.key(config.seed))
+    small = jax.jit(networks.make_language_model(token_speed.BYTE_MODEL).init)(jax.random.key(config.seed))
     name = opened.loaded.path.stem
     shapes, found = {name: real, "bytes": in_bytes}, {}
     with recorder.progress(4 * (config.repetitions + 1), "tokens per second", "repetitions") as progress:
         advance = lambda text: progress.advance(1, text)
-        found["bytes"] = speed.measure(speed.BYTE_MODEL, small, in_bytes, config.repetitions, advance)
-        found[name] = speed.measure(sizes, jax.tree.map(jnp.asarray, params), real, config.repetitions, advance)
-    speed.record(found, shapes, recorder)
+        found["bytes"] = token_speed.measure(token_speed.BYTE_MODEL, small, in_bytes, config.repetitions, advance)
+        found[name] = token_speed.measure(sizes, jax.tree.map(jnp.asarray, params), real, config.repetitions, advance)
+    token_speed.record(found, shapes, recorder)
     return found

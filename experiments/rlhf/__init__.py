@@ -30,14 +30,13 @@ Departs  The gold score is a rule and the annotator is simulated with it, unless
 
 import dataclasses
 import itertools
-import json
 import pathlib
-from typing import Any, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 
-from experiments.harness import runner
-from experiments.rlhf import loop, optimising, preparing, report, stages
+from experiments.harness import runner, saved_files
+from experiments.rlhf import gold, loop, optimising, preparing, report, sizing, stages
 from experiments.shared import language
 from pgjax import losses, registry
 from pgjax.datasets.text import Split
@@ -154,11 +153,21 @@ class Config:
         for option in ("learning_rate", "value_learning_rate", "temperature"):
             runner.require_rate(f"--{option.replace('_', '-')}", getattr(self, option))
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
+        for option in ("policy", "preferences"):
+            path = getattr(self, option)
+            runner.require(path is None or path.exists(), f"--{option}", path, "an existing path")
         with runner.usage_errors():
             entry = registry.find(self.estimator)
+            if self.gold != "sentence":
+                gold.of_user(self.gold)
             self.split()
         several_epochs = self.epochs == 1 or entry.behaviour or entry.is_own
         runner.require(several_epochs, "--epochs", self.epochs, f"1 with --estimator {entry.name}, which has no ratio")
+
+    BATCH: ClassVar[str] = "episodes"
+
+    def memory(self) -> dict[str, float]:
+        return {} if self.resume is not None else sizing.estimated(self)
 
     def split(self) -> Split:
         return language.load_split(self.text, self.corpus, as_sentences=True)
@@ -274,17 +283,15 @@ def _of_earlier(config: Config) -> Config:
     with runner.usage_errors():
         if not path.is_file():
             raise ValueError(f"--resume {config.resume}: this folder holds no run of experiments.rlhf")
-        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        read = {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
-        for name in ("policy", "preferences"):
-            read[name] = None if read[name] is None else pathlib.Path(read[name])
-        read["text"] = tuple(map(pathlib.Path, read["text"]))
+        earlier = saved_files.record_of(Config, saved_files.read_object(path), path)
+        dataclasses.replace(earlier, resume=None).validate()
+        read = vars(earlier)
         for field in dataclasses.fields(Config):
             given = getattr(config, field.name)
-            if field.name in read and given not in (field.default, getattr(TINY, field.name), read[field.name]):
+            if field.name != "resume" and given not in (field.default, getattr(TINY, field.name), read[field.name]):
                 option = f"--{field.name.replace('_', '-')}"
                 raise ValueError(f"{option} {given}: must be left out with --resume; the run has {read[field.name]}")
-        return Config(**read, resume=config.resume)
+        return dataclasses.replace(earlier, resume=config.resume)
 
 
 def plot(results: Results, recorder: runner.Recorder) -> None:

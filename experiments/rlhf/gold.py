@@ -89,8 +89,10 @@ def of_user(path: str) -> Gold:
     module, _, name = path.partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"--gold {path}: must be module:function, and the import failed: {error}") from error
+    except Exception as error:  # whatever the user's module raises
+        raise ValueError(
+            f"--gold {path}: must be module:function, and the import failed: {type(error).__name__}: {error}"
+        ) from error
     if not callable(function):
         raise ValueError(f"--gold {path}: must name a function of a TextBuffer, got {function!r}")
     return Gold(score=lambda buffer, params: function(buffer), params=(), parts=lambda buffer, params: {})

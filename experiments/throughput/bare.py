@@ -4,14 +4,13 @@ The recommendation problem has two environments, slates and ads, so there are ei
 """
 
 import statistics
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from experiments.harness import runner, verdicts
-from experiments.throughput.measuring import Measured, measure
+from experiments.throughput.measuring import Measured, Program, measure
 from pgjax import environments, rollouts
 from pgjax.types import Environment
 
@@ -20,7 +19,7 @@ WINDOW = 32  # steps of every lane in one call
 Found = dict[str, dict[int, Measured]]
 
 
-def program_of(environment: Environment, lanes: int, seed: int) -> tuple[Callable, Any]:
+def program_of(environment: Environment, lanes: int, seed: int) -> Program:
     """`lanes → (lanes, live steps, sum of rewards)` for 32 steps with random actions, and the first lanes.
 
     The program also returns the sum of the observations. Random actions do not depend on the observations, so without
@@ -28,16 +27,22 @@ def program_of(environment: Environment, lanes: int, seed: int) -> tuple[Callabl
     """
     policy = environments.random_policy(environment)
 
-    def program(carry: rollouts.Lanes) -> tuple[rollouts.Lanes, jax.Array, tuple]:
+    def run(carry: rollouts.Lanes) -> tuple[rollouts.Lanes, jax.Array, tuple]:
         carry, played, _ = rollouts.window(environment, policy, (), carry, WINDOW)
         seen = sum(jnp.sum(x, dtype=jnp.float32) for x in jax.tree.leaves(played.obs))
         return carry, jnp.sum(played.alive), (jnp.sum(played.rewards), seen)
 
-    return program, rollouts.start_lanes(environment, policy, (), jax.random.split(jax.random.key(seed), lanes))
+    start = rollouts.start_lanes(environment, policy, (), jax.random.split(jax.random.key(seed), lanes))
+    return Program(run=run, carry=start)
 
 
 def measure_problems(
-    names: Sequence[str], lanes: Sequence[int], seconds: float, seed: int, recorder: runner.Recorder
+    names: Sequence[str],
+    lanes: Sequence[int],
+    seconds: float,
+    repetitions: int,
+    seed: int,
+    recorder: runner.Recorder,
 ) -> Found:
     """Name → number of lanes → measurements. Rows go to the recorder."""
     found: Found = {}
@@ -45,7 +50,7 @@ def measure_problems(
         for name in names:
             environment = environments.make(name)
             for count in lanes:
-                one = measure(*program_of(environment, count, seed), count, seconds)
+                one = measure(program_of(environment, count, seed), count, seconds, repetitions)
                 found.setdefault(name, {})[count] = one
                 median = statistics.median(one.rates)
                 recorder.row(

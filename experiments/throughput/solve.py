@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,13 +19,16 @@ import optax
 
 from experiments.harness import verdicts
 from experiments.harness.recorder import Recorder
-from pgjax import baselines, environments, estimators, evaluation, networks, rollouts, training
-from pgjax.types import Baseline, Policy, TrainState
+from experiments.throughput.peers import cartpole
+from pgjax import baselines, environments, estimators, networks, training
+from pgjax.types import Baseline, Policy
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOLVED = 475.0
-AIMS = {"empty cache": 4.5, "warm cache": 1.5}  # seconds from the start of the process
-LEARNING_AIM = 0.3  # seconds
+LIMIT = 120.0  # seconds of learning, after which a peer gives up
+EMPTY, QUICK, WARM = "empty cache", "empty cache, few optimisations", "warm cache"
+AIMS = {EMPTY: 4.5, QUICK: None, WARM: 1.5}  # seconds from the start of the process
+LEARNING_AIM = 0.3  # seconds, with all optimisations
 
 
 def make_trainer(
@@ -45,49 +49,58 @@ def make_trainer(
 def solve(
     seed: int, hidden: tuple[int, ...], episodes: int, learning_rate: float, max_updates: int
 ) -> dict[str, float | bool]:
-    """Learn until 100 greedy episodes, played after every update, average 475. Return the seconds of each part."""
-    start = time.perf_counter()
-    environment = environments.make("CartPole-v1")
-    policy = networks.make_policy(environment, hidden=hidden)
-    trainer = make_trainer(policy, optax.adam(learning_rate), episodes)
+    """Learn until 100 greedy episodes, played after every update, average 475. Return the seconds of each part.
 
-    def mean_return(state: TrainState) -> jax.Array:
-        # Updates fold small numbers into the key of the run. They never reach this number.
-        key = jax.random.fold_in(jax.random.fold_in(state.key, 2**31 - 1), state.update)
-        keys = jax.random.split(key, 100)
-        trajectory = rollouts.episodes(environment, evaluation.greedy(policy), state.params, keys)
-        return jnp.mean(evaluation.episode_returns(trajectory)[0])
+    The evaluation is that of the peers: the environment in NumPy, with the same starts every time.
+    """
+    start = time.perf_counter()
+    policy = networks.make_policy(environments.make("CartPole-v1"), hidden=hidden)
+    trainer = make_trainer(policy, optax.adam(learning_rate), episodes)
+    greedy = lambda params, obs: jnp.argmax(jax.vmap(policy.apply, (None, 0))(params, obs), axis=-1)
+    observed = jax.ShapeDtypeStruct((cartpole.EPISODES, 4), jnp.float32)
 
     # XLA compiles (or loads) a program while Python traces the next one.
     with ThreadPoolExecutor() as pool:
         lowered = jax.jit(lambda seed: trainer.init(jax.random.key(seed))).lower(seed)
         initialise = pool.submit(lowered.compile)
         update = pool.submit(jax.jit(trainer.update, donate_argnums=0).lower(lowered.out_info).compile)
-        evaluate = pool.submit(jax.jit(mean_return).lower(lowered.out_info).compile)
-    initialise, update, evaluate = (program.result() for program in (initialise, update, evaluate))
+        act = pool.submit(jax.jit(greedy).lower(lowered.out_info.params, observed).compile)
+    initialise, update, act = (program.result() for program in (initialise, update, act))
     state = initialise(seed)
     compile_seconds = time.perf_counter() - start
 
-    learning, score, updates = 0.0, 0.0, 0
+    learning, evaluating, score, updates, steps = 0.0, 0.0, 0.0, 0, 0
     while score < SOLVED and updates < max_updates:
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(update(state))
-        learning += time.perf_counter() - start
-        score, updates = float(evaluate(state)), updates + 1
+        state, metrics = jax.block_until_ready(update(state))
+        middle = time.perf_counter()
+        updates, steps = updates + 1, steps + int(metrics["num_steps"])
+        score = cartpole.mean_return(lambda obs: act(state.params, obs), seed)
+        learning, evaluating = learning + middle - start, evaluating + time.perf_counter() - middle
     return {
-        "solved": score >= SOLVED,
-        "score": score,
+        "solved": bool(score >= SOLVED),
+        "score": float(score),
         "updates": updates,
+        "steps": steps,
         "learning_seconds": learning,
+        "evaluation_seconds": evaluating,
         "compile_seconds": compile_seconds,
     }
 
 
-def solve_in_a_new_process(arguments: dict[str, Any], cache: str) -> dict[str, Any]:
-    """Call `solve` in a new Python process with the compilation cache `cache`; adds `seconds`, its total time."""
+def few_optimisations() -> dict[str, str]:
+    """The environment of a process in which XLA optimises little, for programs that run for less than a second."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jax.__version_info__ < (0, 11):  # A later XLA stops at this flag.
+        flags += " --xla_cpu_use_fusion_emitters=false"
+    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": flags.strip()}
+
+
+def solve_in_a_new_process(arguments: dict[str, Any], cache: str, optimise: bool = True) -> dict[str, Any]:
+    """Call `solve` in a new Python process with the compilation cache `cache`; adds `seconds`, until its answer."""
     code = (
         "import json, sys; from experiments.throughput.solve import solve; "
-        "print(json.dumps(solve(**json.loads(sys.argv[1]))))"
+        "print(json.dumps(solve(**json.loads(sys.argv[1]))), flush=True)"
     )
     settings = {
         "JAX_COMPILATION_CACHE_DIR": cache,
@@ -96,36 +109,58 @@ def solve_in_a_new_process(arguments: dict[str, Any], cache: str) -> dict[str, A
         # The parent process uses the accelerator too.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
+    settings |= {} if optimise else few_optimisations()
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(arguments)],
-        cwd=ROOT,
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        raise RuntimeError(f"the process that solves seed {arguments['seed']} failed:\n{done.stderr}")
-    return {"seconds": seconds, **json.loads(done.stdout.splitlines()[-1])}
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        command = [sys.executable, "-c", code, json.dumps(arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": errors}
+        with subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, text=True, **pipes) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            seconds = time.perf_counter() - start
+        errors.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"the process that solves seed {arguments['seed']} failed:\n{errors.read()}")
+    return {"seconds": seconds, **json.loads(line)}
 
 
-def time_to_solve(seeds: range, options: dict[str, Any], recorder: Recorder) -> dict[str, list[dict]]:
-    """State of the cache → the results of every seed. `options` are the other arguments of `solve`. Adds rows."""
-    found: dict[str, list[dict]] = {name: [] for name in AIMS}
-    with recorder.progress(len(AIMS) * len(seeds), "time to solve", "processes") as progress:
+def without_evaluation(one: dict[str, Any]) -> float:
+    """The seconds from the start of the process to the solution, without those of the evaluations."""
+    return one["seconds"] - one["evaluation_seconds"]
+
+
+def time_to_solve(
+    seeds: range,
+    options: dict[str, Any],
+    recorder: Recorder,
+    peers: dict[str, Callable[[int], dict[str, Any]]] | None = None,
+) -> dict[str, list[dict]]:
+    """Way of compiling, or name of a peer → the results of every seed. Adds the rows of pgjax.
+
+    Args:
+        options: the other arguments of `solve`.
+        peers: name → `seed → result`, with the entries `seconds`, `evaluation_seconds` and `solved`, or `failure`.
+            They take turns with pgjax. A peer that failed is not asked again.
+    """
+    peers = peers or {}
+    found: dict[str, list[dict]] = {name: [] for name in (*AIMS, *peers)}
+    with recorder.progress(len(found) * len(seeds), "time to solve", "processes") as progress:
         for seed in seeds:
-            with tempfile.TemporaryDirectory() as cache:
+            with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as other:
                 for name, runs in found.items():
-                    runs.append(solve_in_a_new_process({"seed": seed, **options}, cache))
-                    recorder.metrics({"seed": seed, "cache": name, **runs[-1]})
+                    if name in AIMS:
+                        how = {"cache": other, "optimise": False} if name == QUICK else {"cache": cache}
+                        runs.append(solve_in_a_new_process({"seed": seed, **options}, **how))
+                    elif not any("failure" in one for one in runs):
+                        runs.append(peers[name](seed))
+                    recorder.metrics({"seed": seed, "solver": name, **runs[-1]})
                     progress.advance()
-    for name, runs in found.items():
+    for name in AIMS:
+        runs = found[name]
         solved = sum(one["solved"] for one in runs)
         times = {
             "seconds from process start": ("seconds", AIMS[name]),
-            "seconds of learning alone": ("learning_seconds", LEARNING_AIM),
+            "seconds of learning alone": ("learning_seconds", None if name == QUICK else LEARNING_AIM),
             "compile seconds": ("compile_seconds", None),
             "updates": ("updates", None),
         }

@@ -13,6 +13,7 @@ Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --render results/train/RUN
          python -m experiments.train --resume results/train/RUN                     (after an interruption)
          python -m experiments.train --resume results/train/RUN --num-updates 100   (100 in all)
+         python -m experiments.train --resume results/train/RUN --allow lr --lr 0.001   (after a divergence)
 Shows    The evaluated return of every run with its 95 % interval, the learning curve, and an animation of the best run.
          The best policy is saved in `policy.safetensors`.
 Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minute to a minute, that of Pendulum-v1 from
@@ -23,8 +24,8 @@ Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minut
          That of gymnasium:LunarLander-v3 rises from −197 to 276 ± 3 (one seed; 200 counts as solved) in 164 seconds of
          CPU time.
          reverse, addition and spell_backward hold prompts out and also report the share of them that the greedy policy
-         answers right, from rewards alone: reverse 1.00 in 9 CPU seconds a seed, addition 0.89 ± 0.11 in 60 (95 %
-         intervals over five seeds).
+         answers right, from rewards alone: reverse 1.00 in 9 CPU seconds a seed, addition 0.96 ± 0.06 in 92 (95 %
+         intervals over five seeds). The regret of ads falls from 0.474 clicks a session to 0.039 ± 0.001 in 43.
 Departs  Adam replaces plain gradient ascent. Some presets make the gradient biased on purpose, and give the reason.
 """
 
@@ -35,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import interruption, runner
-from experiments.train import beside, keeping, presets, report, resume
+from experiments.train import beside, dead, keeping, presets, report, resume
 from experiments.train import build as build_options
 from experiments.train.options import TINY, Config, resolve
 from experiments.train.report import plot
@@ -69,6 +70,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     train = build_options.training_of(environment, policy)
     trained, failures = learn(options, train, build, keys, rates, past, keeper, recorder)
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
+    dead.note_dead(options, environment, policy, trained.states, trained.metrics, rates, failures, recorder)
     seconds = keeper.seconds
     good, params = finish(options, asked, policy, trained._replace(seconds=seconds["wall"]), failures, rates, recorder)
     report.report_cpu_time(seconds["cpu"] / len(rates), presets.BUDGETS.get(options["env"]), recorder)
@@ -99,10 +101,9 @@ def starting_point(
     config: Config, options: dict, known: dict, build, keys: jax.Array, rates: np.ndarray, recorder: runner.Recorder
 ) -> resume.Saved:
     """The run that is resumed, or an empty one. Only shapes are traced, so that a misfit is refused early."""
-    shapes = jax.eval_shape(jax.vmap(lambda key, rate: build(rate).init(key)), keys, rates)
-    jax.eval_shape(jax.vmap(lambda state, rate: build(rate).update(state)), shapes, rates)
     if config.resume is None:
         return resume.nothing(len(rates))
+    shapes = jax.eval_shape(jax.vmap(lambda key, rate: build(rate).init(key)), keys, rates)
     past = resume.restore(config.resume, shapes, known, resume.allowed(config.allow), recorder.say)
     # A run that was interrupted after its last update still has to be evaluated.
     if options["num_updates"] < past.done + past.complete:

@@ -4,13 +4,13 @@ import argparse
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from experiments.harness import metric_log, runner
 from experiments.train import build as build_options
-from experiments.train import former, presets, resume, start
+from experiments.train import former, presets, resume, sizing, start
 from pgjax import registry
 from pgjax.saving import identity
 
@@ -133,9 +133,23 @@ class Config:
     """Where the lines of metrics.jsonl are copied to: tensorboard or wandb or both. Each needs its package,
     pip install -e ".[tensorboard]" or ".[wandb]". W&B works offline unless WANDB_MODE or WANDB_API_KEY is set."""
 
+    BATCH: ClassVar[str] = "num_episodes"
+
+    def resolved(self) -> dict:
+        """Every option with its value, for --dry-run."""
+        return dataclasses.asdict(self) if self.render is not None else resolve(self)
+
+    def memory(self) -> dict[str, float]:
+        """The bytes of each part of the run; a policy that is only evaluated has no estimate."""
+        return {} if self.render is not None else sizing.memory(resolve(self))
+
     def default_words(self, arguments: Sequence[str]) -> dict[str, str]:
         """What --help shows for the options that the preset or the estimator decides: see `preset_words`."""
         return preset_words(self, arguments)
+
+    def only_resumes(self) -> bool:
+        """Whether the options ask for no more than the run that is resumed."""
+        return dataclasses.replace(self, checkpoint_every=60.0, log_to=(), allow=()) == Config(resume=self.resume)
 
     def validate(self) -> None:
         if self.estimator is not None and ":" not in self.estimator:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax._doors import readable
 from pgjax._spread import centre_and_spread
 from pgjax.advantages._arrays import as_floats, as_mask
 
@@ -95,6 +96,7 @@ def _consecutive_groups(shape: tuple[int, ...], group_size: int | None) -> _Layo
     return _consecutive(shape, size)
 
 
+@readable
 def group_statistics(
     returns: jax.Array,
     mask: jax.Array | None = None,
@@ -148,6 +150,7 @@ def group_statistics(
     )
 
 
+@readable
 def leave_one_out(
     returns: jax.Array,
     mask: jax.Array | None = None,
@@ -187,6 +190,7 @@ def leave_one_out(
     return jnp.where(n > 1, n / jnp.maximum(n - 1, 1) * deviations, alone)
 
 
+@readable
 def standardise_groups(
     returns: jax.Array,
     mask: jax.Array | None = None,

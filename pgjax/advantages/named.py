@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pgjax import returns as return_functions
 from pgjax._checks import require_integer, require_one_of
+from pgjax._doors import readable
 from pgjax.advantages._arrays import as_floats, as_mask, live_first
 from pgjax.advantages.groups import group_statistics, leave_one_out, require_members, standardise_groups
 from pgjax.advantages.steps import reward_to_go, standardise
@@ -34,6 +35,7 @@ def _compare(
     return rows.unpack(relative(to_go, jnp.broadcast_to(present[:, None], mask.shape)))
 
 
+@readable
 def rloo(
     rewards: jax.Array,
     mask: jax.Array | None = None,
@@ -87,6 +89,7 @@ def rloo(
     return _compare(lambda g, counts: leave_one_out(g, counts, **groups), rewards, mask, returns)
 
 
+@readable
 def dr_grpo(
     rewards: jax.Array,
     mask: jax.Array | None = None,
@@ -131,6 +134,7 @@ def dr_grpo(
     return _compare(centred, rewards, mask, returns)
 
 
+@readable
 def grpo(
     rewards: jax.Array,
     mask: jax.Array | None = None,
@@ -181,6 +185,7 @@ def grpo(
     return _compare(lambda g, counts: standardise_groups(g, counts, **groups), rewards, mask, returns)
 
 
+@readable
 def reinforce_plus_plus(
     rewards: jax.Array,
     mask: jax.Array | None = None,

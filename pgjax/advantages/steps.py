@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pgjax import returns as return_functions
 from pgjax._checks import require_integer, require_one_of
+from pgjax._doors import readable
 from pgjax._spread import standardised
 from pgjax.advantages._arrays import as_bools, as_floats, as_mask, live_first
 
@@ -41,6 +42,7 @@ def time_factors(
     return 1.0 / jnp.maximum(lengths, 1).astype(dtype)
 
 
+@readable
 def reward_to_go(
     rewards: jax.Array, mask: jax.Array | None = None, *, discount: jax.typing.ArrayLike = 1.0
 ) -> jax.Array:
@@ -74,6 +76,7 @@ def reward_to_go(
     return rows.unpack(jax.vmap(one)(rows.pack(rewards)))
 
 
+@readable
 def gae(
     rewards: jax.Array,
     values: jax.Array,
@@ -135,6 +138,7 @@ def gae(
     return rows.unpack(jax.vmap(one)(rewards, values, next_values, terminated, cuts))
 
 
+@readable
 def standardise(x: jax.Array, mask: jax.Array | None = None, *, ddof: int = 0) -> jax.Array:
     """(x − m) / s over all entries that count; exactly 0 if all of them are equal.
 
@@ -159,6 +163,7 @@ def standardise(x: jax.Array, mask: jax.Array | None = None, *, ddof: int = 0) -
     return standardised(x, as_mask(mask, x.shape), ddof=ddof)
 
 
+@readable
 def step_weights(mask: jax.Array, *, over_time: OverTime = "sum", dtype: jax.typing.DTypeLike = float) -> jax.Array:
     """The weight of each step in a mean over episodes.
 
@@ -194,6 +199,7 @@ def step_weights(mask: jax.Array, *, over_time: OverTime = "sum", dtype: jax.typ
     return mask.astype(dtype) * (factors / num_episodes.astype(dtype))
 
 
+@readable
 def aggregate(terms: jax.Array, mask: jax.Array, *, over_time: OverTime = "sum") -> jax.Array:
     """The terms of a loss, added up over the steps and averaged over the episodes.
 

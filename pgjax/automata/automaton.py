@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax._doors import readable
 from pgjax._records import PyTree, one_line
 
 
@@ -28,6 +29,7 @@ class Automaton(NamedTuple):
         return one_line(self)
 
 
+@readable
 def make_automaton(
     next: np.ndarray, *, rewards: np.ndarray | None = None, final: np.ndarray | None = None, start: int = 0
 ) -> Automaton:
@@ -73,6 +75,7 @@ def _numbers(name: str, table: np.ndarray | None, shape: tuple[int, ...]) -> np.
     return table
 
 
+@readable
 def score(automaton: Automaton, tokens: jax.typing.ArrayLike, length: jax.typing.ArrayLike) -> jax.Array:
     """The score `[]` of the first n = `length` tokens of a sequence `[N]`; the other tokens have no influence.
 

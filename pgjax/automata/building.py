@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax.automata.automaton import Automaton, make_automaton
 
 # The greatest number of states that the builders make unless they are told otherwise.
@@ -17,6 +18,7 @@ MOST_STATES = 20_000
 State = TypeVar("State", bound=Hashable)
 
 
+@readable
 def explore(
     start: State,
     read: Callable[[State, int], tuple[State, float]],
@@ -62,6 +64,7 @@ def explore(
     return make_automaton(np.array(next), rewards=np.array(rewards), final=np.array([final(q) for q in states]))
 
 
+@readable
 def aligned(*parts: Automaton, limit: int = MOST_STATES) -> tuple[Automaton, ...]:
     """The same scores as automata with the same states: all results share `start` and `next`.
 
@@ -103,6 +106,7 @@ def aligned(*parts: Automaton, limit: int = MOST_STATES) -> tuple[Automaton, ...
     return tuple(of(part, rows[:, place]) for place, part in enumerate(parts))
 
 
+@readable
 def weighted_sum(
     parts: Sequence[Automaton], weights: Sequence[float] | None = None, *, limit: int = MOST_STATES
 ) -> Automaton:
@@ -127,6 +131,7 @@ def weighted_sum(
     )
 
 
+@readable
 def ever(automaton: Automaton, *, value: float = 1.0, limit: int = MOST_STATES) -> Automaton:
     """`value` if the automaton pays anything other than 0 for at least one token, and 0 otherwise.
 
@@ -138,6 +143,7 @@ def ever(automaton: Automaton, *, value: float = 1.0, limit: int = MOST_STATES) 
     return _seen(automaton, value=value, if_paid=True, limit=limit)
 
 
+@readable
 def never(automaton: Automaton, *, value: float = 1.0, limit: int = MOST_STATES) -> Automaton:
     """`value` if the automaton pays 0 for every token, and 0 otherwise; see `ever`."""
     return _seen(automaton, value=value, if_paid=False, limit=limit)
@@ -154,6 +160,7 @@ def _seen(automaton: Automaton, *, value: float, if_paid: bool, limit: int) -> A
     return explore(int(automaton.start), read, of_state, next.shape[1], limit=limit)
 
 
+@readable
 def over_tokens(
     automaton: Automaton, token_bytes: Sequence[bytes], *, special: Mapping[int, int] | None = None
 ) -> Automaton:
@@ -185,6 +192,7 @@ def over_tokens(
     return make_automaton(columns.T, rewards=paid.T, final=automaton.final, start=int(automaton.start))
 
 
+@readable
 def minimised(automaton: Automaton) -> Automaton:
     """An automaton with the same scores and fewer states: unreachable states go, and equal states become one.
 

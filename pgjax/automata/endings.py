@@ -8,11 +8,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_one_of
+from pgjax._doors import readable
 from pgjax.automata.automaton import Automaton
 
 MissingEos = Literal["keep", "subtract", "replace"]
 
 
+@readable
 def at_the_limit(score: jax.Array, ended: jax.Array, missing_eos: MissingEos, value: ArrayLike) -> jax.Array:
     """The score that is paid: an answer that ended with EOS keeps its score, and the rule changes the others.
 
@@ -29,6 +31,7 @@ def at_the_limit(score: jax.Array, ended: jax.Array, missing_eos: MissingEos, va
     return jnp.where(ended, score, other)
 
 
+@readable
 def require_missing_eos(eos: int | None, missing_eos: MissingEos, value: float) -> None:
     """Require a known rule, and an EOS if the rule changes a score.
 
@@ -41,6 +44,7 @@ def require_missing_eos(eos: int | None, missing_eos: MissingEos, value: float) 
         raise ValueError(f"missing_eos must be 'keep' if eos is None, got {missing_eos!r}")
 
 
+@readable
 def require_reads(name: str, automaton: Automaton, vocabulary: int) -> None:
     """Require an automaton over V tokens.
 

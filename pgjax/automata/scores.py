@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax.automata.automaton import Automaton, make_automaton
 from pgjax.automata.building import MOST_STATES, explore, never
 
@@ -17,6 +18,7 @@ _DEAD = "dead"
 Tokens = Sequence[int]
 
 
+@readable
 def count(tokens: Iterable[int], vocabulary: int, *, value: float = 1.0) -> Automaton:
     """`value` for each token of the set: one state.
 
@@ -31,6 +33,7 @@ def count(tokens: Iterable[int], vocabulary: int, *, value: float = 1.0) -> Auto
     return make_automaton(np.zeros((1, vocabulary), int), rewards=rewards)
 
 
+@readable
 def length(values: Sequence[float], vocabulary: int, *, eos: int | None = None) -> Automaton:
     """values[n] for an answer of n tokens, EOS not counted; longer answers get the last value. S = len(values).
 
@@ -55,6 +58,7 @@ def length(values: Sequence[float], vocabulary: int, *, eos: int | None = None) 
     return make_automaton(next, final=final)
 
 
+@readable
 def pattern(tokens: Tokens, vocabulary: int, *, value: float = 1.0) -> Automaton:
     """`value` for each occurrence of a fixed string of tokens; occurrences may overlap. S = the length of the string.
 
@@ -80,6 +84,7 @@ def pattern(tokens: Tokens, vocabulary: int, *, value: float = 1.0) -> Automaton
     return explore(0, read, lambda matched: 0.0, vocabulary)
 
 
+@readable
 def balanced(
     pairs: Sequence[Tokens],
     vocabulary: int,
@@ -132,6 +137,7 @@ def balanced(
     return explore((), read, of_state, vocabulary, limit=limit, name=f"brackets nested up to depth {depth}")
 
 
+@readable
 def repetitions(
     vocabulary: int,
     *,
@@ -187,6 +193,7 @@ def repetitions(
     return explore(start, read, lambda state: 0.0, vocabulary, limit=limit, name=name)
 
 
+@readable
 def no_repetition(
     vocabulary: int,
     *,
@@ -201,6 +208,7 @@ def no_repetition(
     return never(found, value=value, limit=limit + 1)
 
 
+@readable
 def ends_with(tokens: Iterable[int], vocabulary: int, *, eos: int | None = None, value: float = 1.0) -> Automaton:
     """`value` if the last token is one of `tokens`, and 0 otherwise: an answer that closes its sentence.
 

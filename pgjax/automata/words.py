@@ -7,6 +7,7 @@ ends. Axes: S states, V tokens.
 from collections.abc import Iterable, Sequence
 
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax.automata.automaton import Automaton
 from pgjax.automata.building import MOST_STATES, explore
 
@@ -46,6 +47,7 @@ class _Dictionary:
         return self.children.get((node, token), _UNKNOWN), False, False
 
 
+@readable
 def word_count(
     words: Iterable[Sequence[int]],
     vocabulary: int,
@@ -79,6 +81,7 @@ def word_count(
     return explore(0, read, final, vocabulary, limit=limit, name="the count of dictionary words")
 
 
+@readable
 def word_share(
     words: Iterable[Sequence[int]],
     vocabulary: int,

@@ -10,11 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pgjax._doors import readable
 from pgjax.baselines.value import ValueFunctionState, fitted
 from pgjax.rows import map_over_rows
 from pgjax.types import Critic, PyTree, Trajectory
 
 
+@readable
 def action_values(function: Callable[[PyTree], jax.Array], *, rows_per_piece: int | None = None) -> Critic:
     """q(X_t, ·) from a given function of one observation, such as an exact table; the critic learns nothing.
 
@@ -37,6 +39,7 @@ def action_values(function: Callable[[PyTree], jax.Array], *, rows_per_piece: in
     )
 
 
+@readable
 def action_value_function(
     init_params: Callable[[jax.Array, PyTree], PyTree],
     apply: Callable[[PyTree, PyTree], jax.Array],

@@ -11,6 +11,7 @@ import jax
 
 from pgjax import advantages
 from pgjax._checks import require_integer, require_one_of
+from pgjax._doors import readable
 from pgjax.baselines.simple import returns_of, stateless
 from pgjax.types import Baseline, Needs, Trajectory
 
@@ -36,6 +37,7 @@ def _check(over: Over, group_size: int | None, least: int) -> None:
         require_integer("group_size", group_size, least, None)
 
 
+@readable
 def batch_mean(over: Over = "episodes", group_size: int | None = None) -> Baseline:
     """b_t = the mean of G_t over the group, which includes the episode itself. Biased by a known factor.
 
@@ -66,6 +68,7 @@ def batch_mean(over: Over = "episodes", group_size: int | None = None) -> Baseli
     return stateless(predict, needs=Needs(group_size=group_size))
 
 
+@readable
 def leave_one_out(over: Over = "episodes", group_size: int | None = None) -> Baseline:
     """b_t = the mean of G_t over the *other* episodes of the group. Unbiased.
 

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_kind
+from pgjax._doors import readable
 from pgjax.baselines.simple import stateless
 from pgjax.types import Baseline, Needs, PyTree, Trajectory
 
 
+@readable
 def greedy_rollout() -> Baseline:
     """b = the return of a greedy episode from the same start and with the same randomness of the problem. Unbiased.
 
@@ -36,6 +38,7 @@ def greedy_rollout() -> Baseline:
     return stateless(predict, needs=Needs(greedy_returns=True))
 
 
+@readable
 def shifted(baseline: Baseline, epsilon: float | jax.Array) -> Baseline:
     """b + ε for any baseline b, with the same bias as b.
 

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_in_range, require_integer, require_one_of
+from pgjax._doors import readable
 from pgjax._linear import ratio_or_zero
 from pgjax._records import print_as_made_by
 from pgjax.baselines.group_means import split_groups
@@ -75,6 +76,7 @@ def _optimal(
     return Baseline(init=init, predict=predict, update=update, needs=Needs(scores=norm))
 
 
+@readable
 def optimal_constant(decay: float = 0.9, norm: ScoreNorm = "vanilla") -> Baseline:
     """b = E[‖S‖² G_1] / E[‖S‖²] with `total_return`, E[Σ_t ‖ψ_t‖² G_t] / E[Σ_t ‖ψ_t‖²] with `reward_to_go`. Unbiased.
 
@@ -111,6 +113,7 @@ def _of_others(x: jax.Array) -> jax.Array:
     return shift(jnp.cumsum(x, axis=2)) + after
 
 
+@readable
 def optimal_leave_one_out(group_size: int | None = None, norm: ScoreNorm = "vanilla") -> Baseline:
     """b^i = Σ_{j≠i} ‖S^j‖² G_1^j / Σ_{j≠i} ‖S^j‖² over the other episodes j of the group. Unbiased.
 
@@ -157,6 +160,7 @@ def optimal_leave_one_out(group_size: int | None = None, norm: ScoreNorm = "vani
     )
 
 
+@readable
 def optimal_time_dependent(decay: float = 0.9, norm: ScoreNorm = "vanilla") -> Baseline:
     """b_t = E[‖ψ_t‖² G_t] / E[‖ψ_t‖²] over the episodes that still run at t, one number per time step. Unbiased.
 
@@ -177,6 +181,7 @@ def optimal_time_dependent(decay: float = 0.9, norm: ScoreNorm = "vanilla") -> B
     return _optimal(decay, norm, lambda sample: sample.rewards.shape[:1], lambda b, trajectory: b[:, None], collect)
 
 
+@readable
 def optimal_state(
     index_of: Callable[[PyTree], jax.Array], num_states: int, decay: float = 0.9, norm: ScoreNorm = "vanilla"
 ) -> Baseline:

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_in_range, require_one_of
+from pgjax._doors import readable
 from pgjax._records import print_as_made_by
 from pgjax.rows import map_over_rows
 from pgjax.types import Baseline, PyTree, Trajectory
 
 
+@readable
 def stateless(predict: Callable[[Trajectory], jax.Array], **kwargs) -> Baseline:
     """A baseline that is a function of the trajectory alone and learns nothing.
 
@@ -53,6 +55,7 @@ def returns_of(trajectory: Trajectory) -> jax.Array:
     return trajectory.returns
 
 
+@readable
 def none() -> Baseline:
     """b = 0.
 
@@ -64,6 +67,7 @@ def none() -> Baseline:
     return constant(0.0)
 
 
+@readable
 def constant(value: float) -> Baseline:
     """b = `value`, a number that does not depend on the data. Unbiased.
 
@@ -75,6 +79,7 @@ def constant(value: float) -> Baseline:
     return stateless(lambda trajectory: jnp.full_like(trajectory.rewards, value))
 
 
+@readable
 def state_values(function: Callable[[PyTree], jax.Array]) -> Baseline:
     """b = v(X_t) for a given function of one observation, such as an exact value function. Unbiased.
 
@@ -105,6 +110,7 @@ class MovingAverageState(NamedTuple):
     num_updates: jax.Array
 
 
+@readable
 def moving_average(decay: float = 0.9, initial: Initial | float = "zero") -> Baseline:
     """b = ρ̂, a running estimate of ρ(θ); after use, ρ̂ ← β ρ̂ + (1 − β) (mean of G_1 over the batch). Unbiased.
 
@@ -162,6 +168,7 @@ class TimeDependentState(NamedTuple):
     seen: jax.Array
 
 
+@readable
 def time_dependent(decay: float = 0.9) -> Baseline:
     """b_t, a moving average for each time step of the mean of G_t over the episodes that still run at t. Unbiased.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pgjax import acting
 from pgjax._checks import require_in_range, require_integer
+from pgjax._doors import readable
 from pgjax._spread import centre_and_spread
 from pgjax.losses import value_loss
 from pgjax.rows import map_over_rows, over_rows
@@ -146,6 +147,7 @@ def fitted(
     return init, use_and_fit
 
 
+@readable
 def value_function(
     init_params: Callable[[jax.Array, PyTree], PyTree],
     apply: Callable[[PyTree, PyTree], jax.Array] | None,

@@ -9,6 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from pgjax._doors import readable
 from pgjax._spread import centre_and_spread
 from pgjax.diagnostics._sample_checks import at_least
 from pgjax.diagnostics.intervals import Estimate, jackknife_stderr, positive_t_interval, t_interval
@@ -44,6 +45,7 @@ class GradientStatistics(NamedTuple):
     mean_squared_error: Estimate | None
 
 
+@readable
 def flatten_gradients(gradients: PyTree) -> jax.Array:
     """Flatten a pytree of gradients, one per episode, to one row per episode.
 
@@ -61,6 +63,7 @@ def flatten_gradients(gradients: PyTree) -> jax.Array:
     return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], axis=1)
 
 
+@readable
 def total_variance(gradients: jax.Array) -> jax.Array:
     """The total variance of one estimate, unbiased: V̂ = 1/(N−1) Σ_i ‖g_i − ḡ‖² of g_i `[N, P]`.
 
@@ -72,6 +75,7 @@ def total_variance(gradients: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(centre_and_spread(gradients, axis=0)[1])) / (count - 1)
 
 
+@readable
 def gradient_statistics(
     gradients: jax.Array, reference: jax.Array | None = None, *, confidence: float = 0.95
 ) -> GradientStatistics:
@@ -169,6 +173,7 @@ def _reciprocal(ratio: Estimate, value: jax.Array, stderr: jax.Array) -> Estimat
     return Estimate(value=value, stderr=stderr, low=of(ratio.high), high=of(ratio.low))
 
 
+@readable
 def batch_cosine(gradients: jax.Array, reference: jax.Array, *, batch_size: int, confidence: float = 0.95) -> Estimate:
     """The cosine between the reference and the mean of B episodes, averaged over ⌊N/B⌋ disjoint batches.
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax.diagnostics._sample_checks import at_least, require_probability
 
 FEWEST_RUNS = 5
@@ -62,6 +63,7 @@ def t_quantile(probability: float, degrees: int) -> float:
     return math.sqrt(degrees) * math.tan(angle)
 
 
+@readable
 def t_interval(value: Any, stderr: Any, degrees: int, confidence: float = 0.95) -> Estimate:
     """The interval value ± t · stderr, for JAX or NumPy arrays of any shape.
 
@@ -100,6 +102,7 @@ def jackknife_stderr(shift: jax.Array) -> jax.Array:
     return (shift.shape[0] - 1) ** 0.5 * jnp.std(shift)
 
 
+@readable
 def mean_interval(x: ArrayLike, axis: int = 0, *, confidence: float = 0.95) -> Estimate:
     """The mean of S independent runs with its standard error and t interval: x̄ ± t s/√S. NumPy, on the host.
 
@@ -131,6 +134,7 @@ def mean_interval(x: ArrayLike, axis: int = 0, *, confidence: float = 0.95) -> E
     return t_interval(mean, stderr, max(np.asarray(x).shape[axis] - 1, 1), confidence)
 
 
+@readable
 def mean_and_stderr(x: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """x̄ = 1/S Σ x_s and its standard error √(1/(S−1) Σ (x_s − x̄)² / S), NaN for one run; `[S, ...] → [...]`.
 
@@ -149,6 +153,7 @@ def mean_and_stderr(x: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray
     return mean, spread / count**0.5
 
 
+@readable
 def few_runs(count: int, unit: str = "runs") -> str:
     """A warning for S < 5 runs that says how wide an interval from so few runs is; an empty text for more runs."""
     if count >= FEWEST_RUNS:

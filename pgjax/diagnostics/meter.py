@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pgjax._doors import readable
 from pgjax._spread import centre_and_spread
 from pgjax.diagnostics._sample_checks import at_least
 from pgjax.diagnostics.gradients import flatten_gradients
@@ -41,6 +42,7 @@ class BatchNoise(NamedTuple):
         return num_episodes * self.variance / self.squared_norm
 
 
+@readable
 def batch_noise(parts: PyTree) -> BatchNoise:
     """The noise of ḡ = (1/M) Σ_m g_m, from the gradients g_m of M equal parts of its batch.
 

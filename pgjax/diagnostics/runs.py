@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pgjax._doors import readable
 from pgjax.diagnostics._sample_checks import at_least, require_probability
 from pgjax.diagnostics.intervals import Estimate
 
 _ELEMENTS_AT_ONCE = 4_000_000  # numbers that a bootstrap holds at the same time; larger pieces are not faster
 
 
+@readable
 def paired_variance_ratio(
     numerator: ArrayLike,
     denominator: ArrayLike,
@@ -63,6 +65,7 @@ def _resampled_variances(gradients: np.ndarray, counts: np.ndarray) -> np.ndarra
     return (counts @ np.sum(centred**2, axis=1) - count * np.sum(means**2, axis=-1)) / (count - 1)
 
 
+@readable
 def bootstrap_interval(
     x: ArrayLike, statistic: Callable, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +99,7 @@ def bootstrap_interval(
     return (low, high) if count > 1 else (np.full_like(low, np.nan), np.full_like(high, np.nan))
 
 
+@readable
 def interquartile_mean(x: ArrayLike, axis: int = 0) -> np.ndarray:
     """The mean of the middle half: ⌊S/4⌋ values are cut from each end (a 25 % trimmed mean).
 

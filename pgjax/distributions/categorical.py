@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax._doors import readable
 from pgjax.types import Distribution
 
 
@@ -18,6 +19,7 @@ def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
+@readable
 def masked_logits(logits: jax.Array, mask: jax.Array) -> jax.Array:
     """Logits for which the actions outside the mask have probability exactly 0.
 
@@ -62,6 +64,7 @@ def _log_softmax(logits: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(jnp.maximum(logits, floor(logits.dtype)))
 
 
+@readable
 def categorical_quantile(logits: jax.Array, uniform: jax.Array) -> jax.Array:
     """The action at the level u of the cumulative distribution: one uniform number determines the action.
 

@@ -5,9 +5,11 @@ from typing import Any, Literal
 
 import jax
 
+from pgjax._doors import readable
 from pgjax.types import Distribution, PyTree
 
 
+@readable
 def joint(families: PyTree) -> Distribution:
     """A distribution with independent parts; its parameters and actions are trees like the tree `families`.
 
@@ -53,6 +55,7 @@ def joint(families: PyTree) -> Distribution:
     return Distribution(sample=sample, log_prob=total("log_prob"), entropy=total("entropy"), kl=total("kl"), mode=mode)
 
 
+@readable
 def require(distribution: Distribution, name: Literal["entropy", "kl"], who: str) -> Callable[..., jax.Array]:
     """`distribution.entropy` or `distribution.kl`; an error if the distribution does not have this function.
 

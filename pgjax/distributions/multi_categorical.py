@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax._doors import readable
 from pgjax.distributions.categorical import categorical, categorical_entropy, categorical_kl, floor
 from pgjax.spaces import MultiDiscrete
 from pgjax.types import Distribution
 
 
+@readable
 def multi_categorical(sizes: Sequence[int]) -> Distribution:
     """D independent categorical choices: the parameters are logits l `[D, A]`, and an action is an integer array `[D]`.
 

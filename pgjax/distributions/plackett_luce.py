@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax._doors import readable
 from pgjax.distributions.categorical import (
     at_least_float32,
     categorical_entropy,
@@ -21,6 +22,7 @@ from pgjax.types import Distribution
 _MOST_TERMS = 10_000
 
 
+@readable
 def plackett_luce(n: int, k: int) -> Distribution:
     """The Plackett–Luce distribution: the parameters are logits l `[n]`; an action is a slate `[k]` of different items.
 

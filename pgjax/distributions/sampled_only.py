@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 
+from pgjax._doors import readable
 from pgjax.types import Distribution
 
 
+@readable
 def sampled_only(sample: Callable[[jax.Array, Any], Any], reason: str) -> Distribution:
     """The distribution of a given `sample(key, parameters) → action`; its other functions raise NotImplementedError.
 

@@ -9,6 +9,7 @@ import numpy as np
 from jax.scipy.special import log_ndtr
 from jax.typing import ArrayLike
 
+from pgjax._doors import readable
 from pgjax.distributions.categorical import floor
 from pgjax.distributions.gaussian import LN_2PI, GaussianParameters, assert_gaussian, gaussian_sample
 from pgjax.types import Distribution
@@ -58,6 +59,7 @@ class _Box(NamedTuple):
         return log_ndtr(jnp.maximum((side * mean - self.limit) * jnp.exp(-log_std), least))
 
 
+@readable
 def squashed_gaussian(low: ArrayLike, high: ArrayLike) -> Distribution:
     """A normal distribution squashed into a box by tanh: parameters `GaussianParameters`, actions `[D]`.
 

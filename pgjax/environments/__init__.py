@@ -12,6 +12,7 @@ import importlib
 import inspect
 from typing import Any
 
+from pgjax._doors import readable
 from pgjax.contracts import ConformanceError
 from pgjax.environments.adapters import from_gymnax, refuse_unknown, to_gymnax
 from pgjax.environments.checking import CheckReport, check
@@ -72,6 +73,7 @@ _PREFIX = "gymnax:"
 _LEFT_OUT = ("MNISTBandit-bsuite",)
 
 
+@readable
 def available() -> tuple[str, ...]:
     """Return every name that `make` knows: the environments written here, then gymnax's.
 
@@ -88,6 +90,7 @@ def available() -> tuple[str, ...]:
     return (*_NATIVE, *others)
 
 
+@readable
 def make(name: str, **options: Any) -> Environment:
     """Make the environment of that name.
 
@@ -117,6 +120,7 @@ def make(name: str, **options: Any) -> Environment:
     return make_shipped(name, **options)
 
 
+@readable
 def make_shipped(name: str, **options: Any) -> Environment:
     """Make an environment that pgjax or gymnax ships, without importing other modules.
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import spaces
+from pgjax._doors import readable
 from pgjax.environments import rendering
 from pgjax.environments.foreign.shared import cast_like, observed_as, strong, unbounded
 from pgjax.environments.sticky import with_sticky_actions
@@ -25,6 +26,7 @@ from pgjax.types import Environment, PyTree, Step
 _WRONG_BOUNDS = ("MemoryChain-bsuite", "MetaMaze-misc", "GaussianBandit-misc")
 
 
+@readable
 def from_gymnax(
     env_or_id: Any,
     params: PyTree = None,
@@ -99,6 +101,7 @@ def from_gymnax(
     return with_sticky_actions(made, sticky_actions)
 
 
+@readable
 def to_gymnax(environment: Environment) -> Any:
     """Turn an `Environment` into an instance of gymnax's `Environment`, for libraries that train on gymnax.
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from pgjax import spaces
 from pgjax._checks import is_typed_key
+from pgjax._doors import readable
 from pgjax.contracts import ConformanceError, named_leaves, require_environment
 from pgjax.environments.random_actions import sample_action
 from pgjax.types import Environment, PyTree, Step
@@ -52,6 +53,7 @@ class _Walk(NamedTuple):
     first: jax.Array
 
 
+@readable
 def check(
     env: Environment,
     *,

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import spaces
+from pgjax._doors import readable
 from pgjax.distributions import categorical, masked_logits, sampled_only
 from pgjax.types import Environment, Policy, PyTree
 
 
+@readable
 def sample_action(environment: Environment, key: jax.Array, obs: PyTree) -> PyTree:
     """One random action: uniform over those that `action_mask` allows, or a sample of the action space if None."""
     space = environment.action_space
@@ -17,6 +19,7 @@ def sample_action(environment: Environment, key: jax.Array, obs: PyTree) -> PyTr
     return spaces.sample(space, key)
 
 
+@readable
 def random_policy(environment: Environment) -> Policy:
     """The policy that acts with `sample_action`, to compare a trained policy with; pass `()` as its θ.
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from pgjax import acting, baselines
 from pgjax import returns as return_functions
 from pgjax._checks import require_one_of
+from pgjax._doors import readable
 from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
 from pgjax.estimators.hot_path import assemble, entropies
 from pgjax.estimators.rules import ReturnRule, reward_to_go
@@ -72,6 +73,7 @@ def _later_surprises(
     return jax.vmap(to_go, in_axes=1, out_axes=1)(surprises) - surprises
 
 
+@readable
 def make_critic_estimator(
     policy: Policy,
     critic: Critic,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from pgjax._doors import readable
 from pgjax.estimators.hot_path import assemble, entropies
 from pgjax.estimators.rules import ReturnRule, reward_to_go
 from pgjax.types import Distribution, Estimator, Policy, PyTree, Trajectory
@@ -21,6 +22,7 @@ ComponentBaseline = Callable[[PyTree, PyTree, jax.Array], jax.Array]
 ActionValue = Callable[[PyTree, jax.Array], jax.Array]
 
 
+@readable
 def each_component(distribution: Distribution) -> ComponentLogProbs:
     """`(outputs, action [D]) → ln f_i(a_i | x) [D]` for a distribution that has one parameter for each component.
 
@@ -30,6 +32,7 @@ def each_component(distribution: Distribution) -> ComponentLogProbs:
     return jax.vmap(alone)
 
 
+@readable
 def factorised(
     policy: Policy,
     component_log_probs: ComponentLogProbs,
@@ -99,6 +102,7 @@ def factorised(
     )
 
 
+@readable
 def counterfactual(
     component_log_probs: ComponentLogProbs, q: ActionValue, values: Sequence[float] = (0, 1)
 ) -> ComponentBaseline:
@@ -127,6 +131,7 @@ def counterfactual(
     return baseline
 
 
+@readable
 def at_component_mode(distribution: Distribution, q: ActionValue) -> ComponentBaseline:
     """b_i(x, a_{−i}) = q(x, (m_i, a_{−i})), where m is the mode of f(x, θ).
 

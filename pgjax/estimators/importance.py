@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from pgjax import acting, baselines
 from pgjax._checks import require_one_of
+from pgjax._doors import readable
 from pgjax.estimators._monte_carlo import require_monte_carlo, time_factors
 from pgjax.estimators.hot_path import assemble
 from pgjax.estimators.rules import ReturnRule, reward_to_go, total_return
@@ -47,6 +48,7 @@ def weighted_reward_to_go(rewards: jax.Array, ratios: jax.Array, discount: jax.t
     return jax.lax.scan(step, jnp.zeros((), rewards.dtype), (rewards, ratios), reverse=True)[1]
 
 
+@readable
 def importance_weighted(
     policy: Policy,
     *,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from pgjax import acting, distributions, losses
 from pgjax._checks import require_in_range, require_one_of
+from pgjax._doors import readable
 from pgjax.advantages.steps import OverTime
 from pgjax.estimators.hot_path import RowObjective, assemble
 from pgjax.estimators.weighting import time_scale
@@ -30,6 +31,7 @@ class KLLossState(NamedTuple):
     reference: PyTree
 
 
+@readable
 def kl_loss(
     policy: Policy,
     kl_coef: jax.typing.ArrayLike,

@@ -12,12 +12,14 @@ from jax.flatten_util import ravel_pytree
 
 from pgjax import acting, distributions
 from pgjax._checks import is_traced, require_in_range, require_integer, require_kind
+from pgjax._doors import readable
 from pgjax._linear import conjugate_gradients, pseudo_inverse
 from pgjax.estimators import parts
 from pgjax.rows import sum_over_rows
 from pgjax.types import Estimator, Policy, PyTree, Trajectory
 
 
+@readable
 def fisher_vector_product(
     policy: Policy, params: PyTree, trajectory: Trajectory, vector: PyTree, rows_per_piece: int | None = None
 ) -> PyTree:
@@ -52,6 +54,7 @@ def fisher_vector_product(
     return jax.tree.map(lambda x: x / trajectory.alive.shape[1], total)
 
 
+@readable
 def softmax_inverse_fisher(logits: jax.Array, gradient: jax.Array) -> jax.Array:
     """F⁺ g for softmax tables, row by row: (I − 11ᵀ/A) diag(1/π) g, `[..., A]`; F = diag(π) − ππᵀ is never formed.
 
@@ -68,6 +71,7 @@ def softmax_inverse_fisher(logits: jax.Array, gradient: jax.Array) -> jax.Array:
     return divided - jnp.mean(divided, axis=-1, keepdims=True)
 
 
+@readable
 def natural(
     estimator: Estimator,
     policy: Policy,

@@ -6,10 +6,12 @@ g = (1/M) Σ_m g_m,   g_m the mean summand of the episodes of part m. Axes: B ep
 import jax
 
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax.contracts import require_trajectory
 from pgjax.types import Estimator, PyTree, Trajectory
 
 
+@readable
 def part_gradients(
     estimator: Estimator, params: PyTree, state: PyTree, trajectory: Trajectory, num_parts: int
 ) -> PyTree:

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from pgjax import acting
 from pgjax._checks import require_in_range
+from pgjax._doors import readable
 from pgjax._linear import ratio_or_zero
 from pgjax.estimators.hot_path import assemble, batch_gradient, each_episode, weighted_log_likelihood
 from pgjax.estimators.rules import total_return
@@ -21,6 +22,7 @@ class PerParameterState(NamedTuple):
     squares: PyTree
 
 
+@readable
 def per_parameter(
     policy: Policy,
     *,

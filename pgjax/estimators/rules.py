@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from pgjax import returns as return_functions
 from pgjax._checks import require_in_range, require_integer
+from pgjax._doors import readable
 from pgjax._records import one_line
 from pgjax.types import Baseline, PyTree, Trajectory
 
@@ -39,6 +40,7 @@ class ReturnRule(NamedTuple):
 _over_episodes = lambda function: jax.vmap(function, in_axes=1, out_axes=1)
 
 
+@readable
 def total_return(discount: ArrayLike = 1.0) -> ReturnRule:
     """G_1 = Σ_t γ^{t−1} R_{t+1} in every row, the return of REINFORCE (Williams 1992).
 
@@ -59,6 +61,7 @@ def total_return(discount: ArrayLike = 1.0) -> ReturnRule:
     return ReturnRule(compute=compute, bootstraps=False, discount=discount, from_start=True)
 
 
+@readable
 def reward_to_go(discount: ArrayLike = 1.0) -> ReturnRule:
     """G_t = Σ_k γ^k R_{t+k+1}, which leaves out the rewards that A_t cannot have caused.
 
@@ -82,6 +85,7 @@ def reward_to_go(discount: ArrayLike = 1.0) -> ReturnRule:
     return ReturnRule(compute=compute, bootstraps=False, discount=discount)
 
 
+@readable
 def n_step(n: int, discount: ArrayLike = 1.0) -> ReturnRule:
     """G_t^{(n)}, the sum of n rewards and the baseline's v(X_{t+n}). The error of v makes it biased.
 
@@ -103,6 +107,7 @@ def n_step(n: int, discount: ArrayLike = 1.0) -> ReturnRule:
     return ReturnRule(compute=compute, bootstraps=True, discount=discount)
 
 
+@readable
 def lambda_return(lambda_: float = 0.95, discount: ArrayLike = 1.0) -> ReturnRule:
     """The λ-return G_t^λ; G_t^λ − v(X_t) is the generalised advantage estimate, GAE (Schulman et al. 2016).
 
@@ -126,6 +131,7 @@ def lambda_return(lambda_: float = 0.95, discount: ArrayLike = 1.0) -> ReturnRul
     return ReturnRule(compute=compute, bootstraps=True, discount=discount)
 
 
+@readable
 def next_values(baseline: Baseline, state: PyTree, trajectory: Trajectory, values: jax.Array) -> jax.Array:
     """v(X_{t+1}) before any reset, `[T, B]`, from a baseline that is a function of the observation.
 

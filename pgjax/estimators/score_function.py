@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from pgjax import _shards, acting, distributions, losses
 from pgjax._checks import require_in_range
+from pgjax._doors import readable
 from pgjax.advantages.steps import OverTime
 from pgjax.contracts import require_trajectory
 from pgjax.estimators.hot_path import assemble, entropies
@@ -23,6 +24,7 @@ from pgjax.types import Baseline, Estimator, Policy, PyTree, TimeWeights, Trajec
 Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
+@readable
 def score_function(log_probs: jax.Array, behaviour_log_probs: jax.Array, weights: jax.Array) -> jax.Array:
     """w ln f, as an `objective` for `make_estimator`: `losses.score_function_objective`.
 
@@ -32,6 +34,7 @@ def score_function(log_probs: jax.Array, behaviour_log_probs: jax.Array, weights
     return losses.score_function_objective(log_probs, weights)
 
 
+@readable
 def clipped_surrogate(clip: float = 0.2) -> Objective:
     """PPO's clipped surrogate (Schulman et al. 2017) with ε = `clip`, as an `objective` for `make_estimator`.
 
@@ -44,6 +47,7 @@ def clipped_surrogate(clip: float = 0.2) -> Objective:
     )
 
 
+@readable
 def record_behaviour(
     policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None
 ) -> Trajectory:
@@ -56,6 +60,7 @@ def record_behaviour(
     return trajectory._replace(behaviour_log_probs=recorded)
 
 
+@readable
 def make_estimator(
     policy: Policy,
     *,

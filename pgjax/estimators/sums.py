@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_kind
+from pgjax._doors import readable
 from pgjax.estimators import parts
 from pgjax.types import Estimator, Needs, PyTree, ScoreNorm, Trajectory
 
 
+@readable
 def sum_of(*estimators: Estimator) -> Estimator:
     """The estimator whose estimate is the sum of several estimates from the same batch: ĝ_1 + ĝ_2 + …
 

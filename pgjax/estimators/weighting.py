@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from pgjax import advantages, baselines
 from pgjax import returns as return_functions
 from pgjax._checks import require_integer, require_kind, require_one_of
+from pgjax._doors import readable
 from pgjax._records import one_line
 from pgjax.advantages.steps import OverTime, time_factors
 from pgjax.contracts import require_trajectory
@@ -48,6 +49,7 @@ class Weighting(NamedTuple):
         return one_line(self)
 
 
+@readable
 def make_weighting(
     *,
     returns: ReturnRule | None = None,

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from pgjax import evaluation
 from pgjax._checks import require_in_range, require_integer, require_one_of
+from pgjax._doors import readable
 from pgjax.acting import require_memoryless
 from pgjax.imitation import cloning_losses, experts
 from pgjax.imitation.collecting import Demonstrations, Labelled, Mixing, collect, demonstrations
@@ -90,6 +91,7 @@ def _rounds(
     )
 
 
+@readable
 def dagger(
     key: jax.Array,
     environment: Environment,
@@ -133,6 +135,7 @@ def dagger(
     return _rounds(key, environment, policy, fit, gather, next_level, share(jnp.int32(0)), num_rounds, refit)
 
 
+@readable
 def behavioural_cloning(
     key: jax.Array, environment: Environment, expert: Expert, policy: Policy, fit: Fitter, *, num_episodes: int
 ) -> ImitationRun:
@@ -144,6 +147,7 @@ def behavioural_cloning(
     return dagger(key, environment, expert, policy, fit, num_rounds=1, num_episodes=num_episodes, schedule=always)
 
 
+@readable
 def dart(
     key: jax.Array,
     environment: Environment,

@@ -17,12 +17,14 @@ import jax.numpy as jnp
 
 from pgjax import distributions
 from pgjax._checks import require_in_range, require_integer, require_one_of
+from pgjax._doors import readable
 from pgjax.losses import score_function_loss, value_loss
 from pgjax.types import Distribution, PyTree
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 
+@readable
 def negative_log_likelihood(distribution: Distribution, parameters: PyTree, actions: jax.Array) -> jax.Array:
     """Behavioural cloning: the score-function loss with weight 1 on the expert's actions.
 
@@ -50,6 +52,7 @@ def negative_log_likelihood(distribution: Distribution, parameters: PyTree, acti
     return score_function_loss(log_probs, jnp.ones_like(log_probs))
 
 
+@readable
 def squared_error(modes: jax.Array, actions: jax.Array) -> jax.Array:
     """Half the squared distance between the policy's mean, or mode, and the expert's action.
 
@@ -86,6 +89,7 @@ def _expectation(log_weights: jax.Array, *terms: jax.Array) -> jax.Array:
     return jnp.sum(jnp.exp(jnp.where(possible, log_weights, -jnp.inf)) * first, axis=-1)
 
 
+@readable
 def cross_entropy(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Array:
     """The expected negative log-likelihood of the expert's action, without sampling it.
 
@@ -104,6 +108,7 @@ def cross_entropy(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Arra
     return -_expectation(expert, log_probs)
 
 
+@readable
 def forward_kl(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Array:
     """The divergence KL(f* ‖ f): f must give probability to every action that the expert takes.
 
@@ -122,6 +127,7 @@ def forward_kl(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Array:
     return _expectation(expert, expert, log_probs)
 
 
+@readable
 def reverse_kl(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Array:
     """The divergence KL(f ‖ f*): f may only take actions that the expert takes, but need not take all of them.
 
@@ -141,6 +147,7 @@ def reverse_kl(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Array:
     return _expectation(log_probs, log_probs, expert)
 
 
+@readable
 def total_variation(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Array:
     """Half the sum of the absolute differences of probabilities.
 
@@ -166,6 +173,7 @@ def total_variation(log_probs: jax.Array, expert_log_probs: jax.Array) -> jax.Ar
 Direction = Literal["forward", "reverse"]
 
 
+@readable
 def distribution_kl(
     distribution: Distribution, parameters: PyTree, expert_parameters: PyTree, *, direction: Direction = "forward"
 ) -> jax.Array:
@@ -191,6 +199,7 @@ def distribution_kl(
     return jax.vmap(distributions.require(distribution, "kl", "distribution_kl"))(*pair)
 
 
+@readable
 def indicator_schedule() -> Schedule:
     """The expert acts in the first round, and the learner in all later rounds: β_1 = 1, then 0.
 
@@ -201,6 +210,7 @@ def indicator_schedule() -> Schedule:
     return lambda round_: jnp.where(jnp.asarray(round_) == 0, 1.0, 0.0)
 
 
+@readable
 def exponential_schedule(decay: jax.typing.ArrayLike) -> Schedule:
     """The expert's share is multiplied by the same factor in each round.
 
@@ -224,6 +234,7 @@ def exponential_schedule(decay: jax.typing.ArrayLike) -> Schedule:
     return lambda round_: jnp.power(jnp.asarray(decay, float), jnp.asarray(round_, float))
 
 
+@readable
 def linear_schedule(num_rounds: int) -> Schedule:
     """The expert's share falls linearly to 0.
 
@@ -239,6 +250,7 @@ def linear_schedule(num_rounds: int) -> Schedule:
     return lambda round_: jnp.maximum(0.0, 1.0 - jnp.asarray(round_, float) / num_rounds)
 
 
+@readable
 def mix(key: jax.Array, beta: jax.typing.ArrayLike, expert_action: PyTree, action: PyTree) -> PyTree:
     """One action of DAgger's mixture β f* + (1 − β) f; use `jax.vmap` for many.
 

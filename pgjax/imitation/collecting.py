@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from pgjax import rollouts
 from pgjax._checks import require_in_range, require_integer, require_one_of
+from pgjax._doors import readable
 from pgjax.acting import require_memoryless
 from pgjax.imitation import cloning_losses
 from pgjax.imitation.experts import Expert
@@ -45,6 +46,7 @@ class Labelled(NamedTuple):
     log_probs: jax.Array | None
 
 
+@readable
 def label(key: jax.Array, expert: Expert, trajectory: Trajectory) -> Labelled:
     """Ask the expert at every state of a trajectory. Its answers are drawn anew, apart from the executed actions."""
     keys = jax.random.split(key, trajectory.alive.shape)
@@ -53,6 +55,7 @@ def label(key: jax.Array, expert: Expert, trajectory: Trajectory) -> Labelled:
     return Labelled(trajectory=trajectory, actions=twice(expert.act)(keys, trajectory.obs), log_probs=log_probs)
 
 
+@readable
 def collect(
     key: jax.Array,
     environment: Environment,
@@ -129,6 +132,7 @@ def _with_share(environment: Environment, beta: jax.Array, mixing: Mixing) -> En
     )
 
 
+@readable
 def demonstrations(labelled: Labelled) -> Demonstrations:
     """The T B rows of a labelled trajectory; rows of padding are included and have weight 0."""
     alive = labelled.trajectory.alive

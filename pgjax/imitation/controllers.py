@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax._doors import readable
 from pgjax.environments.maze_drawing import neighbours_of, steps_to_goal
 from pgjax.environments.navigation_arena import NavigationParams
 from pgjax.imitation.experts import Expert, from_log_probs
 
 
+@readable
 def potential_field(
     *,
     beams: int = 16,
@@ -75,6 +77,7 @@ def potential_field(
     return Expert(act=act)
 
 
+@readable
 def shortest_way() -> Expert:
     """The expert of `random_maze` with the full map, for any maze of any size: it takes a shortest way to the exit.
 

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from pgjax import distributions, evaluation
 from pgjax._checks import require_in_range, require_integer
+from pgjax._doors import readable
 from pgjax._records import one_line
 from pgjax.acting import require_memoryless
 from pgjax.exact import TabularMDP, optimal_probabilities
@@ -38,6 +39,7 @@ class Expert(NamedTuple):
         return one_line(self)
 
 
+@readable
 def from_log_probs(log_probs: Callable[[PyTree], jax.Array]) -> Expert:
     """The expert of discrete actions that draws from `log_probs(obs) [A]`.
 
@@ -52,6 +54,7 @@ def from_log_probs(log_probs: Callable[[PyTree], jax.Array]) -> Expert:
     return Expert(act=lambda key, obs: distributions.categorical.sample(key, log_probs(obs)), log_probs=log_probs)
 
 
+@readable
 def as_policy(expert: Expert) -> Policy:
     """The expert as a policy without parameters, for rollouts and evaluation; pass `()` as its θ.
 
@@ -70,6 +73,7 @@ def as_policy(expert: Expert) -> Policy:
     )
 
 
+@readable
 def from_table(mdp: TabularMDP, probabilities: jax.Array) -> Expert:
     """The expert that looks up its observation in a table π*(a|s) `[S, A]` of a tabular problem.
 
@@ -114,6 +118,7 @@ def from_table(mdp: TabularMDP, probabilities: jax.Array) -> Expert:
     return from_log_probs(log_probs)
 
 
+@readable
 def optimal_expert(
     mdp: TabularMDP, discount: ArrayLike = 1.0, *, softness: float = 0.0, ties: Ties = "lowest"
 ) -> Expert:
@@ -133,6 +138,7 @@ def optimal_expert(
     return from_table(mdp, optimal_probabilities(mdp, discount, softness=softness, ties=ties))
 
 
+@readable
 def from_policy(policy: Policy, params: PyTree, *, greedy: bool = False) -> Expert:
     """A trained policy at θ as an expert; its `log_probs` are known if its distribution is `categorical`.
 
@@ -170,6 +176,7 @@ def from_policy(policy: Policy, params: PyTree, *, greedy: bool = False) -> Expe
     )
 
 
+@readable
 def noisy(expert: Expert, epsilon: ArrayLike, num_actions: int) -> Expert:
     """The expert (1 − ε) π*(a|x) + ε / A, which draws from all actions, the best included, with probability ε.
 
@@ -200,6 +207,7 @@ def noisy(expert: Expert, epsilon: ArrayLike, num_actions: int) -> Expert:
     return Expert(act=act, log_probs=lambda obs: jnp.log((1.0 - epsilon) * jnp.exp(known(obs)) + epsilon / num_actions))
 
 
+@readable
 def perturbed(expert: Expert, std: ArrayLike, *, low: ArrayLike = -math.inf, high: ArrayLike = math.inf) -> Expert:
     """An expert of continuous actions with Gaussian noise: clip(A* + σ z, low, high), z ~ N(0, I).
 
@@ -222,6 +230,7 @@ def perturbed(expert: Expert, std: ArrayLike, *, low: ArrayLike = -math.inf, hig
     return Expert(act=act)
 
 
+@readable
 def partial(expert: Expert, known: Callable[[PyTree], jax.Array], num_actions: int) -> Expert:
     """The expert where `known(obs)` is true; elsewhere each of the A actions with probability 1 / A.
 
@@ -246,6 +255,7 @@ def partial(expert: Expert, known: Callable[[PyTree], jax.Array], num_actions: i
     return Expert(act=act, log_probs=lambda obs: jnp.where(known(obs), log_probs(obs), -math.log(num_actions)))
 
 
+@readable
 def pendulum_swing_up(
     *,
     angle_gain: float = 10.0,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from pgjax._checks import require_one_of
+from pgjax._doors import readable
 from pgjax.acting import require_memoryless
 from pgjax.imitation import cloning_losses
 from pgjax.imitation.collecting import Demonstrations
@@ -29,6 +30,7 @@ DIVERGENCES: dict[Divergence, Callable[[jax.Array, jax.Array], jax.Array]] = {
 Fitter = Callable[[jax.Array, PyTree, Demonstrations], PyTree]
 
 
+@readable
 def table_fit(num_actions: int) -> Fitter:
     """The fit of a table by counting: maximum likelihood for logits `obs @ params` on one-hot observations.
 
@@ -57,6 +59,7 @@ def table_fit(num_actions: int) -> Fitter:
     return fit
 
 
+@readable
 def gradient_fit(
     policy: Policy,
     optimizer: optax.GradientTransformation,

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import acting
+from pgjax._doors import readable
 from pgjax.environments.text import TextBuffer
 from pgjax.types import Policy, PyTree
 
 
+@readable
 def token_log_probs(policy: Policy, params: PyTree, tokens: jax.Array) -> jax.Array:
     """ln f(a_1 … a_i, θ)_{a_{i+1}} for every place i of windows, float `[n, L − 1]`.
 
@@ -42,6 +44,7 @@ def token_log_probs(policy: Policy, params: PyTree, tokens: jax.Array) -> jax.Ar
     return jax.vmap(of_window)(tokens)
 
 
+@readable
 def next_token_loss(policy: Policy) -> Callable[[PyTree, PyTree], jax.Array]:
     """The loss of `training.fit` for rows with the fields `tokens` `[n, L]` and `counted` bool `[n, L − 1]`.
 

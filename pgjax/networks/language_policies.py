@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from pgjax._doors import readable
 from pgjax.networks._layers import HEAD_SCALE, init_linear
 from pgjax.networks.language_models import Config, GPT2Config
 from pgjax.networks.network import Network
@@ -14,6 +15,7 @@ from pgjax.networks.value_networks import make_value_network
 from pgjax.types import Environment, Policy, PyTree
 
 
+@readable
 def network_arguments(config: Config, *, recompute: bool = False) -> dict[str, Any]:
     """The arguments of `make_policy` for this language model: `network`, `hidden` and `network_options`.
 
@@ -35,6 +37,7 @@ def network_arguments(config: Config, *, recompute: bool = False) -> dict[str, A
     return {"network": network, "hidden": hidden, "network_options": options | {"recompute": recompute}}
 
 
+@readable
 def make_language_policy(
     environment: Environment,
     config: Config,
@@ -71,6 +74,7 @@ def make_language_policy(
     return policy if params is None else policy._replace(init=lambda key, obs: params)
 
 
+@readable
 def make_language_value(
     environment: Environment, config: Config, params: PyTree | None = None, *, recompute: bool = False
 ) -> Network:
@@ -107,6 +111,7 @@ def make_language_value(
     return network._replace(init=lambda key, obs: with_value_head(key, params))
 
 
+@readable
 def with_value_head(key: jax.Array, params: PyTree) -> PyTree:
     """Parameters of a value: the body of a language model with θ = `params`, and a new head with one output."""
     body = {name: part for name, part in params.items() if name != "head"}

@@ -9,6 +9,7 @@ import numpy as np
 
 from pgjax import distributions, spaces
 from pgjax._checks import require_in_range, require_one_of
+from pgjax._doors import readable
 from pgjax.contracts import require_environment
 from pgjax.networks.bodies import Activation
 from pgjax.networks.network import Network
@@ -52,6 +53,7 @@ class _Part(NamedTuple):
         return masked(logits, mask) if logits.ndim == 1 else jax.vmap(masked)(logits, mask)
 
 
+@readable
 def policy_for_spaces(
     observation_space: PyTree,
     action_space: PyTree,
@@ -214,6 +216,7 @@ def _part(path: str, space: Space, word: DistributionWord) -> _Part:
     return _Part(path=path, family=family, shape=shape, is_gaussian=isinstance(space, Box))
 
 
+@readable
 def make_policy(
     environment: Environment,
     *,

@@ -6,6 +6,7 @@ from typing import Any, TypedDict, Unpack
 import jax
 
 from pgjax import spaces
+from pgjax._doors import readable
 from pgjax.contracts import require_environment
 from pgjax.networks.bodies import Activation
 from pgjax.networks.network import Network
@@ -26,6 +27,7 @@ class NetworkOptions(TypedDict, total=False):
     network_options: Mapping[str, Any] | None
 
 
+@readable
 def value_for_spaces(observation_space: PyTree, **options: Unpack[NetworkOptions]) -> tuple[Init, Apply]:
     """`(init, apply)` of a network v(x) → scalar. All arguments except the space are plain JSON values.
 
@@ -40,6 +42,7 @@ def value_for_spaces(observation_space: PyTree, **options: Unpack[NetworkOptions
     return init, lambda params, obs: apply(params, obs)[0]
 
 
+@readable
 def value_network_for_spaces(observation_space: PyTree, **options: Unpack[NetworkOptions]) -> Network:
     """The network of a value v, whose outputs are scalars `[]`, with its memory if it has one.
 
@@ -70,6 +73,7 @@ def _scalar_memory(memory: Memory) -> Memory:
     return memory._replace(step=step, unroll=None if unroll is None else lambda *given: unroll(*given)[:, 0])
 
 
+@readable
 def action_values_for_spaces(
     observation_space: PyTree,
     action_space: PyTree,
@@ -115,6 +119,7 @@ def _memoryless(observation_space: PyTree, outputs: int, **options: Unpack[Netwo
     return body.init, body.apply
 
 
+@readable
 def make_value(environment: Environment, **options: Unpack[NetworkOptions]) -> tuple[Init, Apply]:
     """`value_for_spaces` for an environment's observations; `pgjax.baselines.value_function` takes the result.
 
@@ -133,6 +138,7 @@ def make_value(environment: Environment, **options: Unpack[NetworkOptions]) -> t
     return value_for_spaces(environment.observation_space, **options)
 
 
+@readable
 def make_value_network(environment: Environment, **options: Unpack[NetworkOptions]) -> Network:
     """`value_network_for_spaces` for an environment's observations: a value with its memory, if it has one.
 
@@ -151,6 +157,7 @@ def make_value_network(environment: Environment, **options: Unpack[NetworkOption
     return value_network_for_spaces(environment.observation_space, **options)
 
 
+@readable
 def make_action_values(environment: Environment, **options: Unpack[NetworkOptions]) -> tuple[Init, Apply]:
     """`action_values_for_spaces` for an environment; `pgjax.baselines.critics.action_value_function` takes the result.
 

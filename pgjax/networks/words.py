@@ -176,7 +176,8 @@ def build(
     own = sorted({p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"hidden", "activation"})
     for option in options:
         if option not in own:
-            raise ValueError(f"network_options of network={network!r} must be among {own}, got {option!r}")
+            choice = f"among {own}" if own else "left out, as it has none"
+            raise ValueError(f"network_options of network={network!r} must be {choice}, got {option!r}")
     made = NETWORKS[network](observation_space, outputs, hidden=tuple(hidden), activation=activation, **options)
     return made._replace(
         init=inputs.checked(observation_space, made.init),

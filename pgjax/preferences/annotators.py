@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range
+from pgjax._doors import readable
 from pgjax.preferences.losses import davidson_log_probs
 
 FIRST, SECOND, EQUAL, BOTH_BAD = range(4)
@@ -41,6 +42,7 @@ class Annotator(NamedTuple):
     bar: ArrayLike = -jnp.inf
 
 
+@readable
 def utilities(annotator: Annotator, scores: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
     """u_i `[..., k]` of k answers, as in `Annotator`; the answer 0 is the one that is shown first.
 
@@ -61,6 +63,7 @@ def utilities(annotator: Annotator, scores: jax.Array, lengths: jax.Array | None
     return found.at[..., 0].add(number(annotator.position_bias))
 
 
+@readable
 def probabilities(annotator: Annotator, scores: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
     """The exact probabilities `[..., 3]` that the first answer is chosen, that the second is, and of a tie.
 
@@ -87,6 +90,7 @@ def probabilities(annotator: Annotator, scores: jax.Array, lengths: jax.Array | 
     return (1.0 - flip) * p + flip * wrong
 
 
+@readable
 def compare(key: jax.Array, annotator: Annotator, scores: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
     """Labels int32 `[...]`: 0 if the first answer is chosen, 1 if the second is, 2 "equal", 3 "both bad".
 
@@ -103,6 +107,7 @@ def compare(key: jax.Array, annotator: Annotator, scores: jax.Array, lengths: ja
     return jnp.where(bad, BOTH_BAD, labels)
 
 
+@readable
 def rank(key: jax.Array, annotator: Annotator, scores: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
     """The order int32 `[..., k]` of k answers, the best first, drawn from the Plackett–Luce distribution of u_i.
 
@@ -118,6 +123,7 @@ def rank(key: jax.Array, annotator: Annotator, scores: jax.Array, lengths: jax.A
     return jnp.argsort(-noisy, axis=-1).astype(jnp.int32)
 
 
+@readable
 def entropy(chances: jax.Array) -> jax.Array:
     """−Σ p ln p `[...]`, in nats, of the probabilities `[..., outcomes]` of a label.
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax.preferences.annotators import entropy
 from pgjax.preferences.losses import davidson_loss, half_win_loss, plackett_luce_loss
 from pgjax.preferences.reward_models import RewardModel
@@ -52,6 +53,7 @@ class Rankings(NamedTuple):
 Labels = Comparisons | Rankings
 
 
+@readable
 def losses(model: RewardModel, params: PyTree, labels: Labels, log_tie: float | None = None) -> jax.Array:
     """The loss `[N]` of each comparison or ranking.
 
@@ -76,6 +78,7 @@ def _loss_of(model: RewardModel, log_tie: float | None):
     return lambda params, rows: losses(model, params, rows, log_tie)
 
 
+@readable
 def fit(
     key: jax.Array,
     model: RewardModel,
@@ -128,6 +131,7 @@ def _first_observation(labels: Labels) -> PyTree:
     return jax.tree.map(lambda x: x[0], labels.first)
 
 
+@readable
 def fit_ensemble(
     key: jax.Array,
     model: RewardModel,
@@ -154,6 +158,7 @@ def fit_ensemble(
     return jax.vmap(one)(jax.random.split(key, num_members))
 
 
+@readable
 def evaluate(
     model: RewardModel,
     params: PyTree,

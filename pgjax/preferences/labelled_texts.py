@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import require_integer, shown
+from pgjax._doors import readable
 from pgjax.environments.text import TextBuffer
 from pgjax.preferences.fitting import Comparisons, Rankings
 from pgjax.preferences.preference import TIES, Preference
@@ -32,6 +33,7 @@ class BufferSize(NamedTuple):
     bos: bool = False
 
 
+@readable
 def text_buffers(prompts: Sequence[str], answers: Sequence[str], tokeniser: Tokeniser, size: BufferSize) -> TextBuffer:
     """Prompts and answers as NumPy buffers, leaves `[N, ...]`.
 
@@ -68,6 +70,7 @@ def text_buffers(prompts: Sequence[str], answers: Sequence[str], tokeniser: Toke
     return TextBuffer(tokens=tokens, length=lengths, prompt_length=prompt_lengths)
 
 
+@readable
 def fits(record: Preference, tokeniser: Tokeniser, size: BufferSize) -> bool:
     """Whether the prompt and all answers of a record have no more tokens than the buffers have places."""
     answers = record.ranking or (record.chosen, record.rejected)
@@ -76,6 +79,7 @@ def fits(record: Preference, tokeniser: Tokeniser, size: BufferSize) -> bool:
     return within(record.prompt, room) and all(within(answer, size.max_new_tokens) for answer in answers)
 
 
+@readable
 def groups_of(records: Sequence[Preference]) -> np.ndarray:
     """int32 `[number of records]`: records of the same prompt have the same number, for the split of `fit`."""
     numbers: dict[str, int] = {}
@@ -96,6 +100,7 @@ class LabelledTexts(NamedTuple):
     groups: np.ndarray
 
 
+@readable
 def comparisons_of(records: Sequence[Preference], tokeniser: Tokeniser, size: BufferSize) -> LabelledTexts:
     """All pairs that the records decide, and their ties.
 
@@ -137,6 +142,7 @@ def _pairs(record: Preference) -> list[tuple[str, str]]:
     return [(better, worse) for (place, better), (_, worse) in numbered if place < places]
 
 
+@readable
 def rankings_of(records: Sequence[Preference], tokeniser: Tokeniser, size: BufferSize) -> Rankings:
     """The records as rankings of up to k answers, for the Plackett–Luce loss; a pair is a ranking of two.
 

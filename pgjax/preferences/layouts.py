@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pgjax._doors import readable
 from pgjax.preferences.preference import NAMES, TIES, Preference, RecordError, Tie, _described
 
 Message = dict[str, str]
@@ -27,6 +28,7 @@ _EQUAL = ("tie", "equal", "both", "none", "neither")
 _CHOICES = ("comparison", "choice", "selected", "preferred", "label")
 
 
+@readable
 def plain_chat(messages: Sequence[Message]) -> str:
     """The text of messages without any model's template: one message is its content, several are `role: content` lines.
 
@@ -42,6 +44,7 @@ def plain_chat(messages: Sequence[Message]) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
+@readable
 def preferences_of(found: dict[str, Any], chat: Chat = plain_chat) -> list[Preference]:
     """The preferences of one JSON object in any of the layouts; an export may hold none or several in one object.
 

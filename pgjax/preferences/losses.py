@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_float, require_in_range
+from pgjax._doors import readable
 
 
+@readable
 def bradley_terry_loss(chosen: jax.Array, rejected: jax.Array, margins: ArrayLike = 0.0) -> jax.Array:
     """Minus the log-probability that the chosen answer wins.
 
@@ -36,6 +38,7 @@ def bradley_terry_loss(chosen: jax.Array, rejected: jax.Array, margins: ArrayLik
     return jax.nn.softplus(rejected - chosen + jnp.asarray(margins, chosen.dtype))
 
 
+@readable
 def plackett_luce_loss(rewards: jax.Array, mask: jax.Array | None = None, places: jax.Array | None = None) -> jax.Array:
     """Minus the log-probability of a ranking, whose places are filled one after the other from the best on.
 
@@ -73,6 +76,7 @@ def plackett_luce_loss(rewards: jax.Array, mask: jax.Array | None = None, places
     return jnp.sum(jnp.where(known, rest - rewards, jnp.zeros_like(rewards)), axis=-1)
 
 
+@readable
 def best_of_k_loss(rewards: jax.Array, best: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """Minus the log-probability that one of k answers is called the best.
 
@@ -95,6 +99,7 @@ def best_of_k_loss(rewards: jax.Array, best: jax.Array, mask: jax.Array | None =
     return jax.nn.logsumexp(rewards, axis=-1, where=live) - of_best
 
 
+@readable
 def davidson_log_probs(first: jax.Array, second: jax.Array, log_tie: ArrayLike) -> jax.Array:
     """Log-probabilities `[..., 3]` that the first answer is better, that the second is better, and that they tie.
 
@@ -117,6 +122,7 @@ def davidson_log_probs(first: jax.Array, second: jax.Array, log_tie: ArrayLike) 
     return jax.nn.log_softmax(jnp.stack([half, -half, tie], axis=-1), axis=-1)
 
 
+@readable
 def davidson_loss(first: jax.Array, second: jax.Array, outcomes: jax.Array, log_tie: ArrayLike) -> jax.Array:
     """Minus the log-probability of an outcome that may be a tie; see `davidson_log_probs`.
 
@@ -138,6 +144,7 @@ def davidson_loss(first: jax.Array, second: jax.Array, outcomes: jax.Array, log_
     return -jnp.take_along_axis(of_outcomes, outcomes[..., None], axis=-1)[..., 0]
 
 
+@readable
 def half_win_loss(first: jax.Array, second: jax.Array, outcomes: jax.Array, margins: ArrayLike = 0.0) -> jax.Array:
     """`bradley_terry_loss` of an outcome, where a tie counts as half a win of each answer.
 
@@ -157,6 +164,7 @@ def half_win_loss(first: jax.Array, second: jax.Array, outcomes: jax.Array, marg
     return jnp.where(outcomes == 0, wins[0], jnp.where(outcomes == 1, wins[1], tie))
 
 
+@readable
 def dpo_loss(
     chosen: jax.Array,
     rejected: jax.Array,
@@ -193,6 +201,7 @@ def dpo_loss(
     )
 
 
+@readable
 def implicit_rewards(log_probs: jax.Array, reference_log_probs: jax.Array, *, kl_coef: ArrayLike) -> jax.Array:
     """β [ln π(y|x) − ln π_ref(y|x)] `[...]`, the reward for which π is the optimum, up to a constant for each prompt.
 

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from pgjax import rewards
 from pgjax._checks import require_in_range, require_integer, require_one_of
+from pgjax._doors import readable
 from pgjax._records import one_line
 from pgjax.networks.bodies import MLP, Activation
 from pgjax.types import PyTree, Rewards, Trajectory
@@ -71,6 +72,7 @@ def mlp(hidden: tuple[int, ...] = (32,), activation: Activation = "tanh") -> Rew
     )
 
 
+@readable
 def from_network(init_and_apply: tuple[Callable, Callable]) -> RewardModel:
     """A value network as a reward model, such as `networks.make_value(environment, …)` of a text environment.
 
@@ -84,6 +86,7 @@ def from_network(init_and_apply: tuple[Callable, Callable]) -> RewardModel:
     return RewardModel(init=init, apply=apply)
 
 
+@readable
 def on_features(model: RewardModel, features: Features) -> RewardModel:
     """The reward model r(features(obs); φ). φ is that of `model`, which may have been fitted to features directly.
 
@@ -98,11 +101,13 @@ def on_features(model: RewardModel, features: Features) -> RewardModel:
     )
 
 
+@readable
 def length(scale: float = 1.0) -> Features:
     """The features `[1]` of a `TextBuffer`: the number of tokens of the answer, divided by `scale`."""
     return lambda obs: ((obs.length - obs.prompt_length) / jnp.asarray(scale, float))[None]
 
 
+@readable
 def ngrams(vocabulary: int, n: int = 1, scale: float = 1.0) -> Features:
     """The features `[V^n]` of a `TextBuffer`: how often each n-gram occurs inside the answer, divided by `scale`.
 
@@ -127,6 +132,7 @@ def ngrams(vocabulary: int, n: int = 1, scale: float = 1.0) -> Features:
     return count
 
 
+@readable
 def joined(*features: Features) -> Features:
     """Several features, one behind the other, as one vector."""
     return lambda obs: jnp.concatenate([one(obs) for one in features])
@@ -140,6 +146,7 @@ class Normalised(NamedTuple):
     bias: jax.Array
 
 
+@readable
 def normalised(model: RewardModel) -> RewardModel:
     """The reward g r(obs; φ) + b, whose parameters are `Normalised`; it starts with g = 1 and b = 0.
 
@@ -160,6 +167,7 @@ def normalised(model: RewardModel) -> RewardModel:
     return RewardModel(init=init, apply=apply)
 
 
+@readable
 def normalise(model: RewardModel, params: PyTree, observations: PyTree, weights: jax.Array | None = None) -> Normalised:
     """The gain and the bias that give the rewards mean 0 and standard deviation 1 on reference samples.
 
@@ -191,6 +199,7 @@ def normalise(model: RewardModel, params: PyTree, observations: PyTree, weights:
     return Normalised(params=params, gain=gain, bias=-mean * gain)
 
 
+@readable
 def combine(scores: jax.Array, how: Combination = "mean", penalty: ArrayLike = 0.0) -> jax.Array:
     """One reward `[...]` from those of M members, `scores` `[M, ...]`.
 
@@ -218,6 +227,7 @@ def combine(scores: jax.Array, how: Combination = "mean", penalty: ArrayLike = 0
     return mean - jnp.asarray(penalty, mean.dtype) * jnp.mean(jnp.square(scores - mean), axis=0)
 
 
+@readable
 def ensemble(model: RewardModel, num_members: int, how: Combination = "mean", penalty: ArrayLike = 0.0) -> RewardModel:
     """The combined reward of M members, whose parameters have a leading axis `[M, ...]`, as `fit_ensemble` returns.
 
@@ -233,6 +243,7 @@ def ensemble(model: RewardModel, num_members: int, how: Combination = "mean", pe
     return RewardModel(init=init, apply=lambda params, obs: combine(members(params, obs), how, penalty))
 
 
+@readable
 def terminal_rewards(model: RewardModel) -> Callable[[PyTree, Trajectory], jax.Array]:
     """`(φ, trajectory) → R [T, B]`: the score of the final observation, paid at the last live step, and 0 elsewhere.
 
@@ -253,6 +264,7 @@ def terminal_rewards(model: RewardModel) -> Callable[[PyTree, Trajectory], jax.A
     return pay
 
 
+@readable
 def stage(model: RewardModel, params: PyTree) -> Rewards:
     """The reward model as the reward stage of a trainer; `rewards.reward_model` with `terminal_rewards`.
 
@@ -265,11 +277,13 @@ def stage(model: RewardModel, params: PyTree) -> Rewards:
     return rewards.reward_model(terminal_rewards(model), params)
 
 
+@readable
 def as_score(model: RewardModel) -> Callable[[PyTree, PyTree], jax.Array]:
     """The model as the score of a text environment, `(buffer, φ) → r []`; pass φ as its `score_params`."""
     return lambda obs, params: model.apply(params, obs)
 
 
+@readable
 def features_of(features: Features, observations: PyTree) -> jax.Array:
     """The features `[..., F]` of observations with any leading axes, computed once before a fit."""
     leading: Sequence[int] = jax.tree.leaves(observations)[-1].shape

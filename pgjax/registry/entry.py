@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import exact
+from pgjax._doors import readable
 from pgjax.advantages.steps import OverTime
 from pgjax.estimators.weighting import Standardise
 from pgjax.exact import TabularMDP
@@ -70,6 +71,7 @@ class States(NamedTuple):
     count: int
 
 
+@readable
 def states_of(mdp: TabularMDP) -> States:
     """The numbered states of a tabular problem; states with the same observation share the number of the first."""
     observations = np.asarray(mdp.observations)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import estimators
+from pgjax._doors import readable
 from pgjax.registry.entry import NEEDS, NOT_STATED, Entry, Parts, ServedParts
 from pgjax.registry.of_episodes import ENTRIES as OF_EPISODES
 from pgjax.registry.of_steps import ENTRIES as OF_STEPS
@@ -54,6 +55,7 @@ ALIASES = {
 }
 
 
+@readable
 def find(name: str) -> Entry:
     """The entry of a name, or of a user's `module:function` (see `load`).
 
@@ -80,6 +82,7 @@ def find(name: str) -> Entry:
     )
 
 
+@readable
 def make(estimator: str | Entry, parts: Parts) -> Estimator:
     """The estimator of a name, made from the given parts. All programs that train or measure call this function.
 
@@ -106,6 +109,7 @@ def make(estimator: str | Entry, parts: Parts) -> Estimator:
     return entry.build(cast(ServedParts, parts._replace(settings=entry.resolve(parts.settings))))
 
 
+@readable
 def load(path: str) -> Entry:
     """The entry of a user's `module:function`. This imports the module, so its code runs.
 

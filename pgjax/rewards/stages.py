@@ -16,10 +16,12 @@ import jax.numpy as jnp
 
 from pgjax import acting, losses
 from pgjax._checks import require_in_range, require_one_of
+from pgjax._doors import readable
 from pgjax.rewards.transforms import at_last_step, kl_regularised, minus_penalty, over_episode, relabel
 from pgjax.types import Policy, PyTree, Rewards, Trajectory
 
 
+@readable
 def as_paid() -> Rewards:
     """The stage that keeps the rewards of the environment.
 
@@ -35,6 +37,7 @@ def as_paid() -> Rewards:
     )
 
 
+@readable
 def transform(function: Callable[[Trajectory], Trajectory]) -> Rewards:
     """A stage without parameters and without a state, made from a function.
 
@@ -64,6 +67,7 @@ class KLPenaltyState(NamedTuple):
     reference: PyTree
 
 
+@readable
 def kl_penalty(
     policy: Policy,
     kl_coef: jax.typing.ArrayLike,
@@ -147,6 +151,7 @@ class RewardModelState(NamedTuple):
     params: PyTree
 
 
+@readable
 def reward_model(function: Callable[[PyTree, Trajectory], jax.Array], params: PyTree) -> Rewards:
     """A stage that replaces the rewards of the environment by those of a reward model.
 
@@ -183,6 +188,7 @@ class RunningScaleState(NamedTuple):
     num_updates: jax.Array
 
 
+@readable
 def running_scale(decay: jax.typing.ArrayLike = 0.99) -> Rewards:
     """A stage that divides the rewards by a running root mean square of the return: R ← R / s.
 
@@ -224,6 +230,7 @@ def running_scale(decay: jax.typing.ArrayLike = 0.99) -> Rewards:
     return Rewards(init=init, relabel=divide, update=update)
 
 
+@readable
 def in_turn(*stages: Rewards) -> Rewards:
     """Several stages, one after the other. The state is the tuple of their states; each updates on the final rewards.
 

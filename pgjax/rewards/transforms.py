@@ -15,10 +15,12 @@ import jax.numpy as jnp
 
 from pgjax import losses
 from pgjax._checks import require_float, require_in_range, require_one_of
+from pgjax._doors import readable
 from pgjax._spread import centre_and_spread, standardised
 from pgjax.types import Trajectory
 
 
+@readable
 def relabel(trajectory: Trajectory, rewards: jax.Array) -> Trajectory:
     """The trajectory with given rewards.
 
@@ -37,6 +39,7 @@ def relabel(trajectory: Trajectory, rewards: jax.Array) -> Trajectory:
     return trajectory._replace(rewards=jax.lax.stop_gradient(jnp.where(trajectory.alive, rewards, 0.0)))
 
 
+@readable
 def scale(trajectory: Trajectory, factor: jax.typing.ArrayLike) -> Trajectory:
     """Rewards times a factor, which also multiplies the objective and its gradient.
 
@@ -53,6 +56,7 @@ def scale(trajectory: Trajectory, factor: jax.typing.ArrayLike) -> Trajectory:
     return relabel(trajectory, jnp.asarray(factor, trajectory.rewards.dtype) * trajectory.rewards)
 
 
+@readable
 def centre(trajectory: Trajectory) -> Trajectory:
     """Rewards minus their mean m over the live steps of the batch.
 
@@ -73,6 +77,7 @@ def centre(trajectory: Trajectory) -> Trajectory:
     return relabel(trajectory, deviations)
 
 
+@readable
 def whiten(trajectory: Trajectory) -> Trajectory:
     """Rewards with mean 0 and variance 1 over the N live steps of the batch.
 
@@ -91,6 +96,7 @@ def whiten(trajectory: Trajectory) -> Trajectory:
     return relabel(trajectory, standardised(trajectory.rewards, trajectory.alive))
 
 
+@readable
 def kl_regularised(
     trajectory: Trajectory,
     log_probs: jax.Array,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pgjax import acting
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax._shards import EPISODES_AXIS, over_episode_shards
 from pgjax.contracts import require_environment
 from pgjax.rollouts._steps import TRAJECTORY_AXES, act, require_keys, select
@@ -24,6 +25,7 @@ class _Lane(NamedTuple):
     carry: PyTree
 
 
+@readable
 def chunk_length(horizon: int) -> int:
     """The number of steps between two checks whether every lane has ended.
 
@@ -39,6 +41,7 @@ def chunk_length(horizon: int) -> int:
     return min(divisors, key=lambda n: abs(n - 32)) if divisors else min(32, horizon)
 
 
+@readable
 def episodes(
     environment: Environment,
     policy: Policy,

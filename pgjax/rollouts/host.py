@@ -9,6 +9,7 @@ import numpy as np
 
 from pgjax import acting, spaces
 from pgjax._checks import require_integer, require_kind
+from pgjax._doors import readable
 from pgjax.contracts import require_environment
 from pgjax.environments.foreign import HostEnvironment
 from pgjax.rollouts._steps import act, require_keys
@@ -18,6 +19,7 @@ from pgjax.types import Policy, PyTree, Trajectory
 _LANES = 50
 
 
+@readable
 def host_episodes(
     environment: HostEnvironment,
     policy: Policy,
@@ -111,6 +113,7 @@ class HostReturns(NamedTuple):
     metrics: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
+@readable
 def host_returns(environment: HostEnvironment, policy: Policy, params: PyTree, keys: jax.Array) -> HostReturns:
     """The returns of the episodes of `host_episodes`, fifty lanes at a time, which bounds the memory."""
     parts = []

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import acting
+from pgjax._doors import readable
 from pgjax._shards import over_episode_shards
 from pgjax.contracts import require_environment
 from pgjax.rollouts._steps import TRAJECTORY_AXES, act, require_keys, select
@@ -36,6 +37,7 @@ class Lanes(NamedTuple):
     carry: PyTree
 
 
+@readable
 def start_lanes(
     environment: Environment, policy: Policy, params: PyTree, keys: jax.Array, *, env_params: PyTree | None = None
 ) -> Lanes:
@@ -81,6 +83,7 @@ class FinishedEpisodes(NamedTuple):
     count: jax.Array
 
 
+@readable
 def window(
     environment: Environment,
     policy: Policy,

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax._doors import readable
+
 
 def own_type(space: Any) -> np.dtype:
     """The dtype of the elements that JAX can make: without x64, a 32-bit type replaces a 64-bit type."""
@@ -64,6 +66,7 @@ def floats(key: jax.Array, space: Any) -> jax.Array:
     return jnp.clip(drawn.astype(dtype), low, high)
 
 
+@readable
 def all_different(x: Any) -> Any:
     """Whether the k entries of each row of x `[..., k]` are different: bool `[...]`, a JAX or NumPy array as x is."""
     earlier = np.tri(x.shape[-1], k=-1, dtype=bool)

@@ -6,11 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from pgjax._doors import readable
 from pgjax._records import PyTree
 from pgjax.spaces.kinds import Box, Discrete, MultiDiscrete
 from pgjax.spaces.trees import is_space
 
 
+@readable
 def as_space(space: Any) -> PyTree:
     """A space of pgjax, gymnax or Gymnasium as a tree of spaces of pgjax.
 

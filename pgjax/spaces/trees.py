@@ -5,17 +5,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pgjax._doors import readable
 from pgjax._records import PyTree
 from pgjax.spaces.kinds import Box, Discrete, MultiDiscrete, Slate
 
 Space = Discrete | Box | MultiDiscrete | Slate
 
 
+@readable
 def is_space(node: Any) -> bool:
     """Whether a node is one of the four spaces, which are the leaves of trees of spaces."""
     return isinstance(node, Space)
 
 
+@readable
 def leaves(space: PyTree, name: str = "space") -> list[tuple[str, Space]]:
     """The leaves `(path, space)` of a tree of spaces, in the order of `jax.tree.leaves`; a lone space has the path "".
 
@@ -36,6 +39,7 @@ def leaves(space: PyTree, name: str = "space") -> list[tuple[str, Space]]:
     return named
 
 
+@readable
 def sample(space: PyTree, key: jax.Array) -> PyTree:
     """A random element of a tree of spaces; its leaves are independent of each other."""
     if is_space(space):
@@ -45,6 +49,7 @@ def sample(space: PyTree, key: jax.Array) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(space, is_leaf=is_space), drawn)
 
 
+@readable
 def contains(space: PyTree, x: PyTree) -> jax.Array:
     """Whether x is an element of a tree of spaces: bool `[]`; false for another structure, shape or kind of number."""
     structure = jax.tree.structure(space, is_leaf=is_space)

@@ -10,15 +10,18 @@ where this measured 2–4 times faster than vmap.
 from pgjax.training.fit import Fit, fit
 from pgjax.training.host import train_on_host
 from pgjax.training.loop import NonFiniteError, TrainingRun, train
+from pgjax.training.memory import MemoryEstimate, estimate_memory
 from pgjax.training.textbook import reinforce
 from pgjax.training.trainer import Metrics, Trainer, make_trainer
 
 __all__ = [
     "Fit",
+    "MemoryEstimate",
     "Metrics",
     "NonFiniteError",
     "Trainer",
     "TrainingRun",
+    "estimate_memory",
     "fit",
     "make_trainer",
     "reinforce",

@@ -7,13 +7,15 @@ epochs, n rows of a minibatch.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from pgjax._checks import nothing
+from pgjax._doors import readable
 from pgjax.training._fit_batches import hold_out, minibatches, random_rank
 from pgjax.training._fit_checks import check_parts, check_settings, check_values, checked_rows, count_rows, is_known
 from pgjax.training._fit_steps import Loss, NoisyLoss, mean_loss, part_of, steps
@@ -53,7 +55,7 @@ class _Progress(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("optimizer", "length"))
 def _begin(params: PyTree, dtype_of: jax.Array, *, optimizer: optax.GradientTransformation, length: int) -> _Progress:
-    empty = jnp.full(length, jnp.nan, dtype_of.dtype)
+    empty = jnp.full(length, nothing(), dtype_of.dtype)
     return _Progress(
         params=params,
         optimizer_state=optimizer.init(params),
@@ -105,7 +107,7 @@ def _advance(
         keys = jax.random.split(jax.random.fold_in(noise_key, epoch), batches[0].shape[0])
         carry = (progress.params, progress.optimizer_state)
         (params, optimizer_state), train_loss = steps(training_loss, optimizer, data, carry, (keys, batches))
-        metrics = {"train_loss": train_loss, "validation_loss": jnp.full_like(train_loss, jnp.nan)}
+        metrics = {"train_loss": train_loss, "validation_loss": jnp.full_like(train_loss, nothing())}
         better, best_loss = jnp.ones((), bool), progress.best_loss
         if splits:
             validation_loss = mean_loss(loss, params, data, validation_batches)
@@ -131,6 +133,16 @@ def _chosen(key: jax.Array, groups: jax.Array, weights: jax.Array, fraction: jax
     return hold_out(jax.random.split(key)[0], groups, weights > 0, fraction)
 
 
+def _with_nothing(metrics: dict[str, jax.Array], done: jax.Array, splits: bool) -> dict[str, Any]:
+    """The metrics with NaN where there is no number. With `jax_debug_nans` no array of JAX may hold it: they are
+    NumPy's then."""
+    if not jax.config.jax_debug_nans or not is_known(done):  # pyright: ignore[reportAttributeAccessIssue]
+        return metrics
+    missing = {"train_loss": np.arange(len(metrics["train_loss"])) >= int(done)}
+    missing["validation_loss"] = missing["train_loss"] | (not splits)
+    return {name: np.where(missing[name], np.nan, x).astype(x.dtype) for name, x in metrics.items()}
+
+
 def _refuse_non_finite(result: Fit, splits: bool) -> None:
     if not is_known(*jax.tree.leaves(result)):
         return
@@ -141,6 +153,7 @@ def _refuse_non_finite(result: Fit, splits: bool) -> None:
             raise NonFiniteError(f"{name} must be finite, got {done[epoch]} in epoch {epoch}: too large a step?")
 
 
+@readable
 def fit(
     key: jax.Array,
     params: PyTree,
@@ -268,7 +281,7 @@ def fit(
         params=progress.best_params,
         best_epoch=progress.best_epoch,
         num_epochs=progress.epoch,
-        metrics=progress.metrics,
+        metrics=_with_nothing(progress.metrics, progress.epoch, splits),
         held_out=judged,
     )
     _refuse_non_finite(result, splits)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pgjax import rollouts
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax.environments.foreign import HostEnvironment
 from pgjax.training._chunks import joined
 from pgjax.training.loop import (
@@ -24,6 +25,7 @@ from pgjax.training.trainer import Trainer, episode_metrics
 from pgjax.types import Policy, PyTree, TrainState
 
 
+@readable
 def train_on_host(
     environment: HostEnvironment,
     policy: Policy,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import is_typed_key, require_integer, require_one_of
+from pgjax._doors import readable
 from pgjax.training._chunks import Pace, joined
 from pgjax.training.sharding import Device, RunMapping, choose_devices, choose_layout
 from pgjax.training.trainer import Trainer
@@ -89,6 +90,8 @@ def failures_in(metrics: Metrics, finite: np.ndarray, done: int, first: np.ndarr
 
 def blanked(metrics: Metrics, failed: dict[int, _Failure], done: int) -> Metrics:
     """The metrics with NaN for every real number after a run failed: a policy whose θ is NaN still acts and is paid."""
+    if jax.config.jax_debug_nans:  # pyright: ignore[reportAttributeAccessIssue]
+        metrics = _with_nothing(metrics)
     if not failed:
         return metrics
     metrics = {name: np.array(x) for name, x in metrics.items()}
@@ -97,6 +100,13 @@ def blanked(metrics: Metrics, failed: dict[int, _Failure], done: int) -> Metrics
             if np.issubdtype(x.dtype, np.floating):
                 x[run, max(0, failure.column + 1 - done) :] = np.nan
     return metrics
+
+
+def _with_nothing(metrics: Metrics) -> Metrics:
+    """The metrics with NaN for the means of no episode, which `jax_debug_nans` keeps out of the program."""
+    none = metrics["num_finished"] == 0 if "num_finished" in metrics else False
+    means = {name: np.where(none, np.nan, metrics[name]) for name in ("mean_return", "mean_length") if name in metrics}
+    return {**metrics, **means}
 
 
 def failed_runs(failed: dict[int, _Failure], trained: TrainingRun) -> NonFiniteError:
@@ -167,6 +177,7 @@ def _sizes(build: Callable[[PyTree], Trainer], hyperparams: PyTree) -> tuple[int
     return found[0]
 
 
+@readable
 def train(
     build: Callable[[PyTree], Trainer],
     keys: jax.Array,

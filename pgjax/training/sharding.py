@@ -52,6 +52,12 @@ def choose_devices(devices: Sequence[Device] | int | None) -> list[Device]:
     return local[:devices]
 
 
+def searches_nans() -> bool:
+    """Whether JAX looks for NaN. It then runs a program that gave one again, operation by operation, so the arguments
+    must not be donated, and the program must not be compiled ahead of time."""
+    return jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
+
+
 class Shares(NamedTuple):
     """Where S runs are trained.
 
@@ -89,6 +95,8 @@ class Shares(NamedTuple):
 
     def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
         """`function` compiled for arguments like these; `options` are those of `jax.jit`."""
+        if searches_nans():
+            return jax.jit(function)
         return jax.jit(function, **options).lower(*arguments).compile()
 
     def each(self, function: Callable, mapping: RunMapping, num_shared: int = 0) -> Callable:
@@ -168,8 +176,17 @@ class SharedEpisodes(NamedTuple):
 
     def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
         options = {"out_shardings": self.whole, **options}
+        if searches_nans():
+            return self._in_mesh(jax.jit(function, out_shardings=options["out_shardings"]))
         with jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
             return jax.jit(function, **options).lower(*arguments).compile()
+
+    def _in_mesh(self, function: Callable) -> Callable:
+        def call(*arguments: PyTree) -> PyTree:
+            with jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
+                return function(*arguments)
+
+        return call
 
     def each(self, function: Callable, mapping: RunMapping, num_shared: int = 0) -> Callable:
         del mapping

@@ -5,11 +5,13 @@ import optax
 
 from pgjax import baselines, estimators
 from pgjax._checks import require_in_range, require_integer
+from pgjax._doors import readable
 from pgjax.baselines.simple import Initial
 from pgjax.training.trainer import Metrics, make_trainer
 from pgjax.types import Environment, Policy, TrainState
 
 
+@readable
 def reinforce(
     environment: Environment,
     policy: Policy,

@@ -9,7 +9,8 @@ import optax
 
 from pgjax import estimators, evaluation, rollouts
 from pgjax import rewards as reward_stages
-from pgjax._checks import require_kind
+from pgjax._checks import nothing, require_kind
+from pgjax._doors import readable
 from pgjax._records import one_line
 from pgjax._shards import everywhere
 from pgjax.contracts import require_environment
@@ -76,7 +77,7 @@ def _window_metrics(trajectory: Trajectory, finished: rollouts.FinishedEpisodes)
 
     In the first windows they are biased towards short episodes, see `rollouts.FinishedEpisodes`.
     """
-    mean = lambda total: jnp.where(finished.count > 0, total / jnp.maximum(finished.count, 1), jnp.nan)
+    mean = lambda total: jnp.where(finished.count > 0, total / jnp.maximum(finished.count, 1), nothing())
     return {
         "mean_return": mean(finished.total_return),
         "mean_length": mean(finished.length),
@@ -85,6 +86,7 @@ def _window_metrics(trajectory: Trajectory, finished: rollouts.FinishedEpisodes)
     }
 
 
+@readable
 def make_trainer(
     environment: Environment,
     policy: Policy,

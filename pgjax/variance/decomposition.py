@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax._doors import readable
 from pgjax.acting import require_memoryless
 from pgjax.diagnostics import Estimate, t_interval
 from pgjax.rows import default_rows, sum_over_rows
@@ -50,6 +51,7 @@ class _Row(NamedTuple):
     weights: jax.Array
 
 
+@readable
 def variance_decomposition(
     environment: Environment,
     policy: Policy,

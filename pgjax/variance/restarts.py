@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax._doors import readable
 from pgjax.acting import require_memoryless
 from pgjax.types import Environment, Policy, PyTree
 
@@ -30,6 +31,7 @@ class VisitedStates(NamedTuple):
     weight: jax.Array
 
 
+@readable
 def visited_states(
     environment: Environment,
     policy: Policy,
@@ -68,12 +70,14 @@ def visited_states(
     return jax.vmap(visit)(jax.random.split(key, num_states))
 
 
+@readable
 def check_time(environment: Environment, time: ArrayLike | None) -> None:
     """Require None, or a step t in 0, …, T − 1; raise a ValueError otherwise."""
     if time is not None:
         require_integer("time", time, 0, environment.horizon - 1)
 
 
+@readable
 def visit_one(
     environment: Environment, policy: Policy, params: PyTree, key: jax.Array, time: ArrayLike | None, env_params: PyTree
 ) -> VisitedStates:
@@ -103,6 +107,7 @@ def visit_one(
     return jax.lax.while_loop(running, one, (zero, jnp.ones((), jnp.bool_), state, obs, held))[-1]
 
 
+@readable
 def restarted_return(
     environment: Environment,
     policy: Policy,

@@ -129,7 +129,7 @@ def test_most_fresh_mazes_are_left(tmp_path):
 
 def test_most_held_out_sums_are_right(tmp_path):
     found = beside(tmp_path, env="addition")["held-out prompts answered right (greedy policy)"]
-    assert min(found["lr 0.002, seed 20"], found["lr 0.002, seed 21"]) > 0.9
+    assert min(found["lr 0.002, seed 20"], found["lr 0.002, seed 21"]) > 0.8
 
 
 def test_cooling_saves_power_without_overheating(tmp_path):

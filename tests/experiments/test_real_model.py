@@ -12,7 +12,9 @@ import pytest
 
 from experiments import real_model
 from experiments.harness import runner
-from experiments.real_model import model, peer, prompts, speed, task, variance
+from experiments.real_model import model, prompts, task, variance
+from experiments.shared import language_peer as peer
+from experiments.shared import token_speed as speed
 from pgjax import automata, networks, tokens
 from pgjax.networks.language_models import LlamaConfig
 from pgjax.saving import weights

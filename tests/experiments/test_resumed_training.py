@@ -259,7 +259,6 @@ def test_a_training_killed_at_one_phase_after_another_ends_bit_for_bit(train_run
             patch.setattr(writing, "on_step", step)
             run()
         config, name = train.Config(resume=tmp_path / "train" / "killed", checkpoint_every=0.0), None
-    config = train.Config(resume=tmp_path / "train" / "killed")
     directory = run()  # everything was done: the folder gets its name
     assert directory == tmp_path / "train" / "killed" and not list(directory.parent.rglob("*.partial"))
     same_checkpoint(train_run, directory)

@@ -326,10 +326,12 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, monkeypatch, capsys, pla
     assert last == f"To resume it: python -m experiments.toy --resume {quoted}{option}"
 
 
-def test_running_out_of_memory_says_what_helps(tmp_path, capsys):
-    with pytest.raises(SystemExit):
+def test_running_out_of_memory_is_one_line_that_says_what_helps(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
         main("--trouble", "memory", directory=tmp_path)
-    assert "fewer episodes" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert caught.value.code == 70 and "Traceback" not in said
+    assert "the memory is exhausted: RESOURCE_EXHAUSTED" in said and "fewer episodes" in said
 
 
 def test_rows_are_checked(tmp_path):

@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 
+from pgjax._doors import readable
 from pgjax.environments.foreign import shared
 from pgjax.spaces import Box
 from pgjax.types import Environment, PyTree, Step
 
 
+@readable
 def from_brax(env_or_name: Any, *, horizon: int = shared.DEFAULT_HORIZON, **options: Any) -> Environment:
     """Turn an environment of Brax into an `Environment`.
 

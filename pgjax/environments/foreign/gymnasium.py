@@ -18,6 +18,7 @@ import numpy as np
 
 from pgjax import spaces
 from pgjax._checks import require_integer, require_one_of
+from pgjax._doors import readable
 from pgjax.environments.foreign import shared
 from pgjax.types import Environment, PyTree, Step
 
@@ -41,6 +42,7 @@ class HostEnvironment(Environment):
     lanes: Callable[[int], Any] = _no_lanes
 
 
+@readable
 def from_gymnasium(
     name: str, *, horizon: int | None = None, vectorization: str = "sync", **options: Any
 ) -> HostEnvironment:

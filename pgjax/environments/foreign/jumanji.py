@@ -10,11 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from pgjax._doors import readable
 from pgjax.environments.foreign import shared
 from pgjax.spaces import Box, Discrete, MultiDiscrete
 from pgjax.types import Environment, PyTree, Step
 
 
+@readable
 def from_jumanji(env_or_id: Any, *, horizon: int | None = None, **options: Any) -> Environment:
     """Turn an environment of Jumanji into an `Environment`.
 

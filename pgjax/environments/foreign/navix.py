@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pgjax._doors import readable
 from pgjax.environments.foreign import shared
 from pgjax.spaces import Box, Discrete
 from pgjax.types import Environment, PyTree, Step
@@ -15,6 +16,7 @@ from pgjax.types import Environment, PyTree, Step
 _GREATEST_ENTITY = 10  # the player
 
 
+@readable
 def from_navix(env_or_name: Any, *, horizon: int | None = None, **options: Any) -> Environment:
     """Turn an environment of NAVIX into an `Environment`.
 

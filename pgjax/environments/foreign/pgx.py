@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pgjax._doors import readable
 from pgjax.distributions import masked_logits
 from pgjax.environments.foreign import shared
 from pgjax.spaces import Box, Discrete
@@ -24,6 +25,7 @@ def random_opponent(key: jax.Array, obs: PyTree, mask: jax.Array) -> jax.Array:
     return jax.random.categorical(key, masked_logits(jnp.zeros(mask.shape), mask))
 
 
+@readable
 def from_pgx(
     env_or_id: Any, *, horizon: int = shared.DEFAULT_HORIZON, opponent: Opponent = random_opponent
 ) -> Environment:

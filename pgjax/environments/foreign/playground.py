@@ -5,12 +5,14 @@ Source: Zakka et al. (2025), MuJoCo Playground.
 
 from typing import Any
 
+from pgjax._doors import readable
 from pgjax.environments.foreign import shared
 from pgjax.environments.foreign.brax import raw_of
 from pgjax.spaces import Box
 from pgjax.types import Environment
 
 
+@readable
 def from_playground(env_or_name: Any, *, horizon: int | None = None, **options: Any) -> Environment:
     """Turn an environment of MuJoCo Playground into an `Environment`.
 

@@ -12,11 +12,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax._doors import readable
 from pgjax.distributions import categorical_quantile
 from pgjax.exact.imitation.costs import expert_support, table_with_time, with_errors
 from pgjax.exact.mdp.tabular import TabularMDP
 
 
+@readable
 def population_dagger(
     mdp: TabularMDP, expert_probabilities: jax.Array, error: ArrayLike, num_rounds: int, *, elsewhere: ArrayLike = 1.0
 ) -> jax.Array:
@@ -40,6 +42,7 @@ def population_dagger(
     return jnp.stack(learners)
 
 
+@readable
 def label_counts(
     key: jax.Array, mdp: TabularMDP, acting: jax.Array, expert_probabilities: jax.Array, num_episodes: int
 ) -> jax.Array:
@@ -81,6 +84,7 @@ def _label_counts(
     return jax.lax.scan(step, (start, jnp.ones((num_episodes,), bool)), rows)[1]
 
 
+@readable
 def cloned_probabilities(counts: jax.Array, *, pooled: bool = False) -> jax.Array:
     """π(a|s) = n(s, a) / Σ_b n(s, b), the maximum-likelihood table; uniform in states that were never seen.
 
@@ -103,6 +107,7 @@ def cloned_probabilities(counts: jax.Array, *, pooled: bool = False) -> jax.Arra
     return jnp.where(total > 0, counts / jnp.where(total > 0, total, 1.0), 1.0 / counts.shape[-1])
 
 
+@readable
 def tabular_dagger(
     key: jax.Array,
     mdp: TabularMDP,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax._doors import readable
 from pgjax.exact.mdp.averages import over_outcomes
 from pgjax.exact.mdp.tabular import TabularMDP
 
@@ -58,6 +59,7 @@ def _objective(mdp: TabularMDP, table: jax.Array) -> jax.Array:
     return jnp.sum(mdp.initial * jnp.sum(table[0] * _action_values(mdp, table)[0], axis=-1))
 
 
+@readable
 def regret(mdp: TabularMDP, expert_probabilities: jax.Array, learner_probabilities: jax.Array) -> jax.Array:
     """J(π*) − J(π), a scalar: the expected return that is lost if the learner π acts instead of the expert π*.
 
@@ -84,6 +86,7 @@ def _tables(mdp: TabularMDP, expert: jax.Array, learner: jax.Array) -> tuple[jax
     return table_with_time(mdp, expert, "expert_probabilities"), table_with_time(mdp, learner, "learner_probabilities")
 
 
+@readable
 def disagreement(mdp: TabularMDP, expert_probabilities: jax.Array, learner_probabilities: jax.Array) -> jax.Array:
     """e_t(s) = ½ Σ_a |π(a|s) − π*(a|s)|, the total variation, `[T, S]`; 0 in terminal states.
 
@@ -114,6 +117,7 @@ class ImitationErrors(NamedTuple):
     learner_steps: jax.Array
 
 
+@readable
 def imitation_errors(
     mdp: TabularMDP,
     expert_probabilities: jax.Array,
@@ -142,11 +146,13 @@ def imitation_errors(
     )
 
 
+@readable
 def expert_support(mdp: TabularMDP, probabilities: jax.Array) -> jax.Array:
     """Bool `[S]`: the states that a policy visits with positive probability at some time."""
     return jnp.any(_visitation(mdp, table_with_time(mdp, probabilities, "probabilities")) > 0, axis=0)
 
 
+@readable
 def recovery_cost(mdp: TabularMDP, expert_probabilities: jax.Array) -> jax.Array:
     """u = max_{t,s,a} V*_t(s) − Q*_t(s, a): the greatest loss by one wrong action if the expert acts afterwards.
 
@@ -161,6 +167,7 @@ def recovery_cost(mdp: TabularMDP, expert_probabilities: jax.Array) -> jax.Array
     return jnp.max(jnp.where(mdp.terminal[:, None], 0.0, losses))
 
 
+@readable
 def with_errors(probabilities: jax.Array, errors: ArrayLike) -> jax.Array:
     """π(a|s) = (1 − ε) π*(a|s) + ε (1 − π*(a|s)) / (A − 1), shaped as `probabilities [..., S, A]`.
 

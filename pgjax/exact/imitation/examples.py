@@ -9,14 +9,17 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_integer
+from pgjax._doors import readable
 from pgjax.exact.mdp.tabular import TabularMDP, make_tabular_mdp
 
 
+@readable
 def first_action(mdp: TabularMDP) -> jax.Array:
     """π*(a|s) of the expert that always takes action 0, `[S, A]`."""
     return jnp.zeros((mdp.num_states, mdp.num_actions), mdp.rewards.dtype).at[:, 0].set(1.0)
 
 
+@readable
 def compounding_chain(horizon: int, *, recoverable: bool) -> TabularMDP:
     """A chain of two states, on the road (0) and off the road (1); action 0 stays on the road, action 1 leaves it.
 
@@ -48,6 +51,7 @@ def compounding_chain(horizon: int, *, recoverable: bool) -> TabularMDP:
     )
 
 
+@readable
 def compounding_cost(error: ArrayLike, horizon: int) -> jax.Array:
     """The regret of a learner whose errors last, Σ_{t=1}^T (1 − (1 − ε)^t), shaped as `error`.
 
@@ -58,6 +62,7 @@ def compounding_cost(error: ArrayLike, horizon: int) -> jax.Array:
     return jnp.sum(1.0 - kept[..., None] ** jnp.arange(1, horizon + 1), axis=-1)
 
 
+@readable
 def reset_cliff(num_demonstrations: int, horizon: int, *, num_good_states: int = 5, num_actions: int = 4) -> TabularMDP:
     """A cliff without a way back: good states 0, …, G − 1, drawn anew from ρ at each step, and the state G below it.
 
@@ -95,6 +100,7 @@ def reset_cliff(num_demonstrations: int, horizon: int, *, num_good_states: int =
     )
 
 
+@readable
 def reset_cliff_regret(
     num_demonstrations: int, horizon: int, *, num_good_states: int = 5, num_actions: int = 4
 ) -> jax.Array:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range
+from pgjax._doors import readable
 from pgjax.exact.lqg.problem import LinearGaussian, LinearGaussianPolicy
 from pgjax.exact.lqg.quadratics import Quadratic, averaged, combine, moment, substitute, variance
 
@@ -51,6 +52,7 @@ class LinearGaussianVariances(NamedTuple):
     squared_mean: jax.Array
 
 
+@readable
 def linear_gaussian_values(
     problem: LinearGaussian, policy: LinearGaussianPolicy, lambda_: ArrayLike = 1.0
 ) -> LinearGaussianValues:
@@ -90,6 +92,7 @@ def linear_gaussian_values(
     return jax.lax.scan(one_step_back, (zero, zero), (policy.gains, policy.means), reverse=True)[1]
 
 
+@readable
 def linear_gaussian_states(problem: LinearGaussian, policy: LinearGaussianPolicy) -> tuple[jax.Array, jax.Array]:
     """Mean `[T, D]` and covariance `[T, D, D]` of X_t: m ← (A + BK) m + Bμ, S ← (A + BK) S (A + BK)ᵀ + BΣ_πBᵀ + Σ_W."""
     noise = problem.control @ policy.covariance @ problem.control.T + problem.noise_covariance
@@ -104,12 +107,14 @@ def linear_gaussian_states(problem: LinearGaussian, policy: LinearGaussianPolicy
     return jax.lax.scan(one_step_on, start, (policy.gains, policy.means))[1]
 
 
+@readable
 def linear_gaussian_objective(problem: LinearGaussian, policy: LinearGaussianPolicy) -> jax.Array:
     """ρ = E[Σ_t γᵗ R_{t+1}] = E V_0(X_0), a scalar."""
     start = jax.tree.map(lambda x: x[0], linear_gaussian_values(problem, policy).state)
     return moment(problem.initial_mean, problem.initial_covariance, start)
 
 
+@readable
 def linear_gaussian_gradient(problem: LinearGaussian, policy: LinearGaussianPolicy) -> LinearGaussianPolicy:
     """∇ρ with respect to μ, K and Σ_π, by differentiating the recursion; fields and shapes of the policy.
 
@@ -118,6 +123,7 @@ def linear_gaussian_gradient(problem: LinearGaussian, policy: LinearGaussianPoli
     return jax.grad(linear_gaussian_objective, argnums=1)(problem, policy)
 
 
+@readable
 def linear_gaussian_variances(
     problem: LinearGaussian, policy: LinearGaussianPolicy, lambda_: ArrayLike = 1.0
 ) -> LinearGaussianVariances:

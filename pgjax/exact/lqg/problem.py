@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import is_traced, require_in_range, require_integer
+from pgjax._doors import readable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,6 +72,7 @@ class LinearGaussianPolicy(NamedTuple):
     covariance: jax.Array
 
 
+@readable
 def make_linear_gaussian(*, horizon: int, **arrays: ArrayLike) -> LinearGaussian:
     """A checked `LinearGaussian`; the arguments are its attributes, and arrays get JAX's default float type.
 
@@ -110,6 +112,7 @@ def _check_symmetric(name: str, matrix: jax.Array, positive: bool) -> None:
         raise ValueError(f"{name} has the eigenvalue {np.linalg.eigvalsh(values).min():.3g}, must not be negative")
 
 
+@readable
 def linear_gaussian_policy(
     problem: LinearGaussian, means: ArrayLike, covariance: ArrayLike, gains: ArrayLike = 0.0
 ) -> LinearGaussianPolicy:
@@ -128,6 +131,7 @@ def linear_gaussian_policy(
     return LinearGaussianPolicy(**{name: jnp.broadcast_to(given[name], shape) for name, shape in shapes.items()})
 
 
+@readable
 def point_mass(horizon: int = 100) -> LinearGaussian:
     """A point of mass 1 in the plane that a force A pushes towards the origin, X = (x, y, ẋ, ẏ).
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from pgjax._doors import readable
 from pgjax.acting import require_memoryless
 from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
 from pgjax.types import Policy, PyTree
@@ -20,6 +21,7 @@ from pgjax.types import Policy, PyTree
 Apply = Callable[[PyTree, jax.Array], jax.Array] | Policy
 
 
+@readable
 def policy_probabilities(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
     """π(a|s), `[S, A]`, of `apply(params, obs) → logits [A]` or of a `Policy` without memory.
 
@@ -29,6 +31,7 @@ def policy_probabilities(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.A
     return jnp.exp(policy_log_probabilities(apply, params, mdp))
 
 
+@readable
 def policy_log_probabilities(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
     """ln π(a|s), `[S, A]`, as in `policy_probabilities`; of a function, −∞ where a logit is −∞.
 
@@ -53,6 +56,7 @@ def log_probabilities_of(apply: Apply, num_actions: int) -> Callable[[PyTree, ja
     return lambda params, obs: log_probs(outputs(params, obs), jnp.arange(num_actions))
 
 
+@readable
 def state_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike = 1.0) -> jax.Array:
     """Values of a policy by backward dynamic programming, V_t(s) = Σ_a π(a|s) Q_t(s, a), V_T = 0.
 
@@ -81,6 +85,7 @@ def state_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike 
     return _evaluate(mdp, probabilities, checked_discount(mdp, discount))[0]
 
 
+@readable
 def action_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike = 1.0) -> jax.Array:
     """Q_t(s, a) = Σ_k P(k|s, a) (R + γ V_{t+1}(s')), `[T, S, A]`, zero in terminal states.
 
@@ -89,6 +94,7 @@ def action_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike
     return _evaluate(mdp, probabilities, checked_discount(mdp, discount))[1]
 
 
+@readable
 def optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0) -> jax.Array:
     """Q*_t(s, a) = Σ_k P(k|s, a) (R + γ max_a' Q*_{t+1}(s', a')), `[T, S, A]`, zero in terminal states.
 
@@ -147,6 +153,7 @@ def visitation(mdp: TabularMDP, probabilities: jax.Array) -> jax.Array:
     return jax.lax.scan(one_step_on, mdp.initial, None, length=mdp.horizon)[1]
 
 
+@readable
 def objective(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike = 1.0) -> jax.Array:
     """ρ(θ) = E[Σ_t γ^t R_{t+1}] = Σ_s d_0(s) V_0(s), a scalar; t counts from 0.
 
@@ -163,6 +170,7 @@ def objective(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike
     return jnp.sum(mdp.initial * state_values(mdp, probabilities, discount)[0])
 
 
+@readable
 def exact_gradient(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike = 1.0) -> PyTree:
     """∇ρ(θ), a pytree with the structure of `params`, by differentiating the dynamic program.
 
@@ -177,6 +185,7 @@ def exact_gradient(apply: Apply, params: PyTree, mdp: TabularMDP, discount: Arra
     return jax.grad(objective, argnums=1)(apply, params, mdp, discount)
 
 
+@readable
 def policy_gradient_theorem(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike = 1.0) -> PyTree:
     """∇ρ(θ) = Σ_t γ^t Σ_s d_t(s) Σ_a ∇π(a|s) Q_t(s, a), a pytree as `params`; equals `exact_gradient`.
 

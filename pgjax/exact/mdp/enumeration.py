@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax import acting
+from pgjax._doors import readable
 from pgjax.exact.mdp.dynamic_programming import Apply, policy_log_probabilities
 from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
 from pgjax.types import Policy, PyTree, Trajectory
@@ -50,6 +51,7 @@ class _Branches(NamedTuple):
     count: np.ndarray
 
 
+@readable
 def enumerate_trajectories(mdp: TabularMDP, *, limit: int = 10**6) -> Enumeration:
     """All distinct sequences (S_0, A_0, R_1, S_1, …) that have a positive probability under some policy.
 
@@ -160,6 +162,7 @@ def _lay_out(
     return np.where(alive, np.stack(padded), 0), alive
 
 
+@readable
 def trajectory_probabilities(policy: Policy | Apply, params: PyTree, enumeration: Enumeration) -> jax.Array:
     """f(τ, θ) = d_0(S_0) Π_t π(A_t | X_1, …, X_t) P(R_{t+1}, S_{t+1} | S_t, A_t), `[N]`; differentiable in `params`.
 
@@ -195,6 +198,7 @@ def _unrolled(policy: Policy, params: PyTree, enumeration: Enumeration) -> jax.A
     return jax.lax.map(of_episode, episodes, batch_size=_AT_ONCE).T
 
 
+@readable
 def enumerated_objective(
     policy: Policy | Apply, params: PyTree, enumeration: Enumeration, discount: ArrayLike = 1.0
 ) -> jax.Array:
@@ -214,6 +218,7 @@ def enumerated_objective(
     return jnp.sum(trajectory_probabilities(policy, params, enumeration) * returns)
 
 
+@readable
 def enumerated_gradient(
     policy: Policy | Apply, params: PyTree, enumeration: Enumeration, discount: ArrayLike = 1.0
 ) -> PyTree:
@@ -221,6 +226,7 @@ def enumerated_gradient(
     return jax.grad(enumerated_objective, argnums=1)(policy, params, enumeration, discount)
 
 
+@readable
 def select_episodes(trajectory: Trajectory, indices: jax.Array) -> Trajectory:
     """The batch `[T, B]` of the episodes `indices [B]` of a time-major trajectory `[T, N]`, in that order."""
     batch = jax.tree.map(lambda x: x[:, indices], trajectory._replace(final_obs=None, carry=None))

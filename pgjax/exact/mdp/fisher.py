@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
+from pgjax._doors import readable
 from pgjax._linear import pseudo_inverse, pseudo_inverse_of_rows
 from pgjax.exact.mdp.averages import running_probabilities
 from pgjax.exact.mdp.dynamic_programming import Apply, exact_gradient, log_probabilities_of, visitation
@@ -17,6 +18,7 @@ from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
 from pgjax.types import PyTree
 
 
+@readable
 def score_table(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
     """ψ(s, a) = ∇_θ ln π(a|s), `[S, A, P]`, of `apply(params, obs) → logits [A]` or of a `Policy` without memory.
 
@@ -31,6 +33,7 @@ def score_table(apply: Apply, params: PyTree, mdp: TabularMDP) -> jax.Array:
     return jax.vmap(scores, (None, 0))(flat, mdp.observations)
 
 
+@readable
 def fisher_matrix(apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0) -> jax.Array:
     """F = Σ_t γᵗ Σ_s d_t(s) Σ_a π(a|s) ψ(s, a) ψ(s, a)ᵀ, `[P, P]`.
 
@@ -80,6 +83,7 @@ def inverse_fisher(
     return lambda x: x @ inverse
 
 
+@readable
 def natural_gradient(
     apply: Apply,
     params: PyTree,

@@ -19,12 +19,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import is_traced
+from pgjax._doors import readable
 from pgjax.exact.mdp.averages import outcome_matrix, over_outcomes
 from pgjax.exact.mdp.dynamic_programming import Apply, policy_probabilities
 from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
 from pgjax.types import PyTree
 
 
+@readable
 def stationary_state_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike = 1.0) -> jax.Array:
     """v = (I − γ P_π)⁻¹ r_π, `[S]`: E[Σ_t γᵗ R_{t+1} | S_0 = s] without a horizon. `mdp.horizon` is ignored.
 
@@ -48,6 +50,7 @@ def stationary_state_values(mdp: TabularMDP, probabilities: jax.Array, discount:
     return jnp.where(solvable, jnp.linalg.solve(system, rewards), jnp.nan)
 
 
+@readable
 def stationary_action_values(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike = 1.0) -> jax.Array:
     """Q(s, a) = Σ_k P(k|s, a) (R + γ v(s')), `[S, A]`, zero in terminal states. `mdp.horizon` is ignored.
 
@@ -60,6 +63,7 @@ def stationary_action_values(mdp: TabularMDP, probabilities: jax.Array, discount
     return jnp.where(mdp.terminal[:, None], 0.0, q)
 
 
+@readable
 def stationary_visitation(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike = 1.0) -> jax.Array:
     """d = (I − γ P_πᵀ)⁻¹ d_0, `[S]`: d(s) = Σ_t γᵗ P(S_t = s, running), zero in terminal states.
 
@@ -73,12 +77,14 @@ def stationary_visitation(mdp: TabularMDP, probabilities: jax.Array, discount: A
     return jnp.where(started, jnp.linalg.solve(system.T, jnp.where(solvable, mdp.initial, 0.0)), jnp.nan)
 
 
+@readable
 def stationary_objective(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike = 1.0) -> jax.Array:
     """ρ(θ) = Σ_s d_0(s) v(s), a scalar. `mdp.horizon` is ignored; errors as in `stationary_state_values`."""
     v = stationary_state_values(mdp, policy_probabilities(apply, params, mdp), discount)
     return jnp.sum(jnp.where(mdp.initial > 0, mdp.initial * v, 0.0))
 
 
+@readable
 def stationary_gradient(apply: Apply, params: PyTree, mdp: TabularMDP, discount: ArrayLike = 1.0) -> PyTree:
     """∇ρ(θ), a pytree as `params`, by differentiating the solve. `mdp.horizon` is ignored.
 
@@ -89,6 +95,7 @@ def stationary_gradient(apply: Apply, params: PyTree, mdp: TabularMDP, discount:
     return jax.grad(stationary_objective, argnums=1)(apply, params, mdp, discount)
 
 
+@readable
 def stationary_policy_gradient_theorem(
     apply: Apply,
     params: PyTree,
@@ -112,6 +119,7 @@ def stationary_policy_gradient_theorem(
     return pull_back(jnp.where(visits > 0, visits * q, 0.0))[0]
 
 
+@readable
 def proper_states(mdp: TabularMDP, probabilities: jax.Array) -> jax.Array:
     """Bool `[S]`: whether π `[S, A]` reaches a terminal state from s with probability one.
 

@@ -13,12 +13,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_one_of
+from pgjax._doors import readable
 from pgjax.exact.mdp.linear_solves import stationary_action_values
 from pgjax.exact.mdp.tabular import TabularMDP, checked_discount
 
 Ties = Literal["lowest", "uniform"]
 
 
+@readable
 def stationary_optimal_action_values(mdp: TabularMDP, discount: ArrayLike = 1.0) -> jax.Array:
     """Q*(s, a) = Σ_k P(k|s, a) (R + γ max_a' Q*(s', a')), `[S, A]`, zero in terminal states.
 
@@ -72,6 +74,7 @@ def _rounding(q: np.ndarray, rewards: np.ndarray) -> float:
     return float(max(64 * np.finfo(rewards.dtype).eps, np.sqrt(np.finfo(np.float64).eps)) * largest)
 
 
+@readable
 def optimal_probabilities(
     mdp: TabularMDP, discount: ArrayLike = 1.0, *, softness: float = 0.0, ties: Ties = "lowest"
 ) -> jax.Array:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import is_traced, require_in_range
+from pgjax._doors import readable
 from pgjax.types import Box, Discrete, Environment, PyTree, Step
 
 
@@ -66,6 +67,7 @@ def checked_discount(mdp: TabularMDP, discount: ArrayLike) -> jax.Array:
     return jnp.asarray(discount, mdp.rewards.dtype)
 
 
+@readable
 def make_tabular_mdp(
     *,
     initial: ArrayLike,
@@ -171,6 +173,7 @@ def _first(found: np.ndarray) -> list[int]:
     return np.argwhere(found)[0].tolist()
 
 
+@readable
 def make_bandit(rewards: ArrayLike, probabilities: ArrayLike | None = None, *, name: str = "bandit") -> TabularMDP:
     """A bandit, an MDP of one step: state 0, whose observation is `[1]`, then the terminal state 1, `[0]`.
 
@@ -210,6 +213,7 @@ def make_bandit(rewards: ArrayLike, probabilities: ArrayLike | None = None, *, n
     )
 
 
+@readable
 def random_mdp(key: jax.Array, num_states: int, num_actions: int, num_outcomes: int, horizon: int) -> TabularMDP:
     """A random MDP with uniform successors, Dirichlet(1) probabilities and normal rewards.
 
@@ -246,6 +250,7 @@ class TabularState(NamedTuple):
     index: jax.Array
 
 
+@readable
 def to_environment(
     mdp: TabularMDP, *, render: Callable[[PyTree, PyTree, PyTree], np.ndarray] | None = None
 ) -> Environment:

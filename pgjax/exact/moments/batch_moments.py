@@ -14,6 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax.exact.mdp.enumeration import Enumeration, refuse_beyond, select_episodes
 from pgjax.exact.moments.summary import Moments, Sums, merged, moments_of_sums, sums_of
 from pgjax.types import PyTree, Trajectory
@@ -21,6 +22,7 @@ from pgjax.types import PyTree, Trajectory
 _BATCH_NUMBERS = 2**31 - 1  # batches are counted in int32
 
 
+@readable
 def groups(num_trajectories: int, size: int, *, limit: int = 10**6) -> jax.Array:
     """All ordered groups of `size` trajectories out of N, with repetition: indices, int32 `[N^size, size]`.
 
@@ -69,6 +71,7 @@ def _starts(enumeration: Enumeration, group_size: int) -> _Starts:
     )
 
 
+@readable
 def count_batches(enumeration: Enumeration, num_episodes: int, *, group_size: int = 1) -> int:
     """The number of batches, (Σ_s n_s^k)^{B/k}, where n_s trajectories start in s; N^B if k = 1.
 
@@ -158,6 +161,7 @@ def _program(
     return count, measure
 
 
+@readable
 def estimator_moments(
     gradient_fn: Callable[[Trajectory], PyTree],
     enumeration: Enumeration,
@@ -224,6 +228,7 @@ class MomentsPlan(NamedTuple):
     run: Callable[[jax.Array], Moments]
 
 
+@readable
 def plan_moments(
     gradient_fn: Callable[[Trajectory], PyTree],
     enumeration: Enumeration,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
+from pgjax._doors import readable
 from pgjax.exact.mdp.averages import outcome_matrix, outer_average, running_probabilities, symmetric_average
 from pgjax.exact.mdp.dynamic_programming import Apply, state_values
 from pgjax.exact.mdp.fisher import score_table
@@ -36,6 +37,7 @@ class JointMoments(NamedTuple):
     squares: jax.Array
 
 
+@readable
 def total_return_moments(
     apply: Apply,
     params: PyTree,
@@ -78,6 +80,7 @@ def total_return_moments(
     return to_moments(params, mean, second)
 
 
+@readable
 def return_score_moments(
     apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, full: bool = False
 ) -> JointMoments:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_in_range, require_one_of
+from pgjax._doors import readable
 from pgjax.exact.mdp.averages import running_probabilities
 from pgjax.exact.mdp.dynamic_programming import Apply, action_values
 from pgjax.exact.mdp.fisher import score_table
@@ -24,6 +25,7 @@ from pgjax.types import PyTree, TimeWeights
 Correction = Literal["none", "expected"]
 
 
+@readable
 def reward_to_go_moments(
     apply: Apply,
     params: PyTree,
@@ -62,6 +64,7 @@ def reward_to_go_moments(
     return step_sum_moments(apply, params, mdp, terms, covariance=covariance)
 
 
+@readable
 def action_value_moments(
     apply: Apply,
     params: PyTree,
@@ -86,6 +89,7 @@ def action_value_moments(
     )
 
 
+@readable
 def all_action_moments(
     apply: Apply,
     params: PyTree,
@@ -110,6 +114,7 @@ def all_action_moments(
     )
 
 
+@readable
 def lambda_return_moments(
     apply: Apply,
     params: PyTree,

@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_one_of
+from pgjax._doors import readable
 from pgjax._linear import ratio_or_zero
 from pgjax.exact.mdp.averages import outcome_matrix, running_probabilities
 from pgjax.exact.mdp.dynamic_programming import Apply, action_values, visitation
@@ -29,6 +30,7 @@ DependsOn = Literal["time_state", "time", "state", "constant"]
 _GROUPS: dict[DependsOn, tuple[int, ...]] = {"time_state": (), "time": (1,), "state": (0,), "constant": (0, 1)}
 
 
+@readable
 def optimal_constant_baseline(
     apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, norm: ScoreNorm = "vanilla"
 ) -> jax.Array:
@@ -62,6 +64,7 @@ def optimal_constant_baseline(
     return ratio_or_zero(squares[1], squares[0])
 
 
+@readable
 def optimal_parameter_baseline(
     apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, norm: ScoreNorm = "vanilla"
 ) -> PyTree:
@@ -77,6 +80,7 @@ def optimal_parameter_baseline(
     return unravel(ratio_or_zero(squares[1], squares[0]).astype(flat.dtype))
 
 
+@readable
 def optimal_step_baseline(
     apply: Apply,
     params: PyTree,
@@ -125,6 +129,7 @@ def optimal_step_baseline(
     return ratio_or_zero(jnp.sum(weights * linear, axis=axes), jnp.sum(weights * alive * quadratic[None], axis=axes))
 
 
+@readable
 def one_step_baseline(
     apply: Apply, params: PyTree, mdp: TabularMDP, *, discount: ArrayLike = 1.0, norm: ScoreNorm = "vanilla"
 ) -> jax.Array:

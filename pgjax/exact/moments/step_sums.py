@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from pgjax._doors import readable
 from pgjax.exact.mdp.averages import (
     outcome_matrix,
     outer_average,
@@ -58,6 +59,7 @@ class _Ahead(NamedTuple):
     uu: jax.Array
 
 
+@readable
 def step_sum_moments(
     apply: Apply, params: PyTree, mdp: TabularMDP, terms: StepSum, *, covariance: bool = False
 ) -> Moments:

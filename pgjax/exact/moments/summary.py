@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from pgjax._doors import readable
 from pgjax.types import PyTree
 
 
@@ -33,6 +34,7 @@ class Moments(NamedTuple):
     covariance: jax.Array | None = None
 
 
+@readable
 def moments_of(estimates: PyTree, probabilities: jax.Array) -> Moments:
     """The moments of a random X that takes the value `estimates[n]` (leaves `[N, ...]`) with `probabilities [N]`.
 

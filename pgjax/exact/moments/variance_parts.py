@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_one_of
+from pgjax._doors import readable
 from pgjax.exact.mdp.averages import outcome_matrix, over_outcomes, running_probabilities
 from pgjax.exact.mdp.dynamic_programming import Apply, action_values, visitation
 from pgjax.exact.mdp.fisher import score_table
@@ -36,6 +37,7 @@ class VarianceDecomposition(NamedTuple):
     mean: jax.Array
 
 
+@readable
 def return_variances(mdp: TabularMDP, probabilities: jax.Array, discount: ArrayLike = 1.0) -> jax.Array:
     """Var(G_t | S_t = s, A_t = a) `[T, S, A]` for π `[S, A]`, zero in terminal states.
 
@@ -72,6 +74,7 @@ def _return_variances(mdp: TabularMDP, probabilities: jax.Array, gamma: jax.Arra
 Estimated = Literal["return", "action_value", "all_action"]
 
 
+@readable
 def variance_decomposition(
     apply: Apply,
     params: PyTree,

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from pgjax import automata
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax.automata import Automaton, MissingEos
 from pgjax.exact.mdp.dynamic_programming import Apply, log_probabilities_of
 from pgjax.exact.mdp.enumeration import refuse_beyond
@@ -79,6 +80,7 @@ jax.tree_util.register_dataclass(
 )
 
 
+@readable
 def enumerate_answers(
     vocabulary: int,
     max_new_tokens: int,
@@ -153,6 +155,7 @@ def enumerate_answers(
     )
 
 
+@readable
 def prefix_log_probs(
     policy: Apply, params: PyTree, answers: Answers, observe: Observe, *, batch_size: int = 4096
 ) -> jax.Array:
@@ -182,6 +185,7 @@ def prefix_log_probs(
     return table
 
 
+@readable
 def answer_log_probs(answers: Answers, table: jax.Array) -> jax.Array:
     """ln π(y | prompt) = Σ_t ln π(y_t | prompt, y_1 … y_{t−1}) of every answer y, `[..., N]`.
 
@@ -194,6 +198,7 @@ def answer_log_probs(answers: Answers, table: jax.Array) -> jax.Array:
     return _walk(answers, table)[1]
 
 
+@readable
 def prefix_reach(answers: Answers, table: jax.Array) -> jax.Array:
     """ln of the probability that an answer begins with each prefix, `[..., M]`; arguments as in `answer_log_probs`.
 
@@ -219,6 +224,7 @@ def _walk(answers: Answers, table: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.concatenate(reached, axis=-1), jnp.concatenate([*endings, level], axis=-1)
 
 
+@readable
 def answer_scores(
     answers: Answers, automaton: Automaton, *, missing_eos: MissingEos = "keep", missing_eos_value: float = 0.0
 ) -> jax.Array:

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 
 
+@readable
 def best_of_n_log_probs(reference_log_probs: jax.Array, rewards: jax.Array, num_draws: int | jax.Array) -> jax.Array:
     """ln P(y is the best of n) = ln π_ref(y) + ln [(Fⁿ − F⁻ⁿ) / (F − F⁻)], `[..., N]`.
 
@@ -60,6 +62,7 @@ def _of_one(log_probs: jax.Array, rewards: jax.Array, num_draws: int | jax.Array
     return log_probs + (n - 1.0) * jnp.log(level) + jnp.log(factor)
 
 
+@readable
 def best_of_n_kl_bound(num_draws: int) -> float:
     """ln n − (n − 1)/n in nats: a bound of the KL of best-of-n to its reference, which draws without ties reach.
 

@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import is_traced, require_in_range
+from pgjax._doors import readable
 from pgjax.exact.text.best_of_n import best_of_n_log_probs
 from pgjax.exact.text.markov_tasks import MarkovTask
 from pgjax.exact.text.soft_optima import soft_optimum
@@ -39,6 +40,7 @@ class Frontier(NamedTuple):
     entropy: jax.Array
 
 
+@readable
 def goodhart_frontier(
     reference_log_probs: jax.Array, proxy: jax.Array, gold: jax.Array, kl_coefs: ArrayLike
 ) -> Frontier:
@@ -58,6 +60,7 @@ def goodhart_frontier(
     return _curve(tilted_log_probs, reference_log_probs, proxy, gold, positive(kl_coefs, proxy))
 
 
+@readable
 def best_of_n_frontier(
     reference_log_probs: jax.Array, proxy: jax.Array, gold: jax.Array, num_draws: ArrayLike
 ) -> Frontier:
@@ -84,6 +87,7 @@ def _curve(policy_of, reference: jax.Array, proxy: jax.Array, gold: jax.Array, s
     return jax.lax.map(at, strengths)
 
 
+@readable
 def long_frontier(proxy: MarkovTask, gold: MarkovTask, kl_coefs: ArrayLike) -> Frontier:
     """The frontier over long answers, by dynamic programming.
 

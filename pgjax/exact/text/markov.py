@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax._records import PyTree, one_line
 from pgjax.exact.mdp.enumeration import refuse_beyond
 
@@ -34,6 +35,7 @@ class MarkovModel(NamedTuple):
         return one_line(self)
 
 
+@readable
 def fit_markov_model(
     documents: Iterable[Sequence[int]],
     vocabulary: int,
@@ -125,6 +127,7 @@ def _count(documents: Iterable[Sequence[int]], order: int, eos: int | None, allo
     return counts
 
 
+@readable
 def after_tokens(model: MarkovModel, tokens: ArrayLike) -> MarkovModel:
     """The same model with the context behind a prompt `[P]` as its start."""
     read = lambda context, token: (jnp.asarray(model.next)[context, token], None)

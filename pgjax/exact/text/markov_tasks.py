@@ -12,6 +12,7 @@ import numpy as np
 
 from pgjax import automata
 from pgjax._checks import is_traced, require_integer
+from pgjax._doors import readable
 from pgjax.automata import Automaton, MissingEos
 from pgjax.exact.text.answers import Answers
 from pgjax.exact.text.markov import MarkovModel
@@ -39,6 +40,7 @@ jax.tree_util.register_dataclass(
 )
 
 
+@readable
 def make_markov_task(
     reference: MarkovModel,
     score: Automaton,
@@ -115,6 +117,7 @@ def state_after(task: MarkovTask, tokens: jax.Array, length: jax.Array) -> tuple
     return jax.lax.scan(read, start, (places, tokens.astype(jnp.int32)))[0]
 
 
+@readable
 def prefix_states(task: MarkovTask, answers: Answers) -> tuple[jax.Array, jax.Array]:
     """The context and the state of the automaton after each prefix of a small task, both int32 `[M]`.
 

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from pgjax._doors import readable
 from pgjax.exact.text.markov_tasks import MarkovTask, last_place
 from pgjax.exact.text.table_policies import SoftOptimum, summands, table_policy_values
 from pgjax.exact.text.tilting import positive
 
 
+@readable
 def soft_optimum(task: MarkovTask, kl_coef: ArrayLike) -> SoftOptimum:
     """π* of ρ(π) = E_π[score] − β KL(π ‖ π_ref), with ln Z, ρ(π*), E[score], KL and entropy; may be vmapped over β.
 

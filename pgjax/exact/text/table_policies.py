@@ -10,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from pgjax._doors import readable
 from pgjax.distributions import categorical
 from pgjax.exact.text.markov_tasks import MarkovTask, ahead, last_place, paid, state_after
 from pgjax.exact.text.tilting import expected, log_ratio
@@ -62,6 +63,7 @@ def tables_of(task: MarkovTask, policy: TablePolicy) -> tuple[PyTree, Callable]:
     return jnp.arange(task.max_new_tokens), lambda t: jnp.broadcast_to(table.reshape(table.shape[-3:]), shape)
 
 
+@readable
 def table_policy(task: MarkovTask, *, over_time: bool = False) -> Policy:
     """A softmax policy of text buffers whose parameters are logits of the state space, so that it can be trained.
 
@@ -90,6 +92,7 @@ def table_policy(task: MarkovTask, *, over_time: bool = False) -> Policy:
     return Policy(init=init, apply=logits, distribution=categorical)
 
 
+@readable
 def table_log_probs(task: MarkovTask, policy: TablePolicy) -> jax.Array:
     """ln π(a | c, q, t), `[T, C, S, V]`, of a `SoftOptimum` or of an array that broadcasts to this shape."""
     rows, table = tables_of(task, policy)
@@ -114,6 +117,7 @@ class TableValues(NamedTuple):
     ended: jax.Array
 
 
+@readable
 def table_policy_values(task: MarkovTask, policy: TablePolicy) -> TableValues:
     """E[score], KL(π ‖ π_ref), entropy and length of any policy of the state space, differentiable in the policy.
 
@@ -138,6 +142,7 @@ def table_policy_values(task: MarkovTask, policy: TablePolicy) -> TableValues:
     return _backward(task, policy, of_row)
 
 
+@readable
 def table_kl(task: MarkovTask, policy: TablePolicy, other: TablePolicy) -> jax.Array:
     """KL(π ‖ π') over answers in nats, `[]`, of two policies of the state space; ρ(π*) − ρ(π) = β KL(π ‖ π*)."""
     tables = table_log_probs(task, other)
@@ -173,6 +178,7 @@ class SampledAnswers(NamedTuple):
     ended: jax.Array
 
 
+@readable
 def sample_answers(key: jax.Array, task: MarkovTask, policy: TablePolicy, num_answers: int) -> SampledAnswers:
     """Exact independent samples from a policy of the state space, such as π*.
 

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from pgjax._doors import readable
 from pgjax.exact.mdp.tabular import TabularMDP, make_tabular_mdp
 from pgjax.exact.text.answers import Answers, Observe
 
 
+@readable
 def text_mdp(
     answers: Answers, observe: Observe | Sequence[Observe], rewards: ArrayLike, *, name: str = "text"
 ) -> TabularMDP:

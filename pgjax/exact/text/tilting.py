@@ -15,8 +15,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pgjax._checks import is_traced, require_in_range
+from pgjax._doors import readable
 
 
+@readable
 def expected(log_probs: jax.Array, values: jax.Array) -> jax.Array:
     """E_π[f] = Σ_y π(y) f(y), `[...]`, of ln π `[..., N]` and f `[..., N]`."""
     probabilities = jnp.exp(log_probs)
@@ -29,16 +31,19 @@ def log_ratio(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
     return jnp.where(inside, log_p, 0.0) - jnp.where(inside, log_q, 0.0)
 
 
+@readable
 def kl_divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
     """KL(p ‖ q) = Σ_y p(y) ln(p(y) / q(y)) in nats, `[...]`, of ln p and ln q `[..., N]`."""
     return expected(log_p, log_ratio(log_p, log_q))
 
 
+@readable
 def entropy(log_probs: jax.Array) -> jax.Array:
     """H(π) = −Σ_y π(y) ln π(y) in nats, `[...]`; exp(H) is the effective number of answers."""
     return -expected(log_probs, jnp.where(jnp.exp(log_probs) > 0, log_probs, 0.0))
 
 
+@readable
 def log_partition(reference_log_probs: jax.Array, rewards: jax.Array, kl_coef: ArrayLike) -> jax.Array:
     """ln Z = ln Σ_y π_ref(y) e^{r(y)/β}, `[...]`; the greatest value of ρ is β ln Z.
 
@@ -53,6 +58,7 @@ def log_partition(reference_log_probs: jax.Array, rewards: jax.Array, kl_coef: A
     return jax.nn.logsumexp(reference_log_probs + rewards / positive(kl_coef, rewards), axis=-1)
 
 
+@readable
 def tilted_log_probs(reference_log_probs: jax.Array, rewards: jax.Array, kl_coef: ArrayLike) -> jax.Array:
     """ln π* = ln π_ref + r/β − ln Z, `[..., N]`: the policy of the greatest ρ; arguments as in `log_partition`.
 
@@ -67,6 +73,7 @@ def tilted_log_probs(reference_log_probs: jax.Array, rewards: jax.Array, kl_coef
     return jax.nn.log_softmax(reference_log_probs + rewards / positive(kl_coef, rewards), axis=-1)
 
 
+@readable
 def regularised_objective(
     log_probs: jax.Array, reference_log_probs: jax.Array, rewards: jax.Array, kl_coef: ArrayLike
 ) -> jax.Array:
@@ -113,6 +120,7 @@ class Regularised(NamedTuple):
     effective_answers: jax.Array
 
 
+@readable
 def regularised(
     log_probs: jax.Array, reference_log_probs: jax.Array, rewards: jax.Array, kl_coef: ArrayLike
 ) -> Regularised:

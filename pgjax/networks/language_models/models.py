@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 
+from pgjax._doors import readable
 from pgjax._records import one_line
 from pgjax.networks._decoder import make_apply, make_memory, read, require_blocks, require_buffer
 from pgjax.networks.bodies import Activation
@@ -34,6 +35,7 @@ class LanguageModel(NamedTuple):
         return one_line(self)
 
 
+@readable
 def make_language_model(config: Config, *, recompute: bool = False) -> LanguageModel:
     """The functions of a language model, for pretraining and for evaluation on texts.
 

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from experiments.harness import runner, verdicts
-from experiments.real_model.peer import make_peer
+from experiments.shared.language_peer import make_peer
 from pgjax import automata, baselines, estimators, networks, rollouts, training
 from pgjax.environments.text import make_text
 from pgjax.networks.language_models import LlamaConfig
@@ -70,9 +70,26 @@ def _environment(config: LlamaConfig, shapes: Shapes) -> Environment:
     return make_text(_random_prompts(config, shapes), score=even, **how)
 
 
-def _ours(config: LlamaConfig, params: PyTree, shapes: Shapes, work: str, optimizer) -> _Program:
+def make_task(config: LlamaConfig, params: PyTree, shapes: Shapes) -> tuple[Environment, Policy]:
+    """The environment, and a policy whose first parameters are `params`."""
     environment = _environment(config, shapes)
-    policy: Policy = networks.make_language_policy(environment, config, params, recompute=True)
+    return environment, networks.make_language_policy(environment, config, params, recompute=True)
+
+
+def make_trainer(
+    environment: Environment, policy: Policy, shapes: Shapes, optimizer: optax.GradientTransformation
+) -> training.Trainer:
+    """RLOO: the return of an answer less the mean return of the other answers to its prompt."""
+    estimator = estimators.make_estimator(
+        policy,
+        returns=estimators.total_return(),
+        baseline=baselines.leave_one_out(group_size=shapes.group_size),
+    )
+    return training.make_trainer(environment, policy, estimator, optimizer, num_episodes=shapes.answers)
+
+
+def _ours(config: LlamaConfig, params: PyTree, shapes: Shapes, work: str, optimizer) -> _Program:
+    environment, policy = make_task(config, params, shapes)
     if work == SAMPLING:
 
         def sample(state: tuple, key: jax.Array) -> tuple:
@@ -81,12 +98,7 @@ def _ours(config: LlamaConfig, params: PyTree, shapes: Shapes, work: str, optimi
             return state[0], played.final_obs.tokens
 
         return _compiled(sample, (params, jnp.zeros(_sampled(shapes), environment.observation_space.tokens.dtype)))
-    estimator = estimators.make_estimator(
-        policy,
-        returns=estimators.total_return(),
-        baseline=baselines.leave_one_out(group_size=shapes.group_size),
-    )
-    trainer = training.make_trainer(environment, policy, estimator, optimizer, num_episodes=shapes.answers)
+    trainer = make_trainer(environment, policy, shapes, optimizer)
     # The trainer counts its updates and draws the keys from that count.
     return _compiled(lambda state, key: trainer.update(state)[0], trainer.init(jax.random.key(0)))
 
@@ -148,8 +160,8 @@ def measure(
     return found
 
 
-def record(found: dict[str, Rates], shapes: dict[str, Shapes], recorder: runner.Recorder) -> None:
-    """Rows: medians with ranges over repetitions, and the ratio, which is judged by its aim."""
+def record(found: dict[str, Rates], shapes: dict[str, Shapes], recorder: runner.Recorder, aim: float = AIM) -> None:
+    """Rows: medians with ranges over repetitions, and the ratio, which is judged by `aim`."""
     spread = lambda x, digits: f"{min(x):.{digits}f} to {max(x):.{digits}f}"
     tiny = verdicts.is_tiny(recorder)
     for model, rates in found.items():
@@ -168,7 +180,7 @@ def record(found: dict[str, Rates], shapes: dict[str, Shapes], recorder: runner.
                 quantity=f"ratio of {work}",
                 variant=f"{model}, {PGJAX} / {PEER}",
                 ours=ratio,
-                verdict=verdicts.of_aim(ratio >= AIM, f"≥ {AIM:g}", spread(ratios, 2), tiny=tiny),
+                verdict=verdicts.of_aim(ratio >= aim, f"≥ {aim:g}", spread(ratios, 2), tiny=tiny),
             )
     recorder.note(
         "Only sampled tokens are counted, not those of the prompts. An update is sampling, gradient of RLOO and Adam, "

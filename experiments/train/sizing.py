@@ -1,0 +1,28 @@
+"""The memory of a training run, estimated before it starts."""
+
+import numpy as np
+
+from experiments.train import build as build_options
+from pgjax import training
+from pgjax.environments import HostEnvironment
+
+METRIC_BYTES = 3 * 16 * 4  # of an update: at most sixteen numbers, which the chunks, the run and its history hold
+
+
+def memory(options: dict) -> dict[str, float]:
+    """The bytes of each part of a run.
+
+    Raises:
+        ValueError: options do not fit each other.
+    """
+    environment, policy = build_options.make_policy(options)
+    num_runs = options["num_seeds"] * len(options["lr"])
+    trainer = build_options.make_build(options, environment, policy)(np.float32(options["lr"][0]))
+    devices = 1 if isinstance(environment, HostEnvironment) else None
+    found = training.estimate_memory(trainer, num_runs, devices=devices)
+    of = f"{num_runs} run{'s' if num_runs > 1 else ''}"
+    return {
+        f"parameters, optimiser and baseline of {of}": found.states,
+        f"episodes and gradients of an update of {options['num_episodes']} episodes": found.update,
+        f"metrics of {options['num_updates']} updates": METRIC_BYTES * num_runs * options["num_updates"],
+    }
