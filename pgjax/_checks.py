@@ -5,7 +5,6 @@ hyper-parameter and, under `jit` and `vmap`, for a batch of them.
 """
 
 import operator
-import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+from pgjax._shown import shown as shown
 
 
 def is_traced(value: Any) -> bool:
@@ -108,10 +109,3 @@ def nothing() -> float:
     that there is no number.
     """
     return 0.0 if jax.config.jax_debug_nans else float("nan")  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def shown(value: Any) -> str:
-    """The text of a value from outside, such as a file, for an error: of limited length, without control characters."""
-    text = value if isinstance(value, str) else reprlib.repr(value)
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 300 else f"{text[:300]} …"

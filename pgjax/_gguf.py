@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pgjax._checks import shown
-from pgjax._stored import MOST_TENSORS, Tensor, num_bytes, require_spans
+from pgjax._limits import HEAD_BYTES, MOST_TENSORS, NAME_BYTES, file_size
+from pgjax._stored import Tensor, num_bytes, require_spans
 
 MAGIC = b"GGUF"
 KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 8: "Q8_0", 30: "BF16"}
@@ -26,7 +27,9 @@ BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q4_0": (32, 18), "Q4_1"
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MOST_METADATA = 10_000
-_MOST_HEAD_BYTES = 1 << 28
+_MOST_HEAD_BYTES = 2 * HEAD_BYTES
+# All pieces and joins of the largest tokenisers in use are fewer.
+_MOST_STRINGS = 1 << 20
 
 
 class Gguf(NamedTuple):
@@ -60,7 +63,8 @@ class _Cursor:
 
     def __init__(self, path: pathlib.Path, data: memoryview) -> None:
         self.path, self.data, self.at = path, data, 0
-        self.end = min(len(data), _MOST_HEAD_BYTES)
+        self.end = len(data)
+        self.strings = _MOST_STRINGS
 
     def take(self, size: int, what: str) -> memoryview:
         if size > self.end - self.at:
@@ -79,6 +83,8 @@ class _Cursor:
 
     def name(self, what: str) -> str:
         found = self.string(what)
+        if len(found) > NAME_BYTES:
+            raise ValueError(f"path {self.path}: {what} must have at most {NAME_BYTES} bytes, got {len(found)}")
         try:
             return found.decode()
         except UnicodeDecodeError as error:
@@ -95,6 +101,11 @@ class _Cursor:
         if inner == _STRING:
             # Every string has at least its length, so the file bounds the list before it grows.
             self.require_room(8 * count, what)
+            self.strings -= count
+            if self.strings < 0:
+                raise ValueError(
+                    f"path {self.path} must have at most {_MOST_STRINGS} strings in lists, got {count} more in {what}"
+                )
             return [self.string(what) for _ in range(count)]
         if inner not in _SCALARS:
             raise ValueError(f"path {self.path}: {what} is an array of the type {inner}, which pgjax does not read")
@@ -121,12 +132,10 @@ def read(path: str | os.PathLike) -> Gguf:
             or if a tensor is of a kind that pgjax does not read, lies outside of the file or overlaps another.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f"path {path} is not a file")
-    size = path.stat().st_size
+    size = file_size(path)
     if size < 24 or not is_gguf(path):
         raise ValueError(f"path {path} must begin with {MAGIC!r} and have at least 24 bytes, as GGUF files do")
-    content = memoryview(np.memmap(path, np.uint8, "r"))  # pyright: ignore[reportArgumentType]
+    content = memoryview(np.memmap(path, np.uint8, "r", shape=(min(size, _MOST_HEAD_BYTES),)))  # pyright: ignore
     return _parsed(path, _Cursor(path, content), size)
 
 

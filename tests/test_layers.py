@@ -13,6 +13,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # An elementwise loss needs nothing, and a value baseline is fitted by one: losses come before baselines.
 ORDER = (
+    "_shown",
+    "_limits",
+    "_json",
     "_checks",
     "_records",
     "_doors",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.gallery.sections import Record
-from experiments.harness import reports
+from experiments.harness import reports, saved_files
 
 # What a paper's module says of each of its best-known numbers → the header of its column.
 HEADLINE = {"quantity": "number or claim", "published": "published", "ours": "ours ± s.e.", "verdict": "verdict"}
@@ -88,21 +88,25 @@ def _animations(record: Record, directory: pathlib.Path) -> dict[str, pathlib.Pa
     return {shown: path for shown, path in made.items() if path.is_file()}
 
 
-def read(path: pathlib.Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """The object in a file; raises ValueError, which names the file, if there is none."""
+    return saved_files.read_object(path)
 
 
 def _date(directory: pathlib.Path) -> str:
-    return read(directory / "environment.json")["date"]
+    path = directory / "environment.json"
+    return saved_files.entries(read(path), path, date=str)[0]
 
 
 def _fits(record: Record, directory: pathlib.Path) -> bool:
     """Whether the run came to its end with the default options and those of the record: no tiny or odd run."""
     try:
         summary, used = read(directory / "summary.json"), read(directory / "config.json")
-    except (OSError, ValueError):  # A run that was killed may leave half a file.
+        _date(directory)
+        data_of(record, directory)
+    except (ValueError, LookupError, TypeError, AttributeError, OSError):  # A killed run may leave half a file.
         return False
-    if summary["status"] != "complete" or summary.get("tiny") or used.get("tiny"):
+    if summary.get("status") != "complete" or summary.get("tiny") or used.get("tiny"):
         return False
     default = reports.plain(importlib.import_module(f"experiments.{record.question}").Config())
     wanted = default | reports.plain(record.options)

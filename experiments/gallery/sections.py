@@ -152,6 +152,13 @@ PAPERS = Group(
     ),
 )
 
+
+def _imitated(problem: str) -> Record:
+    """A run of experiments.imitation on a problem, with a policy gradient that goes on from the copy."""
+    figures = _same(f"imitation_{problem}", f"passing_{problem}")
+    return Record(f"imitation_{problem}", "imitation", {"problem": problem}, figures)
+
+
 IMITATION = Group(
     "Imitation",
     (
@@ -159,9 +166,10 @@ IMITATION = Group(
             (
                 Record("imitation_cartpole", "imitation", figures=_same("imitation_cartpole", "passing_the_expert")),
                 Record("imitation_pendulum", "imitation", {"problem": "pendulum"}, _same("imitation_pendulum")),
-                Record("imitation_maze", "imitation", {"problem": "maze"}, _same("imitation_maze")),
+                *map(_imitated, ("maze", "random_maze", "navigation", "cooling")),
             ),
-            "A copy is only as good as its expert. REINFORCE can go on from the copy and pass the expert.",
+            "A copy is only as good as its expert. A policy gradient can go on from the copy and pass an expert that "
+            "is not the best policy, as on navigation and cooling; the experts of both mazes are the best policies.",
         ),
         Section(
             (Record("compounding_error", "compounding_error", figures=_same("chain", "cliff", "maze")),),
@@ -178,10 +186,16 @@ TRAINING = Group(
             (
                 Record("train_cartpole", "train", {"env": "CartPole-v1"}, {"cartpole": "learning_curve"}),
                 Record("train_pendulum", "train", {"env": "Pendulum-v1"}, {"pendulum": "learning_curve"}),
-                Record("train_breakout", "train", {"env": "Breakout-MinAtar"}, {"breakout": "learning_curve"}),
+                Record(
+                    "train_lunarlander",
+                    "train",
+                    {"env": "gymnasium:LunarLander-v3", "seed": 10},
+                    {"lunarlander": "learning_curve"},
+                ),
             ),
             "CartPole-v1 is trained with the exact gradient of the expected return. The presets of Pendulum-v1 and of "
-            "Breakout-MinAtar are biased on purpose: they bootstrap, discount and standardise.",
+            "LunarLander-v3 are biased on purpose: they bootstrap, discount and standardise. LunarLander-v3 is an "
+            "environment of Gymnasium that runs in NumPy on the host.",
         ),
         Section(
             (Record("memory", "memory", figures=_same("memory_recall", "memory_reverse", "memory_tokens")),),
@@ -211,10 +225,14 @@ PROBLEMS = Group(
                 _trained("maze"),
                 # Seeds that no tuning used; the preset has this number of updates.
                 _trained("navigation", num_updates=6000, seed=5),
-                *map(_trained, ("swimmer", "slates", "ads", "cooling", "reverse")),
+                *map(_trained, ("swimmer", "slates", "cooling", "reverse")),
+                _trained("random_maze", num_seeds=5),
+                _trained("ads", num_seeds=5),
+                _trained("addition", num_seeds=5, seed=10),
+                _trained("Breakout-MinAtar", num_seeds=5),
             ),
             "The second table of each run sets the trained policies beside random actions and a reference controller "
-            "on the same starts, which no training used. Breakout stands under Training.",
+            "on the same starts, which no training used.",
         ),
         Section(
             (Record("which_baseline", "which_baseline", figures=_same("which_baseline")),),

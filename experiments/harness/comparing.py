@@ -1,14 +1,13 @@
 """Runs side by side: tables that mark differences, the options that differ, and the learning curves in one figure."""
 
-import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.harness import figures, paper_layout, reports, runs, terminal
+from experiments.harness import figures, paper_layout, reports, runs, saved_files, terminal
 from experiments.harness.directories import LONGEST_NAME
 from experiments.harness.runs import Run
 
@@ -126,8 +125,9 @@ def _settings(run: Run) -> dict[str, Any]:
         runs.read_json(run.directory / name) for name in ("config.json", "options.json", "environment.json")
     )
     versions = environment.get("versions")
+    versions = versions if isinstance(versions, dict) else {}
     machine = {key: environment.get(key) for key in ("commit", "device_kind", "device_count", "enable_x64")}
-    machine |= {f"{name} version": version for name, version in (versions or {}).items() if isinstance(versions, dict)}
+    machine |= {f"{name} version": version for name, version in versions.items()}
     return config | options | machine
 
 
@@ -175,6 +175,9 @@ def draw(
 def _figure(tables: Sequence[Mapping[str, Curve]], names: Sequence[str], kept: Sequence[str]) -> Any:
     from experiments.harness import plots
 
+    # A dollar sign in a name would begin a formula.
+    plain = lambda text: text.replace("$", r"\$")
+    names = [plain(name) for name in names]
     columns = min(len(kept), 2)
     rows = math.ceil(len(kept) / columns)
     figure, panels = plots.figure(
@@ -192,7 +195,7 @@ def _figure(tables: Sequence[Mapping[str, Curve]], names: Sequence[str], kept: S
         for name, table in zip(names, tables, strict=True):
             curve = table[kind]
             ends |= plots.learning_curves(axes, curve.x, {name: curve.values}, colour_of=colour_of, named=False)
-        axes.set(xlabel=tables[0][kind].clock.replace("_", " "), ylabel=kind.replace("_", " "))
+        axes.set(xlabel=tables[0][kind].clock.replace("_", " "), ylabel=plain(kind.replace("_", " ")))
         plots.label_ends(axes, ends)
     for spare in panels[len(kept) :]:
         spare.set_visible(False)
@@ -206,7 +209,7 @@ def curves(path: pathlib.Path) -> dict[str, Curve]:
     make no curve. Incomplete lines, and lines that are no JSON object, are ignored.
     """
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for record in _records(path):
+    for record in saved_files.read_lines(path):
         groups.setdefault(tuple(str(value) for value in record.values() if isinstance(value, str)), []).append(record)
     found = {}
     for words, records in groups.items():
@@ -239,15 +242,3 @@ def _numbers(value: Any) -> np.ndarray:
     if not all(item is None or (isinstance(item, int | float) and not isinstance(item, bool)) for item in items):
         return np.zeros(0)
     return np.array([np.nan if item is None else item for item in items], float)
-
-
-def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            yield value

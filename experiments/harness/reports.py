@@ -205,7 +205,7 @@ def was_tiny(directory: pathlib.Path) -> bool:
     """Whether the run in a folder was a tiny one; False if no readable file says so."""
     try:
         return json.loads((directory / "environment.json").read_text(encoding="utf-8")).get("tiny") is True
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
 

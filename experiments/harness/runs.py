@@ -2,12 +2,11 @@
 
 import datetime
 import difflib
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-from experiments.harness import directories, reports, terminal
+from experiments.harness import directories, reports, saved_files, terminal
 from experiments.harness.directories import UsageError
 
 Status = Literal["complete", "failed", "interrupted", "running", "killed", "damaged"]
@@ -93,23 +92,20 @@ def read(directory: pathlib.Path) -> Run:
 def read_json(path: pathlib.Path, wrong: list[str] | None = None) -> dict[str, Any]:
     """The JSON object in a file. If there is none, the result is empty and the reason is added to `wrong`."""
     wrong = [] if wrong is None else wrong
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         wrong.append(f"{path.name} is missing")
-    except (OSError, ValueError, RecursionError) as error:
-        wrong.append(f"{path.name} cannot be read ({type(error).__name__})")
-    else:
-        if isinstance(value, dict):
-            return value
-        wrong.append(f"{path.name} holds no JSON object")
+        return {}
+    try:
+        return saved_files.read_object(path)
+    except ValueError as error:
+        wrong.append(f"{path.name} cannot be read: it {str(error).removeprefix(f'path {path} ')}")
     return {}
 
 
 def _date(text: Any, directory: pathlib.Path) -> datetime.datetime:
     try:
         return datetime.datetime.fromisoformat(text).astimezone()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return datetime.datetime.fromtimestamp(directory.stat().st_mtime).astimezone()
 
 
@@ -134,8 +130,10 @@ def _headline(directory: pathlib.Path, summary: Mapping[str, Any]) -> str:
 def rows(summary: Mapping[str, Any]) -> list[reports.Row]:
     """The rows of a summary, each with every column, also those of older runs. Damaged rows are left out."""
     made = []
-    for row in summary.get("rows") or []:
-        if isinstance(row, dict) and isinstance(row.get("quantity"), str):
+    listed = summary.get("rows")
+    for row in listed if isinstance(listed, list) else []:
+        named = isinstance(row, dict) and isinstance(row.get("quantity"), str)
+        if named and isinstance(row.get("variant"), str | None):
             whole = dict.fromkeys(reports.COLUMNS) | row
             for name in ("ours", "stderr", "exact", "paper", "seconds"):
                 whole[name] = float(whole[name]) if isinstance(whole[name], int | float) else None

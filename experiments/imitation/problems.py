@@ -59,7 +59,7 @@ class _Teacher(NamedTuple):
 
 
 def with_expert(name: str, environment: Environment, hidden: tuple[int, ...], teacher: _Teacher) -> Problem:
-    policy = networks.make_policy(environment, hidden=hidden)
+    policy = networks.make_policy(environment, hidden=hidden, network=PLANS[name].network)
 
     def collect(key: jax.Array, num_episodes: int) -> Labelled:
         start = policy.init(key, environment.reset(key, environment.params)[1])
@@ -167,13 +167,17 @@ def of_dataset(name: str, data: datasets.ExpertDataset, hidden: tuple[int, ...],
         raise ValueError(
             f"--dataset: its observations have shape {data.observations.shape[1:]}, but those of {name} have {shape}"
         )
+    with np.errstate(over="ignore"):
+        observations = data.observations.astype(np.float32)
+    if not np.isfinite(observations).all():
+        raise ValueError("--dataset: its observations must fit float32, which has no number above 3.4e38")
     if data.num_episodes < num_episodes:
         raise ValueError(
             f"--episodes {num_episodes}: must be at most {data.num_episodes}, the number of episodes in the data set"
         )
     numbers = jnp.asarray(data.episode_numbers)
     rows = Demonstrations(
-        obs=jnp.asarray(data.observations, jnp.float32),
+        obs=jnp.asarray(observations),
         actions=jnp.asarray(data.actions),
         weights=jnp.ones(data.num_rows),
         groups=numbers,

@@ -31,7 +31,7 @@ from typing import Any
 
 import jax
 
-from experiments.harness import reports, runner, verdicts
+from experiments.harness import reports, runner, runs, saved_files, verdicts
 from experiments.papers import page, processes
 
 # Module → the options that differ from its default, in the order of the page.
@@ -74,8 +74,13 @@ class Config:
         if self.full and self.tiny:
             raise runner.UsageError("--full and --tiny exclude each other; leave one out.")
         if self.resume is not None:
-            saved = self.resume / "config.json"
-            known = saved.is_file() and {"only", "full", "tiny"} <= json.loads(saved.read_text(encoding="utf-8")).keys()
+            path = self.resume / "config.json"
+            try:
+                only = saved_files.entries(saved_files.read_object(path), path, only=list, full=bool, tiny=bool)[0]
+                known = all(name in MODULES for name in only)
+            except ValueError as error:
+                allowed = f"the directory of an earlier run of all papers; {error}"
+                raise runner.UsageError(f"--resume {self.resume}: must be {allowed}") from error
             runner.require(known, "--resume", self.resume, "the directory of an earlier run of all papers")
 
     @property
@@ -163,16 +168,27 @@ def finished(directory: pathlib.Path, options: Any) -> bool:
     """Return whether a module's run with these options is complete in `directory`."""
     if not (directory / "summary.json").is_file() or not (directory / "paper.json").is_file():
         return False
-    if "judgements" not in json.loads((directory / "paper.json").read_text(encoding="utf-8")):
-        return False  # a run whose verdicts have the words of earlier versions is made anew
-    return json.loads((directory / "config.json").read_text(encoding="utf-8")) == reports.plain(options)
+    try:
+        paper, config, summary, environment = (
+            saved_files.read_object(directory / f"{name}.json")
+            for name in ("paper", "config", "summary", "environment")
+        )
+        saved_files.entries(paper, directory / "paper.json", verdicts=dict, citation=str, claim=str)
+        kinds = {"rows": list, "notes": list, "tables": list, "seconds": (int, float)}
+        saved_files.entries(summary, directory / "summary.json", **kinds)
+        saved_files.entries(environment, directory / "environment.json", versions=dict, date=str)
+    except ValueError:
+        return False  # a damaged run is made anew
+    is_whole = summary.get("experiment") == directory.parent.name and len(runs.rows(summary)) == len(summary["rows"])
+    # A run whose verdicts have the words of earlier versions is made anew, too.
+    return is_whole and "judgements" in paper and config == reports.plain(options)
 
 
 def resumed(config: Config) -> Config:
     """Return `config` with the options of the run that it continues, unless other options were given."""
     if config.resume is None or dataclasses.replace(config, resume=None) != Config():
         return config
-    saved = json.loads((config.resume / "config.json").read_text(encoding="utf-8"))
+    saved = saved_files.read_object(config.resume / "config.json")
     return dataclasses.replace(config, only=tuple(saved["only"]), full=saved["full"], tiny=saved["tiny"])
 
 

@@ -4,13 +4,12 @@ import base64
 import dataclasses
 import html
 import importlib
-import json
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.harness import reports, verdicts
+from experiments.harness import reports, saved_files, verdicts
 from experiments.harness.verdicts import Verdict
 from experiments.papers.style import PAGE, STYLE
 
@@ -45,7 +44,7 @@ def load(directory: pathlib.Path) -> Found:
     """Read a module's run from its directory."""
     from PIL import Image
 
-    read = lambda name: json.loads((directory / name).read_text(encoding="utf-8"))
+    read = lambda name: saved_files.read_object(directory / name)
     summary = read("summary.json")
     figures = {}
     for path in sorted(directory.glob("*.png")):

@@ -19,10 +19,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from experiments.harness.directories import UsageError
-from pgjax import writing
+from pgjax import _json, writing
+from pgjax._limits import read_whole
+from pgjax._shown import shown
 
 LONGEST_TEXT = 20_000  # characters of a prompt or of an answer: nobody compares longer ones
-LARGEST_FILE = 256 * 2**20  # bytes
+LARGEST_FILE = 64 * 2**20  # bytes
+MOST_ANSWERS = 100  # to one prompt, which make 4950 pairs
+MOST_PAIRS = 1_000_000
 PROVENANCE = ("policy", "seed", "step", "logp")
 OTHER_NAMES = (("answer1", "answer2"), ("chosen", "rejected"))
 
@@ -59,20 +63,20 @@ def read(path: pathlib.Path) -> list[Pair]:
         UsageError: the file or one of its lines cannot be read, or the file holds no pair. The message names the line.
     """
     try:
-        if (size := path.stat().st_size) > LARGEST_FILE:
-            raise UsageError(f"--pairs {path}: must have at most {LARGEST_FILE} bytes, got {size}")
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "the file is not UTF-8 text"
+        lines = read_whole(path, LARGEST_FILE).decode("utf-8-sig").split("\n")
+    except ValueError as error:
+        reason = "the file is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
         raise UsageError(f"--pairs {path}: {reason}; without --pairs the command makes example pairs itself") from error
     found = {}
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                record = json.loads(line)
+                record = _json.loads(line, digits=20)
                 found |= {pair.name: pair for pair in pairs_of(record) if pair.name not in found}
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 raise UsageError(f"--pairs {path}: line {number}: {error}") from error
+            if len(found) > MOST_PAIRS:
+                raise UsageError(f"--pairs {path}: line {number}: must hold at most {MOST_PAIRS} pairs up to here")
     if not found:
         raise UsageError(f"--pairs {path}: must hold at least one prompt with two different answers")
     return list(found.values())
@@ -100,6 +104,8 @@ def _answers(record: Mapping[str, Any]) -> list[str]:
             answers = [record[name] for name in names]
     if not isinstance(answers, list) or len(answers) < 2:
         raise ValueError("the field answers must list two or more answers")
+    if len(answers) > MOST_ANSWERS:
+        raise ValueError(f"the field answers must list at most {MOST_ANSWERS} answers, got {len(answers)}")
     return [_text("answers", answer) for answer in answers]
 
 
@@ -132,10 +138,10 @@ def _origin(record: Mapping[str, Any], index: int, count: int) -> dict[str, Any]
 def _value(name: str, value: Any) -> str | int | float:
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if name == "policy" and not isinstance(value, str):
-        raise ValueError(f"the field policy must hold a name, got {value!r}")
+        raise ValueError(f"the field policy must hold a name, got {shown(value)}")
     if name != "policy" and not (number and (name == "logp" or value == int(value))):
         kind = "finite numbers" if name == "logp" else "whole numbers"
-        raise ValueError(f"the field {name} must hold {kind}, got {value!r}")
+        raise ValueError(f"the field {name} must hold {kind}, got {shown(value)}")
     return value
 
 

@@ -18,7 +18,8 @@ from experiments.preferences import labels
 from experiments.preferences.labels import Verdict
 from experiments.preferences.plans import Plan, plan
 from experiments.preferences.trials import Trial
-from pgjax import writing
+from pgjax import _json, writing
+from pgjax._limits import read_whole
 from pgjax.preferences import Preference, records
 
 try:
@@ -229,9 +230,12 @@ class Session:
         if not self._skips_path.exists():
             return []
         try:
-            found = json.loads(self._skips_path.read_text(encoding="utf-8"))
-            return [{key: skip[key] for key in ("trial", "annotator", "after")} for skip in found]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found = _json.loads(read_whole(self._skips_path))
+            skips = [{key: skip[key] for key in ("trial", "annotator", "after")} for skip in found]
+            if not all(isinstance(skip["trial"], str) and type(skip["after"]) is int for skip in skips):
+                raise TypeError("an entry has another type")
+            return skips
+        except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{self._skips_path}: the list of skipped pairs cannot be read ({type(error).__name__}); "
                 "without this file all skipped pairs are asked again"

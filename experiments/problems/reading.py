@@ -1,12 +1,12 @@
 """From the folder of a run of `experiments.train` to lines of the table of problems."""
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.harness import runs, saved_files
 from experiments.shared import references
 from pgjax import diagnostics
 from pgjax.diagnostics import Estimate
@@ -42,9 +42,9 @@ def latest(results: pathlib.Path) -> list[pathlib.Path]:
     """The folder of the latest complete run of each environment in `results`, in the order of their names."""
     newest: dict[str, pathlib.Path] = {}
     for path in sorted(results.glob("*/summary.json"), key=lambda path: path.stat().st_mtime):
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        compared = any(row["variant"] == references.TRAINED for row in summary["rows"])
-        if summary["status"] == "complete" and not summary["tiny"] and compared:
+        summary = runs.read_json(path)
+        compared = any(row["variant"] == references.TRAINED for row in runs.rows(summary))
+        if summary.get("status") == "complete" and not summary.get("tiny") and compared:
             newest[_options(path.parent)["env"]] = path.parent
     return [newest[name] for name in sorted(newest)]
 
@@ -58,9 +58,11 @@ def lines(folder: pathlib.Path) -> list[Line]:
     """
     try:
         options = _options(folder)
-        rows = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rows"]
-    except OSError as error:
-        raise ValueError(f"--runs {folder}: must be the folder of a finished run of experiments.train") from error
+        rows: list[Any] = list(runs.rows(saved_files.read_object(folder / "summary.json")))
+    except ValueError as error:
+        raise ValueError(
+            f"--runs {folder}: must be the folder of a finished run of experiments.train; {error}"
+        ) from error
     measured = dict.fromkeys(row["quantity"] for row in rows if row["variant"] == references.TRAINED)
     if not measured:
         raise ValueError(
@@ -83,11 +85,16 @@ def shares(line: Line) -> np.ndarray:
 
 
 def _options(folder: pathlib.Path) -> dict[str, Any]:
-    return json.loads((folder / "options.json").read_text(encoding="utf-8"))
+    path = folder / "options.json"
+    found = saved_files.read_object(path)
+    saved_files.entries(found, path, env=str, eval_episodes=int)
+    return found
 
 
 def _line(options: Mapping[str, Any], measure: str, rows: Sequence[Mapping[str, Any]], cpu: float | None) -> Line:
     found = {row["variant"]: row for row in rows}
+    if references.RANDOM not in found or len(found) < 3:
+        raise ValueError(f"the run must compare {measure} with random actions and one other policy, got {list(found)}")
     trained = found.pop(references.TRAINED)
     seeds = np.array([row["ours"] for name, row in found.items() if name.startswith(references.ONE_RUN)], float)
     others = {

@@ -24,7 +24,6 @@ Departs  Ten updates show that the gradient is right. They do not make a better 
 """
 
 import dataclasses
-import json
 import pathlib
 import resource
 import sys
@@ -32,7 +31,7 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from experiments.harness import runner
+from experiments.harness import runner, saved_files
 from experiments.real_model import judging, learning, model, task, variance
 from experiments.real_model import prompts as texts
 from experiments.real_model.judging import plot
@@ -150,10 +149,11 @@ def resumed(config: Config) -> Config:
     """The options of the run that is resumed, if there is one."""
     if config.resume is None:
         return config
-    saved = json.loads((config.resume / "config.json").read_text(encoding="utf-8"))
-    path = lambda value: None if value is None else pathlib.Path(value)
-    paths = {name: path(saved[name]) for name in ("model", "prompts", "tokeniser")}
-    return Config(**saved | paths | {"parts": tuple(saved["parts"]), "resume": config.resume})
+    path = config.resume / "config.json"
+    with runner.usage_errors():
+        earlier = saved_files.record_of(Config, saved_files.read_object(path), path)
+        dataclasses.replace(earlier, resume=None).validate()
+    return dataclasses.replace(earlier, resume=config.resume)
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:

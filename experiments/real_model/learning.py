@@ -16,6 +16,7 @@ import optax
 
 from experiments.harness import runner
 from pgjax import acting, baselines, estimators, rewards, rollouts, training
+from pgjax._shown import shown
 from pgjax.saving import checkpoints
 from pgjax.types import Environment, Policy, PyTree, Rewards, TrainState, Trajectory
 
@@ -119,8 +120,11 @@ def restore(path: pathlib.Path, fresh: TrainState) -> tuple[TrainState, list[dic
         ValueError: the file is missing or damaged, or belongs to another model.
     """
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _kept(fresh))
-    found = checkpoints.restore(path, like)
-    return found._replace(reward_state=fresh.reward_state), checkpoints.metadata(path)["history"]
+    saved = checkpoints.read(path)
+    history = saved.metadata.get("history")
+    if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
+        raise ValueError(f"path {path} must hold the records of its updates, got {shown(history)}")
+    return saved.restore(like)._replace(reward_state=fresh.reward_state), history
 
 
 def memory_of(compiled: jax.stages.Compiled) -> int:
@@ -169,7 +173,8 @@ def learn(
     # Not under jit: the parameters of the file would become constants of the program.
     state, history = trainer.init(key), []
     if earlier is not None:
-        state, history = restore(earlier, state)
+        with runner.usage_errors():
+            state, history = restore(earlier, state)
     for record in history:
         recorder.metrics(record)
     compiled = jax.jit(trainer.update, donate_argnums=0).lower(state).compile()

@@ -1,12 +1,14 @@
 """The questions that the model answers, a file of the user's own, and a short text that no model was trained on."""
 
-import json
 import pathlib
 
 from experiments.harness.runner import UsageError
+from pgjax import _json
+from pgjax._limits import read_whole
 
 INSTRUCTION = "Answer in one short sentence. "
 MOST_CHARACTERS = 400
+MOST_PROMPTS = 100_000
 
 TRAINING = (
     "Why is the sky blue?",
@@ -103,12 +105,14 @@ def read(path: pathlib.Path) -> list[str]:
         UsageError: the file cannot be read, or has fewer than four different prompts, or one that is too long.
     """
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        found = [json.loads(line)["prompt"] for line in lines] if path.suffix == ".jsonl" else lines
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        lines = [line for line in read_whole(path).decode("utf-8-sig").splitlines() if line.strip()]
+        if len(lines) > MOST_PROMPTS:
+            raise ValueError(f"at most {MOST_PROMPTS} prompts are read, got {len(lines)}")
+        found = [_json.loads(line)["prompt"] for line in lines] if path.suffix == ".jsonl" else lines
+        found = list(dict.fromkeys(found))
+    except (ValueError, KeyError, TypeError) as error:
         described = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UsageError(f"--prompts {path}: the file cannot be read ({described})") from error
-    found = list(dict.fromkeys(found))
     if len(found) < 4 or not all(isinstance(prompt, str) and 0 < len(prompt) <= MOST_CHARACTERS for prompt in found):
         raise UsageError(
             f"--prompts {path}: must hold at least 4 different prompts of at most {MOST_CHARACTERS} characters, got "

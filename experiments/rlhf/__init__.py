@@ -30,13 +30,12 @@ Departs  The gold score is a rule and the annotator is simulated with it, unless
 
 import dataclasses
 import itertools
-import json
 import pathlib
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 
-from experiments.harness import runner
+from experiments.harness import runner, saved_files
 from experiments.rlhf import gold, loop, optimising, preparing, report, sizing, stages
 from experiments.shared import language
 from pgjax import losses, registry
@@ -284,17 +283,15 @@ def _of_earlier(config: Config) -> Config:
     with runner.usage_errors():
         if not path.is_file():
             raise ValueError(f"--resume {config.resume}: this folder holds no run of experiments.rlhf")
-        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        read = {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
-        for name in ("policy", "preferences"):
-            read[name] = None if read[name] is None else pathlib.Path(read[name])
-        read["text"] = tuple(map(pathlib.Path, read["text"]))
+        earlier = saved_files.record_of(Config, saved_files.read_object(path), path)
+        dataclasses.replace(earlier, resume=None).validate()
+        read = vars(earlier)
         for field in dataclasses.fields(Config):
             given = getattr(config, field.name)
-            if field.name in read and given not in (field.default, getattr(TINY, field.name), read[field.name]):
+            if field.name != "resume" and given not in (field.default, getattr(TINY, field.name), read[field.name]):
                 option = f"--{field.name.replace('_', '-')}"
                 raise ValueError(f"{option} {given}: must be left out with --resume; the run has {read[field.name]}")
-        return Config(**read, resume=config.resume)
+        return dataclasses.replace(earlier, resume=config.resume)
 
 
 def plot(results: Results, recorder: runner.Recorder) -> None:

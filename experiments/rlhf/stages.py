@@ -141,11 +141,14 @@ def restore(path: pathlib.Path, like: Saved, options: dict[str, Any]) -> tuple[S
     """
     checkpoint = saving.read(path)
     if (found := checkpoint.metadata.get("options")) != saving_options(options):
-        changed = sorted(name for name in options if found is None or found.get(name) != saving_options(options)[name])
+        found = found if isinstance(found, dict) else {}
+        changed = sorted(name for name in options if found.get(name) != saving_options(options)[name])
         raise ValueError(f"{path} belongs to a run with other options: {', '.join(changed)}")
+    if type(done := checkpoint.metadata.get("done")) is not int or done < 1:
+        raise ValueError(f"{path} must hold the number of stages that are done, got {done!r}")
     saved = checkpoint.restore(like)
     arrays = jax.tree.map(np.asarray, saved._replace(states=None))
-    return arrays._replace(states=saved.states), checkpoint.metadata["done"]
+    return arrays._replace(states=saved.states), done
 
 
 def saving_options(options: dict[str, Any]) -> dict[str, Any]:

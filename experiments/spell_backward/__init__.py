@@ -51,6 +51,7 @@ from pgjax.types import Environment, Policy, TrainState
 
 TrainOn = Literal["strings", "words"]
 LETTER, TO_GO, ANSWER = "letter", "letters to go", "answer"
+MOST_LETTERS = 100  # of a word in a file of words
 SOLVED, MOST_SECONDS = 0.99, 60.0  # the aims: the share of right answers, and seconds a seed
 
 
@@ -152,6 +153,8 @@ def word_lists(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if config.words:
         try:
             words = tuple(dict.fromkeys(words_task.read_words(config.words)))
+            if (longest := max(map(len, words), default=0)) > MOST_LETTERS:
+                raise ValueError(f"words must have at most {MOST_LETTERS} letters, got one of {longest}")
             words_task.encode_words(words, 1 + max(map(len, words), default=1))
         except (UnicodeDecodeError, ValueError) as error:
             raise runner.UsageError(f"--words {config.words}: {error}") from error

@@ -71,7 +71,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     train = build_options.training_of(environment, policy)
     trained, failures = learn(options, train, build, keys, rates, past, keeper, recorder)
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
-    dead.note_dead(options, environment, policy, trained.states, trained.metrics, rates, failures, recorder)
+    dead.note_dead(options, environment, policy, trained.states.params, keeper.watch, rates, failures, recorder)
     seconds = keeper.seconds
     good, params = finish(options, asked, policy, trained._replace(seconds=seconds["wall"]), failures, rates, recorder)
     report.report_cpu_time(seconds["cpu"] / len(rates), presets.BUDGETS.get(options["env"]), recorder)

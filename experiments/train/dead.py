@@ -18,21 +18,31 @@ STARTS = 16
 SHARE = 0.1
 
 
-def first_dead_updates(gradient_norms: np.ndarray, first: int) -> dict[int, int]:
-    """Run → the number of the update from which on its gradient is exactly 0, where that holds to the end.
+class Watch:
+    """The last update of each run whose gradient was not exactly 0, from the metrics of all updates since `first`.
 
     Args:
-        gradient_norms: `[S, U]`.
-        first: the number of the first of these updates.
+        num_runs: S.
+        first: the number of updates before those that are watched.
     """
-    zero = gradient_norms == 0
-    least = max(2, round(SHARE * zero.shape[1]))
-    found = {}
-    for run in range(len(zero)):
-        length = int(np.argmin(zero[run, ::-1])) if not zero[run].all() else zero.shape[1]
-        if length >= least:
-            found[run] = first + zero.shape[1] - length
-    return found
+
+    def __init__(self, num_runs: int, first: int):
+        self.first = self.done = first
+        self._last = np.full(num_runs, first)
+
+    def see(self, metrics: Mapping[str, np.ndarray]) -> None:
+        """Look at the metrics `[S, n]` of the next n updates."""
+        norms = metrics.get("gradient_norm")
+        moved = np.ones(metrics["num_steps"].shape, bool) if norms is None else norms != 0
+        count = moved.shape[1]
+        newest = self.done + count - np.argmax(moved[:, ::-1], axis=1)
+        self._last = np.where(moved.any(axis=1), newest, self._last)
+        self.done += count
+
+    def dead(self) -> dict[int, int]:
+        """Run → the number of the update from which on its gradient is exactly 0, where that holds to the end."""
+        least = max(2, round(SHARE * (self.done - self.first)))
+        return {run: int(last) for run, last in enumerate(self._last) if self.done - last >= least}
 
 
 def entropy_at_starts(environment: Environment, policy: Policy, params: PyTree) -> float:
@@ -50,20 +60,21 @@ def note_dead(
     options: Mapping[str, Any],
     environment: Environment,
     policy: Policy,
-    states: Any,
-    metrics: Mapping[str, np.ndarray],
+    params: PyTree,
+    watch: Watch,
     rates: np.ndarray,
     failures: Mapping[int, str],
     recorder: runner.Recorder,
 ) -> None:
-    """Add a note for each run whose policy is dead: the update, the metrics, and the options that may help."""
-    if "gradient_norm" not in metrics or isinstance(environment, HostEnvironment):
+    """Add a note for each run whose policy is dead: the update, the metrics, and the options that may help.
+
+    `params` has leaves `[S, ...]`.
+    """
+    if isinstance(environment, HostEnvironment):
         return
-    norms = metrics["gradient_norm"]
-    first = int(np.min(np.asarray(states.update))) - norms.shape[1]
-    for run, update in first_dead_updates(norms, first).items():
-        params = jax.tree.map(lambda x: x[run], states.params)
-        if run in failures or policy.distribution.entropy is None or entropy_at_starts(environment, policy, params) > 0:
+    for run, update in watch.dead().items():
+        of_run = jax.tree.map(lambda x: x[run], params)
+        if run in failures or policy.distribution.entropy is None or entropy_at_starts(environment, policy, of_run) > 0:
             continue
         recorder.note(
             f"{report.run_name(options, rates, run)}: from update {update} on, gradient_norm is 0, and the entropy of "

@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.harness import interruption, metric_log
 from experiments.harness.recorder import Recorder
+from experiments.train import dead
 from experiments.train.thinning import Thinned
 from pgjax.saving import rotation
 from pgjax.types import TrainState
@@ -24,6 +25,7 @@ class Keeper:
 
     Attributes:
         thinned: the intervals so far.
+        watch: which runs still have a gradient.
         saved: the number of updates in the newest checkpoint.
 
     Args:
@@ -40,7 +42,7 @@ class Keeper:
         every: float,
         seconds: Mapping[str, float],
     ):
-        self.thinned = thinned
+        self.thinned, self.watch = thinned, dead.Watch(thinned.num_runs, thinned.done)
         self._recorder, self._identity, self._every = recorder, identity, every
         self._before, self._began, self._cpu_began = seconds, time.perf_counter(), time.process_time()
         self._next = self._began + min(every, FIRST_SECONDS)
@@ -63,6 +65,7 @@ class Keeper:
         Raises:
             Interrupted: a signal has asked the run to stop. The chunk is saved.
         """
+        self.watch.see(metrics)
         self._write(self.thinned.add(metrics))
         stop = interruption.current
         if stop.asked or time.perf_counter() >= self._next:

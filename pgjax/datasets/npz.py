@@ -5,13 +5,14 @@ import io
 import json
 import os
 import pathlib
-import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from pgjax import writing
+from pgjax import _json, writing
+from pgjax._limits import DATA_BYTES
+from pgjax.datasets._archive import read_arrays
 from pgjax.datasets.record import ARRAYS, DatasetError, ExpertDataset, present
 from pgjax.saving import checkpoints
 
@@ -54,41 +55,18 @@ def save_npz(path: str | os.PathLike, dataset: ExpertDataset) -> None:
     require_folder_of(path)
     if path.is_dir():
         raise DatasetError("path", expected="a file", found="a folder", file=path)
-    arrays = {name: np.ascontiguousarray(array) for name, array in present(dataset).items()}
+    native = lambda array: np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    arrays = {name: native(array) for name, array in present(dataset).items()}
     digest = checkpoints.digest(arrays, dataset.metadata)
     header = {"schema": SCHEMA, "version": VERSION, "sha256": digest, "metadata": dataset.metadata}
     _write(path, arrays, header)
-
-
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise DatasetError("file", expected="an npz file", found="no such file")
-    if not zipfile.is_zipfile(path):
-        raise DatasetError("file", expected="a whole npz file", found="one cut short, or of another format")
-    key = "file"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if (key := archive.testzip()) is not None:
-                raise DatasetError(key.removesuffix(".npy"), expected="the bytes of its checksum", found="others")
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {}
-            for key in arrays.files:
-                found[key] = arrays[key]
-            return found
-    except DatasetError:
-        raise
-    except Exception as error:
-        # Reading a damaged zip raises many kinds of errors (zlib, struct, encodings, memory).
-        raise DatasetError(
-            key or "file", expected="plain arrays in a whole npz file", found=f"{type(error).__name__}: {error}"
-        ) from error
 
 
 def _header(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     if _HEADER not in arrays:
         raise DatasetError(_HEADER, expected=f"the header of {SCHEMA}", found=f"keys {sorted(arrays)}")
     try:
-        header = json.loads(arrays[_HEADER].tobytes())
+        header = _json.loads(arrays[_HEADER].tobytes())
         schema, version = header["schema"], header["version"]
         _ = header["sha256"], header["metadata"]
     except (ValueError, KeyError, TypeError) as error:
@@ -98,20 +76,22 @@ def _header(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return header
 
 
-def load_npz(path: str | os.PathLike, *, action_space: Any = None) -> ExpertDataset:
+def load_npz(path: str | os.PathLike, *, action_space: Any = None, most_bytes: int = DATA_BYTES) -> ExpertDataset:
     """A data set that `save_npz` wrote, checked: header, digest, types, shapes, numbers, boundaries.
 
     Args:
         path: the file.
         action_space: a `Discrete` or `Box` that must contain the actions; None skips this check.
+        most_bytes: the largest size of all arrays in memory. A compressed file may also not expand to more than 200
+            times its own size, or 64 MiB.
 
     Raises:
-        DatasetError: if the file is missing, cut short, damaged, of another format or version, or holds pickled
-            objects; or if a key is missing or unknown, or `ExpertDataset` refuses its array.
+        DatasetError: if the file is missing, cut short, damaged, of another format or version, too large, or holds
+            pickled objects; or if a key is missing or unknown, or `ExpertDataset` refuses its array.
     """
     path = pathlib.Path(path)
     with errors_name(path):
-        arrays = _read(path)
+        arrays = read_arrays(path, most_bytes)
         header = _header(arrays)
         del arrays[_HEADER]
         for name in ("observations", "actions", "episode_ends"):
@@ -121,7 +101,8 @@ def load_npz(path: str | os.PathLike, *, action_space: Any = None) -> ExpertData
             raise DatasetError(unknown[0], expected=f"no other keys than {', '.join(ARRAYS)}", found="an array")
         if (found := checkpoints.digest(arrays, header["metadata"])) != header["sha256"]:
             raise DatasetError("sha256", expected=header["sha256"], found=f"{found}: the data were changed")
-        dataset = ExpertDataset(**arrays, metadata=header["metadata"])
+        native = {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
+        dataset = ExpertDataset(**native, metadata=header["metadata"])
         if action_space is not None:
             dataset.require_actions_in(action_space)
         return dataset

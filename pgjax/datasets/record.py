@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pgjax import spaces
+from pgjax import _json, spaces
+from pgjax._checks import shown
 from pgjax._doors import readable
 from pgjax.types import Trajectory
 
@@ -25,6 +26,7 @@ class DatasetError(ValueError):
     def __init__(self, key: str, *, expected: Any, found: Any, row: int | None = None, file: Any = None):
         self.key, self.row, self.expected, self.found, self.file = key, row, expected, found, file
         where = key if row is None else f"{key}, row {row}"
+        where, expected, found = shown(where), shown(str(expected)), shown(str(found))
         super().__init__(f"{'' if file is None else f'{file}: '}{where}: expected {expected}, found {found}")
 
     def in_file(self, file: Any) -> "DatasetError":
@@ -182,11 +184,11 @@ def _check(dataset: ExpertDataset) -> None:
             _require_shape(name, arrays[name], arrays[name].shape[:1])
     _check_numbers(arrays)
     try:
-        same = json.loads(json.dumps(dataset.metadata, allow_nan=False)) == dataset.metadata
-    except (TypeError, ValueError):
+        same = _json.loads(json.dumps(dataset.metadata, allow_nan=False)) == dataset.metadata
+    except (TypeError, ValueError, RecursionError):
         same = False
     if not same or not isinstance(dataset.metadata, dict):
-        raise DatasetError("metadata", expected="a dict that JSON gives back equal", found=repr(dataset.metadata))
+        raise DatasetError("metadata", expected="a dict that JSON gives back equal", found=shown(dataset.metadata))
 
 
 def _check_numbers(arrays: dict[str, np.ndarray]) -> None:

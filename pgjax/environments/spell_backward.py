@@ -15,6 +15,7 @@ import numpy as np
 
 from pgjax import tokens
 from pgjax._checks import require_integer, require_one_of
+from pgjax._limits import read_whole
 from pgjax.environments.right_answers import Paid, Reward, make_right_answer_text
 from pgjax.environments.text import TextBuffer
 from pgjax.types import Environment
@@ -43,8 +44,17 @@ def english_words() -> tuple[str, ...]:
 
 
 def read_words(path: str | pathlib.Path) -> tuple[str, ...]:
-    """The words of a file with one word a line; it leaves out empty lines, and lines that begin with #."""
-    lines = (line.strip() for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines())
+    """The words of a file with one word a line; it leaves out empty lines, and lines that begin with #.
+
+    Raises:
+        ValueError: if the file is missing, larger than 16 MiB, or is not UTF-8.
+    """
+    path = pathlib.Path(path)
+    try:
+        text = read_whole(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"path {path} must be UTF-8 text, got another byte at offset {error.start}") from error
+    lines = (line.strip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 

@@ -5,14 +5,12 @@ the call returns.
 """
 
 import contextlib
-import json
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from pgjax._checks import shown
+from pgjax import _json
 from pgjax.preferences.preference import RecordError
 
 try:
@@ -20,7 +18,6 @@ try:
 except ImportError:  # Windows has no such locks; two writers of one file are then not kept apart.
     fcntl = None
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "a zip file", b"\x1f\x8b": "a gzip file"}
 _UTF8_MARK = b"\xef\xbb\xbf"
 
@@ -33,12 +30,14 @@ class Limits(NamedTuple):
         lines: the lines of a file, or the objects of an array.
         depth: how many lists and objects may stand inside each other.
         array_bytes: the bytes of a file that is one JSON array.
+        file_bytes: the bytes of a file of lines.
     """
 
     line_bytes: int = 2**20
     lines: int = 1_000_000
     depth: int = 32
-    array_bytes: int = 2**26
+    array_bytes: int = 2**25
+    file_bytes: int = 2**28
 
 
 DEFAULT_LIMITS = Limits()
@@ -70,10 +69,15 @@ def lines(path: pathlib.Path, limits: Limits) -> Iterator[Line]:
     """The lines that are not blank.
 
     Raises:
-        RecordError: for a line or a number of lines beyond the limits, or a file that is not UTF-8 text at all.
+        RecordError: for a file, a line or a number of lines beyond the limits, or a file that is not UTF-8 text at all.
     """
     offset = 0
     with path.open("rb") as file:
+        if (size := os.fstat(file.fileno()).st_size) > limits.file_bytes:
+            raise RecordError("file", expected=f"at most {limits.file_bytes} bytes", found=f"{size}", file=path)
+        if (most := sum(piece.count(b"\n") for piece in iter(lambda: file.read(2**20), b""))) > limits.lines:
+            raise RecordError("file", expected=f"at most {limits.lines} lines", found=f"{most}", file=path)
+        file.seek(0)
         for number in range(1, limits.lines + 2):
             content = file.readline(limits.line_bytes + 1)
             if not content:
@@ -135,55 +139,10 @@ def parse(content: bytes, depth: int) -> dict[str, Any]:
 
 def _loads(content: bytes, depth: int) -> Any:
     try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        found = f"the byte 0x{content[error.start]:02x} at byte {error.start} ({error.reason})"
-        raise RecordError("encoding", expected="UTF-8", found=found) from error
-    _require_depth(content, depth)
-    try:
-        return json.loads(
-            text, object_pairs_hook=_once, parse_float=_finite, parse_constant=_no_constant, parse_int=_integer
-        )
-    except json.JSONDecodeError as error:
-        found = f"{error.msg} at character {error.pos}"
-        raise RecordError("JSON", expected="valid syntax", found=found) from error
-    except RecursionError as error:
-        raise RecordError("JSON", expected=f"at most {depth} nested lists and objects", found="more") from error
-
-
-def _require_depth(content: bytes, limit: int) -> None:
-    depth = 0
-    for bracket in re.finditer(rb"[\[\]{}]", _STRING.sub(b"", content)):
-        depth += 1 if bracket[0] in b"[{" else -1
-        if depth > limit:
-            raise RecordError("JSON", expected=f"at most {limit} nested lists and objects", found="more")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise RecordError(shown(twice), expected="one entry of this name", found="several")
-    return found
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise RecordError("JSON", expected="numbers that a float can hold", found=shown(text))
-    return value
-
-
-def _integer(text: str) -> int:
-    # Python refuses to read integers of thousands of digits, and no field needs more than 64 bits.
-    if len(text) > 20:
-        raise RecordError("JSON", expected="integers of at most 20 digits", found=f"one of {len(text)}")
-    return int(text)
-
-
-def _no_constant(text: str) -> Any:
-    raise RecordError("JSON", expected="finite numbers", found=text)
+        # No field needs integers of more than 64 bits.
+        return _json.loads(content, depth=depth, digits=20)
+    except _json.JsonError as error:
+        raise RecordError(error.key, expected=error.expected, found=error.found) from error
 
 
 @contextlib.contextmanager

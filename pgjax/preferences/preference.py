@@ -34,6 +34,7 @@ class RecordError(ValueError):
     ):
         self.key, self.expected, self.found, self.file, self.line = key, expected, found, file, line
         place = "" if line is None else f"line {line}, "
+        key, expected, found = shown(key), shown(expected), shown(found)
         super().__init__(f"{'' if file is None else f'{file}: '}{place}{key}: expected {expected}, found {found}")
 
     def at(self, file: str | os.PathLike, line: int | None) -> "RecordError":

@@ -6,7 +6,6 @@ another structure. What a file cannot give back is refused when it is saved.
 `pgjax.writing` writes the files, so a crash never damages an older file.
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -16,33 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax import writing
+from pgjax import _json, writing
 from pgjax._checks import is_typed_key, shown
+from pgjax._limits import HEAD_BYTES, MOST_AXES, MOST_TENSORS, NAME_BYTES
 from pgjax.saving._leaves import named_leaves, require_same_layout
+from pgjax.saving._reading import DTYPES, FORMAT, HEADER, digest, read_checked
 from pgjax.types import PyTree
 
-_HEADER = "pgjax"
-_FORMAT = 2
 # Files of format 1 do not name the generators of their typed keys; they used JAX's default generator.
 _GENERATOR_OF_FORMAT_1 = "threefry2x32"
-
-# The dtypes that a file gives back exactly, by the names that safetensors uses.
-DTYPES = {
-    "BOOL": np.dtype(bool),
-    "I8": np.dtype(np.int8),
-    "I16": np.dtype(np.int16),
-    "I32": np.dtype(np.int32),
-    "I64": np.dtype(np.int64),
-    "U8": np.dtype(np.uint8),
-    "U16": np.dtype(np.uint16),
-    "U32": np.dtype(np.uint32),
-    "U64": np.dtype(np.uint64),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(jnp.bfloat16),
-    "F32": np.dtype(np.float32),
-    "F64": np.dtype(np.float64),
-    "C64": np.dtype(np.complex64),
-}
 
 
 class Checkpoint(NamedTuple):
@@ -115,18 +96,6 @@ def _on_device(checkpoint: Checkpoint, name: str, leaf: np.ndarray | jax.Array) 
     return jnp.asarray(leaf)
 
 
-def digest(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> str:
-    """SHA-256 of named arrays and JSON `metadata`, as hexadecimal digits; the order of the names does not matter.
-
-    It covers names, dtypes, shapes and bytes; the bytes are those in row-major order, in the array's own byte order.
-    """
-    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(arrays):
-        found.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        found.update(arrays[name].tobytes())
-    return found.hexdigest()
-
-
 def as_json(metadata: dict[str, Any]) -> dict[str, Any]:
     """Metadata as a reader of the file gets them: tuples become lists.
 
@@ -134,7 +103,8 @@ def as_json(metadata: dict[str, Any]) -> dict[str, Any]:
         ValueError: if they are not a JSON object, or hold NaN or an infinite number.
     """
     try:
-        found = json.loads(json.dumps(metadata, allow_nan=False))
+        # The reader of the file refuses what this reader refuses, such as values that stand too deep.
+        found = _json.loads(json.dumps(metadata, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"metadata must be JSON with finite numbers, got {shown(metadata)}: {error}") from error
     if not isinstance(found, dict):
@@ -171,57 +141,32 @@ def save(path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any] | None 
     leaves, _ = named_leaves(tree)
     arrays = {name: _as_array(name, leaf) for name, leaf in leaves.items()}
     covered = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "generators": {name: _generator(name, leaf) for name, leaf in leaves.items() if is_typed_key(leaf)},
         "metadata": as_json(metadata or {}),
     }
-    header = covered | {"sha256": digest(arrays, covered)}
+    header = json.dumps(covered | {"sha256": digest(arrays, covered)})
+    _require_readable(arrays, header)
     try:
-        content = serialise(arrays, {_HEADER: json.dumps(header)})
+        content = serialise(arrays, {HEADER: header})
     except SafetensorError as error:
         raise ValueError(f"tree cannot be written as a safetensors file: {error}") from error
     writing.replace_file(path, content)
 
 
-def _opened(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
-    """The arrays of a safetensors file, and the text of pgjax's header in it."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise ValueError(f"path {path} is not a file")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = (file.metadata() or {}).get(_HEADER)
-            if header is None:
-                raise ValueError(f"path {path} was not written by pgjax.saving")
-            arrays = {}
-            for name in file.keys():  # noqa: SIM118
-                if (dtype := file.get_slice(name).get_dtype()) not in DTYPES:
-                    raise ValueError(f"path {path} holds {shown(name)} of {shown(dtype)}, which pgjax does not read")
-                arrays[name] = file.get_tensor(name)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"path {path} is not a whole safetensors file: {shown(str(error))}") from error
-    return arrays, header
-
-
-def _parsed(path: pathlib.Path, text: str) -> dict[str, Any]:
-    """The header with its types checked; format 1 has neither `format` nor `generators`."""
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"path {path} is damaged: its header is not JSON that can be read: {error}") from error
-    if not isinstance(header, dict):
-        raise ValueError(f"path {path} is damaged: its header must be an object, got {shown(header)}")
-    kinds = {"metadata": (dict, "an object"), "sha256": (str, "a string")}
-    if "format" in header:
-        kinds = {"format": (int, "an integer"), "generators": (dict, "an object")} | kinds
-    for key, (kind, name) in kinds.items():
-        if not isinstance(header.get(key), kind):
-            found = shown(header.get(key))
-            raise ValueError(f"path {path} is damaged: {key!r} in its header must be {name}, got {found}")
-    if header.get("format", 1) not in (1, _FORMAT):
-        raise ValueError(f"path {path} is of format {header['format']}, and this pgjax reads formats 1 and {_FORMAT}")
-    return header
+def _require_readable(arrays: dict[str, np.ndarray], header: str) -> None:
+    """Refuse what `read` would refuse because of its limits."""
+    if len(arrays) > MOST_TENSORS:
+        raise ValueError(f"tree must have at most {MOST_TENSORS} leaves, got {len(arrays)}")
+    for name, array in arrays.items():
+        if len(name) > NAME_BYTES or array.ndim > MOST_AXES:
+            raise ValueError(
+                f"tree must have leaves of at most {MOST_AXES} axes and paths of at most {NAME_BYTES} characters, got "
+                f"{array.ndim} axes and {len(name)} characters in {shown(name)}"
+            )
+    # Half of the head is left for the descriptions of the leaves, and for the signs that JSON puts before quotes.
+    if len(header) > HEAD_BYTES // 2:
+        raise ValueError(f"metadata must have at most {HEAD_BYTES // 2} bytes as JSON, got {len(header)}")
 
 
 def read(path: str | os.PathLike) -> Checkpoint:
@@ -231,11 +176,7 @@ def read(path: str | os.PathLike) -> Checkpoint:
         ValueError: if the file is missing, cut short, damaged, of a newer format, or was not written by pgjax.
     """
     path = pathlib.Path(path)
-    arrays, text = _opened(path)
-    header = _parsed(path, text)
-    covered = {key: value for key, value in header.items() if key != "sha256"}
-    if digest(arrays, covered if "format" in header else header["metadata"]) != header["sha256"]:
-        raise ValueError(f"path {path} is damaged: its digest does not match what it holds")
+    arrays, header = read_checked(path)
     return Checkpoint(arrays=arrays, metadata=header["metadata"], generators=header.get("generators"), path=path)
 
 

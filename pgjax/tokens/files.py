@@ -3,7 +3,6 @@
 Reading a file runs nothing that it holds, and nothing is downloaded.
 """
 
-import json
 import os
 import pathlib
 import re
@@ -12,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from pgjax import _gguf
+from pgjax import _gguf, _json
 from pgjax._checks import shown
+from pgjax._limits import read_whole
 from pgjax.tokens._bpe import Bpe, bytes_of
 from pgjax.tokens.tokeniser import Tokeniser, until_eos
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER = 1, 2, 3, 4
 # How a GGUF file names the way in which texts are cut → whether every digit is a piece of its own.
 _CUTS = {"gpt-2": False, "smollm": True}
-_MOST_JSON_BYTES = 1 << 27
+_MOST_JSON_BYTES = 1 << 26
+_MOST_VALUES = 1 << 23
 
 
 def from_gguf(path: str | os.PathLike, *, read_special: bool = False) -> Tokeniser:
@@ -140,7 +141,7 @@ def from_json(
         read_special: see `from_gguf`.
 
     Raises:
-        ValueError: if the file is missing, larger than 128 MiB or no such file, has no byte-level or SentencePiece-like
+        ValueError: if the file is missing, larger than 64 MiB or no such file, has no byte-level or SentencePiece-like
             tokens, or lacks one of the special tokens.
         ImportError: if the package is missing.
     """
@@ -149,19 +150,18 @@ def from_json(
     except ImportError as error:
         raise ImportError("a tokenizer.json needs the package tokenizers: pip install tokenizers") from error
     path = pathlib.Path(path)
-    if not path.is_file() or path.stat().st_size > _MOST_JSON_BYTES:
-        raise ValueError(f"path {path} must be a file of at most {_MOST_JSON_BYTES} bytes")
-    text = path.read_text(errors="replace")
+    content = read_whole(path, _MOST_JSON_BYTES)
     try:
+        described = _json.loads(content, values=_MOST_VALUES)
         # The package raises a bare Exception.
-        found, described = tokenizers.Tokenizer.from_str(text), json.loads(text)
+        found = tokenizers.Tokenizer.from_str(content.decode())
+        special = {token["id"] for token in described.get("added_tokens") or () if token.get("special")}
+        bytes_of_piece = _bytes_of_piece(path, described)
     except Exception as error:
         raise ValueError(f"path {path} is no tokenizer.json that can be read: {shown(str(error))}") from error
     found.encode_special_tokens = not read_special
-    special = {token["id"] for token in described.get("added_tokens") or () if token.get("special")}
     number = lambda role, token: None if token is None else _number(path, found, role, token)
     roles = {role: number(role, token) for role, token in (("bos", bos), ("eos", eos), ("pad", pad))}
-    bytes_of_piece = _bytes_of_piece(path, described)
     pieces = (found.id_to_token(i) for i in range(found.get_vocab_size(with_added_tokens=True)))
     token_bytes = tuple(b"" if i in special or not x else bytes_of_piece(x) for i, x in enumerate(pieces))
     return _made(

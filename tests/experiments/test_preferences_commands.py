@@ -43,7 +43,7 @@ def test_all_pairs_of_a_file_are_read_once(written):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "line 2: Expecting"),
+        ("{", "line 2: JSON: expected valid syntax, found Expecting"),
         ("[1]", "line 2: must be a JSON object, got list"),
         ("[" * 100_000, "line 2:"),
         ('{"answers": ["a", "b"]}', "line 2: the field prompt must hold text, got NoneType"),
@@ -59,7 +59,10 @@ def test_all_pairs_of_a_file_are_read_once(written):
             "line 2: the field logp must have one value for each of 2",
         ),
         ('{"prompt": "p", "answers": ["a", "b"], "logp": -1}', "line 2: the field logp must be a list"),
-        ('{"prompt": "p", "answers": ["a", "b"], "logp": [NaN, 1]}', "line 2: the field logp must hold finite numbers"),
+        (
+            '{"prompt": "p", "answers": ["a", "b"], "logp": [NaN, 1]}',
+            "line 2: JSON: expected finite numbers, found NaN",
+        ),
         ('{"prompt": "p", "answers": ["a", "b"], "step": 1.5}', "line 2: the field step must hold whole numbers"),
         ('{"prompt": "p", "answers": ["a", "b"], "policy": 3}', "line 2: the field policy must hold a name"),
     ],
@@ -78,7 +81,7 @@ def test_a_wrong_line_is_named(tmp_path, capsys, line, words):
     [
         ([], "a command is missing: must be one of collect, inspect, agreement"),
         (["colect"], "colect: must be one of collect, inspect, agreement"),
-        (["collect", "--pairs", "none.jsonl"], "--pairs none.jsonl: No such file or directory; without --pairs"),
+        (["collect", "--pairs", "none.jsonl"], "--pairs none.jsonl: path none.jsonl is not a file; without --pairs"),
         (["collect", "--port", "70000"], "--port 70000: must be between 0 and 65535"),
         (["collect", "--repeat-share", "0.6"], "--repeat-share 0.6: must be between 0 and 0.5"),
         (["collect", "--repeat-share", "nan"], "--repeat-share nan: must be between 0 and 0.5"),

@@ -90,9 +90,9 @@ def test_what_is_damaged_is_listed_with_what_is_wrong(damaged, capsys):
     assert found.keys() == {"cut", "null", "bare", "deep", "empty", "bytes", "dead", "old-layout"}
     assert all(run.status == ("killed" if name == "dead" else "damaged") for name, run in found.items())
     for name, words in {
-        "cut": "summary.json cannot be read (JSONDecodeError)",
-        "null": "summary.json holds no JSON object",
-        "deep": "summary.json cannot be read (RecursionError)",
+        "cut": "summary.json cannot be read: it must hold JSON that can be read",
+        "null": "summary.json cannot be read: it must hold a JSON object, got None",
+        "deep": "summary.json cannot be read: it must hold JSON that can be read",
         "empty": "summary.json is missing; environment.json is missing",
         "bytes": "summary.json cannot be read",
     }.items():

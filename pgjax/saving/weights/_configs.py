@@ -4,8 +4,10 @@ import json
 import pathlib
 from typing import Any
 
+from pgjax import _json
 from pgjax._checks import shown
 from pgjax._gguf import Gguf
+from pgjax._limits import read_whole
 from pgjax.networks import GPT2Config, LlamaConfig
 from pgjax.networks.language_models import Config
 
@@ -18,16 +20,14 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     Raises:
         ValueError: if it is larger than a megabyte or holds no JSON object.
     """
-    if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"path {path} must have at most {_MOST_BYTES} bytes, got {path.stat().st_size}")
-    return parsed(path, path.read_text(errors="replace"))
+    return parsed(path, read_whole(path, _MOST_BYTES))
 
 
-def parsed(path: pathlib.Path, text: str) -> dict[str, Any]:
+def parsed(path: pathlib.Path, text: bytes | str) -> dict[str, Any]:
     """The object that a text of JSON holds."""
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = _json.loads(text)
+    except _json.JsonError as error:
         raise ValueError(f"path {path} holds a configuration that is not JSON: {shown(str(error))}") from error
     if not isinstance(found, dict):
         raise ValueError(f"path {path} must hold a configuration that is an object, got {shown(found)}")

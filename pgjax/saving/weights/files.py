@@ -4,6 +4,7 @@ Reading a file runs nothing that it holds, and checks its head before anything i
 """
 
 import json
+import math
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -18,8 +19,10 @@ from pgjax._records import one_line
 from pgjax._stored import Tensor
 from pgjax.networks import GPT2Config, LlamaConfig
 from pgjax.networks.language_models import Config, make_language_model
+from pgjax.saving import _safetensors
 from pgjax.saving._leaves import named_leaves, require_finite, require_same_layout
-from pgjax.saving.weights import _configs, _safetensors
+from pgjax.saving._reading import digest, stored_digest
+from pgjax.saving.weights import _configs
 from pgjax.saving.weights._layouts import (
     GPT2,
     LLAMA,
@@ -34,8 +37,10 @@ from pgjax.saving.weights._layouts import (
 from pgjax.saving.weights._numbers import numbers, require_floats
 from pgjax.types import PyTree
 
-_CONFIG = "pgjax_config"
+_CONFIG, _SHA256 = "pgjax_config", "pgjax_sha256"
 _MOST_LAYERS = 1000
+MOST_BYTES = 1 << 33
+"""The largest θ that `load` makes if nothing else is said: 8 GiB."""
 
 
 class Loaded(NamedTuple):
@@ -55,24 +60,30 @@ class Loaded(NamedTuple):
         return one_line(self)
 
 
-def load(path: str | os.PathLike, *, config: Config | None = None, dtype: Any = jnp.float32) -> Loaded:
+def load(
+    path: str | os.PathLike, *, config: Config | None = None, dtype: Any = jnp.float32, most_bytes: int = MOST_BYTES
+) -> Loaded:
     """Read a language model from a safetensors file (GPT-2 or Llama) or a GGUF file (Llama).
 
     A safetensors file holds F64, F32, F16 or BF16. Its names may begin with "transformer." in GPT-2's layout; masks and
     rotary frequencies are skipped. A GGUF file holds F32, F16, BF16, Q8_0, Q4_0 or Q4_1. One with `rope_freqs.weight`,
     the changed rotary frequencies of Llama 3, is refused as an unknown tensor, because pgjax does not compute them.
 
+    A file that `save` wrote holds a digest of its numbers and of its sizes, so a flipped bit is found. Files of other
+    programs and GGUF files hold none: a flipped bit that changes a number into another finite one is not noticed.
+
     Args:
         path: the file; the first bytes tell which kind it is.
         config: the sizes. If it is None, they come from the head of a file that `save` wrote, from the `config.json` in
             the same folder, or from the metadata of a GGUF file.
         dtype: the float type of θ.
+        most_bytes: the largest size of θ in memory.
 
     Raises:
-        ValueError: if the file is missing, cut short or damaged; if it has another layout; if no configuration is
-            found, or one that pgjax does not compute; if a tensor is missing, unknown, or of another kind or shape,
-            where the error names the file, the tensor, what was expected and what was found; or if a number is NaN or
-            infinite.
+        ValueError: if the file is missing, cut short or damaged, or θ is larger than `most_bytes`; if the file has
+            another layout; if no configuration is found, or one that pgjax does not compute; if a tensor is missing,
+            unknown, or of another kind or shape, where the error names the file, the tensor, what was expected and what
+            was found; or if a number is NaN or infinite.
 
     Example:
         >>> import pathlib, tempfile
@@ -97,12 +108,25 @@ def load(path: str | os.PathLike, *, config: Config | None = None, dtype: Any = 
         config = _configs.from_gguf(head) if config is None else config
     else:
         stored = _safetensors.read(path)
+        _require_digest(stored)
         layout, tensors = _layout(path, stored.tensors)
         config = _config_of(stored, layout.head in tensors) if config is None else config
     _require_layout(path, layout, config)
     tensors, config = _without_twin_of_table(path, layout, tensors, config)
     _require_tensors(path, layout, tensors, config)
+    if (size := dtype.itemsize * sum(math.prod(tensor.shape) for tensor in tensors.values())) > most_bytes:
+        raise ValueError(f"path {path} must hold a θ of at most {most_bytes} bytes (most_bytes), got {size} in {dtype}")
     return Loaded(config=config, params=_params(path, layout, tensors, config, dtype), path=path)
+
+
+def _require_digest(stored: _safetensors.Safetensors) -> None:
+    """Require the digest of a file that `save` wrote; other programs write none."""
+    if _SHA256 not in stored.metadata:
+        return
+    with stored.path.open("rb") as file:
+        found = stored_digest(file, stored.tensors, {_CONFIG: stored.metadata.get(_CONFIG)})
+    if found != stored.metadata[_SHA256]:
+        raise ValueError(f"path {stored.path} is damaged: its digest does not match what it holds")
 
 
 def _layout(path: pathlib.Path, tensors: dict[str, Tensor]) -> tuple[Layout, dict[str, Tensor]]:
@@ -143,7 +167,7 @@ def _without_twin_of_table(
     if not config.tied or layout.head not in tensors:
         return tensors, config
     table = next(name for name, entry in layout.whole.items() if entry.place == ("tokens",))
-    file = np.memmap(path, np.uint8, "r")
+    file = _mapped(path)
     one, other = (tensors.get(name) for name in (layout.head, table))
     if (
         one is None
@@ -153,6 +177,13 @@ def _without_twin_of_table(
     ):
         raise ValueError(f"path {path}: {layout.head} must equal {table}, since the model is tied")
     return {name: tensor for name, tensor in tensors.items() if name != layout.head}, config
+
+
+def _mapped(path: pathlib.Path) -> np.ndarray:
+    try:
+        return np.memmap(path, np.uint8, "r")
+    except OSError as error:
+        raise ValueError(f"path {path} cannot be read: {error.strerror}") from error
 
 
 def _require_tensors(path: pathlib.Path, layout: Layout, tensors: dict[str, Tensor], config: Config) -> None:
@@ -172,7 +203,7 @@ def _require_tensors(path: pathlib.Path, layout: Layout, tensors: dict[str, Tens
 
 
 def _params(path: pathlib.Path, layout: Layout, tensors: dict[str, Tensor], config: Config, dtype: np.dtype) -> PyTree:
-    file, found = np.memmap(path, np.uint8, "r"), {}
+    file, found = _mapped(path), {}
     for name, (entry, block) in entries(layout, config).items():
         with np.errstate(over="ignore"):
             values = _oriented(layout, entry, config, numbers(file, tensors[name])).astype(dtype, copy=False)
@@ -238,7 +269,8 @@ def save(path: str | os.PathLike, config: Config, params: PyTree) -> None:
         leaf = _get(params, entry.place if block is None else ("layers", *entry.place))
         values = np.asarray(leaf if block is None else leaf[block])
         arrays[name] = np.ascontiguousarray(values.T if is_transposed(layout, entry) else values)
-    metadata = {"format": "pt", _CONFIG: json.dumps(config_json(config))}
+    covered = {_CONFIG: json.dumps(config_json(config))}
+    metadata = {"format": "pt", **covered, _SHA256: digest(arrays, covered)}
     writing.replace_file(path, serialise(arrays, metadata))
 
 

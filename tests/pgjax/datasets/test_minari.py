@@ -176,3 +176,32 @@ class TestMinari:
 def test_h5py_is_imported_only_when_it_is_needed():
     code = "import sys, pgjax; pgjax.datasets, pgjax.training; assert 'h5py' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+class TestMinariFromStrangers:
+    """What a file points to or announces is not followed and takes no memory; `tests/damaged_files.py` has more."""
+
+    def test_a_foreign_byte_order_comes_back_as_numbers(self, tmp_path):
+        data = dataclasses.replace(make(), expert_log_probs=None, rewards=make().rewards.astype(">f4"))
+        path = TestMinari().save(tmp_path / "d", data)
+        assert datasets.load_minari(path).rewards.tolist() == make().rewards.tolist()
+
+    def test_a_digest_that_is_gone_from_one_file_is_noticed(self, tmp_path):
+        path = TestMinari().save(tmp_path / "d")
+        file = path / "data" / "metadata.json"
+        described = json.loads(file.read_text())
+        del described["pgjax_sha256"]
+        file.write_text(json.dumps(described | {"pgjax": {"changed": 1}}))
+        with pytest.raises(DatasetError, match="pgjax_sha256: expected None"):
+            datasets.load_minari(path)
+
+    def test_observations_outside_their_space_are_refused_unless_asked(self, tmp_path):
+        box = json.dumps({"type": "Box", "dtype": "float32", "shape": [2], "low": [0.0, 0.0], "high": [50.0, 50.0]})
+        path = by_hand(tmp_path / "d", metadata={"observation_space": box})
+        with pytest.raises(DatasetError, match=r"observations, row 2: expected numbers in \[0.0, 50.0\]"):
+            datasets.load_minari(path)
+        assert datasets.load_minari(path, check_observations=False).num_episodes == 2
+
+    def test_the_limit_is_the_callers(self, tmp_path):
+        with pytest.raises(DatasetError, match="arrays of at most 100 bytes"):
+            datasets.load_minari(by_hand(tmp_path / "d"), most_bytes=100)

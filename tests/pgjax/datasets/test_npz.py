@@ -80,7 +80,7 @@ class TestNpz:
             (in_header("metadata", {"changed": 1}), None),
             (drop("actions"), "actions: expected an array, found keys"),
             (put("extra", 1.0), "extra: expected no other keys than"),
-            (put("actions", ["a"] * 6), "actions: expected integers .* found <U1"),
+            (put("actions", ["a"] * 6), "actions: expected plain arrays of bool, integers or floats, found <U1"),
             (put("actions", np.zeros(7, int)), "actions: expected 6 rows, found 7"),
             (put("actions", [0, 1, 2, 3, 0, 0]), r"actions, row 3: expected actions in \[0, 2\], found 3"),
             (put("actions", [0, 1, 2, -1, 0, 0]), r"actions, row 3: expected actions in \[0, 2\], found -1"),

@@ -166,14 +166,14 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path):
 @pytest.mark.parametrize("length", [0, 5, 100, -1])
 def test_a_file_cut_short_is_refused(path, tree, length):
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
+    with pytest.raises(ValueError, match=r"path .* is damaged"):
         checkpoints.restore(path, tree)
 
 
 @pytest.mark.parametrize("start", [b"\xff" * 8, (10**9).to_bytes(8, "little"), (2).to_bytes(8, "little") + b"[]"])
 def test_a_header_of_impossible_size_or_kind_is_refused(tmp_path, start):
     (tmp_path / "x").write_bytes(start + b"{}")
-    with pytest.raises(ValueError, match="x is not a whole safetensors file"):
+    with pytest.raises(ValueError, match=r"path .*x is damaged"):
         checkpoints.metadata(tmp_path / "x")
 
 

@@ -3,14 +3,14 @@
 Source: the description of the format in the README of huggingface/safetensors.
 """
 
-import json
 import pathlib
 from typing import Any, NamedTuple, TypeGuard
 
+from pgjax import _json
 from pgjax._checks import shown
-from pgjax._stored import MOST_AXES, MOST_TENSORS, Tensor, num_bytes, require_spans
+from pgjax._limits import HEAD_BYTES, JSON_VALUES, MOST_AXES, MOST_TENSORS, NAME_BYTES, file_size
+from pgjax._stored import Tensor, num_bytes, require_spans
 
-_MOST_HEAD_BYTES = 1 << 25
 _BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -30,41 +30,36 @@ def read(path: pathlib.Path) -> Safetensors:
 
     Raises:
         ValueError: if the file is missing, cut short or damaged, if its head is too large, or if a tensor has an
-            unknown type or a shape that does not fit its bytes, lies outside of the file or overlaps another.
+            unknown type or a shape that does not fit its bytes, lies outside of the file or overlaps another, or if the
+            file has bytes that belong to no tensor.
     """
-    if not path.is_file():
-        raise ValueError(f"path {path} is not a file")
-    size = path.stat().st_size
+    size = file_size(path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or not 2 <= length <= min(size - 8, _MOST_HEAD_BYTES):
+        if size < 8 or not 2 <= length <= min(size - 8, HEAD_BYTES):
             raise ValueError(
                 f"path {path} is damaged, cut short or no safetensors file: its head must have 2 to "
-                f"{min(max(size - 8, 2), _MOST_HEAD_BYTES)} bytes, got {length}"
+                f"{min(max(size - 8, 2), HEAD_BYTES)} bytes, got {length}"
             )
         head = _object(path, file.read(length))
     metadata = head.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError(f"path {path} is damaged: __metadata__ must be an object of strings, got {shown(metadata)}")
-    if len(head) > MOST_TENSORS:
-        raise ValueError(f"path {path} must have at most {MOST_TENSORS} tensors, got {len(head)}")
     tensors = {name: _tensor(path, name, described, 8 + length) for name, described in head.items()}
     require_spans(path, tensors, 8 + length, size)
+    if (covered := 8 + length + sum(tensor.stop - tensor.start for tensor in tensors.values())) != size:
+        raise ValueError(f"path {path} is damaged: its tensors must end at its end, byte {size}, got {covered}")
     return Safetensors(path=path, tensors=tensors, metadata=metadata)
 
 
 def _object(path: pathlib.Path, content: bytes) -> dict[str, Any]:
-    def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            raise ValueError(f"it holds {shown(next(name for name in names if names.count(name) > 1))} twice")
-        return found
-
+    if (most := content.count(b'"dtype"')) > MOST_TENSORS:
+        raise ValueError(f"path {path} must have at most {MOST_TENSORS} tensors, got up to {most}")
     try:
-        found = json.loads(content.decode(), object_pairs_hook=without_twins)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"path {path} is damaged: its head is no readable JSON: {shown(str(error))}") from error
+        # A text of JSON may stand in a text of the head, so its values are counted here, too.
+        found = _json.loads(content, values=2 * JSON_VALUES)
+    except _json.JsonError as error:
+        raise ValueError(f"path {path} is damaged: its head is no readable JSON: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"path {path} is damaged: its head must be an object, got {shown(found)}")
     return found
@@ -73,14 +68,16 @@ def _object(path: pathlib.Path, content: bytes) -> dict[str, Any]:
 def _tensor(path: pathlib.Path, name: str, described: Any, first: int) -> Tensor:
     fields: dict[str, Any] = described if isinstance(described, dict) else {}
     kind, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
+    if len(name) > NAME_BYTES:
+        raise ValueError(f"path {path}: a name of a tensor must have at most {NAME_BYTES} bytes, got {len(name)}")
     if not isinstance(kind, str) or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(
             f"path {path} is damaged: {shown(name)} must have dtype, shape and two data_offsets, got {shown(described)}"
         )
     if kind not in _BYTES or len(shape) > MOST_AXES:
         raise ValueError(
-            f"path {path}: {shown(name)} must have a type among {', '.join(_BYTES)} and at most {MOST_AXES} axes, got "
-            f"{shown(kind)} and {len(shape)} axes"
+            f"path {path} is damaged: {shown(name)} must have a type among {', '.join(_BYTES)} and at most {MOST_AXES} "
+            f"axes, got {shown(kind)} and {len(shape)} axes"
         )
     length = num_bytes(kind, tuple(shape), (1, _BYTES[kind]))
     if length != offsets[1] - offsets[0]:
