@@ -110,7 +110,8 @@ def _fits(record: Record, directory: pathlib.Path) -> bool:
         return False
     default = reports.plain(importlib.import_module(f"experiments.{record.question}").Config())
     wanted = default | reports.plain(record.options)
-    return all(used.get(name) == value for name, value in wanted.items())
+    # A run that is older than an option was made as the option's default makes it.
+    return all((default | used).get(name) == value for name, value in wanted.items())
 
 
 def _tables(directory: pathlib.Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -220,10 +220,7 @@ def save(config: Config, problem: problems.Problem, curves: dict, gone: dict | N
         files["passed.safetensors"] = gone[passing.COPY].params
     for name, params in files.items():
         first = jax.tree.map(lambda x: x[0], params)
-        network = PLANS[config.problem].network
-        policies.save_policy(
-            recorder.path(name), first, environment=problem.name, network=network, hidden=problem.hidden
-        )
+        policies.save_policy(recorder.path(name), first, environment=problem.name, hidden=problem.hidden)
     if config.save_dataset is None:
         return
     labelled = jax.jit(problem.collect, static_argnums=1)(seed_keys(config)[0], config.episodes[-1])

@@ -59,7 +59,7 @@ class _Teacher(NamedTuple):
 
 
 def with_expert(name: str, environment: Environment, hidden: tuple[int, ...], teacher: _Teacher) -> Problem:
-    policy = networks.make_policy(environment, hidden=hidden, network=PLANS[name].network)
+    policy = networks.make_policy(environment, hidden=hidden)
 
     def collect(key: jax.Array, num_episodes: int) -> Labelled:
         start = policy.init(key, environment.reset(key, environment.params)[1])
