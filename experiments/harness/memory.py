@@ -76,10 +76,10 @@ def estimate(config: Any) -> dict[str, float] | None:
         return None
     try:
         return {"Python, JAX and the compiled program": PROGRAM} | dict(config.memory())
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, OverflowError) or isinstance(error.__cause__, OverflowError):  # an index beyond int32
+            return {"arrays with more than 2³¹ rows": math.inf}
         raise UsageError(str(error)) from error
-    except OverflowError:  # an index beyond int32
-        return {"arrays with more than 2³¹ rows": math.inf}
 
 
 def available() -> float | None:

@@ -12,12 +12,12 @@ class Progress:
     """A context manager that shows how much of `total` is done: a bar on a terminal, otherwise a line now and then.
 
     The first chunk usually contains the compilation. The rate and the time left are therefore counted from its end and
-    shown from the second chunk on. With `quiet` nothing is shown.
+    shown from the second chunk on. With `quiet` nothing is shown. `done` units were done before, in an earlier attempt.
     """
 
-    def __init__(self, total: int, description: str, unit: str = "steps", quiet: bool = False):
+    def __init__(self, total: int, description: str, unit: str = "steps", quiet: bool = False, done: int = 0):
         self.total, self.description, self.unit, self.quiet = total, description, unit, quiet
-        self.done = 0
+        self.done = self._before = done
         self._first: tuple[float, int] | None = None
         self._bar = None
 
@@ -26,7 +26,7 @@ class Progress:
         if not self.quiet and sys.stderr is not None and sys.stderr.isatty():
             self._bar = _bar()
             self._bar.start()
-            self._task = self._bar.add_task(self.description, total=self.total, status="")
+            self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, status="")
         return self
 
     def advance(self, amount: int = 1, note: str = "") -> None:
@@ -49,12 +49,16 @@ class Progress:
             now = time.perf_counter()
             rate = format_rate(self.rate(now), self.unit)
             # The first chunk is not counted, because it waits for the compiler.
-            rate += " after the first chunk" * bool(self._first and self.done > self._first[1])
-            self._say(f"{format_count(self.done, self.unit)} in {format_duration(now - self._start)}, {rate}")
+            rate += ", not counting the first ones, which include compilation" * bool(
+                self._first and self.done > self._first[1]
+            )
+            self._say(
+                f"{format_count(self.done - self._before, self.unit)} in {format_duration(now - self._start)}, {rate}"
+            )
 
     def rate(self, now: float) -> float:
         """Units per second up to `now`, without the first chunk if there are more."""
-        start, skipped = self._first if self._first and self.done > self._first[1] else (self._start, 0)
+        start, skipped = self._first if self._first and self.done > self._first[1] else (self._start, self._before)
         return (self.done - skipped) / max(now - start, 1e-9)
 
     def _status(self, now: float, note: str) -> str:

@@ -234,9 +234,12 @@ class Recorder(Tables):
         if not self.tiny:
             self.say(f"{name}: {reports.format_duration(timer.seconds)}")
 
-    def progress(self, total: int, description: str, unit: str = "steps") -> Progress:
-        """A context manager that shows progress. Call its `advance(amount, note="")` after every jitted chunk."""
-        return Progress(total, description, unit, quiet=self.tiny)
+    def progress(self, total: int, description: str, unit: str = "steps", done: int = 0) -> Progress:
+        """A context manager that shows progress. Call its `advance(amount, note="")` after every jitted chunk.
+
+        `done` of the `total` units were done before, in an earlier attempt of the run.
+        """
+        return Progress(total, description, unit, quiet=self.tiny, done=done)
 
     def say(self, text: str) -> None:
         """Print a line on the console."""

@@ -107,7 +107,10 @@ def starting_point(
     past = resume.restore(config.resume, shapes, known, resume.allowed(config.allow), recorder.say)
     # A run that was interrupted after its last update still has to be evaluated.
     if options["num_updates"] < past.done + past.complete:
-        raise ValueError(f"--num-updates {options['num_updates']}: must be above {past.done}, the updates already done")
+        raise ValueError(
+            f"--num-updates {options['num_updates']}: the run has made {past.done} updates already; to train on, give "
+            f"--num-updates a number above {past.done}"
+        )
     return past
 
 
@@ -135,12 +138,15 @@ def learn(
         keeper.start(past.states)
         keeper.finish(past.states)
         return training.TrainingRun(states=past.states, metrics={}, compile_seconds=0.0, seconds=0.0), failures
-    with recorder.progress(left * len(rates), "training", "updates") as progress:
+    of = f"training {len(rates)} runs" if len(rates) > 1 else "training"
+    recorder.say("compiling…")
+    with recorder.progress(options["num_updates"], of, "updates", past.done) as progress:
 
         def heard(further: int, metrics: dict, states) -> None:
             returns, counts = metrics["mean_return"], metrics["num_finished"]
             ended = returns[(counts > 0) & np.isfinite(returns)]
-            progress.advance(returns.size, f"return {ended.mean():.4g}" if ended.size else "no episode has ended yet")
+            note = f"return {ended.mean():.4g}" if ended.size else "no episode has ended yet"
+            progress.advance(returns.shape[1], note)
             keeper.hear(metrics, states)
 
         hear = {"on_start": keeper.start, "on_chunk": heard, "keep_metrics": False}

@@ -182,6 +182,8 @@ class Config:
             allowed = f"used with --resume, and one of {', '.join(sorted(known))}"
             runner.require(self.resume is not None and name in known, "--allow", name, allowed)
         runner.require(not (self.render and self.resume), "--render", self.render, "used without --resume")
+        there = self.render is None or self.render.exists()
+        runner.require(there, "--render", self.render, "a policy's file, or the folder of a run; there is none")
         beside = self.start_from and (self.render or self.resume)
         runner.require(not beside, "--start-from", self.start_from, "used without --render and --resume")
 
@@ -282,7 +284,12 @@ def _resumed(config: Config, given: dict) -> dict:
     for name, value in given.items():
         if name not in free and value != defaults[name] and value != fixed.get(name):
             raise ValueError(
-                f"{option(name)} {value}: a resumed run keeps its own value, {fixed.get(name)}; --allow "
-                f"{option(name)[2:]} lets it change"
+                f"{option(name)} {_typed(value)}: a resumed run keeps its own value, {_typed(fixed.get(name))}; "
+                f"--allow {option(name)[2:]} lets it change"
             )
     return fixed | {name: given[name] for name in free if name in given and given[name] != defaults[name]}
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

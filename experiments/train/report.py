@@ -249,7 +249,8 @@ def draw_curve(results: dict, recorder: runner.Recorder) -> None:
     of_first, of_last = updates <= max(tenth, updates[0]), updates > updates[-1] - tenth
     first, last = (_mean_of_finite(returns[:, part], weights[:, part]) for part in (of_first, of_last))
     how = registry.find(options["estimator"]).label
-    title = f"{options['env']}: return {first:.4g} in the first tenth of training, {last:.4g} in the last ({how})"
+    began = f"{first:.4g} in the first tenth of training, " if np.isfinite(first) else ""
+    title = f"{options['env']}: return {began}{last:.4g} in the last{'' if began else ' tenth of training'} ({how})"
     num_failed = len(results["rates"]) - len(good)
     figure, axes = plots.figure(title, caption(options, num_failed), width=7.5)
     axes.set_xlabel("environment steps")

@@ -175,7 +175,7 @@ def test_what_is_resumed_is_found_by_its_name(tmp_path):
 
 
 def test_a_run_whose_updates_are_all_done_is_evaluated_unless_it_has_been(train_run, tmp_path):
-    with pytest.raises(runner.UsageError, match="--num-updates 4: must be above 4, the updates already done"):
+    with pytest.raises(runner.UsageError, match="--num-updates 4: the run has made 4 updates already"):
         runner.execute("train", train.Config(resume=train_run), train.run, output_dir=tmp_path)
     cut = tmp_path / "train" / "cut-incomplete"
     shutil.copytree(train_run, cut)
