@@ -25,13 +25,25 @@ from pgjax._records import brief
 Function = TypeVar("Function", bound=Callable)
 
 _OURS = os.path.dirname(__file__) + os.sep
-_INSTALLED = {os.path.dirname(os.path.dirname(jax.__file__)), *map(sysconfig.get_path, ("stdlib", "purelib"))}
-_LIBRARIES = (*_INSTALLED, "<frozen", "<__array_function__", "<string>")
+# Libraries that pgjax calls. Errors that pass through other code, such as a function of the user, stay as they are.
+_SITE = os.path.dirname(os.path.dirname(jax.__file__))
+_CALLED = ("jax", "jaxlib", "numpy", "optax", "flax", "chex", "gymnax", "safetensors", "h5py", "PIL")
+_LIBRARIES = (
+    *(os.path.join(_SITE, name) + os.sep for name in _CALLED),
+    os.path.join(sysconfig.get_path("stdlib"), ""),
+    "<frozen",
+    "<__array_function__",
+)
+_PACKAGES = os.sep + "site-packages" + os.sep
 _RAISE = dis.opmap["RAISE_VARARGS"]
 # These say what they mean, or are not about arguments.
 _KEPT = (OSError, MemoryError, NotImplementedError, FloatingPointError, ImportError, StopIteration)
-_KEPT += (jax.errors.JaxRuntimeError, jax.errors.UnexpectedTracerError)
+_KEPT += (jax.errors.JaxRuntimeError, jax.errors.UnexpectedTracerError, jax.errors.ConcretizationTypeError)
 _LONGEST = 120
+
+
+class ArgumentError(ValueError, AssertionError):
+    """A check of chex has failed: a ValueError that names the arguments, and still an AssertionError as chex has it."""
 
 
 def readable(function: Function) -> Function:
@@ -65,11 +77,12 @@ def _translated(function: Callable, args: tuple, kwargs: dict[str, Any], error: 
     except TypeError:
         return None  # Python has already said which argument is missing or unknown.
     name = f"{function.__module__.removeprefix('pgjax.')}.{function.__name__}"
+    kind = ArgumentError if isinstance(error, AssertionError) else ValueError
     for argument, wanted in _wrong_kinds(function, given):
-        return ValueError(f"{name}: {argument} must be {wanted}, got {_text(given[argument])}")
+        return kind(f"{name}: {argument} must be {wanted}, got {_text(given[argument])}")
     shown = ", ".join(f"{argument}={_text(value)}" for argument, value in given.items())
     reason = next(iter(str(error).strip().splitlines()), "")[:300]
-    return ValueError(f"{name}: these arguments do not fit: {shown} ({type(error).__name__}: {reason})")
+    return kind(f"{name}: these arguments do not fit: {shown} ({type(error).__name__}: {reason})")
 
 
 @functools.cache
@@ -106,12 +119,21 @@ def _from_the_depths(error: Exception, function: Callable) -> bool:
     while trace is not None:
         code = trace.tb_frame.f_code
         ours = code.co_filename.startswith(_OURS) or code is function.__code__
-        if not ours and not code.co_filename.startswith(_LIBRARIES) and not code.co_filename.endswith(".pyx"):
+        if not ours and not _is_library(code):
             return False
         if isinstance(error, ValueError | TypeError) and ours:
             deliberate = trace.tb_next is None and code.co_code[trace.tb_lasti] == _RAISE
         trace = trace.tb_next
     return not deliberate
+
+
+def _is_library(code: types.CodeType) -> bool:
+    file = code.co_filename
+    if file == "<string>":  # the constructor of a named tuple; `python -c` runs as <module> or by other names
+        return code.co_name == "__new__"
+    if file.startswith(_LIBRARIES[: len(_CALLED)]) or file.endswith(".pyx") or file.startswith("<__array_function__"):
+        return True
+    return file.startswith(_LIBRARIES) and _PACKAGES not in file
 
 
 def _wrong_kinds(function: Callable, given: dict[str, Any]) -> list[tuple[str, str]]:

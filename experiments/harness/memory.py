@@ -15,26 +15,26 @@ from experiments.harness.directories import UsageError
 
 # Python, JAX and the compiled program: measured 0.5 to 0.9 GB.
 PROGRAM = 0.8e9
-BOUND, LEAST_BOUND = 100, 10_000
+BOUND, LEAST_BOUND = 1000, 1_000_000
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 
 
 def require_moderate(config: Any) -> None:
-    """Refuse a count that no machine could hold: above 10 000 and above a hundred times its default.
+    """Refuse a count that is most likely a typing error: above a million and above a thousand times its default.
 
     An option without a default number, a seed, and the batch of a run with an estimate have no bound here.
 
     Raises:
         UsageError: the message names the option and the largest number.
     """
-    for field in dataclasses.fields(config):
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
         usual, given = (_counts(value) for value in (field.default, getattr(config, field.name)))
         most = max(LEAST_BOUND, *(BOUND * number for number in usual)) if usual else math.inf
         free = "seed" in field.name.split("_") or field.name == getattr(type(config), "BATCH", None)
         if free or max(given, default=0) <= most:
             continue
         option = f"--{field.name.replace('_', '-')}"
-        raise UsageError(f"{option} {max(given)}: must be at most {most}, a hundred times the default or 10000")
+        raise UsageError(f"{option} {max(given)}: must be at most {most}, a thousand times the default or a million")
 
 
 def _counts(value: Any) -> list[int]:
@@ -46,13 +46,16 @@ def _counts(value: Any) -> list[int]:
 def limit_to_machine() -> None:
     """Let an allocation fail that the machine cannot serve; otherwise the kernel would kill the process silently.
 
-    Only on Linux, and only without GPUs, whose drivers reserve more addresses than memory.
+    The limit is what is free when the process starts; memory that others give back later does not raise it. Only on
+    Linux, and only without GPUs, whose drivers reserve more addresses than memory.
     """
     try:
         import resource
     except ImportError:
         return
     free, used, swap = _meminfo("MemAvailable"), _of_process("VmData"), _meminfo("SwapFree")
+    if free is not None and (of_group := _of_group()) is not None and of_group < free:
+        free, swap = of_group, 0.0
     if free is None or used is None or any(pathlib.Path("/dev").glob("nvidia*")):
         return
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -75,7 +78,9 @@ def estimate(config: Any) -> dict[str, float] | None:
     if not hasattr(config, "memory"):
         return None
     try:
-        return {"Python, JAX and the compiled program": PROGRAM} | dict(config.memory())
+        # What the process has taken already is no longer among the memory that is available.
+        program = max(0.0, PROGRAM - (_of_process("VmRSS") or 0.0))
+        return {"Python, JAX and the compiled program, beside what is loaded": program} | dict(config.memory())
     except (ValueError, OverflowError) as error:
         if isinstance(error, OverflowError) or isinstance(error.__cause__, OverflowError):  # an index beyond int32
             return {"arrays with more than 2³¹ rows": math.inf}

@@ -249,6 +249,8 @@ def main(
             resumable = any(note.startswith("To resume it") for note in getattr(error, "__notes__", []))
             code = interruption.EX_TEMPFAIL if resumable else EX_SOFTWARE
             _leave(code, f"{program}: error: {_one_line(error)}", error)
+        except FloatingPointError as error:
+            _leave(2, f"{program}: error: --debug-nans: {_one_line(error)}", error)
         except Exception as error:
             exhausted = memory.is_exhausted(error)
             if not exhausted and not any("everything that it" in note for note in getattr(error, "__notes__", [])):

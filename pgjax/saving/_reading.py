@@ -67,7 +67,7 @@ def read_checked(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, A
     header = _parsed(path, _header_text(stored))
     covered = {key: value for key, value in header.items() if key != "sha256"}
     covered = covered if "format" in header else header["metadata"]
-    with path.open("rb") as file:
+    with _safetensors.opened(path) as file:
         if stored_digest(file, stored.tensors, covered) != header["sha256"]:
             raise ValueError(f"path {path} is damaged: its digest does not match what it holds")
         return {name: _array(file, path, name, tensor) for name, tensor in stored.tensors.items()}, header

@@ -3,8 +3,10 @@
 Source: the description of the format in the README of huggingface/safetensors.
 """
 
+import contextlib
 import pathlib
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple, TypeGuard
 
 from pgjax import _json
 from pgjax._checks import shown
@@ -25,6 +27,16 @@ class Safetensors(NamedTuple):
     metadata: dict[str, str]
 
 
+@contextlib.contextmanager
+def opened(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """The open file; what the system cannot open or read becomes a ValueError that names the file."""
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise ValueError(f"path {path} cannot be read: {error.strerror or error}") from error
+
+
 def read(path: pathlib.Path) -> Safetensors:
     """The head of a safetensors file.
 
@@ -34,7 +46,7 @@ def read(path: pathlib.Path) -> Safetensors:
             file has bytes that belong to no tensor.
     """
     size = file_size(path)
-    with path.open("rb") as file:
+    with opened(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= min(size - 8, HEAD_BYTES):
             raise ValueError(

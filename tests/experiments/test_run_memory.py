@@ -5,11 +5,14 @@ import math
 import pathlib
 import subprocess
 import sys
+import types
 from typing import ClassVar
 
 import pytest
 
+from experiments import train
 from experiments.harness import memory, runner
+from experiments.train import sizing
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILE, DESCRIPTION = "/somewhere/toy.py", "A toy.\n\nClaim: it fits."
@@ -96,14 +99,16 @@ class Counted:
     """No default."""
 
 
-@pytest.mark.parametrize(("option", "value", "most"), [("runs", 200_001, 200_000), ("hidden", (8, 10_001), 10_000)])
-def test_counts_that_no_machine_could_hold_are_refused(option, value, most):
-    with pytest.raises(runner.UsageError, match=f"--{option} .*: must be at most {most}, a hundred times"):
+@pytest.mark.parametrize(
+    ("option", "value", "most"), [("runs", 2_000_001, 2_000_000), ("hidden", (8, 1_000_001), 1_000_000)]
+)
+def test_counts_that_must_be_typing_errors_are_refused(option, value, most):
+    with pytest.raises(runner.UsageError, match=f"--{option} .*: must be at most {most}, a thousand times"):
         memory.require_moderate(Counted(**{option: value}))
 
 
 def test_counts_up_to_their_bound_and_seeds_are_allowed():
-    memory.require_moderate(Counted(runs=200_000, hidden=(10_000,), seed=2**30, most=2**30))
+    memory.require_moderate(Counted(runs=2_000_000, hidden=(1_000_000,), seed=2**30, most=2**30))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
@@ -132,3 +137,19 @@ def test_the_limit_of_a_control_group_counts_and_its_cached_files_do_not(tmp_pat
     assert memory._of_group() == 2000
     (tmp_path / "memory.max").write_text("max\n")
     assert memory._of_group() is None
+
+
+def test_the_estimate_of_a_training_does_not_grow_with_its_length():
+    total = lambda updates: sum(
+        sizing.memory(train.resolve(train.Config(env="corridor", num_updates=updates))).values()
+    )
+    assert total(10**6) == total(2 * 10**8)
+
+
+def test_what_the_process_has_taken_is_not_asked_for_again(monkeypatch):
+    taken = lambda rss: monkeypatch.setattr(memory, "_of_process", lambda name: rss)
+    config = types.SimpleNamespace(memory=lambda: {"arrays": 1e6})
+    taken(0.3e9)
+    assert sum(memory.estimate(config).values()) == memory.PROGRAM - 0.3e9 + 1e6
+    taken(2e9)
+    assert sum(memory.estimate(config).values()) == 1e6

@@ -79,3 +79,20 @@ def test_a_readable_function_keeps_its_name_signature_and_examples():
 def test_public_functions_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("file", ["<string>", "/x/site-packages/theirs/__init__.py"])
+def test_errors_of_code_that_was_not_written_for_pgjax_stay_as_they_are(file):
+    space: dict = {}
+    exec(compile("def theirs(total):\n    return {}['key']\n", file, "exec"), space)
+    with pytest.raises(KeyError, match="key"):
+        average(1.0, 2, "all", space["theirs"])
+
+
+def test_a_traced_number_that_must_be_known_keeps_its_error():
+    @jax.jit
+    def branch(x):
+        return average(1.0, 2, "all", lambda total: total if x else 0.0)
+
+    with pytest.raises(jax.errors.TracerBoolConversionError):
+        branch(True)
