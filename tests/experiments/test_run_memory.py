@@ -43,6 +43,7 @@ def main(*arguments, folder, of=Config):
 @pytest.fixture(autouse=True)
 def free(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 20e9)
+    monkeypatch.setattr(memory, "_of_process", lambda name: 0.0)
 
 
 def test_a_dry_run_prints_the_options_and_the_memory_and_leaves_nothing(tmp_path, capsys):
@@ -50,7 +51,7 @@ def test_a_dry_run_prints_the_options_and_the_memory_and_leaves_nothing(tmp_path
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["--batch-size 200", "--several 1 2", "memory: about 2 GB, and 20 GB are available"]
     assert lines[3:] == [
-        "  Python, JAX and the compiled program: 800 MB",
+        "  Python, JAX and the compiled program, beside what is loaded: 800 MB",
         "  parameters: 1 GB",
         "  episodes: 200 MB",
     ]

@@ -117,6 +117,7 @@ def test_two_processes_cannot_go_on_with_the_same_run(tmp_path, capsys):
 PROGRAM = """
 import os, sys, time, lzma
 from experiments.harness import interruption
+content = os.urandom(100_000_000) if sys.argv[2] == "library" else b""
 with interruption.watched() as signals:
     signals.last_words = "To resume it: COMMAND"
     signals.deferred = sys.argv[1] == "deferred"
@@ -128,7 +129,7 @@ with interruption.watched() as signals:
                 time.sleep(0.01)
                 signals.check()
         else:  # a library that gives Python no chance to see the signal
-            lzma.compress(os.urandom(100_000_000))
+            lzma.compress(content)
     except KeyboardInterrupt as error:
         sys.exit(f"interrupted by {error}")
 """
