@@ -107,7 +107,9 @@ def _refusal_of_records(function: Callable, args: tuple, kwargs: dict[str, Any])
     without looking at it, and would fail much later."""
     for position, name, kind in _record_parameters(function):
         given = kwargs.get(name, args[position] if 0 <= position < len(args) else inspect.Parameter.empty)
-        if given is not inspect.Parameter.empty and not (given is None or _fits(kind, given)):
+        # A network may stand for a policy: functions read the fields that both records have.
+        is_record = hasattr(type(given), "_fields") and type(given).__module__.startswith("pgjax")
+        if given is not inspect.Parameter.empty and not (given is None or is_record or _fits(kind, given)):
             of = f"{function.__module__.removeprefix('pgjax.')}.{function.__name__}"
             return ValueError(f"{of}: {name} must be {_words(kind)}, got {_text(given)}")
     return None

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import distributions
+from pgjax._doors import readable
 from pgjax.rows import map_over_rows
 from pgjax.types import Memory, Policy, PyTree, Trajectory
 
@@ -30,6 +31,7 @@ class Inputs(NamedTuple):
     carry: PyTree | None = None
 
 
+@readable
 def require_memoryless(policy: Policy, who: str) -> Callable[[PyTree, PyTree], PyTree]:
     """`policy.apply`; an error for a policy that needs its memory.
 
@@ -55,11 +57,13 @@ def _apply_of(policy: Policy) -> Callable[[PyTree, PyTree], PyTree]:
     return policy.apply
 
 
+@readable
 def start(policy: Policy, params: PyTree, obs: PyTree) -> PyTree:
     """The memory at X_1 of one episode; `()` for a policy without memory."""
     return () if policy.memory is None else policy.memory.start(params, obs)
 
 
+@readable
 def step(policy: Policy, params: PyTree, carry: PyTree, obs: PyTree) -> tuple[PyTree, PyTree]:
     """The memory after X_t and the distribution's parameters for A_t, for one episode."""
     if policy.memory is None:
@@ -67,6 +71,7 @@ def step(policy: Policy, params: PyTree, carry: PyTree, obs: PyTree) -> tuple[Py
     return policy.memory.step(params, carry, obs)
 
 
+@readable
 def unroll(
     policy: Policy, params: PyTree, obs: PyTree, starts: jax.Array | None = None, carry: PyTree | None = None
 ) -> PyTree:
@@ -84,6 +89,7 @@ def unroll(
     return unroll_memory(policy.memory, params, obs, starts, carry)
 
 
+@readable
 def unroll_memory(
     memory: Memory, params: PyTree, obs: PyTree, starts: jax.Array | None = None, carry: PyTree | None = None
 ) -> PyTree:
@@ -102,6 +108,7 @@ def unroll_memory(
     return jax.lax.scan(one, carry, (obs, starts))[1]
 
 
+@readable
 def inputs(policy: Policy, trajectory: Trajectory) -> Inputs:
     """The inputs of the policy from a trajectory; only a policy with memory needs more than the observations."""
     if policy.memory is None or trajectory.next_obs is None:
@@ -113,6 +120,7 @@ def inputs(policy: Policy, trajectory: Trajectory) -> Inputs:
     return Inputs(obs=trajectory.obs, starts=starts, carry=jax.tree.map(lambda x: x[None], trajectory.carry))
 
 
+@readable
 def outputs(policy: Policy, params: PyTree, seen: Inputs) -> PyTree:
     """The distribution's parameters for the rows of a piece, leaves `[N, ...]`.
 
@@ -129,6 +137,7 @@ def outputs(policy: Policy, params: PyTree, seen: Inputs) -> PyTree:
     return rows_of(policy, jax.vmap(lane, 1, 1)(seen))
 
 
+@readable
 def rows_of(policy: Policy, tree: PyTree) -> PyTree:
     """The rows `[N, ...]` of a piece: the piece itself, or its whole episodes `[T, n, ...]` in one axis."""
     if policy.memory is None:
@@ -136,6 +145,7 @@ def rows_of(policy: Policy, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), tree)
 
 
+@readable
 def log_probs(policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None) -> jax.Array:
     """ln f(X_t, θ)_{A_t} of each row, `[T, B]`; 0 where not `alive`."""
 
@@ -152,6 +162,7 @@ def log_probs(policy: Policy, params: PyTree, trajectory: Trajectory, rows_per_p
     )
 
 
+@readable
 def divergences(
     policy: Policy, params: PyTree, reference: PyTree, trajectory: Trajectory, rows_per_piece: int | None = None
 ) -> jax.Array:

@@ -142,7 +142,8 @@ def call(name: str, function: Callable, arguments: Mapping[str, Any], replaced: 
 def judged(error: Exception) -> str:
     """Empty if the error is one line of ours, or Python's own about the signature."""
     frames = list(_frames(error.__traceback__))[1:]
-    if isinstance(error, OSError | MemoryError):  # they name the file, or the bytes
+    exhausted = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+    if isinstance(error, OSError) or exhausted:  # they name the file, or the bytes
         return ""
     if not isinstance(error, ValueError | TypeError):
         return f"{type(error).__name__}"

@@ -130,6 +130,9 @@ def _seen(observations: ArrayLike) -> jax.Array:
     return observations if jnp.issubdtype(observations.dtype, jnp.integer) else observations.astype(float)
 
 
+_MOST_NUMBERS = 2**28  # of one array
+
+
 def _check_shapes(mdp: TabularMDP) -> None:
     outcomes, states = mdp.successors.shape, mdp.successors.shape[:1]
     allowed = {"probabilities": outcomes, "rewards": outcomes, "initial": states, "terminal": states}
@@ -144,6 +147,7 @@ def _check_shapes(mdp: TabularMDP) -> None:
 
 
 def _check_values(mdp: TabularMDP) -> None:
+    jax.block_until_ready(mdp)  # so that a failed allocation raises an exception here and does not end the process
     for name in ("initial", "probabilities", "rewards", "observations"):
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(getattr(mdp, name))):
             raise ValueError(f"{name} holds an entry that is not finite")
@@ -221,10 +225,15 @@ def random_mdp(key: jax.Array, num_states: int, num_actions: int, num_outcomes: 
     that tests find a solver which reads them.
 
     Raises:
-        ValueError: for fewer than two states, or an empty axis.
+        ValueError: for fewer than two states, an empty axis, or more than 2²⁸ outcomes in all.
     """
     if num_states < 2:
         raise ValueError(f"num_states is {num_states}, must be at least 2: one is terminal")
+    if num_states * max(num_states, num_actions * num_outcomes) > _MOST_NUMBERS:
+        raise ValueError(
+            f"num_states · num_actions · num_outcomes, and num_states squared, must be at most {_MOST_NUMBERS}, "
+            f"got {num_states}, {num_actions} and {num_outcomes}"
+        )
     successor_key, probability_key, reward_key, initial_key = jax.random.split(key, 4)
     shape = (num_states, num_actions, num_outcomes)
     return make_tabular_mdp(
