@@ -2,11 +2,13 @@
 
 Command  python tests/soak_kill.py --kills 50 --output results/soak_kill.json
 Shows    A table. At the end of each training its parameters, optimiser, baseline, key and log must equal those of a
-         training that nobody interrupted, bit for bit. The exit code is 1 if they do not.
+         training that nobody interrupted, bit for bit, and each restart must go on from the newest checkpoint that
+         can be read. "went on" counts the restarts from a later update than 0. The exit code is 1 if one fails.
 Takes    About five minutes on two CPU cores. Two processes work side by side, one for each training.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -100,6 +102,8 @@ class Training:
 
     def __init__(self, name: str, place: pathlib.Path):
         self.arguments, self.place, self.number = TRAININGS[name], place, 0
+        # The update from which the present attempt went on, and how many attempts went on from one after 0.
+        self.begun, self.gone_on = place / "begun.txt", 0
 
     @property
     def run(self) -> pathlib.Path:
@@ -116,6 +120,8 @@ class Training:
 
         kept = directories.found(self.run)
         resume = kept.is_dir() and (kept / "options.json").is_file()
+        saved = self._saved(kept)
+        self.begun.unlink(missing_ok=True)
         if kept.is_dir() and not resume:  # killed before anything was saved: the run begins again
             self.number += 1
         more = ["--resume", str(self.run), "--devices", "1"] if resume else self.fresh()
@@ -123,7 +129,22 @@ class Training:
         if kill_after is not None:
             time.sleep(kill_after)
             os.kill(child, signal.SIGKILL)
-        return self._ended(child) or (self.run / "summary.json").exists()
+        complete = self._ended(child) or (self.run / "summary.json").exists()
+        if self.begun.exists():  # the training itself was reached
+            done = int(self.begun.read_text())
+            assert done >= saved, f"a restart went on from update {done}, and update {saved} was saved"
+            self.gone_on += done > 0
+        return complete
+
+    def _saved(self, kept: pathlib.Path) -> int:
+        """The newest update in a folder whose checkpoint can be read."""
+        from pgjax.saving import checkpoints, rotation
+
+        for number, path in sorted(rotation.numbered(kept).items(), reverse=True) if kept.is_dir() else ():
+            with contextlib.suppress(ValueError):
+                checkpoints.read(path)
+                return number
+        return 0
 
     def fresh(self) -> list[str]:
         return [*self.arguments, *SIZES, "--run-name", self.run.name, "--output-dir", str(self.place)]
@@ -141,7 +162,7 @@ class Training:
             raise AssertionError(f"a restart did not go on: {(self.place / 'output.txt').read_text()[-2000:]}")
         return True
 
-    def whole(self) -> set[tuple[str, str]]:
+    def whole(self) -> list[tuple[str, int]]:
         """Train without an interruption; return the phases of all its saves."""
         child = fork(lambda: self._train(self.fresh(), None, slowly=False))
         assert self._ended(child)
@@ -159,7 +180,9 @@ class Training:
         if slowly:
             build.CHUNK_SECONDS, hear = 0.02, keeping.Keeper.hear
             keeping.Keeper.hear = lambda *arguments: (hear(*arguments), time.sleep(PAUSE))[0]
-        passed: dict[str, int] = {}
+        start, passed = keeping.Keeper.start, {}
+        note = lambda keeper: self.begun.exists() or self.begun.write_text(str(keeper.thinned.done))
+        keeping.Keeper.start = lambda keeper, states: (note(keeper), start(keeper, states))[1]
 
         def step(name: str, path: pathlib.Path) -> None:
             phase = f"{name}: {kind_of(path)}"
@@ -241,17 +264,18 @@ def soak(name: str, found: pathlib.Path, kills: int, seed: int, most_phases: int
     while not one.attempt():
         made["restarts"] += 1
     compare()
-    found.write_text(json.dumps(made | {"equal": not differing, "differing": sorted(differing)}))
+    found.write_text(
+        json.dumps(made | {"gone on": one.gone_on, "equal": not differing, "differing": sorted(differing)})
+    )
     return 0
 
 
 def show(result: dict) -> None:
-    print(f"{'training':28} {'random kills':>12} {'phases':>7} {'restarts':>9} {'completed':>9}  equal")
+    print(f"{'training':28} {'random kills':>12} {'phases':>7} {'restarts':>9} {'went on':>8} {'completed':>9}  equal")
     for each in result["trainings"]:
-        cells = (each.get("random"), each.get("at phases"), each.get("restarts"), each.get("complete trainings"))
-        shown = [str(cell) for cell in cells]
+        shown = [str(each.get(name)) for name in ("random", "at phases", "restarts", "gone on", "complete trainings")]
         equal = "bit for bit" if each["equal"] else f"NO: {', '.join(each.get('differing', ['it stopped']))}"
-        print(f"{each['training']:28} {shown[0]:>12} {shown[1]:>7} {shown[2]:>9} {shown[3]:>9}  {equal}")
+        print(f"{each['training']:28} {shown[0]:>12} {shown[1]:>7} {shown[2]:>9} {shown[3]:>8} {shown[4]:>9}  {equal}")
     print(f"{result['seconds']} seconds")
 
 

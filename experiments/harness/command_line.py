@@ -48,7 +48,8 @@ def parse(
 
     A `Config` may have a method `default_words(arguments) -> Mapping[str, str]`. It says what --help shows for a field
     whose default is None, for example `{"lr": "0.01, preset of CartPole-v1"}`. It is called on the defaults, with the
-    words of the command line, so that its answer may depend on another option.
+    words of the command line, so that its answer may depend on another option. A field `typed` of a `Config` becomes
+    the names of the fields that the command line gives beside `resume`.
 
     Args:
         cache: the default of --cache.
@@ -73,6 +74,8 @@ def parse(
     with terminal.help_width():
         read = tyro.cli(asked, prog=program, description=help_text(description), args=arguments)
     config = _as(config_type, read.config)
+    if hasattr(config, "typed") and config.resume is not None:
+        config = dataclasses.replace(config, typed=_typed(config_type, arguments))
     return Options(
         config=config,
         output_dir=read.output_dir,
@@ -185,6 +188,13 @@ def _field_docstrings(config_type: type) -> dict[str, str]:
 
 def _as(kind: type, config: Any) -> Any:
     return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+
+
+def _typed(config_type: type, arguments: Sequence[str]) -> tuple[str, ...]:
+    """The fields of `config_type` that `arguments` give, as `--name`, `--no-name` or `--name=VALUE`."""
+    words = {word.partition("=")[0].replace("_", "-") for word in arguments}
+    names = {field.name: field.name.rstrip("_").replace("_", "-") for field in dataclasses.fields(config_type)}
+    return tuple(name for name, option in names.items() if words & {f"--{option}", f"--no-{option}"})
 
 
 def help_text(description: str) -> str:

@@ -17,6 +17,7 @@ import re
 import secrets
 import shlex
 import shutil
+import time
 
 from pgjax import writing
 
@@ -31,17 +32,9 @@ CONTINUES = "continues.json"
 # The files that describe one attempt of a run.
 OF_ATTEMPT = ("summary.json", "summary.md", "error.txt", "environment.json")
 LONGEST_NAME = 200  # bytes; file systems allow 255, and ".partial" or "-incomplete-2" must fit too
-# The files that every run has. A run that can be resumed has more.
-COMMON = {
-    "config.json",
-    "environment.json",
-    "metrics.jsonl",
-    "summary.json",
-    "summary.md",
-    "error.txt",
-    EARLIER,
-    CONTINUES,
-}
+OPTIONS = "options.json"  # of a run that is resumed with its options
+# The files that a run may have before it has saved any work.
+COMMON = {*OF_ATTEMPT, "config.json", "metrics.jsonl", OPTIONS, EARLIER, CONTINUES}
 
 
 class UsageError(ValueError):
@@ -142,6 +135,15 @@ def _lock(directory: pathlib.Path, shared: bool = False) -> int | None:
     return descriptor
 
 
+def _hold(directory: pathlib.Path) -> int | None:
+    """As `_lock`, but a process that holds the lock for an instant, because it asks `is_running`, is waited for."""
+    for _ in range(10):
+        if (held := _lock(directory)) != -1:
+            return held
+        time.sleep(0.01)
+    return -1
+
+
 def free(path: pathlib.Path) -> pathlib.Path:
     """`path`, or the first of `path-2`, `path-3`, … that does not exist."""
     candidates = [path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 1000))]
@@ -192,7 +194,7 @@ class Workplace:
         if self.parent.joinpath(self.name).exists() and not (self.resumes / CONTINUES).exists():
             raise self._taken(self.parent / self.name)
         try:
-            self._held = _lock(self.resumes)
+            self._held = _hold(self.resumes)
         except FileNotFoundError:
             raise busy from None
         same = self._held is None or (self._held >= 0 and _is_still(self.resumes, self._held))
@@ -223,13 +225,17 @@ class Workplace:
                 raise self._taken(path)
         self._made = [path for path in (self.parent, *self.parent.parents) if not path.exists()]
         writing.make_folder(self.directory)
-        self._held = _lock(self.directory)
+        self._held = _hold(self.directory)
+        if self._held == -1:
+            raise UsageError(f"--run-name {self.name}: another process is writing into {self.directory}")
         if self._continues:
             writing.replace_file(self.directory / CONTINUES, json.dumps({"run": self.name}))
 
     def _taken(self, path: pathlib.Path) -> UsageError:
-        running = ", and its run is still running" if is_running(path) else "; choose another name"
-        return UsageError(f"--run-name {self.name}: {path} exists already{running}")
+        goes_on = path.name != self.name and (path / OPTIONS).is_file()
+        advice = f"go on with its run by --resume {shlex.quote(str(path))}, or " if goes_on else ""
+        advice = ", and its run is still running" if is_running(path) else f"; {advice}choose another name"
+        return UsageError(f"--run-name {self.name}: {path} exists already{advice}")
 
     def set_aside(self) -> None:
         """Move the files that describe the latest attempt of a run that goes on in its folder to `earlier`."""
@@ -262,16 +268,14 @@ class Workplace:
         """
         final = self.parent / self.name
         if complete:
-            self.directory = _named(self.directory, final if self._may_take(final) else free(final))
+            may_take = not final.exists() or (self.directory / CONTINUES).exists()
+            self.directory = _named(self.directory, final if may_take else free(final))
         elif self._continues and not resumable:
             self.directory = writing.rename(self.directory, _next_earlier(self.resumes))
         else:
             self.directory = writing.rename(self.directory, free(self.parent / f"{self.name}-incomplete"))
         self.release()
         return self.directory
-
-    def _may_take(self, final: pathlib.Path) -> bool:
-        return not final.exists() or (self.directory / CONTINUES).exists()
 
     def release(self) -> None:
         """Let other processes write into the folder."""

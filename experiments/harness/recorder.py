@@ -116,6 +116,10 @@ class Recorder(Tables):
         self.write("environment.json", self._environment)
 
     def __exit__(self, kind, error, trace) -> None:
+        with interruption.current.defer():  # a first signal does not stop the last steps
+            self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
         try:
             if self._metrics is not None:
                 self._metrics.close()
@@ -170,8 +174,10 @@ class Recorder(Tables):
 
     def command(self, directory: pathlib.Path | None = None) -> str:
         """The command that resumes the run, whose folder is now, or will be, `directory`."""
-        place = "" if self._output_dir == pathlib.Path("results") else f" --output-dir {_quoted(self._output_dir)}"
-        return f"{self._to_go_on} {_quoted(directory or self.directory)}{place}"
+        place = (
+            "" if self._output_dir == pathlib.Path("results") else f" --output-dir {shlex.quote(str(self._output_dir))}"
+        )
+        return f"{self._to_go_on} {shlex.quote(str(directory or self.directory))}{place}"
 
     def _say_how_to_resume(self, error: BaseException) -> None:
         if self._to_go_on and self.directory.is_dir():
@@ -284,10 +290,6 @@ class Recorder(Tables):
             for note in self._notes:
                 self.say(f"note: {note}")
         self.say(f"files: {self.directory}")
-
-
-def _quoted(path: pathlib.Path) -> str:
-    return shlex.quote(str(path))
 
 
 def _seconds(directory: pathlib.Path) -> float:

@@ -145,8 +145,9 @@ def execute(
     resumes, tiny = getattr(config, "resume", None), tiny or getattr(config, "tiny", False)
     if resumes is not None:
         resumes = directories.found(resumes)
-        if (named := directories.finished(resumes)) is not None:
+        if not dry_run and (named := directories.finished(resumes)) is not None:
             if getattr(config, "only_resumes", lambda: config == type(config)(resume=config.resume))():
+                print(f"complete: {named}")
                 return named
             resumes = named
         if pathlib.Path(output_dir) == pathlib.Path("results"):  # the default: the run goes on where it lies

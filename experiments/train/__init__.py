@@ -31,6 +31,7 @@ Departs  Adam replaces plain gradient ascent. Some presets make the gradient bia
 """
 
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -61,13 +62,19 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         seeds = options["seed"] + jnp.tile(jnp.arange(options["num_seeds"]), len(options["lr"]))
         keys = jax.vmap(jax.random.key)(seeds)
         known = identity.identity(resume.results_options(options), build_options.own_code(options))
-        past = starting_point(config, options, known, build, keys, rates, recorder)
+        past = starting_point(config.resume, options, known, build, keys, rates, recorder)
     recorder.say(described(options))
     recorder.say(f"options: {', '.join(f'{k}={v}' for k, v in options.items() if v is not None)}")
     resume.start_log(recorder, past)
+    # The file names the options that --allow lets change until a checkpoint has them.
     write_options(options, recorder)
+    every = options.get("checkpoint_every", config.checkpoint_every)  # runs of former versions do not have the option
+    keeper = keeping.Keeper(recorder, past.thinned, known, every, past.seconds)
+    if past.states is not None:
+        keeper.start(past.states)
+    write_options(options | {"allow": ()}, recorder)
+    recorder.resumable()
     keeping.copies(recorder, options, past.done + 1)
-    keeper = keeping.Keeper(recorder, past.thinned, known, config.checkpoint_every, past.seconds)
     train = build_options.training_of(environment, policy)
     trained, failures = learn(options, train, build, keys, rates, past, keeper, recorder)
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
@@ -99,13 +106,13 @@ def described(options: dict) -> str:
 
 
 def starting_point(
-    config: Config, options: dict, known: dict, build, keys: jax.Array, rates: np.ndarray, recorder: runner.Recorder
+    path: pathlib.Path | None, options: dict, known: dict, build, keys: jax.Array, rates: np.ndarray, recorder
 ) -> resume.Saved:
     """The run that is resumed, or an empty one. Only shapes are traced, so that a misfit is refused early."""
-    if config.resume is None:
+    if path is None:
         return resume.nothing(len(rates))
     shapes = jax.eval_shape(jax.vmap(lambda key, rate: build(rate).init(key)), keys, rates)
-    past = resume.restore(config.resume, shapes, known, resume.allowed(config.allow), recorder.say)
+    past = resume.restore(path, shapes, known, resume.allowed(options["allow"]), recorder.say)
     # A run that was interrupted after its last update still has to be evaluated.
     if options["num_updates"] < past.done + past.complete:
         raise ValueError(
@@ -136,7 +143,6 @@ def learn(
     """
     left, failures = options["num_updates"] - past.done, {}
     if left == 0:
-        keeper.start(past.states)
         keeper.finish(past.states)
         return training.TrainingRun(states=past.states, metrics={}, compile_seconds=0.0, seconds=0.0), failures
     of = f"training {len(rates)} runs" if len(rates) > 1 else "training"

@@ -55,9 +55,9 @@ class Keeper:
         return {"wall": self._before.get("wall", 0.0) + wall, "cpu": self._before.get("cpu", 0.0) + cpu}
 
     def start(self, states: TrainState) -> None:
-        """Save the states before the first update of this attempt."""
-        self.save(states)
-        self._recorder.resumable()
+        """Save the states before the first update of this attempt, once."""
+        if self.saved is None:
+            self.save(states)
 
     def hear(self, metrics: dict[str, np.ndarray], states: TrainState) -> None:
         """Write the lines of a chunk of updates, and a checkpoint if it is time for one.
@@ -76,10 +76,15 @@ class Keeper:
         stop.deferred = True
 
     def finish(self, states: TrainState) -> None:
-        """Save the last states, and end the log with the interval that has begun."""
-        interruption.current.deferred = False
-        if self.saved != self.thinned.done:
-            self.save(states)
+        """Save the last states, and end the log with the interval that has begun.
+
+        Raises:
+            Interrupted: a signal has asked the run to stop. The states are saved.
+        """
+        with interruption.current.defer():
+            if self.saved != self.thinned.done:
+                self.save(states)
+        interruption.current.check()
         # After the checkpoint: a run that is made longer cuts the log here and goes on with the interval.
         self._write(self.thinned.last_line())
         self._recorder.metric_log().log.sync()

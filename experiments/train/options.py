@@ -121,7 +121,6 @@ class Config:
     resume: pathlib.Path | None = None
     """The folder of an earlier run to go on with. Its options apply. The path of a run NAME also finds the folders
     NAME-incomplete and .NAME.partial, which an interrupted run leaves."""
-
     allow: tuple[str, ...] = ()
     """With --resume: the options that may differ from those of the saved run, such as lr, after a divergence. versions
     allows other versions of jax, jaxlib, numpy, pgjax and Python, numerics other settings of JAX that change numbers,
@@ -132,12 +131,14 @@ class Config:
     log_to: tuple[metric_log.Destination, ...] = ()
     """Where the lines of metrics.jsonl are copied to: tensorboard or wandb or both. Each needs its package,
     pip install -e ".[tensorboard]" or ".[wandb]". W&B works offline unless WANDB_MODE or WANDB_API_KEY is set."""
+    typed: tyro.conf.Suppress[tyro.conf.Fixed[tuple[str, ...]]] = ()
+    """The fields that the command line gives, which thus apply to a resumed run even if they are the defaults."""
 
     BATCH: ClassVar[str] = "num_episodes"
 
     def resolved(self) -> dict:
         """Every option with its value, for --dry-run."""
-        return dataclasses.asdict(self) if self.render is not None else resolve(self)
+        return _given(self, unset=True) if self.render is not None else resolve(self)
 
     def memory(self) -> dict[str, float]:
         """The bytes of each part of the run; a policy that is only evaluated has no estimate."""
@@ -149,7 +150,8 @@ class Config:
 
     def only_resumes(self) -> bool:
         """Whether the options ask for no more than the run that is resumed."""
-        return dataclasses.replace(self, checkpoint_every=60.0, log_to=(), allow=()) == Config(resume=self.resume)
+        asked = dataclasses.replace(self, checkpoint_every=60.0, log_to=(), allow=(), typed=())
+        return asked == Config(resume=self.resume)
 
     def validate(self) -> None:
         if self.estimator is not None and ":" not in self.estimator:
@@ -207,7 +209,7 @@ def resolve(config: Config) -> dict:
         ValueError: the estimator is unknown or does not have a setting that was given, or a resumed run does not allow
             an option.
     """
-    given = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+    given = _given(config)
     if config.resume is not None:
         return _resumed(config, given)
     of_file = {} if config.start_from is None else start.options(config.start_from, given, presets.DEFAULT)
@@ -229,12 +231,12 @@ def resolve(config: Config) -> dict:
     return {"schedule_updates": options["num_updates"]} | options
 
 
+def _given(config: Config, unset: bool = False) -> dict:
+    return {n: v for n, v in dataclasses.asdict(config).items() if n != "typed" and (unset or v is not None)}
+
+
 # What --help shows for an option that is None after the preset.
-WITHOUT_VALUE = {
-    "num_steps": "complete episodes",
-    "max_grad_norm": "no limit",
-    "activation": "that of the network",
-}
+WITHOUT_VALUE = {"num_steps": "complete episodes", "max_grad_norm": "no limit", "activation": "that of the network"}
 
 
 def preset_words(config: Config, arguments: Sequence[str]) -> dict[str, str]:
@@ -265,9 +267,8 @@ def preset_words(config: Config, arguments: Sequence[str]) -> dict[str, str]:
         elif name in registry.SETTINGS and (of_preset[name] is None or estimator != of_preset["estimator"]):
             words[name] = f"{_shown(value)}, setting of {estimator}"
         else:
-            words[name] = (
-                f"{_shown(WITHOUT_VALUE.get(name) if value is None else value)}, {presets.called(environment)}"
-            )
+            shown = _shown(WITHOUT_VALUE.get(name) if value is None else value)
+            words[name] = f"{shown}, {presets.called(environment)}"
     if (budget := presets.BUDGETS.get(environment)) is not None:
         words["num_updates"] += f", with a budget of {budget} s of CPU time for each seed"
     return words
@@ -281,13 +282,16 @@ def _resumed(config: Config, given: dict) -> dict:
     fixed = presets.DEFAULT | former.translated(resume.options(config.resume))
     free = {*resume.FREE, *resume.allowed(config.allow)}
     defaults = dataclasses.asdict(Config())
-    for name, value in given.items():
-        if name not in free and value != defaults[name] and value != fixed.get(name):
+    anew = {name: value for name, value in given.items() if name in config.typed or value != defaults[name]}
+    for name, value in anew.items():
+        if name not in free and value != fixed.get(name):
             raise ValueError(
                 f"{option(name)} {_typed(value)}: a resumed run keeps its own value, {_typed(fixed.get(name))}; "
                 f"--allow {option(name)[2:]} lets it change"
             )
-    return fixed | {name: given[name] for name in free if name in given and given[name] != defaults[name]}
+    # A run that was stopped before its first checkpoint may still need what it was allowed.
+    allow = tuple(dict.fromkeys((*fixed.get("allow", ()), *config.allow)))
+    return fixed | {name: value for name, value in anew.items() if name in free} | {"allow": allow}
 
 
 def _typed(value: Any) -> str:

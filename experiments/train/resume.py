@@ -179,7 +179,9 @@ def start_log(recorder: Recorder, past: Saved) -> None:
     if past.log is not None and log.cut(past.log["size"], past.log["digest"]):
         return
     if past.log is not None:
-        recorder.say("warning: metrics.jsonl is not as the run left it; its lines that can be read are kept")
+        recorder.say(
+            "warning: metrics.jsonl is not as the run left it; the lines before the first damaged one are kept"
+        )
     _keep_readable(log, past.done)
 
 

@@ -191,3 +191,15 @@ def test_a_run_that_is_killed_at_any_system_call_goes_on(tmp_path, extended):
         if ended:
             break
     assert number > 20
+
+
+@pytest.mark.skipif(directories.fcntl is None, reason="no locks here")
+def test_a_look_at_a_folder_does_not_refuse_the_run_in_it(tmp_path, monkeypatch):
+    interrupted(tmp_path, trouble="interrupt", run_name="one")
+    looking = directories._lock(tmp_path / "toy" / "one-incomplete", shared=True)
+    monkeypatch.setattr(directories.time, "sleep", lambda seconds: os.close(looking))
+    assert execute(tmp_path, resume=tmp_path / "toy" / "one").name == "one"
+    monkeypatch.setattr(directories, "_lock", lambda directory: -1)
+    monkeypatch.setattr(directories.time, "sleep", lambda seconds: None)
+    with pytest.raises(runner.UsageError, match="another process is writing into"):
+        execute(tmp_path, run_name="two")

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save as serialise
 
 from experiments import train
-from experiments.harness import runner
+from experiments.harness import directories, runner
 from experiments.train import build, keeping, report, resume
 from pgjax import registry, writing
 from pgjax.saving import checkpoints, identity, rotation
@@ -116,7 +116,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_older_one(train_run, cut, capsys)
 def test_a_log_that_was_changed_is_cut_where_it_can_no_longer_be_read(cut, capsys):
     (cut / "metrics.jsonl").write_bytes(b"{}\n" + (cut / "metrics.jsonl").read_bytes())
     resumed = runner.execute("train", train.Config(resume=cut), train.run)
-    assert "metrics.jsonl is not as the run left it" in capsys.readouterr().out
+    said = "metrics.jsonl is not as the run left it; the lines before the first damaged one are kept"
+    assert said in " ".join(capsys.readouterr().out.split())
     assert [line["update"] for line in without_times(resumed)] == [3, 4]
 
 
@@ -184,10 +185,13 @@ def test_a_run_whose_updates_are_all_done_is_evaluated_unless_it_has_been(train_
     assert returns_in(resumed) == returns_in(train_run) and without_times(resumed) == without_times(train_run)
 
 
-def test_a_complete_run_without_its_name_gets_it_and_nothing_runs(train_run, tmp_path):
+def test_a_complete_run_without_its_name_gets_it_and_nothing_runs(train_run, tmp_path, capsys):
     killed = tmp_path / "train" / ".done.partial"
     shutil.copytree(train_run, killed)
+    runner.execute("train", train.Config(resume=killed.with_name("done")), None, dry_run=True)
+    assert killed.is_dir() and not killed.with_name("done").exists()
     made = runner.execute("train", train.Config(resume=killed.with_name("done")), None)
+    assert f"complete: {made}" in capsys.readouterr().out
     assert made == killed.with_name("done") and summary(made) == summary(train_run) and not killed.exists()
 
 
@@ -247,8 +251,12 @@ def test_a_training_killed_at_one_phase_after_another_ends_bit_for_bit(train_run
     monkeypatch.setattr(build, "CHUNK_SECONDS", 1e-9)  # one update in each
     config = dataclasses.replace(train.TINY, checkpoint_every=0.0)
     run = lambda: runner.execute("train", config, train.run, report.plot, output_dir=tmp_path, run_name=name)
+    begun, start = [], keeping.Keeper.start
+    monkeypatch.setattr(keeping.Keeper, "start", lambda self, x: (begun.append(self.thinned.done), start(self, x)))
+    went_on = 0
     for (phase, file), name in zip(PHASES, ["killed", *[None] * len(PHASES)]):
-        dead = []
+        dead, saved = [], max(rotation.numbered(directories.found(tmp_path / "train" / "killed")), default=0)
+        begun.clear()
 
         def step(call, path, phase=phase, file=file, dead=dead):
             if dead or (call == phase and re.fullmatch(file, path.name)):
@@ -258,7 +266,10 @@ def test_a_training_killed_at_one_phase_after_another_ends_bit_for_bit(train_run
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(writing, "on_step", step)
             run()
+        assert begun and begun[0] >= saved, (phase, file)
+        went_on += saved > 0
         config, name = train.Config(resume=tmp_path / "train" / "killed", checkpoint_every=0.0), None
+    assert went_on >= 3
     directory = run()  # everything was done: the folder gets its name
     assert directory == tmp_path / "train" / "killed" and not list(directory.parent.rglob("*.partial"))
     same_checkpoint(train_run, directory)
@@ -303,3 +314,87 @@ def test_the_file_of_the_user_is_part_of_the_identity(tmp_path, monkeypatch):
     second = build.own_code({"env": "maze", "estimator": "own_resumed:make"})
     assert first.keys() == second.keys() == {"code of own_resumed"} and first != second
     assert build.own_code({"env": "gymnasium:CartPole-v1", "estimator": "gae"}) == {}
+
+
+def command(*arguments):
+    """The exit code of the command with these arguments."""
+    try:
+        runner.main(train.__file__, train.__doc__, train.Config, train.run, arguments=arguments, tiny=train.TINY)
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def signalled(patch, owner, name, *, after=False):
+    """Let the next call of `owner.name` begin, or end, with a signal."""
+    act = getattr(owner, name)
+
+    def with_signal(*arguments, **more):
+        patch.undo()
+        result = act(*arguments, **more) if after else None
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        return result if after else act(*arguments, **more)
+
+    patch.setattr(owner, name, with_signal)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_what_was_allowed_stays_allowed_until_it_is_saved(cut, monkeypatch, capsys, after):
+    with monkeypatch.context() as patch:
+        signalled(patch, rotation, "save", after=after)
+        assert command("--resume", str(cut), "--allow", "lr", "--lr", "0.001", "0.002") == 75
+    assert f"To resume it: python -m experiments.train --resume {cut}" in capsys.readouterr().err
+    assert command("--resume", str(cut)) == 0
+    options = json.loads((cut.with_name("cut") / "options.json").read_text())
+    assert options["lr"] == [0.001, 0.002] and options["allow"] == []
+    assert ("changed: lr" in capsys.readouterr().out) != after
+
+
+def test_a_signal_before_the_first_state_and_one_at_the_end(train_run, tmp_path, monkeypatch, capsys):
+    place = ["--output-dir", str(tmp_path)]
+    kept = tmp_path / "train" / "one-incomplete"
+    with monkeypatch.context() as patch:
+        signalled(patch, build, "training_of")
+        assert command("--tiny", "--run-name", "one", *place) == 75
+    assert f"To resume it: python -m experiments.train --resume {kept}" in capsys.readouterr().err
+    assert not rotation.numbered(kept)
+    with monkeypatch.context() as patch:  # while the run gets its name: it is complete
+        signalled(patch, directories.Workplace, "close")
+        assert command("--resume", str(kept), *place) == 0
+    same_checkpoint(train_run, tmp_path / "train" / "one")
+
+
+def test_a_signal_while_the_last_states_are_saved_stops_the_run_after_it(train_run, tmp_path, monkeypatch):
+    kept, save = tmp_path / "train" / "one-incomplete", rotation.save
+
+    def save_and_signal(directory, number, *arguments, **more):
+        if number == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+        save(directory, number, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rotation, "save", save_and_signal)
+        assert command("--tiny", "--run-name", "one", "--output-dir", str(tmp_path)) == 75
+    assert max(rotation.numbered(kept)) == 4 and not (kept / "policy.safetensors").exists()
+    same_checkpoint(train_run, kept)
+
+
+def test_an_option_that_is_typed_applies_even_if_it_is_the_default(cut, capsys):
+    saved = json.loads((cut / "options.json").read_text())
+    (cut / "options.json").write_text(json.dumps(saved | {"gif": False, "seed": 3, "checkpoint_every": 7.0}))
+    plain = train.resolve(train.Config(resume=cut))
+    assert (plain["gif"], plain["seed"], plain["checkpoint_every"], plain["references"]) == (False, 3, 7.0, False)
+    words = ["--gif", "--references", "--checkpoint-every=60", "--allow", "seed", "--seed", "0"]
+    assert command("--dry-run", "--resume", str(cut), *words) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert {"--gif True", "--references True", "--checkpoint-every 60.0", "--seed 0"} <= set(said)
+    assert command("--dry-run", "--resume", str(cut), "--seed", "0") == 2
+    assert "--seed 0: a resumed run keeps its own value, 3; --allow seed lets it change" in capsys.readouterr().err
+
+
+def test_a_folder_in_the_way_that_can_be_resumed_is_named(cut, capsys):
+    killed = cut.rename(cut.with_name(".cut.partial"))
+    assert command("--tiny", "--run-name", "cut", "--output-dir", str(killed.parents[1])) == 2
+    assert f"go on with its run by --resume {killed}, or choose another name" in capsys.readouterr().err

@@ -106,7 +106,7 @@ def questions() -> dict[str, types.ModuleType]:
 def generate(draw: random.Random, config_type: type, *, has_tiny: bool) -> list[str]:
     """One command line: one to three options with values of all kinds, and sometimes an odd word."""
     kinds = typing.get_type_hints(config_type, include_extras=True)
-    kinds = {f.name: kinds[f.name] for f in dataclasses.fields(config_type)} | HARNESS_OPTIONS
+    kinds = {f.name: kinds[f.name] for f in dataclasses.fields(config_type) if f.name != "typed"} | HARNESS_OPTIONS
     words: list[str] = ["--tiny"] if has_tiny and draw.random() < 0.5 else []
     for name in draw.sample(sorted(kinds), min(len(kinds), draw.choice((1, 1, 1, 2, 3)))):
         given = _option(draw, name, kinds[name], getattr(config_type(), name, None))
