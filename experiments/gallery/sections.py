@@ -203,7 +203,15 @@ TRAINING = Group(
             "transformer learns from the reward at the end alone.",
         ),
         Section(
-            (Record("throughput", "throughput", figures=_same("throughput")),),
+            (
+                Record("throughput", "throughput", figures=_same("throughput")),
+                Record(
+                    "throughput_problems",
+                    "throughput",
+                    {"workloads": ("maze",), "batches": (64,), "seeds": 0},
+                    _same("throughput_problems"),
+                ),
+            ),
             "A live step is a step of an episode that is still running; padding is not counted. Other work on the "
             "machine lowers every rate.",
         ),

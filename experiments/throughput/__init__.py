@@ -121,9 +121,9 @@ class Config:
         runner.require_counts(self, *counts, "max_updates")
         for count in self.answers:
             runner.require(count < 8 or count % 8 == 0, "--answers", count, "a multiple of 8, or less than 8")
-        with runner.usage_errors():
-            for name in self.problems:
-                environments.make(name)
+        for name in self.problems:  # made later, because that starts JAX with the devices of that moment
+            known = ":" in name or name in environments.available()
+            runner.require(known, "--problems", name, "a name of pgjax.environments.available()")
         runner.require_counts(self, "practice", "seeds", least=0)
         finite = 0 <= self.measure_seconds < math.inf
         runner.require(finite, "--measure-seconds", self.measure_seconds, "at least 0 and finite")

@@ -211,7 +211,7 @@ BROKEN = """
         (["--env", "os:getcwd"], ["os:getcwd", "Environment", "str"]),
         (["--env", "broken_environments:wrong_shape"], ["saw float32 [2], wanted float32 [3]"]),
         (["--env", "broken_environments:nan_rewards", "--num-updates", "2"], ["rewards must be finite"]),
-        (["--render", "nothing.safetensors"], ["nothing.safetensors", "not a file"]),
+        (["--render", "nothing.safetensors"], ["nothing.safetensors", "there is none"]),
         (["--render", "."], ["policy.safetensors is not a file"]),
         (["--render", "own.safetensors"], ["own.safetensors names the environment broken_environments:make", "--env"]),
         (["--render", "own.safetensors", "--env", "nosuch"], ["no environment is called 'nosuch'"]),

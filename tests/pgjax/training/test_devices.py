@@ -159,8 +159,8 @@ for estimator, epochs in ((plain, 1), (estimators.natural(plain, policy, damping
     )
 
 
-def test_no_experiment_starts_jax_when_it_is_imported():
-    """A command that only shows its options must not take the accelerator."""
+def test_no_experiment_starts_jax_when_it_is_imported_or_its_options_are_checked():
+    """A command that shows its options must not take the accelerator; devices are chosen after the checks."""
     passes(
         """
 import importlib, pathlib
@@ -170,7 +170,9 @@ files = [path.with_suffix("") for path in found if "peers" not in path.parts]  #
 names = {".".join(file.parts).removesuffix(".__init__") for file in files}
 assert "experiments.step_size" in names and len(names) > 60
 for name in sorted(names):
-    importlib.import_module(name)
+    module = importlib.import_module(name)
+    if hasattr(getattr(module, "Config", None), "validate"):
+        module.Config().validate()
     # JAX refuses this once it has started.
     try:
         jax.config.update("jax_num_cpu_devices", 2 + jax.config.jax_num_cpu_devices % 2)
