@@ -24,7 +24,7 @@ from experiments.kl_placement.cells import (
     paid_by,
     stage_of,
 )
-from experiments.kl_placement.forms import KEY, OVER_TIME
+from experiments.kl_placement.forms import OVER_TIME, unused_key
 from pgjax import estimators, exact, registry, rollouts
 from pgjax.advantages.steps import OverTime
 
@@ -200,8 +200,8 @@ def sample_cell(setting: Setting, table: Table, key: jax.Array, num_groups: int,
         def of_group(keys: jax.Array) -> jax.Array:
             how = {"group_size": setting.group_size, "record_log_probs": True}
             batch = rollouts.episodes(environment, policy, setting.params, keys, **how)
-            batch, _ = stage.relabel(setting.params, stage.init(KEY, setting.params), batch)
-            states = (state, *(loss.init(KEY, batch) for loss in losses))
+            batch, _ = stage.relabel(setting.params, stage.init(unused_key(), setting.params), batch)
+            states = (state, *(loss.init(unused_key(), batch) for loss in losses))
             return whole.gradient(setting.params, states, batch)[0].ravel()
 
         return jax.lax.map(of_group, keys, batch_size=1000)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.kl_placement.answers import Problem
-from experiments.kl_placement.forms import KEY, OVER_TIME, Form, Part
+from experiments.kl_placement.forms import OVER_TIME, Form, Part, unused_key
 from pgjax import baselines, estimators, exact, registry, rewards
 from pgjax.advantages.steps import OverTime
 from pgjax.types import Estimator, PyTree, Rewards, Trajectory
@@ -103,7 +103,7 @@ def loss_of(setting: Setting, part: Part, over_time: OverTime) -> Estimator:
 def paid_by(setting: Setting, part: Part | None, acted: Trajectory) -> jax.Array:
     """The rewards `[T, B]` after the stage of this term; `acted` holds the log-probabilities of θ."""
     stage = stage_of(setting, part)
-    return stage.relabel(setting.params, stage.init(KEY, setting.params), acted)[0].rewards
+    return stage.relabel(setting.params, stage.init(unused_key(), setting.params), acted)[0].rewards
 
 
 def made_for(setting: Setting, name: str, over_time: OverTime, paid: jax.Array) -> tuple[Estimator, PyTree]:
@@ -120,7 +120,7 @@ def made_for(setting: Setting, name: str, over_time: OverTime, paid: jax.Array) 
         settings=registry.Settings(over_time=over_time),
     )
     made = registry.make(name, parts)
-    state = made.init(KEY, setting.problem.every.trajectories)
+    state = made.init(unused_key(), setting.problem.every.trajectories)
     if name == "reinforce_moving_average":
         mean = jnp.sum(setting.probabilities * jnp.sum(paid, axis=0))
         state = state._replace(estimate=mean, num_updates=jnp.ones_like(state.num_updates))
@@ -167,7 +167,7 @@ def estimates_of(
         for over_time in ways:
             for part in LOST:
                 loss = loss_of(setting, part, over_time)
-                lost[over_time, part] = mean_of(loss, loss.init(KEY, acted), setting, acted)
+                lost[over_time, part] = mean_of(loss, loss.init(unused_key(), acted), setting, acted)
 
         def cells(name: str, over_time: OverTime) -> jax.Array:
             found = with_rewards(name, over_time)

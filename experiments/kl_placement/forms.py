@@ -14,7 +14,12 @@ from pgjax import estimators, exact, rewards
 from pgjax.advantages.steps import OverTime
 from pgjax.types import Trajectory
 
-KEY = jax.random.key(0)
+
+def unused_key() -> jax.Array:
+    """A key for states that draw nothing. It is made when it is needed, because a key at import would start JAX."""
+    return jax.random.key(0)
+
+
 OVER_TIME: dict[OverTime, str] = {
     "sum": "sum over the answer",
     "episode_mean": "1/|o|, the answer's own length",
@@ -73,14 +78,14 @@ def summands(
     paid = {}
     for part in (part for part in parts if part.placement == "reward"):
         stage = rewards.kl_penalty(problem.policy, 1.0, reference, kind=part.kind, level=part.level)
-        paid[part] = stage.relabel(params, stage.init(KEY, params), acted)[0].rewards
+        paid[part] = stage.relabel(params, stage.init(unused_key(), params), acted)[0].rewards
     to_go = estimators.make_estimator(problem.policy, over_time=over_time)
     each = jax.vmap(lambda paid: to_go.episode_gradients(params, (), acted._replace(rewards=paid)))
     found = dict(zip(paid, each(jnp.stack(list(paid.values()))), strict=True))
     for part in (part for part in parts if part.placement == "loss"):
         how = {"kind": part.kind, "level": part.level, "ratio": part.ratio, "over_time": over_time}
         loss = estimators.kl_loss(problem.policy, 1.0, reference, **how)
-        found[part] = loss.episode_gradients(params, loss.init(KEY, acted), acted)
+        found[part] = loss.episode_gradients(params, loss.init(unused_key(), acted), acted)
     return {name: -sum(found[part] for part in form.parts) for name, form in FORMS.items()}
 
 
@@ -146,7 +151,7 @@ def inverse_length_gap(problem: Problem, params: jax.Array, reference: jax.Array
     truth = jax.grad(mean)(params)
     loss = estimators.kl_loss(problem.policy, 1.0, reference, kind="k1", over_time="episode_mean")
     batch = problem.every.trajectories
-    each = -loss.episode_gradients(params, loss.init(KEY, batch), batch)
+    each = -loss.episode_gradients(params, loss.init(unused_key(), batch), batch)
     probabilities = exact.trajectory_probabilities(problem.policy.apply, params, problem.every)
     found = jnp.tensordot(probabilities, each, 1)
     return jnp.linalg.norm(found - truth) / jnp.linalg.norm(truth)

@@ -15,7 +15,12 @@ from experiments.library_defaults.entry import Given, Library, kl_loss, penalty
 from pgjax import baselines, estimators, exact, rewards
 from pgjax.types import Estimator, Rewards, Trajectory
 
-KEY = jax.random.key(0)
+
+def unused_key() -> jax.Array:
+    """A key for states that draw nothing. It is made when it is needed, because a key at import would start JAX."""
+    return jax.random.key(0)
+
+
 _AT_ONCE = 1024
 
 
@@ -44,7 +49,7 @@ def built(library: Library, task: Task, group_size: int) -> tuple[Rewards, Estim
     """The reward stage and the estimator of an entry; its critic is the exact value of what the stage pays."""
     stage = penalty(library, task.policy, task.reference)
     batch = estimators.record_behaviour(task.policy, task.params, task.every.trajectories)
-    paid = stage.relabel(task.params, stage.init(KEY, task.params), batch)[0].rewards
+    paid = stage.relabel(task.params, stage.init(unused_key(), task.params), batch)[0].rewards
     values = counting.values_of(task, paid)
     given = Given(
         policy=task.policy,
@@ -57,7 +62,7 @@ def built(library: Library, task: Task, group_size: int) -> tuple[Rewards, Estim
 
 def mean_of(estimator: Estimator, task: Task, batch: Trajectory) -> jax.Array:
     """The estimate from a batch: the mean of its summands, which compiles faster than `gradient` for tiny batches."""
-    each = estimator.episode_gradients(task.params, estimator.init(KEY, batch), batch)
+    each = estimator.episode_gradients(task.params, estimator.init(unused_key(), batch), batch)
     return jnp.mean(each, axis=0)
 
 
@@ -74,7 +79,7 @@ def kl_part(library: Library, task: Task, batch: Trajectory) -> jax.Array | None
         return -mean_of(loss, task, batch)
     nothing = rewards.relabel(batch, jnp.zeros_like(batch.rewards))
     stage = penalty(library, task.policy, task.reference, 1.0)
-    paid, _ = stage.relabel(task.params, stage.init(KEY, task.params), nothing)
+    paid, _ = stage.relabel(task.params, stage.init(unused_key(), task.params), nothing)
     over_time = "sum" if library.aggregation.startswith("sum") else "mean"
     return -mean_of(estimators.make_estimator(task.policy, over_time=over_time), task, paid)
 
@@ -88,7 +93,7 @@ def estimates_of(libraries: tuple[Library, ...], task: Task, group_size: int):
         found = {}
         for library in libraries:
             stage, estimator = made[library.name]
-            paid, _ = stage.relabel(task.params, stage.init(KEY, task.params), acted)
+            paid, _ = stage.relabel(task.params, stage.init(unused_key(), task.params), acted)
             gradient = mean_of(estimator, task, paid)
             term = kl_part(library, task, acted)
             found[library.name] = (gradient, jnp.zeros_like(gradient) if term is None else term)

@@ -121,9 +121,6 @@ class Config:
         runner.require_counts(self, *counts, "max_updates")
         for count in self.answers:
             runner.require(count < 8 or count % 8 == 0, "--answers", count, "a multiple of 8, or less than 8")
-        for name in self.problems:  # made later, because that starts JAX with the devices of that moment
-            known = ":" in name or name in environments.available()
-            runner.require(known, "--problems", name, "a name of pgjax.environments.available()")
         runner.require_counts(self, "practice", "seeds", least=0)
         finite = 0 <= self.measure_seconds < math.inf
         runner.require(finite, "--measure-seconds", self.measure_seconds, "at least 0 and finite")
@@ -220,6 +217,9 @@ def measure_peers(config: Config, made: dict[str, Workload], recorder: runner.Re
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict[str, Any]:
+    with runner.usage_errors():
+        for name in config.problems:  # not in `validate`: gymnax starts JAX when it is imported
+            environments.make(name)
     before = saved.load()
     results: dict[str, Any] = {"solved": {}, "tokens": {}, "peers": []}
     with recorder.timed("(b) and (c) rates"):

@@ -59,9 +59,6 @@ class Config:
         runner.require_counts(self, "updates", least=0)
         runner.require(len(set(self.problems)) == len(self.problems) > 0, "--problems", self.problems, "each once")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
-        with runner.usage_errors():
-            for name in self.problems:
-                environments.make(PROBLEMS.get(name, name))
 
     def sizes(self) -> Sizes:
         return Sizes(batch=self.batch, estimates=self.estimates, updates=self.updates, hidden=self.hidden)
@@ -71,6 +68,9 @@ TINY = Config(problems=("maze", "text"), batch=2, estimates=10, updates=1, hidde
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
+    with runner.usage_errors():
+        for name in config.problems:  # not in `validate`: gymnax starts JAX when it is imported
+            environments.make(PROBLEMS.get(name, name))
     found = {}
     with recorder.progress(len(config.problems), "which baseline", "problems") as progress:
         for name in config.problems:
