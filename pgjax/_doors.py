@@ -28,13 +28,9 @@ _OURS = os.path.dirname(__file__) + os.sep
 # Libraries that pgjax calls. Errors that pass through other code, such as a function of the user, stay as they are.
 _SITE = os.path.dirname(os.path.dirname(jax.__file__))
 _CALLED = ("jax", "jaxlib", "numpy", "optax", "flax", "chex", "gymnax", "safetensors", "h5py", "PIL")
-_LIBRARIES = (
-    *(os.path.join(_SITE, name) + os.sep for name in _CALLED),
-    os.path.join(sysconfig.get_path("stdlib"), ""),
-    "<frozen",
-    "<__array_function__",
-)
-_PACKAGES = os.sep + "site-packages" + os.sep
+_LIBRARIES = (*(os.path.join(_SITE, name, "") for name in _CALLED), "<frozen", "<__array_function__")
+# The folder of installed packages lies inside that of Python's own modules.
+_PYTHON, _PACKAGES = os.path.join(sysconfig.get_path("stdlib"), ""), os.sep + "site-packages" + os.sep
 _RAISE = dis.opmap["RAISE_VARARGS"]
 # These say what they mean, or are not about arguments.
 _KEPT = (OSError, MemoryError, NotImplementedError, FloatingPointError, ImportError, StopIteration)
@@ -133,9 +129,8 @@ def _is_library(code: types.CodeType) -> bool:
     file = code.co_filename
     if file == "<string>":  # the constructor of a named tuple; `python -c` runs as <module> or by other names
         return code.co_name == "__new__"
-    if file.startswith(_LIBRARIES[: len(_CALLED)]) or file.endswith(".pyx") or file.startswith("<__array_function__"):
-        return True
-    return file.startswith(_LIBRARIES) and _PACKAGES not in file
+    of_python = file.startswith(_PYTHON) and _PACKAGES not in file
+    return of_python or file.startswith(_LIBRARIES) or file.endswith(".pyx")
 
 
 def _wrong_kinds(function: Callable, given: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The log of a run, `metrics.jsonl`, one JSON object on each line, and copies of it for TensorBoard and W&B."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -98,6 +99,12 @@ class TensorBoard:
         self._writer.close()
 
 
+def _identifier(folder: pathlib.Path, run: str) -> str:
+    """An id for W&B, the same for every attempt of a run and another one for a run of its name in another folder."""
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '-', run)[:48]}-{digest}"
+
+
 class WeightsAndBiases:
     """A run of Weights & Biases in `directory`. It is offline unless WANDB_MODE or WANDB_API_KEY says otherwise."""
 
@@ -108,7 +115,7 @@ class WeightsAndBiases:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "pgjax"),
             name=run,
-            id=re.sub(r"[^A-Za-z0-9_-]", "-", run)[:64],
+            id=_identifier(directory.parent, run),
             resume="allow",
             dir=str(directory),
             config=dict(config),

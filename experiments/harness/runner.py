@@ -237,7 +237,8 @@ def main(
                 plot,
                 output_dir=options.output_dir,
                 run_name=options.run_name,
-                start=lambda: runtime.start(options.devices, options.cache, options.debug_nans),
+                # A dry run compiles nothing, and must not tidy up the cache.
+                start=lambda: runtime.start(options.devices, options.cache and not options.dry_run, options.debug_nans),
                 paper=options.paper,
                 tiny=options.tiny,
                 dry_run=options.dry_run,

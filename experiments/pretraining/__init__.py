@@ -92,14 +92,7 @@ class Config:
         return language.load_split(self.text, self.corpus, as_sentences=self.unit == "sentences")
 
     def model(self) -> networks.LlamaConfig:
-        return networks.LlamaConfig(
-            vocabulary=language.BYTES.vocabulary,
-            width=self.width,
-            layers=self.layers,
-            heads=self.width // 32,
-            inner=8 * self.width // 3 // 8 * 8,
-            context=self.context,
-        )
+        return language.small_model(self.width, self.layers, self.context)
 
 
 TINY = Config(context=16, width=32, layers=1, updates=2, batch_size=512, evaluations=2, samples=2)

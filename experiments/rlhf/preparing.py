@@ -61,14 +61,7 @@ def prepare(config: Any, recorder: runner.Recorder, earlier: pathlib.Path | None
 
 def pretrain(config: Any, recorder: runner.Recorder, split: Split) -> tuple[networks.LlamaConfig, PyTree]:
     """A small model of the documents and of their sentences, each of which ends with EOS."""
-    model = networks.LlamaConfig(
-        vocabulary=language.BYTES.vocabulary,
-        width=config.width,
-        layers=config.layers,
-        heads=config.width // 32,
-        inner=8 * config.width // 3 // 8 * 8,
-        context=config.context,
-    )
+    model = language.small_model(config.width, config.layers, config.context)
     documents = language.load_split(config.text, config.corpus)
     both = split._replace(train=(*documents.train, *split.train))
     init_key, fit_key = jax.random.split(keys.of_seed(config.seed, keys.Purpose.PRETRAINING))

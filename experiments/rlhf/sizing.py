@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.shared import language, language_memory, memory
-from pgjax import networks, registry
+from pgjax import registry
 
 # θ, θ_ref, two moments of Adam, the gradient and its update.
 COPIES = 6
@@ -14,14 +14,7 @@ def estimated(config: Any) -> dict[str, float]:
 
     The sizes of a model in a file are not read here: `width` and `layers` stand for them.
     """
-    model = networks.LlamaConfig(
-        vocabulary=language.BYTES.vocabulary,
-        width=config.width,
-        layers=config.layers,
-        heads=config.width // 32,
-        inner=8 * config.width // 3 // 8 * 8,
-        context=config.context,
-    )
+    model = language.small_model(config.width, config.layers, config.context)
     params = language_memory.params_of(model)
     runs = len(config.combinations) * config.seeds
     with_value = 2 if "value" in registry.find(config.estimator).needs else 1

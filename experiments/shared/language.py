@@ -43,6 +43,18 @@ def load_split(files: Sequence[pathlib.Path], corpus: text.CorpusWord, *, as_sen
     return split
 
 
+def small_model(width: int, layers: int, context: int) -> networks.LlamaConfig:
+    """A Llama of bytes, with one head for every 32 units and inner layers of about 8/3 the width."""
+    return networks.LlamaConfig(
+        vocabulary=BYTES.vocabulary,
+        width=width,
+        layers=layers,
+        heads=width // 32,
+        inner=8 * width // 3 // 8 * 8,
+        context=context,
+    )
+
+
 def make_reader(context: int) -> Environment:
     """The text environment whose buffer has `context` places: one prompt of BOS, then any text. Its score is 0."""
     nothing = automata.make_automaton(np.zeros((1, BYTES.vocabulary), int))

@@ -14,6 +14,7 @@ import optax
 
 from experiments.train import presets, start
 from pgjax import baselines, environments, networks, registry, training
+from pgjax.environments import foreign
 from pgjax.exact import TabularMDP
 from pgjax.spaces import Discrete
 from pgjax.types import Baseline, Critic, Environment, Estimator, Policy
@@ -109,7 +110,7 @@ def own_code(options: dict) -> dict[str, str]:
     for name in (options["env"], options["estimator"]):
         module, colon, _ = str(name).partition(":")
         spec = importlib.util.find_spec(module) if colon and module in sys.modules else None
-        if spec is not None and spec.origin is not None and pathlib.Path(spec.origin).name != "__init__.py":
+        if spec is not None and spec.origin is not None and module not in {*foreign.ADAPTERS, "gymnax"}:
             found[f"code of {module}"] = hashlib.sha256(pathlib.Path(spec.origin).read_bytes()).hexdigest()
     return found
 

@@ -150,8 +150,9 @@ class Config:
 
     def only_resumes(self) -> bool:
         """Whether the options ask for no more than the run that is resumed."""
-        asked = dataclasses.replace(self, checkpoint_every=60.0, log_to=(), allow=(), typed=())
-        return asked == Config(resume=self.resume)
+        default = Config(resume=self.resume)
+        beside = ("checkpoint_every", "log_to", "allow", "typed")
+        return dataclasses.replace(self, **{name: getattr(default, name) for name in beside}) == default
 
     def validate(self) -> None:
         if self.estimator is not None and ":" not in self.estimator:

@@ -58,8 +58,8 @@ def find(path: pathlib.Path) -> pathlib.Path:
         return found
     raise ValueError(
         f"--resume {path}: this folder holds no run of experiments.train that can be resumed, and neither do "
-        f"{path.name}-incomplete and .{path.name}.partial beside it. A run can be resumed as soon as its first state "
-        f"is saved; it then has a file {OPTIONS}"
+        f"{path.name}-incomplete and .{path.name}.partial beside it. A run can be resumed as soon as it has a file "
+        f"{OPTIONS}"
     )
 
 

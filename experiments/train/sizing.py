@@ -5,9 +5,9 @@ import numpy as np
 from experiments.train import build as build_options
 from pgjax import training
 from pgjax.environments import HostEnvironment
+from pgjax.training._chunks import Pace
 
 METRIC_BYTES = 3 * 16 * 4  # of an update: at most sixteen numbers, which the device, the host and a chunk's sums hold
-AT_ONCE = 2**17  # updates of all runs in one chunk, at most; the curves are thinned, so they do not grow
 
 
 def memory(options: dict) -> dict[str, float]:
@@ -22,8 +22,10 @@ def memory(options: dict) -> dict[str, float]:
     devices = 1 if isinstance(environment, HostEnvironment) else None
     found = training.estimate_memory(trainer, num_runs, devices=devices)
     of = f"{num_runs} run{'s' if num_runs > 1 else ''}"
+    # The device holds the metrics of the largest chunk. The curves are thinned, so they do not grow.
+    at_once = num_runs * Pace(options["num_updates"], num_runs, None, build_options.CHUNK_SECONDS).most
     return {
         f"parameters, optimiser and baseline of {of}": found.states,
         f"episodes and gradients of an update of {options['num_episodes']} episodes": found.update,
-        "metrics of a chunk of updates": METRIC_BYTES * min(AT_ONCE, num_runs * options["num_updates"]),
+        "metrics of a chunk of updates": METRIC_BYTES * at_once,
     }

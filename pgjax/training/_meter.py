@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import diagnostics, estimators
+from pgjax._checks import nothing as missing
 from pgjax._checks import require_integer
 from pgjax._shards import num_shards
 from pgjax.types import Estimator, TrainState, Trajectory
@@ -43,7 +44,7 @@ def make_meter(estimator: Estimator, every: int, num_episodes: int, group_size: 
 
     def look(state: TrainState, trajectory: Trajectory) -> dict[str, jax.Array]:
         nothing = lambda state, trajectory: jax.tree.map(
-            lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(measure, state, trajectory)
+            lambda x: jnp.full(x.shape, missing(), x.dtype), jax.eval_shape(measure, state, trajectory)
         )
         found = jax.lax.cond(state.update % every == 0, measure, nothing, state, trajectory)
         return {PREFIX + name: value for name, value in found._asdict().items()}

@@ -123,8 +123,8 @@ def make_trainer(
             `mean_return` and `mean_length` report what the environment paid.
         meter: N measures the noise of the gradient that trains at every Nth update, beginning with the first: the
             metrics `meter_variance`, `meter_squared_norm` and `meter_half_cosine` are those of `diagnostics.BatchNoise`
-            for 2 to 8 parts of the batch, and NaN in all other updates. It costs one more gradient in N updates;
-            between runs that are vmapped together, in every update. None measures nothing.
+            for 2 to 8 parts of the batch, and NaN in all other updates (0 with `jax_debug_nans`). It costs one more
+            gradient in N updates; between runs that are vmapped together, in every update. None measures nothing.
 
     Raises:
         ValueError: if the environment breaks its contract, `microbatches` or `group_size` does not divide the number

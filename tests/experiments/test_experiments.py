@@ -1,13 +1,13 @@
 """Every experiment at its tiny size, and what `experiments.train` refuses."""
 
 import dataclasses
-import json
 import sys
 import textwrap
 
 import jax
 import numpy as np
 import pytest
+from trainings import returns_in, summary, tiny_training
 
 from experiments import gradient_lab, train, variance_reduction
 from experiments.harness import runner
@@ -15,10 +15,6 @@ from experiments.shared import measure
 from experiments.train import build, presets, report
 from pgjax import baselines, environments, estimators
 from pgjax.saving import checkpoints, policies
-
-
-def summary(directory):
-    return json.loads((directory / "summary.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -98,16 +94,9 @@ def test_the_ladder_refuses_what_it_cannot_compare(option, name, words):
         dataclasses.replace(variance_reduction.Config(), **{option: (name,)}).validate()
 
 
-def returns_in(directory):
-    """The evaluated returns of every run of a training."""
-    return [row["ours"] for row in summary(directory)["rows"] if row["quantity"] == "evaluated return"]
-
-
 @pytest.fixture(scope="module")
 def train_run(tmp_path_factory):
-    return runner.execute(
-        "train", train.TINY, train.run, report.plot, output_dir=tmp_path_factory.mktemp("results"), run_name="tiny"
-    )
+    return tiny_training(tmp_path_factory.mktemp("results"))
 
 
 def test_train_writes_curve_policy_state_and_rows(train_run):

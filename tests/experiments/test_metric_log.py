@@ -62,10 +62,16 @@ def test_every_line_is_copied_as_numbers_of_its_update(tmp_path, fakes):
     assert Writer.last.scalars == [(name, value, 7) for name, value in numbers.items()]
     assert Run.last.logged == [(numbers, 7)] and Run.last.finished
     options = Run.last.options
-    assert (options["mode"], options["id"], options["resume"], options["config"]) == (
-        "offline", "a-run", "allow", {"lr": [0.1]},
-    )  # fmt: skip
+    assert (options["mode"], options["resume"], options["config"]) == ("offline", "allow", {"lr": [0.1]})
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["mean_return"] == [1.0, None]
+
+
+def test_wandb_knows_a_run_again_and_no_other_run_of_its_name(tmp_path, fakes):
+    made = []
+    for folder in ("one/a run", "one/.a run.partial", "two/a run"):
+        metric_log.make_copy("wandb", tmp_path / folder, "a run", {}, 1)
+        made.append(Run.last.options["id"])
+    assert made[0] == made[1] != made[2] and made[0].startswith("a-run-")
 
 
 def test_a_resumed_run_replaces_its_later_lines_and_the_user_may_go_online(tmp_path, fakes, monkeypatch):

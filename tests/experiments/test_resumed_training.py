@@ -4,54 +4,33 @@ import dataclasses
 import importlib
 import json
 import os
-import re
 import shutil
-import signal
-import time
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save as serialise
+from trainings import (
+    command,
+    newest_arrays,
+    returns_in,
+    same_checkpoint,
+    signalled,
+    summary,
+    tiny_training,
+    without_times,
+)
 
 from experiments import train
-from experiments.harness import directories, runner
+from experiments.harness import runner
 from experiments.train import build, keeping, report, resume
-from pgjax import registry, writing
+from pgjax import registry
 from pgjax.saving import checkpoints, identity, rotation
-
-
-def summary(directory):
-    return json.loads((directory / "summary.json").read_text())
-
-
-def returns_in(directory):
-    """The evaluated returns of every run of a training."""
-    return [row["ours"] for row in summary(directory)["rows"] if row["quantity"] == "evaluated return"]
 
 
 @pytest.fixture(scope="module")
 def train_run(tmp_path_factory):
-    return runner.execute(
-        "train", train.TINY, train.run, report.plot, output_dir=tmp_path_factory.mktemp("results"), run_name="tiny"
-    )
-
-
-def without_times(directory):
-    """The lines of the log without their times."""
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "elapsed_seconds"} for line in lines]
-
-
-def newest_arrays(directory):
-    return rotation.newest(directory).arrays
-
-
-def same_checkpoint(first, second):
-    one, other = newest_arrays(first), newest_arrays(second)
-    assert one.keys() == other.keys()
-    for name, array in one.items():
-        np.testing.assert_array_equal(array, other[name], err_msg=name)
+    return tiny_training(tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="module")
@@ -230,81 +209,6 @@ def test_a_run_of_the_former_layout_is_resumed_bit_for_bit(train_run, cut):
     assert without_times(resumed) == without_times(train_run)
 
 
-class Killed(BaseException):
-    """The end of the process, before a system call."""
-
-
-# The last call that is not made: in the middle of a log, of a checkpoint, of the summary, and of the last renaming.
-PHASES = [
-    ("replace", r"state-0\.safetensors"),
-    ("write", r"metrics\.jsonl"),
-    ("fsync", r"metrics\.jsonl"),
-    ("unlink", r"state-0\.safetensors"),
-    ("write", r"\.state-\d+.*\.partial"),
-    ("replace", r"policy\.safetensors"),
-    ("replace", r"summary\.json"),
-    ("rename", "killed"),
-]
-
-
-def test_a_training_killed_at_one_phase_after_another_ends_bit_for_bit(train_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "CHUNK_SECONDS", 1e-9)  # one update in each
-    config = dataclasses.replace(train.TINY, checkpoint_every=0.0)
-    run = lambda: runner.execute("train", config, train.run, report.plot, output_dir=tmp_path, run_name=name)
-    begun, start = [], keeping.Keeper.start
-    monkeypatch.setattr(keeping.Keeper, "start", lambda self, x: (begun.append(self.thinned.done), start(self, x)))
-    went_on = 0
-    for (phase, file), name in zip(PHASES, ["killed", *[None] * len(PHASES)]):
-        dead, saved = [], max(rotation.numbered(directories.found(tmp_path / "train" / "killed")), default=0)
-        begun.clear()
-
-        def step(call, path, phase=phase, file=file, dead=dead):
-            if dead or (call == phase and re.fullmatch(file, path.name)):
-                dead.append(call)
-                raise Killed
-
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(writing, "on_step", step)
-            run()
-        assert begun and begun[0] >= saved, (phase, file)
-        went_on += saved > 0
-        config, name = train.Config(resume=tmp_path / "train" / "killed", checkpoint_every=0.0), None
-    assert went_on >= 3
-    directory = run()  # everything was done: the folder gets its name
-    assert directory == tmp_path / "train" / "killed" and not list(directory.parent.rglob("*.partial"))
-    same_checkpoint(train_run, directory)
-    assert without_times(directory) == without_times(train_run)
-    assert returns_in(directory) == returns_in(train_run)
-    (directory / "learning_curve.png").stat()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_keeps_the_chunk_and_says_the_command(train_run, tmp_path, monkeypatch, capsys, number):
-    monkeypatch.setattr(build, "CHUNK_SECONDS", 1e-9)
-    hear = keeping.Keeper.hear
-
-    def hear_and_signal(self, metrics, states):
-        if self.thinned.done == 2:
-            os.kill(os.getpid(), number)
-            time.sleep(0.2)  # the signal is seen now, and the run goes on to the end of its chunk
-        hear(self, metrics, states)
-
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(keeping.Keeper, "hear", hear_and_signal)
-        arguments = ["--tiny", "--run-name", "one", "--output-dir", str(tmp_path)]
-        runner.main(
-            train.__file__, train.__doc__, train.Config, train.run, train.plot, arguments=arguments, tiny=train.TINY
-        )
-    kept = tmp_path / "train" / "one-incomplete"
-    error = capsys.readouterr().err
-    assert stop.value.code == 75 and f"interrupted by {signal.Signals(number).name}\n" in error
-    assert error.splitlines()[-1].startswith(f"To resume it: python -m experiments.train --resume {kept}")
-    assert max(rotation.numbered(kept)) == 3 and len(without_times(kept)) == 3
-    if number == signal.SIGTERM:
-        resumed = runner.execute("train", train.Config(resume=kept), train.run)
-        same_checkpoint(train_run, resumed)
-
-
 def test_the_file_of_the_user_is_part_of_the_identity(tmp_path, monkeypatch):
     (tmp_path / "own_resumed.py").write_text("x = 1")
     monkeypatch.syspath_prepend(tmp_path)
@@ -314,29 +218,10 @@ def test_the_file_of_the_user_is_part_of_the_identity(tmp_path, monkeypatch):
     second = build.own_code({"env": "maze", "estimator": "own_resumed:make"})
     assert first.keys() == second.keys() == {"code of own_resumed"} and first != second
     assert build.own_code({"env": "gymnasium:CartPole-v1", "estimator": "gae"}) == {}
-
-
-def command(*arguments):
-    """The exit code of the command with these arguments."""
-    try:
-        runner.main(train.__file__, train.__doc__, train.Config, train.run, arguments=arguments, tiny=train.TINY)
-    except SystemExit as stop:
-        return stop.code
-    return 0
-
-
-def signalled(patch, owner, name, *, after=False):
-    """Let the next call of `owner.name` begin, or end, with a signal."""
-    act = getattr(owner, name)
-
-    def with_signal(*arguments, **more):
-        patch.undo()
-        result = act(*arguments, **more) if after else None
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.2)
-        return result if after else act(*arguments, **more)
-
-    patch.setattr(owner, name, with_signal)
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package/__init__.py").write_text("x = 1")
+    importlib.import_module("own_package")
+    assert build.own_code({"env": "own_package:make", "estimator": "gae"}).keys() == {"code of own_package"}
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -349,36 +234,6 @@ def test_what_was_allowed_stays_allowed_until_it_is_saved(cut, monkeypatch, caps
     options = json.loads((cut.with_name("cut") / "options.json").read_text())
     assert options["lr"] == [0.001, 0.002] and options["allow"] == []
     assert ("changed: lr" in capsys.readouterr().out) != after
-
-
-def test_a_signal_before_the_first_state_and_one_at_the_end(train_run, tmp_path, monkeypatch, capsys):
-    place = ["--output-dir", str(tmp_path)]
-    kept = tmp_path / "train" / "one-incomplete"
-    with monkeypatch.context() as patch:
-        signalled(patch, build, "training_of")
-        assert command("--tiny", "--run-name", "one", *place) == 75
-    assert f"To resume it: python -m experiments.train --resume {kept}" in capsys.readouterr().err
-    assert not rotation.numbered(kept)
-    with monkeypatch.context() as patch:  # while the run gets its name: it is complete
-        signalled(patch, directories.Workplace, "close")
-        assert command("--resume", str(kept), *place) == 0
-    same_checkpoint(train_run, tmp_path / "train" / "one")
-
-
-def test_a_signal_while_the_last_states_are_saved_stops_the_run_after_it(train_run, tmp_path, monkeypatch):
-    kept, save = tmp_path / "train" / "one-incomplete", rotation.save
-
-    def save_and_signal(directory, number, *arguments, **more):
-        if number == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.2)
-        save(directory, number, *arguments, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rotation, "save", save_and_signal)
-        assert command("--tiny", "--run-name", "one", "--output-dir", str(tmp_path)) == 75
-    assert max(rotation.numbered(kept)) == 4 and not (kept / "policy.safetensors").exists()
-    same_checkpoint(train_run, kept)
 
 
 def test_an_option_that_is_typed_applies_even_if_it_is_the_default(cut, capsys):

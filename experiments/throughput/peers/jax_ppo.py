@@ -7,11 +7,9 @@ were written for this comparison from the descriptions of these programs. Statis
 other entries of gymnax's `info` are not stored, which favours the peer.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import cartpole
 import gymnax
 import jax
 import jax.numpy as jnp
@@ -58,21 +56,60 @@ class State(NamedTuple):
     key: Any
 
 
-def make(given: dict[str, Any]) -> tuple[Callable, Callable, Callable]:
-    """`init(key) → state`, `update(state) → (state, metrics)` and `greedy(params, obs) → actions`."""
-    env, env_params = gymnax.make(given["environment"])
-    count, steps, separate = given["environments"], given["steps"], given["style"] == "rejax"
-    actor = Torso(tuple(given["hidden"]), env.action_space(env_params).n, 0.01)
-    critic = Torso(tuple(given["hidden"]), 1, 1.0)
-    per_update = given["epochs"] * given["minibatches"]
-    # The learning rate falls linearly to zero over the whole training, as in purejaxrl.
+def make_optimizer(given: dict[str, Any]) -> optax.GradientTransformation:
+    """One Adam, or one for each network, whose learning rate may fall to zero over the whole training."""
+    separate, per_update = given["style"] == "rejax", given["epochs"] * given["minibatches"]
     falling = lambda n: given["learning_rate"] * jnp.maximum(0.0, 1 - (n // per_update) / given["updates"])
     rate = falling if given.get("updates") else given["learning_rate"]
     clip = optax.clip if separate else optax.clip_by_global_norm
     one = optax.chain(clip(0.5), optax.adam(rate, eps=1e-8 if separate else 1e-5))
-    parts = {"actor": "actor", "critic": "critic"}
-    optimizer = optax.multi_transform({"actor": one, "critic": one}, parts) if separate else one
+    if not separate:
+        return one
+    return optax.multi_transform({"actor": one, "critic": one}, {"actor": "actor", "critic": "critic"})
+
+
+def advantages(given: dict[str, Any], rows: Row, last_value: jax.Array) -> jax.Array:
+    """Generalised advantage estimates of a window, `[T, B]`."""
+
+    def back(carry, row):
+        advantage, next_value = carry
+        running = 1.0 - row.done
+        delta = row.reward + given["discount"] * next_value * running - row.value
+        advantage = delta + given["discount"] * given["lambda"] * running * advantage
+        return (advantage, row.value), advantage
+
+    first = (jnp.zeros_like(last_value), last_value)
+    return jax.lax.scan(back, first, rows, reverse=True, unroll=16)[1]
+
+
+def make_loss(given: dict[str, Any], actor: Torso, values: Callable) -> Callable:
+    """`loss(params, (rows, advantages, targets))` of PPO, with clipped values and a bonus on entropy."""
+
+    def loss(params, batch):
+        rows, gae, targets = batch
+        log_probs = jax.nn.log_softmax(actor.apply(params["actor"], rows.obs))
+        ratio = jnp.exp(jnp.take_along_axis(log_probs, rows.action[:, None], 1)[:, 0] - rows.log_prob)
+        gae = (gae - gae.mean()) / (gae.std() + 1e-8)
+        clipped = jnp.clip(ratio, 1 - given["clip"], 1 + given["clip"])
+        entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, -1).mean()
+        policy = -jnp.minimum(ratio * gae, clipped * gae).mean() - given["entropy"] * entropy
+        value = values(params, rows.obs)
+        near = rows.value + jnp.clip(value - rows.value, -given["clip"], given["clip"])
+        error = 0.5 * jnp.maximum(jnp.square(value - targets), jnp.square(near - targets)).mean()
+        return policy + 0.5 * error
+
+    return loss
+
+
+def make(given: dict[str, Any]) -> tuple[Callable, Callable, Callable]:
+    """`init(key) → state`, `update(state) → (state, metrics)` and `greedy(params, obs) → actions`."""
+    env, env_params = gymnax.make(given["environment"])
+    count, steps = given["environments"], given["steps"]
+    actor = Torso(tuple(given["hidden"]), env.action_space(env_params).n, 0.01)
+    critic = Torso(tuple(given["hidden"]), 1, 1.0)
+    optimizer = make_optimizer(given)
     values = lambda params, obs: critic.apply(params["critic"], obs)[..., 0]
+    loss = make_loss(given, actor, values)
 
     def init(key):
         actor_key, critic_key, reset_key, run_key = jax.random.split(key, 4)
@@ -98,30 +135,6 @@ def make(given: dict[str, Any]) -> tuple[Callable, Callable, Callable]:
         state = state._replace(lanes=lanes, obs=obs, episode=jnp.stack([*kept, *ended]), key=key)
         return state, (row, ended[0])
 
-    def advantages(rows, last_value):
-        def back(carry, row):
-            advantage, next_value = carry
-            running = 1.0 - row.done
-            delta = row.reward + given["discount"] * next_value * running - row.value
-            advantage = delta + given["discount"] * given["lambda"] * running * advantage
-            return (advantage, row.value), advantage
-
-        first = (jnp.zeros_like(last_value), last_value)
-        return jax.lax.scan(back, first, rows, reverse=True, unroll=16)[1]
-
-    def loss(params, batch):
-        rows, gae, targets = batch
-        log_probs = jax.nn.log_softmax(actor.apply(params["actor"], rows.obs))
-        ratio = jnp.exp(jnp.take_along_axis(log_probs, rows.action[:, None], 1)[:, 0] - rows.log_prob)
-        gae = (gae - gae.mean()) / (gae.std() + 1e-8)
-        clipped = jnp.clip(ratio, 1 - given["clip"], 1 + given["clip"])
-        entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, -1).mean()
-        policy = -jnp.minimum(ratio * gae, clipped * gae).mean() - given["entropy"] * entropy
-        value = values(params, rows.obs)
-        near = rows.value + jnp.clip(value - rows.value, -given["clip"], given["clip"])
-        error = 0.5 * jnp.maximum(jnp.square(value - targets), jnp.square(near - targets)).mean()
-        return policy + 0.5 * error
-
     def minibatch(carry, batch):
         params, optimizer_state = carry
         found, gradient = jax.value_and_grad(loss)(params, batch)
@@ -130,7 +143,7 @@ def make(given: dict[str, Any]) -> tuple[Callable, Callable, Callable]:
 
     def update(state):
         state, (rows, last_returns) = jax.lax.scan(env_step, state, None, steps)
-        gae = advantages(rows, values(state.params, state.obs))
+        gae = advantages(given, rows, values(state.params, state.obs))
         batch = jax.tree.map(lambda x: x.reshape(count * steps, *x.shape[2:]), (rows, gae, gae + rows.value))
 
         def epoch(carry, key):
@@ -159,12 +172,8 @@ def main(given: dict[str, Any]) -> None:
         state, _ = jax.block_until_ready(many(state))
         return of_call * given["environments"] * given["steps"]
 
-    if given["work"] == "solve":
-        act = functools.partial(jax.jit(greedy))
-        score = lambda: cartpole.mean_return(lambda obs: act(state.params, obs), given["seed"])
-        serving.solve(advance, score, used, given["solved"], given["limit"])
-    else:
-        serving.serve(advance, used)
+    act = jax.jit(greedy)
+    serving.work(given, advance, lambda obs: act(state.params, obs), used)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ so `Adapted` puts the two ends of an episode together.
 
 from typing import Any
 
-import cartpole
 import gymnax
 import jax
 import jax.numpy as jnp
@@ -59,13 +58,8 @@ def main(given: dict[str, Any]) -> None:
         state = jax.block_until_ready(many(state))
         return of_call * given["environments"] * given["steps"]
 
-    if given["work"] == "solve":
-        logits = jax.jit(lambda params, obs: algorithm.actor.apply(params, obs, method="_action_dist").logits)
-        act = lambda obs: jnp.argmax(logits(state.actor_ts.params, obs), -1)
-        score = lambda: cartpole.mean_return(act, given["seed"])
-        serving.solve(advance, score, used, given["solved"], given["limit"])
-    else:
-        serving.serve(advance, used)
+    logits = jax.jit(lambda params, obs: algorithm.actor.apply(params, obs, method="_action_dist").logits)
+    serving.work(given, advance, lambda obs: jnp.argmax(logits(state.actor_ts.params, obs), -1), used)
 
 
 if __name__ == "__main__":

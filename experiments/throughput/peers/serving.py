@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-BEGIN = time.perf_counter()
+import cartpole
 
 
 def options() -> dict[str, Any]:
@@ -27,6 +27,22 @@ def answer(found: Mapping[str, Any]) -> None:
 
 def versions(*packages: str) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in packages}
+
+
+def work(
+    given: Mapping[str, Any], advance: Callable[[], int], act: Callable[[Any], Any], used: Mapping[str, str]
+) -> None:
+    """Do what `given["work"]` says: learn until CartPole-v1 is solved, or answer until the input ends.
+
+    Args:
+        advance: learns for a while and returns the number of steps.
+        act: the greedy actions for observations `[100, 4]` of CartPole-v1.
+        used: the versions of the packages.
+    """
+    if given["work"] == "solve":
+        solve(advance, lambda: cartpole.mean_return(act, given["seed"]), used, given["solved"], given["limit"])
+    else:
+        serve(advance, used)
 
 
 def serve(advance: Callable[[], int], used: Mapping[str, str]) -> None:

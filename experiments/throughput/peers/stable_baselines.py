@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import cartpole
 import serving
 import torch
 from stable_baselines3 import A2C, PPO
@@ -36,12 +35,7 @@ def main(given: dict[str, Any]) -> None:
         progress["steps"] = model.num_timesteps
         return model.num_timesteps - before
 
-    if given["work"] == "solve":
-        act = lambda obs: model.predict(obs, deterministic=True)[0]
-        score = lambda: cartpole.mean_return(act, given["seed"])
-        serving.solve(advance, score, used, given["solved"], given["limit"])
-    else:
-        serving.serve(advance, used)
+    serving.work(given, advance, lambda obs: model.predict(obs, deterministic=True)[0], used)
 
 
 if __name__ == "__main__":

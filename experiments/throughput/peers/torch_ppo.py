@@ -6,7 +6,6 @@ shuffled minibatches in every epoch, Adam with a falling learning rate, and a cl
 
 from typing import Any
 
-import cartpole
 import gymnasium
 import numpy as np
 import serving
@@ -104,10 +103,10 @@ class PPO:
         self.updates += 1
         return size
 
-    def score(self) -> float:
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """The greedy actions."""
         with torch.no_grad():
-            act = lambda obs: self.actor(torch.tensor(obs)).argmax(-1).numpy()
-            return cartpole.mean_return(act, self.given["seed"])
+            return self.actor(torch.tensor(obs)).argmax(-1).numpy()
 
 
 def main(given: dict[str, Any]) -> None:
@@ -116,10 +115,7 @@ def main(given: dict[str, Any]) -> None:
     ppo, used = PPO(given), serving.versions("torch", "gymnasium")
     of_call = max(1, given["steps_per_call"] // (given["environments"] * given["steps"]))
     advance = lambda: sum(ppo.advance() for _ in range(of_call))
-    if given["work"] == "solve":
-        serving.solve(advance, ppo.score, used, given["solved"], given["limit"])
-    else:
-        serving.serve(advance, used)
+    serving.work(given, advance, ppo.act, used)
 
 
 if __name__ == "__main__":

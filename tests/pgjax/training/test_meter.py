@@ -105,6 +105,12 @@ def test_a_meter_measures_every_nth_update_and_changes_no_other_number():
     np.testing.assert_allclose(total[measured], with_meter.metrics["gradient_norm"][measured] ** 2, rtol=1e-4)
 
 
+def test_updates_without_a_measurement_do_not_stop_the_search_for_nan():
+    with jax.debug_nans(True):
+        found = trained(2, meter=2).metrics["meter_variance"]
+    assert (found[:, 0] > 0).all() and (found[:, 1] == 0).all()
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
