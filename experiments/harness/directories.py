@@ -75,8 +75,16 @@ def found(path: pathlib.Path) -> pathlib.Path:
 
     If there are several, the latest one that can be resumed is returned. The unfinished continuation of a complete run
     comes before the complete run.
+
+    Raises:
+        UsageError: no file system can have the path.
     """
-    if not path.exists():
+    path = path if path.name else path.resolve()
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise UsageError(f"--resume {str(path)[:60]}…: {error.strerror}") from error
+    if not exists:
         path = path.with_name(name_of(path.name))
     others = [*path.parent.glob(f"{glob.escape(path.name)}-incomplete*"), path.with_name(f".{path.name}.partial")]
     others = [other for other in others if other.is_dir() and name_of(other.name) == path.name]

@@ -64,7 +64,7 @@ class Config:
         runner.require(2 <= self.length <= 6, "--length", self.length, "in [2, 6]")
         fits = 0 < len(self.asked) <= 3 and all(0 <= n < self.length for n in self.asked)
         shown = " ".join(map(str, self.asked))
-        runner.require(fits, "--asked", shown, f"one to three numbers from 0 to {self.length - 1}")
+        runner.require(fits, "--asked", shown, f"one to three numbers below --length {self.length}")
         runner.require(0 < self.spread <= 3, "--spread", self.spread, "in (0, 3]")
         runner.require(0 <= self.seed <= 2**30, "--seed", self.seed, "in [0, 2³⁰]")
         count = self.num_batches()

@@ -31,9 +31,14 @@ def load_split(files: Sequence[pathlib.Path], corpus: text.CorpusWord, *, as_sen
         as_sentences: whether each sentence of a document becomes a document of its own, after the split.
 
     Raises:
-        ValueError: as `read_documents`, `load_corpus` and `split_documents`, or if a part has no sentence.
+        ValueError: as `read_documents`, `load_corpus` and `split_documents`, or if a part has no sentence. The error of
+            a file names the option --text.
     """
-    split = text.split_documents(text.read_documents(files) if files else text.load_corpus(corpus))
+    try:
+        documents = text.read_documents(files) if files else text.load_corpus(corpus)
+    except ValueError as error:
+        raise ValueError(f"{'--text' if files else '--corpus'}: {error}") from error
+    split = text.split_documents(documents)
     if not as_sentences:
         return split
     split = Split(*map(text.sentences, split))

@@ -129,7 +129,7 @@ def test_the_order_is_alphabetical_and_every_entry_has_its_source():
     ("options", "words"),
     [
         ({"group_size": 2}, r"--group-size 2: must be in \[3, 6\]"),
-        ({"asked": (4,)}, r"--asked 4: must be one to three numbers from 0 to 3"),
+        ({"asked": (4,)}, r"--asked 4: must be one to three numbers below --length 4"),
         ({"prompts": 3}, r"--prompts 3: must be smaller: there are 467180 batches"),
         ({"spread": 0.0}, r"--spread 0.0: must be in \(0, 3\]"),
     ],

@@ -139,6 +139,9 @@ def test_of_several_attempts_the_latest_that_can_go_on_is_found(tmp_path):
     (tmp_path / "one-incomplete-3").mkdir()  # the newest, and empty
     assert directories.found(tmp_path / "one") == tmp_path / "one-incomplete-2"
     assert directories.found(tmp_path / "other") == tmp_path / "other"
+    assert directories.found(pathlib.Path()) == pathlib.Path.cwd()
+    with pytest.raises(directories.UsageError, match=r"--resume x+…: File name too long"):
+        directories.found(pathlib.Path("x" * 300))
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "a/b", "x-incomplete-2", " a", "a*", ".a"])

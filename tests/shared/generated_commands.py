@@ -200,7 +200,8 @@ def _contents(folder: pathlib.Path) -> set[str]:
 
 def _judged(name: str, words: Sequence[str], code: int, seconds: float, out: str, said: str, left: set[str]) -> Outcome:
     fault = ""
-    given = [word.partition("=")[0] for word in words if word.startswith("-")] + [word for word in words if word]
+    options = [word.partition("=") for word in words if word.startswith("-")]  # --name, or --name=VALUE
+    given = [part for option in options for part in (option[0], option[2]) if part] + [word for word in words if word]
     if "Traceback" in said:
         fault = "traceback"
     elif code not in (0, 2):
