@@ -261,7 +261,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         f"The number after ± is the standard error over {config.runs} runs. Differences are taken within each run."
     )
     curves = {f"{name}, α = {alpha}": best.mean(axis=0) for (name, alpha), best in pulled.items()}
-    np.savez_compressed(recorder.path("curves.npz"), **curves)
+    recorder.write("curves.npz", curves)
     return {"config": config, "pulled": pulled, "measured": measured}
 
 

@@ -146,7 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"FAULT {result.kind}, {result.name}: {result.outcome}: {result.fault}", flush=True)
     print(table(results))
     kept = [{**result._asdict(), "report": result.report._asdict()} for result in results]
-    options.output.write_text(json.dumps({"results": kept, "table": table(results)}, indent=1) + "\n")
+    from experiments.harness import reports  # starts JAX, and the readers have their own process
+
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    content = {"results": kept, "table": table(results), "environment": reports.environment()}
+    options.output.write_text(json.dumps(content, indent=1) + "\n")
     return int(any(result.fault for result in results))
 
 

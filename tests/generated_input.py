@@ -30,7 +30,7 @@ import generated_calls
 import generated_commands
 import jax
 
-from experiments.harness import runtime
+from experiments.harness import reports, runtime
 
 MOST_SECONDS = 2.0  # of CPU time for the calls of one function
 
@@ -95,7 +95,9 @@ def main() -> int:
     here, apart = lines[: asked.commands], lines[asked.commands :]
     found = {"command lines": here, "processes": apart, "calls": call_outcomes(asked.seed, asked.calls)}
     result = {kind: summary(kind, outcomes) for kind, outcomes in found.items()}
-    asked.out.write_text(json.dumps(result, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    content = result | {"environment": reports.environment()}
+    asked.out.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
     return int(any(part["faults"] for part in result.values()))
 
 

@@ -53,12 +53,14 @@ def main(arguments=None) -> int:
             os.waitpid(child, 0)
         results = [json.loads(found.read_text()) if found.exists() else {"equal": False} for _, found in children]
     results = [{"training": name} | result for name, result in zip(TRAININGS, results, strict=True)]
-    result = {"seconds": round(time.time() - began), "seed": asked.seed, "trainings": results} | versions()
+    result = {"seconds": round(time.time() - began), "seed": asked.seed, "trainings": results}
     show(result)
     if asked.output is not None:
+        from experiments.harness import reports
         from pgjax import writing
 
         asked.output.parent.mkdir(parents=True, exist_ok=True)
+        result |= {"environment": reports.environment()}
         writing.replace_file(asked.output, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return int(not all(each["equal"] for each in results))
 
@@ -71,12 +73,6 @@ def prepare() -> None:
     from experiments.harness import plots
 
     assert experiments and train and plots
-
-
-def versions() -> dict:
-    from pgjax.saving import identity
-
-    return {"versions": identity.identity({})["versions"]}
 
 
 def fork(act) -> int:

@@ -222,7 +222,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         "All variances are natural logarithms of traces. A sample has two actions of each visited state and two "
         "futures of each action."
     )
-    np.savez(recorder.path("closed_forms.npz"), updates=UPDATES, **lines)
+    recorder.write("closed_forms.npz", {"updates": UPDATES, **lines})
     return {"config": config, "lines": lines, "sampled": sampled}
 
 

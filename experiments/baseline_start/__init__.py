@@ -174,7 +174,7 @@ def learn(config: Config, bandit: arms.Bandit, recorder: runner.Recorder) -> dic
         for (name, variant, shift), x in found.items()
         for what in ("entropy", "largest", "value")
     }
-    np.savez(recorder.path("curves.npz"), **curves)
+    recorder.write("curves.npz", curves)
     return found
 
 

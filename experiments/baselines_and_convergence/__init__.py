@@ -187,7 +187,7 @@ def learn(config: Config, bandit: arms.Bandit, recorder: runner.Recorder) -> tup
                 quantity = f"(b) {what} after {LOOK} updates, mean"
                 recorder.row(quantity=quantity, variant=name, ours=float(mean[LOOK]), stderr=float(stderr[LOOK]))
             progress.advance(1, f"{name}: {solved:.1f} % with ρ > {SOLVED}")
-    np.savez(recorder.path("curves.npz"), **curves)
+    recorder.write("curves.npz", curves)
     return measured, pictures
 
 

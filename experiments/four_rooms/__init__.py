@@ -195,7 +195,7 @@ def record(config: Config, curves: Curves, compared: dict[str, Measured], record
                 means = {field: Measured.of(runs[:, index]) for field, runs in course._asdict().items()}
                 line = which | {"episode": int(episode)} | {field: mean.value for field, mean in means.items()}
                 recorder.metrics(line | {f"{field}_stderr": mean.stderr for field, mean in means.items()})
-    np.savez_compressed(recorder.path("curves.npz"), **raw)
+    recorder.write("curves.npz", raw)
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:

@@ -13,9 +13,10 @@ Departs  It measures nothing and writes into the checkout, not into results/.
 import argparse
 import pathlib
 
-from experiments.gallery import page, runs
+from experiments.gallery import page, reliability, runs
 from experiments.gallery.sections import GROUPS
 from experiments.harness import command_line
+from pgjax import writing
 
 __all__ = ["main"]
 
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None, experiments: pathlib.Path = EXPERIM
         found = runs.latest(record, options.results)
         if found is not None and runs.copy(record, found, figures):
             print(f"{record.name}: taken from {found}")
-    readme.write_text(page.write(GROUPS, experiments), encoding="utf-8")
+    for name in reliability.copy(options.results, figures):
+        print(f"{name}: taken from {options.results / name}.json")
+    writing.replace_file(readme, page.write(GROUPS, experiments))
     print(f"written: {readme}")
     return 0

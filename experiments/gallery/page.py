@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.gallery import reliability
 from experiments.gallery.runs import read
 from experiments.gallery.sections import Group, Record, Section
 from experiments.harness import reports
@@ -28,7 +29,7 @@ def write(groups: Sequence[Group], experiments: pathlib.Path) -> str:
     for group, sections in shown:
         if sections:
             parts += [f"## {group.title}", *(_section(section, experiments) for section in sections)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *reliability.section(experiments / "figures")]) + "\n"
 
 
 def header_of(question: str, experiments: pathlib.Path) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.gallery.sections import Record
 from experiments.harness import reports, saved_files
+from pgjax import writing
 
 # What a paper's module says of each of its best-known numbers → the header of its column.
 HEADLINE = {"quantity": "number or claim", "published": "published", "ours": "ours ± s.e.", "verdict": "verdict"}
@@ -36,19 +37,16 @@ def copy(record: Record, directory: pathlib.Path, figures: pathlib.Path) -> bool
     for shown, made in _animations(record, directory).items():
         save_frame(made, figures / f"{shown}.png")
     text = json.dumps(data_of(record, directory), indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    writing.replace_file(path, text + "\n")
     return True
 
 
 def data_of(record: Record, directory: pathlib.Path) -> dict[str, Any]:
     """What the page needs to know of a run: command, date, machine, commit, seconds, tables, figures and notes."""
     summary, environment = read(directory / "summary.json"), read(directory / "environment.json")
-    commit = (environment["commit"] or "unknown")[:7] + ", changed" * bool(environment["uncommitted_changes"])
     return {
         "command": record.command,
-        "date": environment["date"],
-        "machine": reports.format_machine(environment),
-        "commit": commit,
+        **provenance(environment),
         "seconds": summary["seconds"],
         "tables": [_stripped(made) for made in _tables(directory, summary)],
         "figures": {
@@ -57,6 +55,12 @@ def data_of(record: Record, directory: pathlib.Path) -> dict[str, Any]:
         | dict.fromkeys(_animations(record, directory), "One moment of an episode of the best policy"),
         "notes": summary["notes"],
     }
+
+
+def provenance(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Date, machine and commit of a run, from what `reports.environment` gave."""
+    commit = (environment["commit"] or "unknown")[:7] + ", changed" * bool(environment["uncommitted_changes"])
+    return {"date": environment["date"], "machine": reports.format_machine(environment), "commit": commit}
 
 
 def title_of(figure: pathlib.Path) -> str:

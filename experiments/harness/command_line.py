@@ -74,7 +74,7 @@ def parse(
     with terminal.help_width():
         read = tyro.cli(asked, prog=program, description=help_text(description), args=arguments)
     config = _as(config_type, read.config)
-    if hasattr(config, "typed") and config.resume is not None:
+    if hasattr(config, "typed"):
         config = dataclasses.replace(config, typed=_typed(config_type, arguments))
     return Options(
         config=config,

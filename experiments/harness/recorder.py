@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import os
 import pathlib
 import shlex
@@ -222,12 +221,10 @@ class Recorder(Tables):
 
         Args:
             name: its path in the folder.
-            content: a text, bytes, or a value that is written as JSON.
+            content: a text, bytes, named arrays if the name ends with .npz, or a value that is written as JSON.
         """
-        if not isinstance(content, str | bytes | memoryview):
-            content = json.dumps(reports.plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         path = self.path(name)
-        writing.replace_file(path, content)
+        writing.replace_file(path, reports.encoded(name, content))
         return path
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import importlib.metadata
+import io
 import json
 import math
 import os
@@ -13,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from experiments.harness import verdicts
 from experiments.harness.runtime import usable_cores
@@ -173,6 +176,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
     return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+
+
+def encoded(name: str, content: Any) -> str | bytes | memoryview:
+    """What a file of this name holds: see `Recorder.write`."""
+    if isinstance(content, str | bytes | memoryview):
+        return content
+    if name.endswith(".npz"):
+        file, arrays = io.BytesIO(), {key: np.asarray(array) for key, array in content.items()}
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  arrays are no allow_pickle
+        return file.getbuffer()
+    return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def environment() -> dict[str, Any]:

@@ -160,6 +160,8 @@ def execute(
         parts = memory.estimate(config)
         if dry_run:
             print("\n".join([*resolved(config), *memory.described(parts)]))
+            if resumes is not None:
+                getattr(config, "require_resumable", lambda: None)()
         memory.require_fitting(config, parts)
     if dry_run:
         return None

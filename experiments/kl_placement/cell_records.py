@@ -126,12 +126,12 @@ def _write(table: Table, grades: dict[Cell, CellGrades], recorder: runner.Record
             values = [getattr(found, field) for field in COLUMNS.values()]
             out.writerow([cell[0], cell[1], cell[2], *("" if np.isnan(x) else repr(x) for x in values)])
         recorder.write("all_cells.csv", file.getvalue())
-    np.savez_compressed(
-        recorder.path("all_cells.npz"),
-        cells=np.array(list(grades)),
-        means=np.stack([table.means[cell] for cell in grades]),
-        covariances=np.stack([table.covariances[cell] for cell in grades]),
-        gradient_of_score=table.of_score,
-        gradient_of_kl=table.of_kl,
-        kl_coef=table.kl_coef,
-    )
+    arrays = {
+        "cells": np.array(list(grades)),
+        "means": np.stack([table.means[cell] for cell in grades]),
+        "covariances": np.stack([table.covariances[cell] for cell in grades]),
+        "gradient_of_score": table.of_score,
+        "gradient_of_kl": table.of_kl,
+        "kl_coef": table.kl_coef,
+    }
+    recorder.write("all_cells.npz", arrays)

@@ -201,10 +201,10 @@ def record(config: Config, found: dict, recorder: runner.Recorder) -> None:
     for name, at in (("step", config.lengths), ("reward", problems.DISCOUNTS)):
         for x, value in zip(at, limits[name], strict=True):
             recorder.metrics({"horizon_or_discount": x, f"b* per {name}": value, "average_reward": limits["average"]})
-    np.savez(recorder.path("random_problems.npz"), **many)
+    recorder.write("random_problems.npz", many)
     kinds = ("formula", "lowest")
     pairs = {f"{name}, {kind}": b for name, pair in found[THREE]["pairs"].items() for kind, b in zip(kinds, pair)}
-    np.savez(recorder.path("formulas_and_lowest.npz"), **pairs)
+    recorder.write("formulas_and_lowest.npz", pairs)
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.harness import command_line, terminal
+from experiments.harness import command_line, interruption, terminal
 from experiments.harness.directories import UsageError
 
 __all__ = ["COMMANDS", "Agreement", "Collect", "Inspect", "main"]
@@ -139,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{program} {name}: error: {' '.join(str(error).split())}", file=sys.stderr)
             raise SystemExit(2) from None
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise SystemExit(130) from None
+            print("interrupted; everything that was answered is saved", file=sys.stderr)
+            raise SystemExit(interruption.EX_TEMPFAIL) from None
 
 
 def _explain(program: str, arguments: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import sys
 import webbrowser
 from typing import TYPE_CHECKING, Any
 
+from experiments.harness import interruption
 from experiments.harness.directories import UsageError
 from experiments.preferences import examples, labels, on_terminal, pairs, trials, wording
 from experiments.preferences.server import Server
@@ -113,7 +114,7 @@ def _terminated():
     """SIGTERM, which a cluster sends before it kills, closes the session like Ctrl-C."""
 
     def leave(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
+        raise SystemExit(interruption.EX_TEMPFAIL)
 
     previous = signal.signal(signal.SIGTERM, leave)
     try:

@@ -230,7 +230,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     recorder.note(
         f"± is the standard error over {config.runs} runs. The gap of each run is exact, and so are numbers without ±."
     )
-    np.savez_compressed(recorder.path("curves.npz"), times=times, gaps=found, climbs=climbs)
+    recorder.write("curves.npz", {"times": times, "gaps": found, "climbs": climbs})
     return {"config": config, "times": times, "gaps": found, "climbs": climbs, "measured": measured}
 
 

@@ -203,9 +203,9 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     papers.check(recorder, PAPER, asked(measured, config))
     divergence.record(*diverged, recorder)
     measure.record(curves, recorder)
-    np.savez_compressed(
-        recorder.path("curves.npz"),
-        **{f"{name}, {method}": found for name, each in curves.items() for method, found in each.total_reward.items()},
+    recorder.write(
+        "curves.npz",
+        {f"{name}, {method}": found for name, each in curves.items() for method, found in each.total_reward.items()},
     )
     return {"config": config, "curves": curves[PUBLISHED], "shares": shares}
 

@@ -121,7 +121,7 @@ def _require_fitting_host(options: dict, entry: registry.Entry, environment: Env
         return
     if options["num_steps"] is not None:
         raise ValueError(
-            f"--num-steps {options['num_steps']}: must be left out with --env {environment.name}, because environments "
+            f"--num-steps {options['num_steps']}: must be None with --env {environment.name}, because environments "
             "of the host are played in complete episodes"
         )
     if "greedy" in entry.needs:
@@ -189,7 +189,7 @@ def _require_fitting(options: dict, entry: registry.Entry) -> None:
         raise ValueError(f"--group-size {group_size}: must be 1 with --num-steps, because windows have no common start")
     if not (entry.windows or entry.is_own):
         raise ValueError(
-            f"--num-steps {num_steps}: must be left out with --estimator {entry.name}, which does not bootstrap and "
+            f"--num-steps {num_steps}: must be None with --estimator {entry.name}, which does not bootstrap and "
             f"needs complete episodes; --num-steps needs --estimator {_having('windows')}"
         )
 

@@ -48,7 +48,7 @@ class Config:
     """B, the number of episodes in an update. With --num-steps it is the number of environments side by side."""
     num_steps: int | None = None
     """The length in steps of a window: an update then sees this many steps of each environment, and the next update
-    goes on from there. Without this option an update sees complete episodes."""
+    goes on from there. With None an update sees complete episodes."""
     group_size: int | None = None
     """k, the number of consecutive episodes that share a start, as the answers to one prompt do. Estimators that
     compare episodes (dr_grpo, grpo, rloo) then compare the episodes of a group. With 1 every episode has a start of
@@ -85,7 +85,7 @@ class Config:
     """How the weights are standardised, which makes the gradient biased: population over all live steps of the batch,
     group_population and group_sample over the episodes of a group (as in GRPO), none not at all."""
     max_grad_norm: float | None = None
-    """The largest norm of the gradient; a longer gradient is shortened to it."""
+    """The largest norm of the gradient; a longer gradient is shortened to it. None sets no limit."""
     network: Literal["auto", "mlp", "conv", "centred", "items", "gru", "transformer", "gpt2", "llama"] | None = None
     """The kind of the policy's network. auto means conv for images and mlp for everything else. centred moves the
     image so that the agent stands in its middle, and reads it with dense layers. items scores each of the observed
@@ -143,6 +143,11 @@ class Config:
     def memory(self) -> dict[str, float]:
         """The bytes of each part of the run; a policy that is only evaluated has no estimate."""
         return {} if self.render is not None else sizing.memory(resolve(self))
+
+    def require_resumable(self) -> None:
+        """Refuse a run that --resume cannot go on with, as the resumed run itself would."""
+        options = resolve(self)
+        resume.check(options, build_options.own_code(options))
 
     def default_words(self, arguments: Sequence[str]) -> dict[str, str]:
         """What --help shows for the options that the preset or the estimator decides: see `preset_words`."""
@@ -233,10 +238,13 @@ def resolve(config: Config) -> dict:
 
 
 def _given(config: Config, unset: bool = False) -> dict:
-    return {n: v for n, v in dataclasses.asdict(config).items() if n != "typed" and (unset or v is not None)}
+    """The options that are given, or all with `unset`. None switches an option off if it is typed and can be None."""
+    kept = {name for name in WITHOUT_VALUE if name in config.typed}
+    found = {name: value for name, value in dataclasses.asdict(config).items() if name != "typed"}
+    return {name: value for name, value in found.items() if unset or value is not None or name in kept}
 
 
-# What --help shows for an option that is None after the preset.
+# The options that may be None after the preset, and what --help shows for that.
 WITHOUT_VALUE = {"num_steps": "complete episodes", "max_grad_norm": "no limit", "activation": "that of the network"}
 
 

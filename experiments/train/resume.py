@@ -113,9 +113,34 @@ def restore(
     directory = find(path)
     if not rotation.numbered(directory) and (directory / FORMER_STATE).is_file():
         return _restored_from_former_files(directory, shapes)
+    found = newest(path, present, allow, say)
+    if found is None:
+        return nothing(len(shapes.update))
+    states = _part(found, "['states']").restore(shapes)
+    return Saved(
+        states=states,
+        thinned=Thinned.of(_thinned(_part(found, "['thinned']").arrays), int(states.update[0])),
+        log=found.metadata.get("log"),
+        seconds=found.metadata.get("seconds", {}),
+        complete=_is_complete(directory),
+    )
+
+
+def newest(
+    path: pathlib.Path, present: Mapping[str, Any], allow: Collection[str], say: Callable[[str], None]
+) -> checkpoints.Checkpoint | None:
+    """The newest checkpoint that is whole, of the run that `find` returns; None if the run has not saved any state.
+
+    Args:
+        present, allow, say: those of `restore`.
+
+    Raises:
+        ValueError: all checkpoints are damaged, or the newest has another identity.
+    """
+    directory = find(path)
     if not rotation.numbered(directory):
         say("No state was saved, so the run begins again.")
-        return nothing(len(shapes.update))
+        return None
     warn = lambda file, reason: say(f"warning: {file.name} is damaged, so the run goes on from an older one ({reason})")
     try:
         found = rotation.newest(directory, warn)
@@ -130,14 +155,14 @@ def restore(
         )
     for difference in differing:
         say(f"changed: {difference}")
-    states = _part(found, "['states']").restore(shapes)
-    return Saved(
-        states=states,
-        thinned=Thinned.of(_thinned(_part(found, "['thinned']").arrays), int(states.update[0])),
-        log=found.metadata.get("log"),
-        seconds=found.metadata.get("seconds", {}),
-        complete=_is_complete(directory),
-    )
+    return found
+
+
+def check(options: Mapping[str, Any], own_code: Mapping[str, str]) -> None:
+    """Raise what `restore` would, without shapes: the run of these options has to be the one that was saved."""
+    if rotation.numbered(find(options["resume"])):
+        known = identity.identity(results_options(options), own_code)
+        newest(options["resume"], known, allowed(options["allow"]), print)
 
 
 def _part(found: checkpoints.Checkpoint, prefix: str) -> checkpoints.Checkpoint:

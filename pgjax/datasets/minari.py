@@ -7,6 +7,7 @@
 Source: Minari 0.5.4 (Farama Foundation), `HDF5Storage`. Axes: T steps of an episode.
 """
 
+import io
 import json
 import os
 import pathlib
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from pgjax import writing
+from pgjax._doors import readable
 from pgjax._limits import DATA_BYTES
 from pgjax.datasets import _minari_metadata
 from pgjax.datasets._minari_episodes import SHA256, read_episodes
@@ -52,6 +55,7 @@ def _joined(episodes: list[dict[str, Any]], metadata: dict[str, Any]) -> ExpertD
     )
 
 
+@readable
 def load_minari(
     path: str | os.PathLike,
     *,
@@ -128,6 +132,7 @@ def _require_writable(dataset: ExpertDataset, dataset_id: str, observation_space
         raise DatasetError("observations", expected=f"shape {['N', *shape]} of their space", found=["N", *found])
 
 
+@readable
 def save_minari(
     path: str | os.PathLike, dataset: ExpertDataset, *, dataset_id: str, observation_space: Any, action_space: Any
 ) -> None:
@@ -171,12 +176,14 @@ def save_minari(
     }
     metadata = json.loads(json.dumps(metadata))
     metadata[SHA256] = _digest(dataset, metadata)
-    with h5py.File(partial / "data" / FILES[1], "w", track_order=True) as file:
+    content = io.BytesIO()
+    with h5py.File(content, "w", track_order=True) as file:
         file.attrs[SHA256] = np.bytes_(metadata[SHA256])
         for number, episode in enumerate(dataset.episodes()):
             _write_episode(file.create_group(f"episode_{number}"), number, episode)
-    (partial / "data" / FILES[0]).write_text(json.dumps(metadata))
-    partial.rename(path)
+    writing.replace_file(partial / "data" / FILES[1], content.getbuffer())
+    writing.replace_file(partial / "data" / FILES[0], json.dumps(metadata))
+    writing.rename(partial, path)
 
 
 def _write_episode(group: Any, number: int, episode: ExpertDataset) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pgjax import _json, writing
+from pgjax._doors import readable
 from pgjax._limits import DATA_BYTES
 from pgjax.datasets._archive import read_arrays
 from pgjax.datasets.record import ARRAYS, DatasetError, ExpertDataset, present
@@ -42,6 +43,7 @@ def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict[str, 
     writing.replace_file(path, buffer.getbuffer())
 
 
+@readable
 def save_npz(path: str | os.PathLike, dataset: ExpertDataset) -> None:
     """Write a data set to one npz file; a crash while writing never damages an older file.
 
@@ -76,6 +78,7 @@ def _header(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return header
 
 
+@readable
 def load_npz(path: str | os.PathLike, *, action_space: Any = None, most_bytes: int = DATA_BYTES) -> ExpertDataset:
     """A data set that `save_npz` wrote, checked: header, digest, types, shapes, numbers, boundaries.
 

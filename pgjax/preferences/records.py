@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 
 from pgjax import writing
+from pgjax._doors import readable
 from pgjax.preferences import json_files, layouts
 from pgjax.preferences.json_files import DEFAULT_LIMITS, Limits
 from pgjax.preferences.layouts import Chat, plain_chat
@@ -32,6 +33,7 @@ def _parsed(content: bytes, chat: Chat, limits: Limits) -> list[Preference]:
     return layouts.preferences_of(json_files.parse(content, limits.depth), chat)
 
 
+@readable
 def append(path: str | os.PathLike, record: Preference, *, limits: Limits = DEFAULT_LIMITS) -> None:
     """Append one record to a file, which is made if it is missing. The record is on the disk when the call returns.
 
@@ -62,6 +64,7 @@ def _cut(path: pathlib.Path, line: int | None, content: bytes) -> RecordError:
     return RecordError("last line", expected="a whole line", found=found, file=path, line=line)
 
 
+@readable
 def write(path: str | os.PathLike, records: Iterable[Preference], *, limits: Limits = DEFAULT_LIMITS) -> None:
     """Write a new file of records. A crash while writing never damages an older file.
 
@@ -76,6 +79,7 @@ def write(path: str | os.PathLike, records: Iterable[Preference], *, limits: Lim
     writing.replace_file(path, b"".join(_encoded(record, limits) + b"\n" for record in records))
 
 
+@readable
 def read(
     path: str | os.PathLike, *, repair: bool = False, chat: Chat = plain_chat, limits: Limits = DEFAULT_LIMITS
 ) -> list[Preference]:

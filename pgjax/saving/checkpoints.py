@@ -17,6 +17,7 @@ import numpy as np
 
 from pgjax import _json, writing
 from pgjax._checks import is_typed_key, shown
+from pgjax._doors import readable
 from pgjax._limits import HEAD_BYTES, MOST_AXES, MOST_TENSORS, NAME_BYTES
 from pgjax.saving._leaves import named_leaves, require_same_layout
 from pgjax.saving._reading import DTYPES, FORMAT, HEADER, digest, read_checked
@@ -96,6 +97,7 @@ def _on_device(checkpoint: Checkpoint, name: str, leaf: np.ndarray | jax.Array) 
     return jnp.asarray(leaf)
 
 
+@readable
 def as_json(metadata: dict[str, Any]) -> dict[str, Any]:
     """Metadata as a reader of the file gets them: tuples become lists.
 
@@ -112,6 +114,7 @@ def as_json(metadata: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@readable
 def save(path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any] | None = None) -> None:
     """Write a pytree of arrays (typed keys included) and JSON `metadata` to one file, atomically.
 
@@ -169,6 +172,7 @@ def _require_readable(arrays: dict[str, np.ndarray], header: str) -> None:
         raise ValueError(f"metadata must have at most {HEAD_BYTES // 2} bytes as JSON, got {len(header)}")
 
 
+@readable
 def read(path: str | os.PathLike) -> Checkpoint:
     """Read a file and check that it is whole and that the digest matches its arrays and its header.
 
@@ -180,6 +184,7 @@ def read(path: str | os.PathLike) -> Checkpoint:
     return Checkpoint(arrays=arrays, metadata=header["metadata"], generators=header.get("generators"), path=path)
 
 
+@readable
 def metadata(path: str | os.PathLike) -> dict[str, Any]:
     """The JSON metadata of a file, which is checked as a whole.
 
@@ -189,6 +194,7 @@ def metadata(path: str | os.PathLike) -> dict[str, Any]:
     return read(path).metadata
 
 
+@readable
 def restore(path: str | os.PathLike, like: PyTree) -> PyTree:
     """The pytree of a file, in the structure of `like` (arrays, or `jax.ShapeDtypeStruct` from `jax.eval_shape`).
 

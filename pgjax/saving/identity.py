@@ -11,6 +11,7 @@ import jaxlib.version
 import numpy as np
 
 import pgjax
+from pgjax._doors import readable
 from pgjax.saving.checkpoints import as_json
 
 # Settings of JAX that change random numbers or rounding.
@@ -40,6 +41,7 @@ def _word(value: Any) -> str:
     return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
 
 
+@readable
 def identity(options: Mapping[str, Any], code: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The identity of this program: a JSON object for the metadata of a checkpoint.
 
@@ -57,6 +59,7 @@ def identity(options: Mapping[str, Any], code: Mapping[str, str] | None = None) 
     return groups | {"digest": hashlib.sha256(json.dumps(groups, sort_keys=True).encode()).hexdigest()}
 
 
+@readable
 def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[Difference]:
     """The fields in which two identities differ; a field that one of them lacks differs from every value but None."""
     if saved.get("digest") == present.get("digest"):
@@ -69,6 +72,7 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[Di
     return found
 
 
+@readable
 def refused(found: Collection[Difference], allowed: Collection[str]) -> list[Difference]:
     """The differences that are not allowed, each by its field or by its group (`versions`, `numerics`, `code`)."""
     return [each for each in found if each.field not in allowed and each.group not in allowed]

@@ -13,6 +13,7 @@ import jax
 
 from pgjax import environments, networks
 from pgjax._checks import shown
+from pgjax._doors import readable
 from pgjax.networks.words import SCANNED
 from pgjax.saving import checkpoints
 from pgjax.saving._leaves import named_leaves, require_finite, require_same_layout
@@ -27,6 +28,7 @@ _SPACES = ("observation_space", "action_space")
 _KEYS_OF_VERSION_1 = ("env", "distribution", "hidden")
 
 
+@readable
 def policy_header(environment: Environment | str, **arguments: Any) -> dict[str, Any]:
     """The header that `save_policy` writes; call this before a long training to find refused arguments early.
 
@@ -44,6 +46,7 @@ def policy_header(environment: Environment | str, **arguments: Any) -> dict[str,
     return _header_and_shapes(environment, arguments)[0]
 
 
+@readable
 def save_policy(path: str | os.PathLike, params: PyTree, *, environment: Environment | str, **arguments: Any) -> None:
     """Write θ of `networks.make_policy(environment, **arguments)`, with the spaces and the arguments in the header.
 
@@ -80,6 +83,7 @@ def save_policy(path: str | os.PathLike, params: PyTree, *, environment: Environ
     checkpoints.save(path, params, header)
 
 
+@readable
 def load_policy(
     path: str | os.PathLike, environment: Environment | str | None = None
 ) -> tuple[Environment, Policy, PyTree]:
@@ -109,6 +113,7 @@ def load_policy(
     return made, policy, params
 
 
+@readable
 def read_header(path: str | os.PathLike) -> dict[str, Any]:
     """The header of a file that `save_policy` wrote, without making an environment or a network.
 

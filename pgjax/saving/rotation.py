@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from pgjax import writing
+from pgjax._doors import readable
 from pgjax.saving import checkpoints
 from pgjax.types import PyTree
 
 _NAME = re.compile(r"state-(\d{1,18})\.safetensors")
 
 
+@readable
 def numbered(folder: str | os.PathLike) -> dict[int, pathlib.Path]:
     """Number → file of each checkpoint in a folder, in rising order; empty if there is no such folder."""
     folder = pathlib.Path(folder)
@@ -24,6 +26,7 @@ def _names(folder: pathlib.Path) -> list[str]:
     return os.listdir(folder) if folder.is_dir() else []
 
 
+@readable
 def save(
     folder: str | os.PathLike, number: int, tree: PyTree, metadata: dict[str, Any] | None = None, *, keep: int = 2
 ) -> pathlib.Path:
@@ -48,6 +51,7 @@ def save(
     return path
 
 
+@readable
 def newest(
     folder: str | os.PathLike, on_damaged: Callable[[pathlib.Path, str], None] = lambda path, reason: None
 ) -> checkpoints.Checkpoint:

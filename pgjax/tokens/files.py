@@ -13,6 +13,7 @@ import numpy as np
 
 from pgjax import _gguf, _json
 from pgjax._checks import shown
+from pgjax._doors import readable
 from pgjax._limits import read_whole
 from pgjax.tokens._bpe import Bpe, bytes_of
 from pgjax.tokens.tokeniser import Tokeniser, until_eos
@@ -24,6 +25,7 @@ _MOST_JSON_BYTES = 1 << 26
 _MOST_VALUES = 1 << 23
 
 
+@readable
 def from_gguf(path: str | os.PathLike, *, read_special: bool = False) -> Tokeniser:
     """The byte-level tokeniser inside a GGUF file.
 
@@ -124,6 +126,7 @@ def _made(*, encode, token_bytes: tuple[bytes, ...], bos: int | None, eos: int |
     return tokeniser
 
 
+@readable
 def from_json(
     path: str | os.PathLike,
     *,

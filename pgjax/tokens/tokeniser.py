@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pgjax._doors import readable
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokeniser:
@@ -45,6 +47,7 @@ class Tokeniser:
         return f"Tokeniser(vocabulary={self.vocabulary}, eos={self.eos}, bos={self.bos}, pad={self.pad})"
 
 
+@readable
 def until_eos(tokens: np.ndarray, eos: int | None) -> np.ndarray:
     """The tokens before the first EOS, or all of them if there is none."""
     tokens = np.asarray(tokens)
@@ -55,6 +58,7 @@ def until_eos(tokens: np.ndarray, eos: int | None) -> np.ndarray:
 _EOS, _BOS, _PAD = 0xFF, 0xFE, 0xFD
 
 
+@readable
 def bytes_() -> Tokeniser:
     """One token for each byte of UTF-8: 256 tokens, and no text is unknown.
 
@@ -86,6 +90,7 @@ def bytes_() -> Tokeniser:
     )
 
 
+@readable
 def alphabet(characters: str) -> Tokeniser:
     """One token for each character of a small alphabet, in its order, then EOS and PAD: V = n + 2.
 

@@ -130,6 +130,30 @@ def test_the_command_writes_a_page_that_keeps_what_has_no_run(house, capsys):
     assert gallery.main(["--check"], house) == 1
 
 
+def test_the_page_shows_what_kills_damaged_files_and_generated_input_led_to(house, capsys):
+    environment = {"date": "2026-11-28T10:00:00+00:00", "commit": "0123456789", "uncommitted_changes": False}
+    environment |= {"device_kind": "cpu", "device_count": 2, "threads": 2, "versions": {"jax": "0.10.1"}}
+    report = {"seconds": 0.25, "mebibytes": 64.0}
+    file = {"kind": "npz", "name": "cut", "report": report, "outcome": "refused", "fault": ""}
+    other = file | {"kind": "HDF5", "outcome": "other", "fault": "another content was loaded"}
+    killed = {"training": "recall", "random": 25, "at phases": 19, "restarts": 46, "complete trainings": 4}
+    written = {
+        "soak_kill": {"trainings": [killed | {"equal": True, "differing": []}]},
+        "damaged_files": {"results": [file, file, other]},
+        "generated_input": {"calls": {"count": 10, "faults": [], "slowest_seconds": 0.5}},
+    }
+    for name, content in written.items():
+        path = house / "results" / f"{name}.json"
+        path.write_text(json.dumps(content | {"environment": environment}), encoding="utf-8")
+    assert gallery.main(["--results", str(house / "results")], house) == 0
+    text = (house / "README.md").read_text(encoding="utf-8")
+    assert "| recall | 25 | 19 | 46 | 4 | yes |" in text and "| calls | 10 | 0 | 0.5 |" in text
+    assert "| all kinds | 3 | 2 | 0 | 1 | 1 | 0.25 | 64 |" in text and "jax 0.10.1 · commit 0123456" in text
+    assert "soak_kill: taken from" in capsys.readouterr().out
+    assert gallery.main(["--results", str(house / "results")], house) == 0
+    assert "soak_kill: taken from" not in capsys.readouterr().out
+
+
 def test_a_question_without_data_has_no_section(house):
     text = page.write(GROUPS, house)
     assert "Gradients" not in text and "Title of" not in text

@@ -253,3 +253,12 @@ def test_a_folder_in_the_way_that_can_be_resumed_is_named(cut, capsys):
     killed = cut.rename(cut.with_name(".cut.partial"))
     assert command("--tiny", "--run-name", "cut", "--output-dir", str(killed.parents[1])) == 2
     assert f"go on with its run by --resume {killed}, or choose another name" in capsys.readouterr().err
+
+
+def test_a_dry_run_refuses_what_the_resumed_run_would(cut, capsys):
+    assert command("--dry-run", "--resume", str(cut)) == 0
+    saved = json.loads((cut / "options.json").read_text())
+    (cut / "options.json").write_text(json.dumps(saved | {"seed": 3}))
+    for words in (["--dry-run"], []):
+        assert command(*words, "--resume", str(cut)) == 2
+        assert "was saved with other settings: seed (saved 0, now 3)" in capsys.readouterr().err

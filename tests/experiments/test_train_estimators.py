@@ -221,3 +221,12 @@ def test_the_help_shows_what_the_preset_and_the_estimator_decide(arguments, want
 def test_sizes_and_rates_that_no_machine_has_are_refused(options, message):
     with pytest.raises(runner.UsageError, match=message):
         train.Config(**options).validate()
+
+
+def test_none_switches_an_option_of_the_preset_off(capsys):
+    words = ["--env", "ads", "--num-seeds", "1", "--num-episodes", "2", "--dry-run", "--estimator", "gpomdp"]
+    with pytest.raises(SystemExit, match="2"):
+        runner.start(train, arguments=words, cache=False)
+    assert "--num-steps 32: must be None with --estimator gpomdp" in capsys.readouterr().err
+    runner.start(train, arguments=[*words, "--num-steps", "None", "--max-grad-norm", "None"], cache=False)
+    assert {"--num-steps None", "--max-grad-norm None"} <= set(capsys.readouterr().out.splitlines())

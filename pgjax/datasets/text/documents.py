@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pgjax import _json
 from pgjax._checks import require_in_range
+from pgjax._doors import readable
 from pgjax.datasets.record import DatasetError
 
 MOST_BYTES = 128 * 2**20
@@ -38,6 +39,7 @@ class Split(NamedTuple):
     test: tuple[Document, ...]
 
 
+@readable
 def read_documents(paths: Iterable[str | os.PathLike], *, most_bytes: int = MOST_BYTES) -> tuple[Document, ...]:
     """The documents of text files: a .txt file is one document, and each line of a .jsonl file is one.
 
@@ -112,6 +114,7 @@ def _decoded(path: pathlib.Path, raw: bytes, first_line: int, offset: int) -> st
         raise DatasetError(f"line {line}", expected="UTF-8", found=found, file=path) from error
 
 
+@readable
 def of_json(line: str, path: os.PathLike | str, number: int) -> Document:
     """The document of one line of a .jsonl file.
 
@@ -139,6 +142,7 @@ def of_json(line: str, path: os.PathLike | str, number: int) -> Document:
     return Document(name=name if isinstance(name, str) else f"{pathlib.Path(path).name}:{number}", text=text)
 
 
+@readable
 def split_documents(documents: Sequence[Document], *, held_out: float = 0.1) -> Split:
     """Split a corpus into train, valid and test, in whole documents where that is possible.
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pgjax._checks import require_integer
+from pgjax._doors import readable
 from pgjax.datasets.text.documents import Document
 from pgjax.tokens import Tokeniser
 
@@ -32,6 +33,7 @@ class Windows(NamedTuple):
         return self.counted.sum(axis=1).astype(np.float32)
 
 
+@readable
 def make_windows(
     documents: Sequence[Document],
     tokeniser: Tokeniser,
@@ -89,6 +91,7 @@ _BULLET = re.compile(r"^\s*(?:[*+-]|\d+\.)\s+")
 _END = re.compile(r"""(?<=[.!?])["')\]]*\s+(?=["']*[A-Z])""")
 
 
+@readable
 def sentences(documents: Iterable[Document], *, shortest: int = 20, longest: int = 160) -> tuple[Document, ...]:
     r"""The sentences of documents, each a document of its own, with white space made single spaces.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from pgjax import _gguf, writing
 from pgjax._checks import shown
+from pgjax._doors import readable
 from pgjax._records import one_line
 from pgjax._stored import Tensor
 from pgjax.networks import GPT2Config, LlamaConfig
@@ -60,6 +61,7 @@ class Loaded(NamedTuple):
         return one_line(self)
 
 
+@readable
 def load(
     path: str | os.PathLike, *, config: Config | None = None, dtype: Any = jnp.float32, most_bytes: int = MOST_BYTES
 ) -> Loaded:
@@ -244,6 +246,7 @@ def _get(tree: dict, place: tuple[str, ...]) -> np.ndarray:
     return found
 
 
+@readable
 def save(path: str | os.PathLike, config: Config, params: PyTree) -> None:
     """Write a language model as a safetensors file with the names, the shapes and the orientation of its layout.
 
@@ -274,6 +277,7 @@ def save(path: str | os.PathLike, config: Config, params: PyTree) -> None:
     writing.replace_file(path, serialise(arrays, metadata))
 
 
+@readable
 def config_json(config: Config) -> dict[str, Any]:
     """The sizes under the names of a config.json of `GPT2LMHeadModel` or `LlamaForCausalLM`, as a JSON object."""
     return _configs.to_json(config)
