@@ -27,7 +27,7 @@ Function = TypeVar("Function", bound=Callable)
 _OURS = os.path.dirname(__file__) + os.sep
 # Libraries that pgjax calls. Errors that pass through other code, such as a function of the user, stay as they are.
 _SITE = os.path.dirname(os.path.dirname(jax.__file__))
-_CALLED = ("jax", "jaxlib", "numpy", "optax", "flax", "chex", "gymnax", "safetensors", "h5py", "PIL")
+_CALLED = ("jax", "jaxlib", "numpy", "optax", "flax", "chex", "gymnax", "opt_einsum", "safetensors", "h5py", "PIL")
 _LIBRARIES = (*(os.path.join(_SITE, name, "") for name in _CALLED), "<frozen", "<__array_function__")
 # The folder of installed packages lies inside that of Python's own modules.
 _PYTHON, _PACKAGES = os.path.join(sysconfig.get_path("stdlib"), ""), os.sep + "site-packages" + os.sep

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import _shards
+from pgjax._checks import require_integer
 from pgjax._doors import readable
 from pgjax.types import PyTree
 
@@ -69,7 +70,10 @@ def _row_size(rows: PyTree, alive: jax.Array) -> int:
 
 
 def _piece_size(rows: PyTree, alive: jax.Array, rows_per_piece: int | None) -> int:
-    return min(rows_per_piece or default_rows(_row_size(rows, alive)), alive.size)
+    if rows_per_piece is None:
+        return min(default_rows(_row_size(rows, alive)), alive.size)
+    require_integer("rows_per_piece", rows_per_piece, 1, None)
+    return min(rows_per_piece, alive.size)
 
 
 def _num_live_rows(alive: jax.Array) -> jax.Array:
@@ -218,7 +222,9 @@ def over_rows(
     sum_size = sum(x.size for x in jax.tree.leaves(sums))
     if _shards.is_large(sum_size):
         size = num_episodes // max(_shards.num_blocks(num_episodes, sum_size), shards)
-        block = make_block(size, rows_per_piece or default_rows(_row_size(rows, alive), sum_size))
+        block = make_block(
+            size, default_rows(_row_size(rows, alive), sum_size) if rows_per_piece is None else rows_per_piece
+        )
 
     def joined(values: jax.Array) -> jax.Array:
         """The values `[blocks, T, b, ...]` in the shape `[T, blocks · b, ...]`."""

@@ -45,6 +45,13 @@ def _explained(path: pathlib.Path) -> Iterator[None]:
         raise WriteError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
 
 
+def _path(path: str | os.PathLike, name: str = "path") -> pathlib.Path:
+    """The path, which no system call has seen yet."""
+    if not isinstance(path, str | os.PathLike) or "\0" in str(os.fspath(path)):
+        raise ValueError(f"{name} must be a path without the character 0, got {ascii(path)[:100]}")
+    return pathlib.Path(path)
+
+
 @functools.cache
 def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
@@ -56,7 +63,9 @@ def replace_file(path: str | os.PathLike, content: bytes | memoryview | str) -> 
     Raises:
         WriteError: the file cannot be written. An older file at `path` is then untouched, and nothing else is left.
     """
-    path = pathlib.Path(path)
+    path = _path(path)
+    if not isinstance(content, str | bytes | bytearray | memoryview):
+        raise ValueError(f"content must be a text or bytes, got {type(content).__name__}")
     content = content.encode() if isinstance(content, str) else content
     with _explained(path):
         remove_leftovers(path.parent, of=path.name)
@@ -86,6 +95,7 @@ def _write(descriptor: int, content: bytes | memoryview, path: pathlib.Path) -> 
 
 def sync_folder(folder: pathlib.Path) -> None:
     """Flush the names in a folder to the disk, where the system can do it."""
+    folder = _path(folder, "folder")
     _step("fsync of the folder", folder)
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -97,6 +107,7 @@ def sync_folder(folder: pathlib.Path) -> None:
 
 def rename(source: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
     """Rename a file or a folder in one step, and return `target`."""
+    source, target = _path(source, "source"), _path(target, "target")
     with _explained(target):
         _step("rename", target)
         source.rename(target)
@@ -112,6 +123,7 @@ def make_folder(path: pathlib.Path) -> None:
         FileExistsError: the folder exists already.
         WriteError: the folder cannot be made.
     """
+    path = _path(path)
     try:
         _step("mkdir", path)
         path.mkdir(parents=True)
@@ -124,6 +136,7 @@ def make_folder(path: pathlib.Path) -> None:
 
 def remove(path: pathlib.Path) -> None:
     """Remove a file; nothing happens if there is none."""
+    path = _path(path)
     with _explained(path):
         _step("unlink", path)
         path.unlink(missing_ok=True)
@@ -136,6 +149,7 @@ def remove_leftovers(folder: pathlib.Path, *, of: str | None = None, everything:
         of: only those of the file with this name.
         everything: also those of processes that may be alive, for a folder into which nobody else writes.
     """
+    folder = _path(folder, "folder")
     try:
         names = os.listdir(folder)
     except OSError:

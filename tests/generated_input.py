@@ -63,6 +63,8 @@ def command_outcomes(seed: int, commands: int, processes: int) -> list[generated
             if number < commands:
                 found.append(generated_commands.run_here(name, question, words, folder))
                 jax.config.update("jax_debug_nans", False)
+                if number % 50 == 49:
+                    jax.clear_caches()  # traces of thousands of configurations take gigabytes
             else:
                 found.append(generated_commands.run_process(name, [w for w in words if "\0" not in w], folder))
     return found

@@ -14,6 +14,7 @@ from pgjax.automata.automaton import Automaton, make_automaton
 
 # The greatest number of states that the builders make unless they are told otherwise.
 MOST_STATES = 20_000
+MOST_TOKENS = 2**20  # of a vocabulary; those of large language models have a quarter of that
 
 State = TypeVar("State", bound=Hashable)
 
@@ -48,7 +49,7 @@ def explore(
         >>> even.next.tolist(), even.final.tolist()
         ([[0, 1], [1, 0]], [1.0, 0.0])
     """
-    require_integer("vocabulary", vocabulary, 1, None)
+    require_integer("vocabulary", vocabulary, 1, MOST_TOKENS)
     numbers, states = {start: 0}, [start]
     next, rewards = [], []
     for state in states:  # the list grows while it is read

@@ -12,7 +12,7 @@ import numpy as np
 from pgjax._checks import require_integer
 from pgjax._doors import readable
 from pgjax.automata.automaton import Automaton, make_automaton
-from pgjax.automata.building import MOST_STATES, explore, never
+from pgjax.automata.building import MOST_STATES, MOST_TOKENS, explore, never
 
 _DEAD = "dead"
 Tokens = Sequence[int]
@@ -226,7 +226,7 @@ def ends_with(tokens: Iterable[int], vocabulary: int, *, eos: int | None = None,
 
 
 def _checked(name: str, tokens: Iterable[int], vocabulary: int) -> tuple[int, ...]:
-    require_integer("vocabulary", vocabulary, 1, None)
+    require_integer("vocabulary", vocabulary, 1, MOST_TOKENS)
     tokens = tuple(int(token) for token in tokens)
     for token in tokens:
         if not 0 <= token < vocabulary:

@@ -4,6 +4,7 @@ A function is first called with arguments that fit, by the names of its paramete
 """
 
 import collections
+import contextlib
 import dis
 import functools
 import importlib
@@ -11,11 +12,12 @@ import inspect
 import math
 import pathlib
 import random
+import signal
 import time
 import types
 import typing
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +34,29 @@ T, B = 5, 4
 RAISE = dis.opmap["RAISE_VARARGS"]
 # These write, train for long, or take words that name code.
 LEFT_OUT = ("save", "write", "append", "load", "render", "show", "import")
+
+
+MOST_SECONDS = 5.0  # of CPU time for one call
+
+
+class TooSlow(BaseException):
+    """A call has taken too long; no `except Exception` on the way stops it."""
+
+
+@contextlib.contextmanager
+def limited() -> Iterator[None]:
+    """Raise `TooSlow` in Python code that still runs after `MOST_SECONDS`."""
+
+    def end(number: int, frame: types.FrameType | None) -> None:
+        raise TooSlow
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, MOST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 class Outcome(NamedTuple):
@@ -108,6 +133,13 @@ def replacements(value: Any) -> dict[str, Any]:
     return found
 
 
+# Functions of the user for the public functions that call one, where `jnp.sum` does not fit.
+OF_USER = {
+    "pgjax.rows.over_rows": lambda piece, mask, *shared: (jnp.sum(mask), ()),
+    "pgjax.rows.sum_over_rows": lambda piece, mask, *shared: jnp.sum(mask),
+}
+
+
 def plausible(parameter: inspect.Parameter) -> Any:
     """A value that fits a parameter: by its name, its default, or its annotation."""
     if parameter.name in fitting():
@@ -123,19 +155,23 @@ def plausible(parameter: inspect.Parameter) -> Any:
 
 def arguments_of(function: Callable) -> dict[str, Any]:
     usual = inspect.signature(function).parameters.values()
-    return {p.name: plausible(p) for p in usual if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    fits = {p.name: plausible(p) for p in usual if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    own = OF_USER.get(f"{function.__module__}.{function.__name__}")
+    return fits | ({} if own is None else {"function": own})
 
 
 def call(name: str, function: Callable, arguments: Mapping[str, Any], replaced: str) -> Outcome:
     """The outcome of one call."""
     start, fault, said = time.process_time(), "", ""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), limited():
             warnings.simplefilter("ignore")
             jax.block_until_ready(function(**arguments))
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         fault = judged(error)
+    except TooSlow:
+        fault = f"more than {MOST_SECONDS:g} s of CPU time"
     return Outcome(name, replaced, fault, " ".join(said.split())[:400], time.process_time() - start)
 
 
@@ -143,7 +179,8 @@ def judged(error: Exception) -> str:
     """Empty if the error is one line of ours, or Python's own about the signature."""
     frames = list(_frames(error.__traceback__))[1:]
     exhausted = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-    if isinstance(error, OSError) or exhausted:  # they name the file, or the bytes
+    missing = isinstance(error, ImportError) and "pip install" in str(error)
+    if isinstance(error, OSError) or exhausted or missing:  # they name the file, the bytes, or the package
         return ""
     if not isinstance(error, ValueError | TypeError):
         return f"{type(error).__name__}"

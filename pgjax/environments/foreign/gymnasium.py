@@ -19,6 +19,7 @@ import numpy as np
 from pgjax import spaces
 from pgjax._checks import require_integer, require_one_of
 from pgjax._doors import readable
+from pgjax._records import brief
 from pgjax.environments.foreign import shared
 from pgjax.types import Environment, PyTree, Step
 
@@ -68,6 +69,8 @@ def from_gymnasium(
         >>> environments.from_gymnasium("Acrobot-v1").action_space
         Discrete(3)
     """
+    if not isinstance(name, str):
+        raise ValueError(f"name must be a text such as 'LunarLander-v3', got {brief(name)}")
     require_one_of("vectorization", vectorization, ("sync", "async"))
     gymnasium = shared.imported("gymnasium", package="gymnasium", extra="gymnasium", wanted_by=f"gymnasium:{name}")
     example = _made(gymnasium, name, options)

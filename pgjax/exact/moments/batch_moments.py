@@ -29,11 +29,10 @@ def groups(num_trajectories: int, size: int, *, limit: int = 10**6) -> jax.Array
     Independent episodes form group g with probability Π_b f(τ_{g_b}, θ).
 
     Raises:
-        ValueError: for a size or a number of trajectories below 1, or more than `limit` groups.
+        ValueError: for a number of trajectories below 1, a size outside [1, 1024], or more than `limit` groups.
     """
-    for name, value in (("num_trajectories", num_trajectories), ("size", size)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, must be at least 1")
+    require_integer("num_trajectories", num_trajectories, 1, None)
+    require_integer("size", size, 1, 1024)
     refuse_beyond(limit, num_trajectories**size, f"groups of {size} of {num_trajectories} trajectories")
     return jnp.asarray(np.indices((num_trajectories,) * size, np.int32).reshape(size, -1).T)
 

@@ -113,7 +113,7 @@ def enumerate_answers(
         [[1, 0], [0, 1], [0, 0]]
     """
     require_integer("vocabulary", vocabulary, 2, 65536)
-    require_integer("max_new_tokens", max_new_tokens, 1, None)
+    require_integer("max_new_tokens", max_new_tokens, 1, 1024)
     if eos is not None:
         require_integer("eos", eos, 0, vocabulary - 1)
     allowed = np.ones(vocabulary, bool) if allowed is None else np.asarray(allowed)
