@@ -122,12 +122,12 @@ def load(
 
 
 def _require_digest(stored: _safetensors.Safetensors) -> None:
-    """Require the digest of a file that `save` wrote; other programs write none."""
-    if _SHA256 not in stored.metadata:
+    """Require the digest of a file that `save` wrote; other programs write neither it nor `_CONFIG`."""
+    if not {_SHA256, _CONFIG} & set(stored.metadata):
         return
     with stored.path.open("rb") as file:
         found = stored_digest(file, stored.tensors, {_CONFIG: stored.metadata.get(_CONFIG)})
-    if found != stored.metadata[_SHA256]:
+    if found != stored.metadata.get(_SHA256):
         raise ValueError(f"path {stored.path} is damaged: its digest does not match what it holds")
 
 

@@ -202,3 +202,15 @@ def test_a_file_without_sizes_asks_for_them(tmp_path):
         weights.load(tmp_path / "nothing.gguf")
     with pytest.raises(ValueError, match=r"dtype must be a float type that JAX has turned on, got float64"):
         weights.load(path, dtype="float64")
+
+
+@pytest.mark.parametrize("old", [b"pgjax_sha256", b"pgjax_config"])
+def test_a_digest_or_sizes_under_a_damaged_name_are_missed(tmp_path, old):
+    params = make_language_model(GPT2).init(jax.random.key(0))
+    path = tmp_path / "model.safetensors"
+    weights.save(path, GPT2, params)
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, old.replace(b"_", b"[")))
+    with pytest.raises(ValueError, match="is damaged: its digest does not match what it holds"):
+        weights.load(path)
