@@ -86,6 +86,7 @@ def graded(seed: int, bandit: bool) -> list[Case]:
         ("corridor", "gpomdp", 8, 1),
         ("corridor", "gpomdp", 64, 1),
         ("corridor", "gpomdp_value", 8, 1),
+        ("random", "gpomdp", 2, 1),
         ("random", "gpomdp", 8, 1),
         ("random", "gpomdp_value", 64, 1),
         ("random", "rloo", 8, 2),

@@ -1,10 +1,10 @@
 """What the gradient meter found in a training (`--meter N`): a table, a sentence about the batch size, and a figure.
 
-    signal-to-noise ratio  ‖E ḡ‖² / tr Var ḡ,    noise scale  B tr Σ / ‖E ḡ‖² / B = tr Σ / ‖g‖²,  tr Σ = B tr Var ḡ
+    signal-to-noise ratio = ‖E ḡ‖² / tr Var ḡ,    noise scale = tr Σ / ‖g‖² = B tr Var ḡ / ‖E ḡ‖²
 
-ḡ is the gradient of one batch of B episodes, and Σ the covariance of the summand of one episode. Both parts of a ratio
-are unbiased in each measurement. They are averaged over measurements before the ratio is taken, because the mean of
-ratios would be biased.
+ḡ is the gradient of one batch of B episodes, g = E ḡ, and Σ is the covariance of one episode's share of ḡ. Both parts
+of a ratio are unbiased in each measurement. They are averaged over measurements before the ratio is taken, because the
+mean of ratios would be biased.
 
 Source: McCandlish et al. 2018, equations 2.8 and 2.9, and appendix A.1. Axes: N lines of the log, S runs.
 """
@@ -23,7 +23,7 @@ from pgjax import diagnostics, registry
 from pgjax.diagnostics import Estimate
 
 NAMES = ("variance", "squared_norm", "half_cosine")
-POINTS = 24  # of a curve in the figure, at most
+POINTS = 12  # of a curve in the figure, at most
 MISSED = "the parts of a batch then depend on each other, and the numbers here miss that dependence."
 
 
@@ -187,8 +187,10 @@ def sentence(noise: Noise, size: int, where: str) -> str:
         least = f" It is above {scale.low:.3g} episodes." if math.isfinite(scale.low) else ""
         return f"{batch} does not show the signal of the gradient: the noise scale is not resolved.{least}"
     ratio, between = scale.value / size, _interval(scale)
+    if math.isfinite(scale.high):
+        between = f"{scale.low:.3g} to {scale.high:.3g}"
     of = f"the noise scale of {scale.value:.3g} episodes" + (f" (95 % interval: {between})" if between else "")
-    # A step of the best length gains 1 / (1 + noise scale / B) of what the exact gradient gains.
+    # A step of the best length gains 1 / (1 + noise scale / B) of what the exact gradient gains (their equation 2.7).
     if ratio >= 1:
         return (
             f"{batch} is {ratio:.3g} times smaller than {of}. A gradient is more noise than signal: with steps of the "
@@ -204,10 +206,11 @@ def how_to_read(options: Mapping[str, Any], num_runs: int) -> str:
     """A note that says which gradient was measured, what ± means, and where the numbers are biased."""
     of_units = "over runs" if num_runs > 1 else "over the measurements of one run, and says nothing about other seeds"
     said = [
-        f"The meter measured the gradient ḡ of the policy at every update N = {options['meter']} apart, with the "
-        "estimator's own weights and before any limit on its norm. At the noise scale noise and signal of a batch are "
-        "equal (McCandlish et al. 2018). It is the scale of plain gradient ascent; Adam rescales each parameter.",
-        f"The standard error is {of_units}.",
+        f"The meter measured ḡ, the policy's gradient from one batch, at one of every {options['meter']} updates: with "
+        "the weights, the rewards and the entropy bonus of the training, and before --max-grad-norm. Σ is the "
+        "covariance of one episode's share of ḡ, and g is E ḡ. A batch as large as the noise scale has as much noise "
+        "as signal (McCandlish et al. 2018). That holds for plain gradient ascent; Adam rescales each parameter.",
+        f"The number after ± is a standard error {of_units}.",
     ]
     if options["epochs"] > 1:
         said.append(f"It is the gradient of the first of the {options['epochs']} epochs of each batch.")
@@ -237,14 +240,16 @@ def draw(of_rates: Mapping[float, Measurements], options: Mapping[str, Any], rec
     figure, (above, below) = plots.figure(
         _finding(of_rates, options),
         f"Means over {num_runs} seed{'s' * (num_runs > 1)}; {bands}. The noise scale tr Σ / ‖g‖² is the number of "
-        "episodes at which noise and signal of a gradient are equal; it is drawn where the signal is resolved. Below: "
-        "the cosine between the gradients of the two halves of one batch.",
+        "episodes at which noise and signal of a gradient are equal. A triangle is its lower bound where the signal is "
+        "not resolved. Below: the cosine between the gradients of the two halves of one batch.",
         rows=2,
         width=7.5,
         height=6.0,
     )
     above.set(yscale="log", ylabel="noise scale in episodes")
-    below.set(xlabel="update", ylabel="cosine of two halves")
+    below.set(xlabel="update", ylabel="cosine of two halves", ylim=(-1.05, 1.05))
+    for axes in (above, below):
+        axes.set_xlim(0, options["num_updates"])
     colour_of = plots.colours([f"lr {rate:g}" for rate in of_rates])
     for rate, found in of_rates.items():
         bins = _bins(found)
@@ -275,6 +280,8 @@ def _curve(axes: Any, x: np.ndarray, estimates: Sequence[Estimate], colour: str,
     kept = np.isfinite(value)
     axes.plot(x[kept], value[kept], "o-", color=colour, markersize=4, linewidth=1.6, label=label)
     top = np.nanmax(value[kept], initial=1.0) * 3.0
+    bounded = ~kept & np.isfinite(low)
+    axes.plot(x[bounded], low[bounded], "^", color=colour, markersize=6)
     banded = kept & np.isfinite(low)
     axes.fill_between(x[banded], low[banded], np.minimum(high, top)[banded], color=colour, alpha=0.18, linewidth=0)
 
@@ -286,6 +293,6 @@ def _finding(of_rates: Mapping[float, Measurements], options: Mapping[str, Any])
     for phase, rows in phases(found, options["num_updates"]).items():
         scale = noise_of(_rows(found, rows), size).noise_scale
         shown = f"{scale.value:.3g} episodes" if math.isfinite(scale.value) else f"above {scale.low:.3g} episodes"
-        said.append(f"{shown} in the {phase}")
+        said.append(f"{shown} in {phase if phase == 'all updates' else 'the ' + phase.removesuffix(' of the updates')}")
     how = registry.find(options["estimator"]).label
-    return f"{options['env']}: noise scale {', '.join(said)}; a batch has {size} ({how})"
+    return f"{options['env']}: the noise scale is {' and '.join(said)}; a batch has {size} ({how})"

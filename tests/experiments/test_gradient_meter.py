@@ -123,5 +123,5 @@ def test_the_default_gradients_agree(tmp_path):
     directory = runner.execute(NAME, config, gradient_meter.run, gradient_meter.plot, output_dir=tmp_path)
     rows = json.loads((directory / "summary.json").read_text())["rows"]
     assert not [row for row in rows if row["verdict"] and otherwise(row["verdict"])]
-    assert sum(row["quantity"] == "(a) tr Var ḡ" for row in rows) == 12
+    assert sum(row["quantity"] == "(a) tr Var ḡ" for row in rows) == 13
     assert tables.MOST_ERRORS == 4.0
