@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from experiments.gradient_meter.cases import Case
-from experiments.gradient_meter.graded import Setting, setting
+from experiments.gradient_meter.graded import Setting, mean_and_stderr, setting
 from pgjax import estimators, exact
 from pgjax.types import Policy, PyTree, Trajectory
 
@@ -102,7 +103,9 @@ class Compared(NamedTuple):
 
     Attributes:
         signal, power, noise: ‖E ḡ‖², E‖ĝ‖², tr Var ḡ.
-        proxies: the expectations of verl's proxies. If there are too many batches to enumerate, `noise` is `unclipped`.
+        proxies: the expectations of verl's proxies. They are exact; only the maximum with 0 in `noise` needs all
+            batches, and if there are too many to enumerate, `noise` is a mean over drawn batches.
+        noise_stderr: the standard error of `proxies.noise`; 0 if it is exact.
         num_episodes: N.
         ladder: the expectations between proxy2 and the squared norm of an episode's sum over steps.
         scale: E‖ĝ‖² divided by the last number of the ladder: 1, or 1/T² for a mean over tokens.
@@ -112,6 +115,7 @@ class Compared(NamedTuple):
     power: float
     noise: float
     proxies: Proxies
+    noise_stderr: float
     num_episodes: int
     ladder: Ladder
     scale: float
@@ -133,8 +137,13 @@ class Compared(NamedTuple):
         return (self.power - self.signal - self.noise) / (self.num_episodes - 1) / self.noise
 
 
-def compare(case: Case, limit: int) -> Compared:
-    """The exact numbers of a case, whose groups are independent."""
+def compare(case: Case, limit: int, drawn: int, seed: int) -> Compared:
+    """The exact numbers of a case, whose groups are independent.
+
+    Args:
+        limit: the largest number of batches that are enumerated for E[proxy3].
+        drawn: the number of batches that are drawn with `seed` if there are more; they need groups of one episode.
+    """
     weighting = estimators.make_weighting(**case.weights)
     with jax.enable_x64(True):
         made = setting(case)
@@ -153,14 +162,19 @@ def compare(case: Case, limit: int) -> Compared:
         squared_norm, total = signal + noise, float(found.mean["power"])
         unclipped = (ladder.proxy - squared_norm) / (case.batch - 1)
         proxies = Proxies(signal=squared_norm, power=ladder.proxy, noise=unclipped, unclipped=unclipped)
+        whole = lambda batch: _proxies_of(case, made, of, weigh, batch)
+        stderr = 0.0
         if exact.count_batches(made.enumeration, case.batch, group_size=case.group) <= limit:
-            whole = lambda batch: _proxies_of(case, made, of, weigh, batch)
             proxies = Proxies(*map(float, _moments(made, whole, case.batch, case.group, limit).mean))
+        else:
+            noise, stderr = mean_and_stderr(_drawn(case, made, lambda batch: whole(batch).noise, drawn, seed))
+            proxies = proxies._replace(noise=noise)
     return Compared(
         signal=signal,
         power=total,
         noise=noise,
         proxies=proxies,
+        noise_stderr=stderr,
         num_episodes=case.batch,
         ladder=ladder,
         scale=total / ladder.power,
@@ -173,6 +187,18 @@ def _moments(made: Setting, function, size: int, group: int, limit: int) -> exac
             function, made.enumeration, made.probabilities, size, group_size=group, limit=limit, batch_size=256
         )
     )
+
+
+def _drawn(case: Case, made: Setting, function, count: int, seed: int) -> np.ndarray:
+    """`function` of `count` batches of B episodes that are drawn with their probabilities, `[count]`."""
+
+    @jax.jit
+    def draw(key: jax.Array) -> jax.Array:
+        indices = jax.random.categorical(key, jnp.log(made.probabilities), shape=(count, case.batch))
+        of = lambda chosen: function(exact.select_episodes(made.enumeration.trajectories, chosen))
+        return jax.lax.map(of, indices, batch_size=min(count, 256))
+
+    return np.asarray(draw(jax.random.key(seed)))
 
 
 def _proxies_of(case: Case, made: Setting, of, weigh, batch: Trajectory) -> Proxies:

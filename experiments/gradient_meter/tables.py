@@ -111,12 +111,16 @@ def _note_joint(case: Case, known: Exact, recorder: runner.Recorder) -> None:
 
 
 class Beside(NamedTuple):
-    """One quantity of one gradient: exact, by the meter with its standard error (None if not measured), by verl."""
+    """One quantity of one gradient: exact, by the meter with its standard error (None if not measured), by verl.
+
+    `proxy_stderr` is 0 for a proxy whose expectation is exact.
+    """
 
     quantity: str
     exact: float
     meter: tuple[float, float] | None
     proxy: float
+    proxy_stderr: float = 0.0
 
 
 def beside_of(case: Case, found: Compared, measured: Measured) -> list[Beside]:
@@ -126,7 +130,7 @@ def beside_of(case: Case, found: Compared, measured: Measured) -> list[Beside]:
     return [
         Beside(SIGNAL, found.signal, of(squared_norm), found.proxies.signal),
         Beside(POWER, found.power, power, found.proxies.power),
-        Beside(NOISE, found.noise, of(variance), found.proxies.noise),
+        Beside(NOISE, found.noise, of(variance), found.proxies.noise, found.noise_stderr),
     ]
 
 
@@ -147,10 +151,17 @@ def set_beside(
                     exact=one.exact,
                     verdict=verdicts.against_exact(value, stderr, one.exact, z=MOST_ERRORS, tiny=tiny),
                 )
-            recorder.row(quantity=f"(b) {one.quantity}", variant=f"{case.name}: verl", ours=one.proxy, exact=one.exact)
+            recorder.row(
+                quantity=f"(b) {one.quantity}",
+                variant=f"{case.name}: verl",
+                ours=one.proxy,
+                stderr=one.proxy_stderr or None,
+                exact=one.exact,
+            )
             meter = "" if one.meter is None else runner.format_number(*one.meter)
             ratio = f"{one.proxy / one.exact:.4g}"
-            lines.append((case.name, one.quantity, f"{one.exact:.5g}", meter, f"{one.proxy:.5g}", ratio))
+            proxy = runner.format_number(one.proxy, one.proxy_stderr) if one.proxy_stderr else f"{one.proxy:.5g}"
+            lines.append((case.name, one.quantity, f"{one.exact:.5g}", meter, proxy, ratio))
     headers = ["gradient, B = 8", "quantity", "exact", "meter ± s.e.", "verl's proxy", "proxy / exact"]
     recorder.table("(b) Beside the proxies that verl logs", headers, lines, numeric=headers[2:])
     _factors(cases, found, recorder)
@@ -164,8 +175,10 @@ def set_beside(
         verdict=verdicts.against_exact(gap, 0.0, 0.0, tolerance=1e-12),
     )
     recorder.note(
-        "(b) proxy1 is ‖ḡ‖² of one batch, whose expectation is ‖E ḡ‖² + tr Var ḡ; proxy3 subtracts it from proxy2 and "
-        "is unbiased if proxy2 is and the episodes are independent. The maximum with 0 raises it where it is noisy."
+        "(b) The column of verl's proxy holds expectations. They are exact; a number with ± is a mean over drawn "
+        "batches. proxy1 is ‖ḡ‖² of one batch, whose expectation is ‖E ḡ‖² + tr Var ḡ. proxy3 subtracts it from proxy2 "
+        "and divides by N − 1, which is unbiased if proxy2 is right and the episodes are independent. Its maximum with "
+        "0 raises it where the difference is often negative."
     )
 
 
