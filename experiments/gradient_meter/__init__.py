@@ -16,8 +16,10 @@ Shows    (a) Tabular problems whose gradients have exactly known moments. A trai
          (c) The time of the same updates of CartPole-v1 with and without the meter.
 Expect   All numbers of (a) agree within four standard errors. The ratio of two means (the noise scale) is consistent,
          not unbiased; the cosine is compared with its own exact expectation. RLOO over the whole batch makes the parts
-         depend on each other, so the meter misses a share of its variance. In (b) proxy2 is exact where the logits are
-         the parameters and no step meets the logits of another. The aim of (c) is a ratio below 1.05 at N = 10.
+         depend on each other, so the meter misses a share of its variance (3 % with 8 episodes). In (b) proxy2 is exact
+         where the logits are the parameters and no two steps share logits. Elsewhere E[proxy2] / E‖ĝ‖² is 0.086 for a
+         small network in place of logits, 1.7 for tokens that share their logits, 9 for a mean over three tokens, and
+         0.082 for advantages that change within an episode. The aim of (c) is a ratio below 1.05 at N = 10.
          EXPECTED_MINUTES
 Departs  verl's proxies are recomputed from their formulas. verl averages the norm of the gradient over the mini-batches
          of an update; here the batch is one mini-batch.

@@ -17,8 +17,8 @@ def draw(results: dict, recorder: runner.Recorder) -> None:
         f"The meter gives the exact noise of the gradient (largest |z| = {largest:.1f}); verl's proxy of the variance "
         f"gives {min(ratios):.2g} to {max(ratios):.2g} times the exact one",
         f"Left: means over {results['batches']:,} batches of a trainer whose θ stays; the wrong meter divides by M² in "
-        "place of M (M − 1) and takes ‖ḡ‖² for ‖E ḡ‖². Right: expectation of proxy3 divided by tr Var ḡ, exact, B = 8; "
-        "dots with 95 % intervals are the meter.",
+        "place of M (M − 1) and takes ‖ḡ‖² for ‖E ḡ‖². Right: the expectation of proxy3, B = 8, exact or a mean over "
+        "as many drawn batches, divided by the exact tr Var ḡ; dots with 95 % intervals are the meter.",
         columns=2,
         width=13,
         height=5.6,
@@ -48,7 +48,10 @@ def _draw_grades(axes, grades) -> None:
     ends = np.array(axes.get_xlim())
     axes.plot(ends, ends, color=plots.GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1, label="measured = exact")
     axes.set_xlim(*ends)
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    # The legend would put all intervals last.
+    order = lambda pair: ("wrong" in pair[1], "=" in pair[1])
+    named = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=order)
+    axes.legend(*zip(*named, strict=True), frameon=False, fontsize=8, loc="upper left")
 
 
 def _draw_ratios(axes, results: dict) -> None:
@@ -68,11 +71,11 @@ def _draw_ratios(axes, results: dict) -> None:
             float(mean.value), height, xerr=gap, fmt="D", color=plots.PALETTE[0], markersize=5, capsize=3, zorder=4
         )
     axes.set_xscale("log")
-    axes.set(xlabel="expectation divided by the exact tr Var ḡ", ylim=(len(names) - 0.5, -0.9))
+    axes.set(xlabel="expectation divided by the exact tr Var ḡ", ylim=(len(names) - 0.5, -1.2))
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.margins(x=0.18)
     axes.grid(axis="y", visible=False)
     plots.reference_line(axes, 1.0, "exact", axis="x")
     axes.plot([], [], "o", color=plots.PALETTE[1], markersize=8, label="verl's proxy3")
     axes.plot([], [], "D", color=plots.PALETTE[0], markersize=5, label="the meter")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")

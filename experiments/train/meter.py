@@ -1,4 +1,4 @@
-"""What the gradient meter found in a training (`--meter N`): a table, a sentence about the batch size, and a figure.
+"""What the gradient meter found in a training (`--meter N`): a table, and a sentence about the size of the batch.
 
     signal-to-noise ratio = ‖E ḡ‖² / tr Var ḡ,    noise scale = tr Σ / ‖g‖² = B tr Var ḡ / ‖E ḡ‖²
 
@@ -23,7 +23,6 @@ from pgjax import diagnostics, registry
 from pgjax.diagnostics import Estimate
 
 NAMES = ("variance", "squared_norm", "half_cosine")
-POINTS = 12  # of a curve in the figure, at most
 MISSED = "the parts of a batch then depend on each other, and the numbers here miss that dependence."
 
 
@@ -143,18 +142,23 @@ def report(options: Mapping[str, Any], good: Sequence[int], rates: np.ndarray, r
         at = f"lr {rate:g}, " if len(options["lr"]) > 1 else ""
         for phase, rows in phases(found, options["num_updates"]).items():
             noise = noise_of(found.part(rows, runs), size)
-            lines += _lines(noise, at + phase, recorder)
-        recorder.note(sentence(noise, size, at + phase))
+            lines += _lines(noise, at + phase, unit_of(options), recorder)
+        recorder.note(sentence(noise, size, at + phase, unit_of(options)))
     headers = ["quantity", "updates", "value ± s.e.", "95 % interval"]
     recorder.table("Noise of the gradient", headers, lines, numeric=headers[2:])
     recorder.note(how_to_read(options, len(good)))
     return of_rates
 
 
-def _lines(noise: Noise, where: str, recorder: runner.Recorder) -> list[tuple[str, str, str, str]]:
+def unit_of(options: Mapping[str, Any]) -> str:
+    """What a batch consists of: windows of the environments side by side, or complete episodes."""
+    return "episodes" if options["num_steps"] is None else "windows"
+
+
+def _lines(noise: Noise, where: str, unit: str, recorder: runner.Recorder) -> list[tuple[str, str, str, str]]:
     quantities = {
         "signal-to-noise ratio of a batch, ‖E ḡ‖² / tr Var ḡ": noise.signal_to_noise,
-        "noise scale in episodes, tr Σ / ‖g‖²": noise.noise_scale,
+        f"noise scale in {unit}, tr Σ / ‖g‖²": noise.noise_scale,
         "variance of a batch gradient, tr Var ḡ": noise.means["variance"],
         "squared norm of the mean gradient, ‖E ḡ‖²": noise.means["squared_norm"],
         "cosine between the gradients of two halves of a batch": noise.means["half_cosine"],
@@ -179,17 +183,17 @@ def _interval(found: Estimate) -> str:
     return runner.format_interval(found.low, found.high) if math.isfinite(found.low) else ""
 
 
-def sentence(noise: Noise, size: int, where: str) -> str:
-    """What the noise scale says about a batch of `size` episodes, in plain words."""
+def sentence(noise: Noise, size: int, where: str, unit: str) -> str:
+    """What the noise scale says about a batch of `size` episodes (or another unit), in plain words."""
     scale, batch = noise.noise_scale, f"In the {where}, " if where != "all updates" else "Over all updates, "
-    batch += f"a batch of {size} episodes"
+    batch += f"a batch of {size} {unit}"
     if not math.isfinite(scale.value):
-        least = f" It is above {scale.low:.3g} episodes." if math.isfinite(scale.low) else ""
+        least = f" It is above {scale.low:.3g} {unit}." if math.isfinite(scale.low) else ""
         return f"{batch} does not show the signal of the gradient: the noise scale is not resolved.{least}"
     ratio, between = scale.value / size, _interval(scale)
     if math.isfinite(scale.high):
         between = f"{scale.low:.3g} to {scale.high:.3g}"
-    of = f"the noise scale of {scale.value:.3g} episodes" + (f" (95 % interval: {between})" if between else "")
+    of = f"the noise scale of {scale.value:.3g} {unit}" + (f" (95 % interval: {between})" if between else "")
     # A step of the best length gains 1 / (1 + noise scale / B) of what the exact gradient gains (their equation 2.7).
     if ratio >= 1:
         return (
@@ -227,72 +231,3 @@ def _shares_weights(options: Mapping[str, Any]) -> bool:
     in_groups = entry.compares and options["group_size"] > 1
     over_batch = options["standardise"] == "population" or options["over_time"] == "mean"
     return over_batch or (entry.joint and not in_groups)
-
-
-def draw(of_rates: Mapping[float, Measurements], options: Mapping[str, Any], recorder: runner.Recorder) -> None:
-    """Draw `meter.png`: the noise scale and the cosine between halves of a batch, against the update."""
-    if not of_rates:
-        return
-    from experiments.harness import plots
-
-    size, num_runs = options["num_episodes"], max(found.counts.shape[1] for found in of_rates.values())
-    bands = plots.bands(num_runs, "seeds") if num_runs > 1 else "bands: 95 % t intervals over the measurements"
-    figure, (above, below) = plots.figure(
-        _finding(of_rates, options),
-        f"Means over {num_runs} seed{'s' * (num_runs > 1)}; {bands}. The noise scale tr Σ / ‖g‖² is the number of "
-        "episodes at which noise and signal of a gradient are equal. A triangle is its lower bound where the signal is "
-        "not resolved. Below: the cosine between the gradients of the two halves of one batch.",
-        rows=2,
-        width=7.5,
-        height=6.0,
-    )
-    above.set(yscale="log", ylabel="noise scale in episodes")
-    below.set(xlabel="update", ylabel="cosine of two halves", ylim=(-1.05, 1.05))
-    for axes in (above, below):
-        axes.set_xlim(0, options["num_updates"])
-    colour_of = plots.colours([f"lr {rate:g}" for rate in of_rates])
-    for rate, found in of_rates.items():
-        bins = _bins(found)
-        at = [noise_of(_rows(found, rows), size) for rows in bins]
-        x = np.array([found.updates[rows].mean() for rows in bins])
-        label = f"lr {rate:g}"
-        for axes, estimates in ((above, [n.noise_scale for n in at]), (below, [n.means["half_cosine"] for n in at])):
-            _curve(axes, x, estimates, colour_of[label], label)
-    plots.reference_line(above, size, f"batch of {size} episodes")
-    plots.reference_line(below, 0.0, "halves without a common direction")
-    if len(of_rates) > 1:
-        above.legend(frameon=False)
-    recorder.figure(figure, "meter")
-
-
-def _bins(found: Measurements) -> list[np.ndarray]:
-    """Neighbouring lines, at most `POINTS` groups of them."""
-    return [rows for rows in np.array_split(np.arange(found.updates.size), POINTS) if rows.size]
-
-
-def _rows(found: Measurements, rows: np.ndarray) -> Measurements:
-    return found.part(rows, range(found.counts.shape[1]))
-
-
-def _curve(axes: Any, x: np.ndarray, estimates: Sequence[Estimate], colour: str, label: str) -> None:
-    """A line through the finite values, and a band where the interval is finite; above a log axis it may be open."""
-    value, low, high = (np.array([getattr(e, name) for e in estimates]) for name in ("value", "low", "high"))
-    kept = np.isfinite(value)
-    axes.plot(x[kept], value[kept], "o-", color=colour, markersize=4, linewidth=1.6, label=label)
-    top = np.nanmax(value[kept], initial=1.0) * 3.0
-    bounded = ~kept & np.isfinite(low)
-    axes.plot(x[bounded], low[bounded], "^", color=colour, markersize=6)
-    banded = kept & np.isfinite(low)
-    axes.fill_between(x[banded], low[banded], np.minimum(high, top)[banded], color=colour, alpha=0.18, linewidth=0)
-
-
-def _finding(of_rates: Mapping[float, Measurements], options: Mapping[str, Any]) -> str:
-    """The noise scale at the beginning and at the end of training, of the first learning rate."""
-    found, size = next(iter(of_rates.values())), options["num_episodes"]
-    said = []
-    for phase, rows in phases(found, options["num_updates"]).items():
-        scale = noise_of(_rows(found, rows), size).noise_scale
-        shown = f"{scale.value:.3g} episodes" if math.isfinite(scale.value) else f"above {scale.low:.3g} episodes"
-        said.append(f"{shown} in {phase if phase == 'all updates' else 'the ' + phase.removesuffix(' of the updates')}")
-    how = registry.find(options["estimator"]).label
-    return f"{options['env']}: the noise scale is {' and '.join(said)}; a batch has {size} ({how})"

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.harness import runner
 from experiments.shared import references
-from experiments.train import meter, presets
+from experiments.train import meter_figure, presets
 from pgjax import diagnostics, evaluation, registry
 from pgjax.diagnostics import Estimate
 from pgjax.environments import rendering
@@ -230,7 +230,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     """The learning curve of the runs that did not fail, the noise of their gradients, and an animation."""
     if "curve" in results:
         draw_curve(results, recorder)
-        meter.draw(results["noise"], results["options"], recorder)
+        meter_figure.draw(results["noise"], results["options"], recorder)
     draw(results["drawn"], recorder)
 
 

@@ -84,6 +84,15 @@ def test_a_meter_that_does_not_fit_is_refused(changes, sentence, tmp_path):
         build.make_build(options, *build.make_policy(options))
 
 
+def test_what_was_not_measured_is_nan_also_while_nan_is_forbidden():
+    """The trainer then writes 0 between the measurements; its updates 0, 3 and 6 are measured."""
+    metrics = {name: np.ones((2, 4)) for name in ("num_steps", "meter_variance")}
+    found = meter.only_measured(metrics, 2, 3)
+    np.testing.assert_array_equal(found["meter_variance"][0], [np.nan, 1.0, np.nan, np.nan])
+    np.testing.assert_array_equal(found["num_steps"], 1.0)
+    np.testing.assert_array_equal(meter.only_measured(metrics, 2, None)["meter_variance"], 1.0)
+
+
 def known(runs=6, count=80, ratio=0.5):
     """Measurements with the signal-to-noise ratio `ratio`, of which every other line holds none."""
     rng = np.random.default_rng(0)
@@ -113,11 +122,11 @@ def test_ratios_are_those_of_means_with_intervals_over_runs():
 
 
 def test_sentences_compare_the_batch_with_the_noise_scale():
-    said = meter.sentence(meter.noise_of(known(ratio=0.25), 64), 64, "last third of the updates")
+    said = meter.sentence(meter.noise_of(known(ratio=0.25), 64), 64, "last third of the updates", "episodes")
     assert "times smaller than the noise scale of" in said and "a batch twice as large would gain 1." in said
-    said = meter.sentence(meter.noise_of(known(ratio=4.0), 64), 64, "all updates")
-    assert "Over all updates, a batch of 64 episodes is" in said and "times larger than the noise scale of" in said
-    assert "is above" in meter.sentence(meter.noise_of(known(ratio=-0.3, count=12), 64), 64, "all updates")
+    said = meter.sentence(meter.noise_of(known(ratio=4.0), 64), 64, "all updates", "windows")
+    assert "Over all updates, a batch of 64 windows is" in said and "times larger than the noise scale of" in said
+    assert "is above" in meter.sentence(meter.noise_of(known(ratio=-0.3, count=12), 64), 64, "all updates", "windows")
 
 
 def test_the_meter_is_the_pair_of_batches_of_mccandlish():
