@@ -167,8 +167,8 @@ def compare(case: Case, limit: int, drawn: int, seed: int) -> Compared:
         if exact.count_batches(made.enumeration, case.batch, group_size=case.group) <= limit:
             proxies = Proxies(*map(float, _moments(made, whole, case.batch, case.group, limit).mean))
         else:
-            noise, stderr = mean_and_stderr(_drawn(case, made, lambda batch: whole(batch).noise, drawn, seed))
-            proxies = proxies._replace(noise=noise)
+            sampled, stderr = mean_and_stderr(_drawn(case, made, lambda batch: whole(batch).noise, drawn, seed))
+            proxies = proxies._replace(noise=sampled)
     return Compared(
         signal=signal,
         power=total,

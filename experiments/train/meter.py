@@ -217,7 +217,7 @@ def how_to_read(options: Mapping[str, Any], num_runs: int) -> str:
         f"The number after ± is a standard error {of_units}.",
     ]
     if options["epochs"] > 1:
-        said.append(f"It is the gradient of the first of the {options['epochs']} epochs of each batch.")
+        said.append(f"ḡ is the gradient of the first of the {options['epochs']} epochs of each batch.")
     if registry.find(options["estimator"]).is_own:
         said.append(f"If the weights of your estimator depend on the whole batch: {MISSED}")
     elif _shares_weights(options):

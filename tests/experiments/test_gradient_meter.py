@@ -92,6 +92,7 @@ def test_products_between_steps_vanish_only_if_each_prefix_has_its_own_logits():
     # With a mean over tokens only the square of the length is left.
     case = cases.make_case("text", cases.text(0, shared=False), "reinforce", 8, over_time="mean")
     found = proxies.compare(case, 1, 2000, 0)
+    np.testing.assert_allclose([shared.dependence, found.dependence], 1.0, rtol=1e-10)
     # The maximum with 0 changes nothing here.
     assert found.noise_stderr > 0 and abs(found.proxies.noise - found.proxies.unclipped) < 4 * found.noise_stderr
     np.testing.assert_allclose(list(found.factors.values()), [1, 1, 1, cases.TOKENS**2], rtol=1e-10)
