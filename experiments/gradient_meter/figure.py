@@ -73,7 +73,7 @@ def _draw_ratios(axes, results: dict) -> None:
     axes.set_xscale("log")
     axes.set(xlabel="expectation divided by the exact tr Var ḡ", ylim=(len(names) - 0.5, -1.2))
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.margins(x=0.18)
+    axes.margins(x=0.24)
     axes.grid(axis="y", visible=False)
     plots.reference_line(axes, 1.0, "exact", axis="x")
     axes.plot([], [], "o", color=plots.PALETTE[1], markersize=8, label="verl's proxy3")
