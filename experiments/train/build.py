@@ -229,7 +229,7 @@ def make_build(options: dict, environment: Environment, policy: Policy):
             num_steps=options["num_steps"],
             group_size=group_size,
             epochs=options["epochs"],
-            meter=options["meter"] or None,
+            meter=options["meter"],
         )
 
     return build

@@ -68,12 +68,17 @@ def test_a_resumed_run_may_have_another_meter(plain):
     assert train.resolve(train.Config(resume=plain))["meter"] is None
 
 
+def test_none_switches_the_meter_of_a_resumed_run_off(measured):
+    assert train.resolve(train.Config(resume=measured))["meter"] == 2
+    assert train.resolve(train.Config(resume=measured, typed=("meter",)))["meter"] is None
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"meter": 2, "num_episodes": 5}, "--meter 2: needs a batch that can be cut into two halves, got"),
         ({"meter": 2, "estimator": "rloo", "group_size": 4}, "two parts of whole groups of --group-size 4, got"),
-        ({"meter": -1}, "--meter -1: must be at least 0"),
+        ({"meter": 0}, "--meter 0: must be at least 1"),
     ],
 )
 def test_a_meter_that_does_not_fit_is_refused(changes, sentence, tmp_path):
