@@ -7,6 +7,7 @@ Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --env CartPole-v1 --estimator rloo
          python -m experiments.train --env CartPole-v1 --estimator my_file:my_estimator
          python -m experiments.train --env Pendulum-v1 --num-seeds 5
+         python -m experiments.train --env CartPole-v1 --meter 5             (the noise of the gradient that trains)
          python -m experiments.train --env Breakout-MinAtar
          python -m experiments.train --env gymnasium:LunarLander-v3   (pip install -e ".[gymnasium]")
          python -m experiments.train --start-from results/imitation/RUN              (a saved policy, such as a copy)
@@ -15,7 +16,8 @@ Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --resume results/train/RUN --num-updates 100   (100 in all)
          python -m experiments.train --resume results/train/RUN --allow lr --lr 0.001   (after a divergence)
 Shows    The evaluated return of every run with its 95 % interval, the learning curve, and an animation of the best run.
-         The best policy is saved in `policy.safetensors`.
+         The best policy is saved in `policy.safetensors`. With --meter N also the noise of the gradient that trains:
+         its signal-to-noise ratio, its noise scale beside the size of the batch, and a figure of both over training.
 Expect   The return of CartPole-v1 rises from 22 to 499.8 of 500 in half a minute to a minute, that of Pendulum-v1 from
          −1220 to −207 ± 13 in about a minute, and the fixed maze is left by a shortest way of 12 steps, in 20 seconds
          of CPU time for all five seeds. The times are those of two CPU cores, compilation included.
@@ -38,7 +40,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import interruption, runner
-from experiments.train import beside, dead, keeping, presets, report, resume
+from experiments.train import beside, dead, keeping, meter, presets, report, resume
 from experiments.train import build as build_options
 from experiments.train.options import TINY, Config, resolve
 from experiments.train.report import plot
@@ -83,7 +85,8 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     good, params = finish(options, asked, policy, trained._replace(seconds=seconds["wall"]), failures, rates, recorder)
     report.report_cpu_time(seconds["cpu"] / len(rates), presets.BUDGETS.get(options["env"]), recorder)
     drawn = report.Drawn(options, asked, policy, params)
-    return {"options": options, "rates": rates, "good": good, "curve": keeper.thinned, "drawn": drawn}
+    noise = meter.report(options, good, rates, recorder)
+    return {"options": options, "rates": rates, "good": good, "curve": keeper.thinned, "noise": noise, "drawn": drawn}
 
 
 def write_options(options: dict, recorder: runner.Recorder) -> None:
@@ -154,7 +157,7 @@ def learn(
             ended = returns[(counts > 0) & np.isfinite(returns)]
             note = f"return {ended.mean():.4g}" if ended.size else "no episode has ended yet"
             progress.advance(returns.shape[1], note)
-            keeper.hear(metrics, states)
+            keeper.hear(meter.only_measured(metrics, keeper.thinned.done, options["meter"]), states)
 
         hear = {"on_start": keeper.start, "on_chunk": heard, "keep_metrics": False}
         try:

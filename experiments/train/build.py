@@ -183,6 +183,12 @@ def _require_fitting(options: dict, entry: registry.Entry) -> None:
         raise ValueError(f"--group-size {group_size}: must divide --num-episodes {num_episodes}")
     if num_episodes == 1 and entry.compares:
         raise ValueError(f"--num-episodes 1: must be at least 2 with --estimator {entry.name}, which compares episodes")
+    if options["meter"] and num_episodes // group_size % 2:
+        of_groups = f", two parts of whole groups of --group-size {group_size}" if group_size > 1 else ""
+        raise ValueError(
+            f"--meter {options['meter']}: needs a batch that can be cut into two halves{of_groups}, got --num-episodes "
+            f"{num_episodes}"
+        )
     if num_steps is None:
         return
     if group_size > 1:
@@ -223,6 +229,7 @@ def make_build(options: dict, environment: Environment, policy: Policy):
             num_steps=options["num_steps"],
             group_size=group_size,
             epochs=options["epochs"],
+            meter=options["meter"],
         )
 
     return build

@@ -86,6 +86,10 @@ class Config:
     group_population and group_sample over the episodes of a group (as in GRPO), none not at all."""
     max_grad_norm: float | None = None
     """The largest norm of the gradient; a longer gradient is shortened to it. None sets no limit."""
+    meter: int | None = None
+    """N of the gradient meter, which measures the noise of the gradient that trains at every Nth update: its variance,
+    signal-to-noise ratio and noise scale, and the cosine between two halves of the batch. It costs one more gradient in
+    N updates and changes no number of the training. None measures nothing."""
     network: Literal["auto", "mlp", "conv", "centred", "items", "gru", "transformer", "gpt2", "llama"] | None = None
     """The kind of the policy's network. auto means conv for images and mlp for everything else. centred moves the
     image so that the agent stands in its middle, and reads it with dense layers. items scores each of the observed
@@ -162,7 +166,7 @@ class Config:
     def validate(self) -> None:
         if self.estimator is not None and ":" not in self.estimator:
             build_options.find(self.estimator)
-        counts = ("num_seeds", "num_updates", "num_episodes", "num_steps", "group_size", "epochs")
+        counts = ("num_seeds", "num_updates", "num_episodes", "num_steps", "group_size", "epochs", "meter")
         runner.require_counts(self, *counts, "value_steps", "schedule_updates", "n")
         for name in ("discount", "lambda_", "decay", "lr_left"):
             value = getattr(self, name)
@@ -246,6 +250,7 @@ def _given(config: Config, unset: bool = False) -> dict:
 
 # The options that may be None after the preset, and what --help shows for that.
 WITHOUT_VALUE = {"num_steps": "complete episodes", "max_grad_norm": "no limit", "activation": "that of the network"}
+WITHOUT_VALUE |= {"meter": "no measurement"}
 
 
 def preset_words(config: Config, arguments: Sequence[str]) -> dict[str, str]:

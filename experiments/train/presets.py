@@ -30,6 +30,7 @@ DEFAULT: dict[str, Any] = {
     "over_time": None,
     "standardise": None,
     "max_grad_norm": None,
+    "meter": None,
     "network": "auto",
     "hidden": (64, 64),
     "activation": None,

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.harness import runner
 from experiments.shared import references
-from experiments.train import presets
+from experiments.train import meter_figure, presets
 from pgjax import diagnostics, evaluation, registry
 from pgjax.diagnostics import Estimate
 from pgjax.environments import rendering
@@ -227,9 +227,10 @@ def caption(options: Mapping[str, Any], num_failed: int = 0) -> str:
 
 
 def plot(results: dict, recorder: runner.Recorder) -> None:
-    """The learning curve of the runs that did not fail, and an animation."""
+    """The learning curve of the runs that did not fail, the noise of their gradients, and an animation."""
     if "curve" in results:
         draw_curve(results, recorder)
+        meter_figure.draw(results["noise"], results["options"], recorder)
     draw(results["drawn"], recorder)
 
 

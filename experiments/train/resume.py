@@ -19,6 +19,7 @@ FORMER_STATE, FORMER_HISTORY = "state.safetensors", "history.safetensors"
 # The options that change no number of the training. A resumed run may have other values of them.
 FREE = (
     "num_updates", "eval_episodes", "gif", "references", "render", "resume", "checkpoint_every", "log_to", "allow",
+    "meter",
 )  # fmt: skip
 
 

@@ -3,6 +3,9 @@
 The intervals follow from the number of the update alone. The first `POINTS` hold one update each, the next `POINTS`
 two, the next four, and so on, so a million updates of one run have about three thousand intervals. Each sum goes from
 the first update of an interval to its last, in float64. So no number depends on the chunks in which updates were made.
+
+The gradient meter measures some updates only, and its metrics are NaN in the others. Their means are over the measured
+updates of an interval, `meter_measured` is the number of these, and an interval without one has NaN.
 """
 
 from typing import Any
@@ -13,6 +16,7 @@ POINTS, MOST_NUMBERS = 256, 4096  # many runs have fewer intervals, because each
 # The means of these count each episode once.
 OVER_EPISODES = ("mean_return", "mean_length")
 COUNT = "num_finished"
+METER, MEASURED = "meter_", "meter_measured"
 
 
 def points(num_runs: int) -> int:
@@ -48,9 +52,12 @@ class Thinned:
 
     def add(self, metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         """Add the metrics `[S, n]` of n updates. Return a line `{"update": u, name: [S], …}` for each full interval."""
-        names, counts = sorted(n for n, x in metrics.items() if x.ndim == 2), np.maximum(metrics[COUNT], 1)
+        metrics = _with_measured({name: x for name, x in metrics.items() if x.ndim == 2})
+        names, counts = sorted(metrics), np.maximum(metrics[COUNT], 1)
         if names != self._names:
-            self._names, self._sums = names, np.zeros((len(names), self.num_runs))
+            # A resumed run may switch the meter on or off within an interval.
+            held, nothing = dict(zip(self._names, self._sums, strict=True)), np.zeros(self.num_runs)
+            self._names, self._sums = names, np.stack([held.get(name, nothing) for name in names])
         weigh = lambda x: np.where(metrics[COUNT] > 0, x * counts, 0.0)
         rows = np.stack([weigh(metrics[n]) if n in OVER_EPISODES else metrics[n] for n in names]).astype(np.float64)
         lines, past, further = [], 0, rows.shape[2]
@@ -72,9 +79,12 @@ class Thinned:
 
     def _line(self, update: int) -> dict[str, Any]:
         width, sums = update - self._last, dict(zip(self._names, self._sums, strict=True))
-        count = sums[COUNT]
+        measured = sums.pop(MEASURED, None)
+        divisor = lambda name: sums[COUNT] if name in OVER_EPISODES else measured if name.startswith(METER) else width
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = {name: x / (count if name in OVER_EPISODES else width) for name, x in sums.items()}
+            means = {name: x / divisor(name) for name, x in sums.items()}
+        if measured is not None:
+            means[MEASURED] = measured
         self.updates.append(update)
         self.steps.append(sums["num_steps"].astype(np.int64))
         self.returns.append(means["mean_return"])
@@ -99,6 +109,15 @@ class Thinned:
         made._names = sorted(arrays["sums"])
         made._sums = np.array([arrays["sums"][name] for name in made._names]).reshape(-1, made.num_runs)
         return made
+
+
+def _with_measured(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The metrics `[S, n]` with 0 where the meter did not measure, and with the number of measurements, 0 or 1."""
+    of_meter = [name for name in metrics if name.startswith(METER)]
+    if not of_meter:
+        return metrics
+    measured = np.all([np.isfinite(metrics[name]) for name in of_meter], axis=0)
+    return metrics | {name: np.where(measured, metrics[name], 0.0) for name in of_meter} | {MEASURED: measured}
 
 
 def _plus(sums: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -16,6 +16,11 @@ PREFIX = "meter_"
 _PARTS = (8, 4, 2)
 
 
+def part_counts(num_episodes: int, group_size: int) -> list[int]:
+    """The numbers of parts into which whole groups of the batch fit; on one device the meter takes the first."""
+    return [count for count in _PARTS if num_episodes // group_size % count == 0]
+
+
 def make_meter(estimator: Estimator, every: int, num_episodes: int, group_size: int, microbatches: int) -> Meter:
     """`(state before the update, trajectory with the rewards that were used) → metrics`.
 
@@ -28,8 +33,7 @@ def make_meter(estimator: Estimator, every: int, num_episodes: int, group_size: 
     require_integer("meter", every, 1, None)
     if microbatches > 1:
         raise ValueError(f"meter must be None with microbatches={microbatches}, got {every}")
-    groups = num_episodes // group_size
-    fitting = [count for count in _PARTS if groups % count == 0]
+    groups, fitting = num_episodes // group_size, part_counts(num_episodes, group_size)
     if not fitting:
         raise ValueError(
             f"meter must be None unless the batch can be cut into two parts of whole groups, got {every} with "

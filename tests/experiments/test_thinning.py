@@ -70,3 +70,49 @@ def test_a_run_that_failed_is_nan_from_then_on_and_the_others_are_not():
     lines, _ = added(metrics, [5, 13])
     norms = np.array([line["gradient_norm"] for line in lines])
     assert np.isfinite(norms[:, 0]).all() and np.isnan(norms[10:, 1]).all() and np.isfinite(norms[:10, 1]).all()
+
+
+def with_meter(metrics, rng, every):
+    """The metrics, with a meter that measures every `every`-th update and is NaN in the others."""
+    runs, updates = metrics["num_steps"].shape
+    skipped = np.arange(updates) % every != 0
+    measured = {
+        f"meter_{name}": np.where(skipped, np.nan, rng.normal(size=(runs, updates))).astype(np.float32)
+        for name in ("variance", "squared_norm", "half_cosine")
+    }
+    return metrics | measured
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [255, 256, 257, 601], list(range(1, 999, 7))])
+def test_measured_updates_are_kept_and_those_between_do_not_count(cuts):
+    rng = np.random.default_rng(3)
+    metrics = with_meter(metrics_of(rng, 2, 1000), rng, 3)
+    lines, whole = added(metrics, cuts)
+    lines += whole.last_line()
+    variance, past, total = metrics["meter_variance"].astype(float), 0, 0
+    for line in lines:
+        part, past = variance[:, past : line["update"]], line["update"]
+        count = np.isfinite(part).sum(axis=1)
+        np.testing.assert_array_equal(line["meter_measured"], count)
+        total += count
+        if count[0]:
+            np.testing.assert_allclose(line["meter_variance"], np.nanmean(part, axis=1))
+            # The wrong twin divides by the width of the interval.
+            assert part.shape[1] == count[0] or not np.allclose(line["meter_variance"], np.nansum(part, 1) / 3)
+        else:
+            assert np.isnan(line["meter_variance"]).all() and np.isfinite(line["gradient_norm"]).all()
+    np.testing.assert_array_equal(total, 334)
+
+
+def test_a_meter_that_is_switched_on_within_an_interval_leaves_the_other_sums_as_they_are():
+    rng = np.random.default_rng(4)
+    plain = metrics_of(rng, 2, 300)
+    metrics = with_meter(plain, rng, 3)
+    made = Thinned(2)
+    made.add({name: x[:, :273] for name, x in plain.items()})  # 273 is in the middle of an interval of two updates
+    lines = made.add({name: x[:, 273:] for name, x in metrics.items()})
+    expected = added(plain, [])[0][-len(lines) :]
+    for line, known in zip(lines, expected, strict=True):
+        np.testing.assert_array_equal(line["gradient_norm"], known["gradient_norm"])
+        np.testing.assert_array_equal(line["mean_return"], known["mean_return"])
+    assert lines[0]["meter_measured"].tolist() == [1, 1]
