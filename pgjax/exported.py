@@ -12,6 +12,7 @@ A hostile program can still take all time and memory, and XLA was not built to w
 whom you trust. JAX reads and writes programs with the package flatbuffers: `pip install 'pgjax[export]'`.
 """
 
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -157,8 +158,11 @@ def require_export() -> Any:
     return export
 
 
-def require_computing(what: str, program: Any) -> None:
+def require_computing(what: str, program: Any) -> bool:
     """Require that a program only computes: it calls no function of the process but known routines.
+
+    Returns:
+        Whether it may call such routines.
 
     Raises:
         ValueError: if it does more; the error names `what` and the first other operation.
@@ -166,10 +170,11 @@ def require_computing(what: str, program: Any) -> None:
     if effects := [*program.ordered_effects, *program.unordered_effects]:
         raise ValueError(f"{what} must only compute with arrays, got the effects {shown(effects)}")
     if not _LEAVING.search(program.mlir_module_serialized):
-        return
+        return False
     for found in _LEFT.finditer(program.mlir_module()):
         if found[1] is None or not _COMPUTING.fullmatch(found[1]):
             raise ValueError(f"{what} must only compute with arrays, got the operation {shown(found[0])}")
+    return True
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -201,10 +206,15 @@ def _program(path: pathlib.Path, name: str, content: np.ndarray, header: dict[st
             f"path {path}: JAX {jax.__version__} cannot read the program {name}, which JAX {shown(header.get('jax'))} "
             f"wrote: {type(error).__name__}: {shown(str(error))}"
         ) from error
-    require_computing(f"path {path}: the program {name}", program)
+    leaves = require_computing(f"path {path}: the program {name}", program)
     if (program.nr_devices, list(program.platforms)) != (header["devices"], header["platforms"]):
         raise ValueError(f"path {path} is damaged: the program {name} is for other devices than its header says")
-    return program
+    if leaves:
+        return program
+    # JAX imports SciPy, for LAPACK, before it calls any program for CPUs. A program without calls needs none of it,
+    # and `_shardings` checks the platform.
+    unchecked = (*program.disabled_safety_checks, export.DisabledSafetyCheck.platform())
+    return dataclasses.replace(program, platforms=(), disabled_safety_checks=unchecked)
 
 
 def _signature(path: pathlib.Path, program: Any) -> tuple[tuple, Any]:
