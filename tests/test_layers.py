@@ -175,12 +175,22 @@ def test_pgjax_lists_all_its_modules_and_records():
     assert dir(pgjax) == sorted(pgjax.__all__)
 
 
-def test_import_pgjax_is_light():
-    code = f"""
-import sys, pgjax
-from pgjax import baselines, estimators, networks, rollouts, training, environments, evaluation
-environments.make("CartPole-v1")
-heavy = sorted(set(sys.modules) & {HEAVY!r})
-assert not heavy, heavy
-"""
+# What a new process imports, and what it must not load with it: seconds of every start depend on it.
+LIGHT = {
+    "pgjax": ("import pgjax", {"jax", "numpy", *HEAVY}),
+    "an exported training": (
+        "from pgjax import exported",
+        {"chex", "flax", "optax", "safetensors", "scipy", "pgjax.types", "pgjax.training", *HEAVY},
+    ),
+    "a training": (
+        "from pgjax import baselines, estimators, networks, rollouts, training, environments, evaluation; "
+        "environments.make('CartPole-v1')",
+        {"scipy", "pgjax.exact", *HEAVY},
+    ),
+}
+
+
+@pytest.mark.parametrize(("imports", "heavy"), LIGHT.values(), ids=LIGHT)
+def test_imports_are_light(imports, heavy):
+    code = f"import sys; {imports}; found = sorted(set(sys.modules) & {heavy!r}); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

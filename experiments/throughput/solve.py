@@ -64,7 +64,9 @@ def solve(
     # XLA compiles (or loads) a program while Python traces the next one.
     with ThreadPoolExecutor() as pool:
         lowered = jax.jit(lambda seed: trainer.init(jax.random.key(seed))).lower(seed)
-        initialise = pool.submit(lowered.compile)
+        # It runs once: less optimisation halves its compilation.
+        quickly = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+        initialise = pool.submit(lowered.compile, quickly)
         update = pool.submit(jax.jit(trainer.update, donate_argnums=0).lower(lowered.out_info).compile)
         act = pool.submit(jax.jit(greedy).lower(lowered.out_info.params, observed).compile)
     initialise, update, act = (program.result() for program in (initialise, update, act))
