@@ -29,7 +29,7 @@ from pgjax import _sealed
 from pgjax._checks import is_typed_key, require_integer, shown
 from pgjax._doors import readable
 from pgjax._leaves import named_words, require_same_layout
-from pgjax._limits import DATA_BYTES, file_size
+from pgjax._limits import DATA_BYTES, HEAD_BYTES, file_size
 from pgjax._records import PyTree
 from pgjax._shards import EPISODES_AXIS, SHARES_AXIS
 
@@ -41,6 +41,8 @@ The raw words of typed keys stand for the keys.
 
 KIND, VERSION = "exported training", 1
 PROGRAMS = ("init", "update")
+MOST_BYTES = DATA_BYTES
+"""The largest size of the programs of a file in bytes."""
 FINITE = "finite_parameters"
 """The metric that says for each update whether θ is finite after it."""
 
@@ -179,7 +181,7 @@ def require_computing(what: str, program: Any) -> bool:
 
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The programs and the header of a file, with the types of the header checked."""
-    file_size(path, DATA_BYTES)
+    file_size(path, MOST_BYTES + HEAD_BYTES)
     arrays, sealed = _sealed.read_checked(path)
     header = sealed["metadata"]
     if header.get("kind") != KIND:

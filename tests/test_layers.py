@@ -175,6 +175,34 @@ def test_pgjax_lists_all_its_modules_and_records():
     assert dir(pgjax) == sorted(pgjax.__all__)
 
 
+def loaded_with(module: str, seen: set[str]) -> set[str]:
+    """The modules of `experiments` and the foreign packages that load when a module of `experiments` is imported."""
+    path = ROOT.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if module in seen or not path.exists():
+        return seen
+    seen.add(module)
+    package = module if path.stem == "__init__" else module.rpartition(".")[0]
+    top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    for name in imports_of("\n".join(map(ast.unparse, top)), package):
+        if name.startswith("experiments."):
+            for part in (name, name.rpartition(".")[0]):
+                loaded_with(part, seen)
+        else:
+            seen.add(name.split(".")[0])
+    return seen
+
+
+QUESTIONS = sorted({part.values[0] for part in experiment_parts()} - {*FLOORS, "lecture"})
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_loads_matplotlib_only_when_it_draws(question):
+    """`--help` of a question, and its run without figures, are then a third of a second shorter."""
+    loaded = loaded_with(f"experiments.{question}", set())
+    assert not {"matplotlib", "experiments.harness.plots"} & loaded
+
+
 # What a new process imports, and what it must not load with it: seconds of every start depend on it.
 LIGHT = {
     "pgjax": ("import pgjax", {"jax", "numpy", *HEAVY}),

@@ -50,11 +50,13 @@ def export(
     Raises:
         ImportError: if the package flatbuffers is missing.
         ValueError: for arguments that `train` would refuse, for devices that cannot have equal numbers of runs, and for
-            operations that no exported program may have, such as calls of Python functions.
+            operations that no exported program may have, such as calls of Python functions, and for programs that
+            are too large because they contain large arrays.
         OSError: if the file cannot be written.
     """
     require_integer("chunk", chunk, 1, None)
     require_one_of("mapping", mapping, get_args(RunMapping))
+    exported.require_export()
     if jax.process_count() > 1:
         raise ValueError(f"training.export must be called in a single process, got {jax.process_count()} processes")
     keys = _keys(hyperparams, num_runs)
@@ -65,6 +67,8 @@ def export(
     for name, program in found.programs.items():
         exported.require_computing(f"the exported program {name}", program)
     arrays = {name: np.frombuffer(program.serialize(), np.uint8) for name, program in found.programs.items()}
+    if (size := sum(array.size for array in arrays.values())) > exported.MOST_BYTES:
+        raise ValueError(f"the exported programs must have at most {exported.MOST_BYTES} bytes, got {size}")
     axis, platforms = shares.mesh.axis_names[0], found.programs["init"].platforms
     layout = {"platforms": platforms, "devices": shares.mesh.size, "axis": axis, "runs": len(keys), "chunk": chunk}
     versions = {"pgjax": pgjax.__version__, "jax": jax.__version__, "jaxlib": jaxlib.version.__version__}

@@ -190,8 +190,15 @@ def test_a_training_that_calls_python_is_not_saved(tmp_path):
 
 def test_without_flatbuffers_the_error_names_the_extra(path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install 'pgjax\[export\]'"):
-        exported.load(path)
+    for use in (lambda: exported.load(path), lambda: training.export("nowhere", make_build(), RATES, chunk=1)):
+        with pytest.raises(ImportError, match=r"pip install 'pgjax\[export\]'"):
+            use()
+
+
+def test_programs_that_are_too_large_are_not_saved(monkeypatch, tmp_path):
+    monkeypatch.setattr(exported, "MOST_BYTES", 10_000)
+    with pytest.raises(ValueError, match=r"the exported programs must have at most 10000 bytes, got \d{5}"):
+        training.export(tmp_path / "it", make_build(), RATES, chunk=1, devices=1)
 
 
 @pytest.mark.slow
