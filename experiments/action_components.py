@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import plots, runner, verdicts
+from experiments.harness import runner, verdicts
 from experiments.shared.one_step import one_step_batch
 from pgjax import baselines, estimators, exact
 from pgjax.distributions import bernoulli
@@ -120,6 +120,8 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
 
 
 def plot(results: dict, recorder: runner.Recorder) -> None:
+    from experiments.harness import plots
+
     sizes, found = results["sizes"], results["variances"]
     left, of_all = found[COMPONENT][-1], found[STATE][-1]
     share = f"1/{of_all / left:.3g}" if left > 1e-9 * of_all else "nothing"

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import plots, runner
+from experiments.harness import runner
 from pgjax import baselines, diagnostics, estimators, rollouts
 from pgjax.distributions import GaussianParameters, diagonal_gaussian
 from pgjax.parameter_exploring import gaussian_hyperpolicy, parameter_exploring
@@ -133,6 +133,8 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
 
 
 def plot(results: dict, recorder: runner.Recorder) -> None:
+    from experiments.harness import plots
+
     found, horizons = results["found"], np.array(results["config"].horizons)
     plain = {name: np.array(found[name, "nothing subtracted"])[:, 0] for name in (ACTIONS, PARAMETERS)}
     growth = {name: values[-1] / values[0] for name, values in plain.items()}

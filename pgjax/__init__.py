@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pgjax import estimators as estimators
     from pgjax import evaluation as evaluation
     from pgjax import exact as exact
+    from pgjax import exported as exported
     from pgjax import imitation as imitation
     from pgjax import losses as losses
     from pgjax import networks as networks
@@ -76,6 +77,7 @@ _MODULES = (
     "estimators",
     "evaluation",
     "exact",
+    "exported",
     "imitation",
     "losses",
     "networks",

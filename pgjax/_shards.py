@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.sharding import PartitionSpec
 
-from pgjax.types import PyTree
+from pgjax._records import PyTree
 
 EPISODES_AXIS = "episodes"
+# The axis of devices that train different runs. It is not that of runs that are vmapped together on one device.
+SHARES_AXIS = "shares"
 # The allowed numbers of blocks in a sum. A block must have an even number of episodes: products of one row are rounded
 # differently, and with three or five episodes the last bits were found to depend on the number of devices.
 _BLOCKS = (8, 4, 2)

@@ -49,6 +49,10 @@ ORDER = (
     "evaluation",
     "parameter_exploring",
     "registry",
+    "_leaves",
+    "_safetensors",
+    "_sealed",
+    "exported",
     "training",
     "saving",
     "imitation",
@@ -171,12 +175,50 @@ def test_pgjax_lists_all_its_modules_and_records():
     assert dir(pgjax) == sorted(pgjax.__all__)
 
 
-def test_import_pgjax_is_light():
-    code = f"""
-import sys, pgjax
-from pgjax import baselines, estimators, networks, rollouts, training, environments, evaluation
-environments.make("CartPole-v1")
-heavy = sorted(set(sys.modules) & {HEAVY!r})
-assert not heavy, heavy
-"""
+def loaded_with(module: str, seen: set[str]) -> set[str]:
+    """The modules of `experiments` and the foreign packages that load when a module of `experiments` is imported."""
+    path = ROOT.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if module in seen or not path.exists():
+        return seen
+    seen.add(module)
+    package = module if path.stem == "__init__" else module.rpartition(".")[0]
+    top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    for name in imports_of("\n".join(map(ast.unparse, top)), package):
+        if name.startswith("experiments."):
+            for part in (name, name.rpartition(".")[0]):
+                loaded_with(part, seen)
+        else:
+            seen.add(name.split(".")[0])
+    return seen
+
+
+QUESTIONS = sorted({part.values[0] for part in experiment_parts()} - {*FLOORS, "lecture"})
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_loads_matplotlib_only_when_it_draws(question):
+    """`--help` of a question, and its run without figures, are then a third of a second shorter."""
+    loaded = loaded_with(f"experiments.{question}", set())
+    assert not {"matplotlib", "experiments.harness.plots"} & loaded
+
+
+# What a new process imports, and what it must not load with it: seconds of every start depend on it.
+LIGHT = {
+    "pgjax": ("import pgjax", {"jax", "numpy", *HEAVY}),
+    "an exported training": (
+        "from pgjax import exported",
+        {"chex", "flax", "optax", "safetensors", "scipy", "pgjax.types", "pgjax.training", *HEAVY},
+    ),
+    "a training": (
+        "from pgjax import baselines, estimators, networks, rollouts, training, environments, evaluation; "
+        "environments.make('CartPole-v1')",
+        {"scipy", "pgjax.exact", *HEAVY},
+    ),
+}
+
+
+@pytest.mark.parametrize(("imports", "heavy"), LIGHT.values(), ids=LIGHT)
+def test_imports_are_light(imports, heavy):
+    code = f"import sys; {imports}; found = sorted(set(sys.modules) & {heavy!r}); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -27,7 +28,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOLVED = 475.0
 LIMIT = 120.0  # seconds of learning, after which a peer gives up
 EMPTY, QUICK, WARM = "empty cache", "empty cache, few optimisations", "warm cache"
-AIMS = {EMPTY: 4.5, QUICK: None, WARM: 1.5}  # seconds from the start of the process
+EXPORTED = "exported program, warm cache"
+AIMS = {EMPTY: 4.5, QUICK: None, WARM: 1.5, EXPORTED: None}  # seconds from the start of the process
 LEARNING_AIM = 0.3  # seconds, with all optimisations
 
 
@@ -62,7 +64,9 @@ def solve(
     # XLA compiles (or loads) a program while Python traces the next one.
     with ThreadPoolExecutor() as pool:
         lowered = jax.jit(lambda seed: trainer.init(jax.random.key(seed))).lower(seed)
-        initialise = pool.submit(lowered.compile)
+        # It runs once: less optimisation halves its compilation.
+        quickly = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+        initialise = pool.submit(lowered.compile, quickly)
         update = pool.submit(jax.jit(trainer.update, donate_argnums=0).lower(lowered.out_info).compile)
         act = pool.submit(jax.jit(greedy).lower(lowered.out_info.params, observed).compile)
     initialise, update, act = (program.result() for program in (initialise, update, act))
@@ -102,17 +106,32 @@ def solve_in_a_new_process(arguments: dict[str, Any], cache: str, optimise: bool
         "import json, sys; from experiments.throughput.solve import solve; "
         "print(json.dumps(solve(**json.loads(sys.argv[1]))), flush=True)"
     )
+    what = f"the process that solves seed {arguments['seed']}"
+    return in_a_new_process(["-c", code, json.dumps(arguments)], cache, what, {} if optimise else few_optimisations())
+
+
+def in_a_new_process(
+    command: list[str], cache: str, what: str, settings: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The line of JSON that a new Python process prints, with `seconds` from its start until then.
+
+    Args:
+        command: the arguments of Python.
+        cache: the folder of the compilation cache.
+        what: the name of the process for an error.
+        settings: environment variables beside those of the cache.
+    """
     settings = {
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         # The parent process uses the accelerator too.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        **settings,
     }
-    settings |= {} if optimise else few_optimisations()
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-        command = [sys.executable, "-c", code, json.dumps(arguments)]
+        command = [sys.executable, *command]
         pipes = {"stdout": subprocess.PIPE, "stderr": errors}
         with subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, text=True, **pipes) as process:
             assert process.stdout is not None
@@ -120,7 +139,7 @@ def solve_in_a_new_process(arguments: dict[str, Any], cache: str, optimise: bool
             seconds = time.perf_counter() - start
         errors.seek(0)
         if process.returncode:
-            raise RuntimeError(f"the process that solves seed {arguments['seed']} failed:\n{errors.read()}")
+            raise RuntimeError(f"{what} failed:\n{errors.read()}")
     return {"seconds": seconds, **json.loads(line)}
 
 
@@ -134,6 +153,7 @@ def time_to_solve(
     options: dict[str, Any],
     recorder: Recorder,
     peers: dict[str, Callable[[int], dict[str, Any]]] | None = None,
+    exported: Callable[[int], dict[str, Any]] | None = None,
 ) -> dict[str, list[dict]]:
     """Way of compiling, or name of a peer → the results of every seed. Adds the rows of pgjax.
 
@@ -141,21 +161,29 @@ def time_to_solve(
         options: the other arguments of `solve`.
         peers: name → `seed → result`, with the entries `seconds`, `evaluation_seconds` and `solved`, or `failure`.
             They take turns with pgjax. A peer that failed is not asked again.
+        exported: `seed → result` of an exported training; None leaves it out.
     """
-    peers = peers or {}
-    found: dict[str, list[dict]] = {name: [] for name in (*AIMS, *peers)}
+    solvers = {EXPORTED: exported} if exported is not None else {}
+    solvers |= peers or {}
+    found: dict[str, list[dict]] = {name: [] for name in (EMPTY, QUICK, WARM, *solvers)}
     with recorder.progress(len(found) * len(seeds), "time to solve", "processes") as progress:
         for seed in seeds:
             with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as other:
                 for name, runs in found.items():
-                    if name in AIMS:
+                    if name not in solvers:
                         how = {"cache": other, "optimise": False} if name == QUICK else {"cache": cache}
                         runs.append(solve_in_a_new_process({"seed": seed, **options}, **how))
                     elif not any("failure" in one for one in runs):
-                        runs.append(peers[name](seed))
+                        runs.append(solvers[name](seed))
                     recorder.metrics({"seed": seed, "solver": name, **runs[-1]})
                     progress.advance()
-    for name in AIMS:
+    record(found, recorder)
+    return found
+
+
+def record(found: Mapping[str, Sequence[dict[str, Any]]], recorder: Recorder) -> None:
+    """The rows of pgjax."""
+    for name in (name for name in found if name in AIMS):
         runs = found[name]
         solved = sum(one["solved"] for one in runs)
         times = {
@@ -174,4 +202,3 @@ def time_to_solve(
             if aim is not None:
                 judged = judge(every and median < aim, f"< {aim:g}")
             row(quantity=f"(a) {quantity}, median", ours=median, verdict=judged)
-    return found

@@ -1,6 +1,6 @@
 """The figure of the seven problems, and a sentence on each."""
 
-from experiments.harness import plots, runner
+from experiments.harness import runner
 from experiments.which_baseline.measuring import LADDER, Measured
 from pgjax import registry
 
@@ -40,6 +40,8 @@ def title_of(found: dict[str, Measured]) -> str:
 
 def draw(batch: int, found: dict[str, Measured], recorder: runner.Recorder) -> None:
     """One row for each problem; the marks are the estimates, and the line at 1 is G₁."""
+    from experiments.harness import plots
+
     figure, axes = plots.figure(
         title_of(found),
         f"tr Var of each estimate from {batch} episodes divided by that with G₁ on the same episodes; bars are 95 % "

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pgjax import writing
+from pgjax import _sealed, writing
 from pgjax._doors import readable
 from pgjax._limits import DATA_BYTES
 from pgjax.datasets import _minari_metadata
@@ -25,7 +25,6 @@ from pgjax.datasets._minari_episodes import SHA256, read_episodes
 from pgjax.datasets._minari_metadata import FILES, SPACES, VERSIONS, plain_space, space_json, space_of
 from pgjax.datasets.npz import errors_name, require_folder_of
 from pgjax.datasets.record import DatasetError, ExpertDataset, ends_of_lengths, present
-from pgjax.saving import checkpoints
 from pgjax.types import Box, Discrete
 
 # The entry under which `save_minari` writes the metadata of a data set.
@@ -112,7 +111,7 @@ def load_minari(
 def _digest(dataset: ExpertDataset, metadata: dict[str, Any]) -> str:
     covered = {name: value for name, value in metadata.items() if name != SHA256}
     native = {name: array.astype(array.dtype.newbyteorder("=")) for name, array in present(dataset).items()}
-    return checkpoints.digest(native, covered)
+    return _sealed.digest(native, covered)
 
 
 def _require_writable(dataset: ExpertDataset, dataset_id: str, observation_space: Any, action_space: Any) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pgjax import _json, writing
+from pgjax import _json, _sealed, writing
 from pgjax._doors import readable
 from pgjax._limits import DATA_BYTES
 from pgjax.datasets._archive import read_arrays
 from pgjax.datasets.record import ARRAYS, DatasetError, ExpertDataset, present
-from pgjax.saving import checkpoints
 
 SCHEMA, VERSION = "pgjax.ExpertDataset", 1
 _HEADER = "header"
@@ -59,7 +58,7 @@ def save_npz(path: str | os.PathLike, dataset: ExpertDataset) -> None:
         raise DatasetError("path", expected="a file", found="a folder", file=path)
     native = lambda array: np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     arrays = {name: native(array) for name, array in present(dataset).items()}
-    digest = checkpoints.digest(arrays, dataset.metadata)
+    digest = _sealed.digest(arrays, dataset.metadata)
     header = {"schema": SCHEMA, "version": VERSION, "sha256": digest, "metadata": dataset.metadata}
     _write(path, arrays, header)
 
@@ -102,7 +101,7 @@ def load_npz(path: str | os.PathLike, *, action_space: Any = None, most_bytes: i
                 raise DatasetError(name, expected="an array", found=f"keys {sorted(arrays)}")
         if unknown := sorted(arrays.keys() - set(ARRAYS)):
             raise DatasetError(unknown[0], expected=f"no other keys than {', '.join(ARRAYS)}", found="an array")
-        if (found := checkpoints.digest(arrays, header["metadata"])) != header["sha256"]:
+        if (found := _sealed.digest(arrays, header["metadata"])) != header["sha256"]:
             raise DatasetError("sha256", expected=header["sha256"], found=f"{found}: the data were changed")
         native = {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
         dataset = ExpertDataset(**native, metadata=header["metadata"])

@@ -1,5 +1,6 @@
 """The normal distribution squashed into a box, with probabilities for the walls, where floats cannot resolve it."""
 
+import functools
 from typing import NamedTuple
 
 import chex
@@ -15,10 +16,14 @@ from pgjax.distributions.gaussian import LN_2PI, GaussianParameters, assert_gaus
 from pgjax.types import Distribution
 
 _LN_2 = float(np.log(2.0))
-# NumPy constants, so that they get the dtype of the parameters when a function is traced.
-_NODES, _NODE_WEIGHTS = np.polynomial.hermite.hermgauss(32)
 # The smallest distance of an action from a wall, in units of the rounding error at the wall.
 _UNITS = 64
+
+
+@functools.cache
+def _quadrature() -> tuple[np.ndarray, np.ndarray]:
+    """32 nodes and weights of Gauss and Hermite. NumPy imports its polynomials when they are first used."""
+    return np.polynomial.hermite.hermgauss(32)
 
 
 def _log_tanh_slope(u: jax.Array) -> jax.Array:
@@ -150,8 +155,9 @@ def _moments_inside(box: _Box, parameters: GaussianParameters) -> tuple[jax.Arra
 
 def _entropy(box: _Box, parameters: GaussianParameters) -> jax.Array:
     mean, log_std = parameters
-    nodes = jnp.asarray(np.sqrt(2.0) * _NODES, mean.dtype)
-    weights = jnp.asarray(_NODE_WEIGHTS / np.sqrt(np.pi), mean.dtype)
+    nodes, weights = _quadrature()
+    nodes = jnp.asarray(np.sqrt(2.0) * nodes, mean.dtype)
+    weights = jnp.asarray(weights / np.sqrt(np.pi), mean.dtype)
     at_node = lambda node, weight: weight * box.log_slope(mean + jnp.exp(log_std) * node)
     slope = jnp.sum(jax.vmap(at_node)(nodes, weights), axis=0)
     mass, _, second = _moments_inside(box, parameters)

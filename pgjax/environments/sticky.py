@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from pgjax._checks import require_in_range
-from pgjax.exact.mdp.tabular import TabularMDP
 from pgjax.types import Discrete, Environment, PyTree, Step
 
 
@@ -50,6 +49,9 @@ def with_sticky_actions(environment: Environment, probability: float) -> Environ
     require_in_range("sticky_actions", probability, 0.0, 1.0)
     if probability == 0.0:
         return environment
+    # `pgjax.exact` takes longer to import than all environments, and most of them need none of it.
+    from pgjax.exact.mdp.tabular import TabularMDP
+
     if not isinstance(environment.action_space, Discrete):
         raise ValueError(f"sticky_actions needs a Discrete action space, got {environment.action_space!r}")
     if environment.action_mask is not None:

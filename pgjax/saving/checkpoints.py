@@ -6,7 +6,6 @@ another structure. What a file cannot give back is refused when it is saved.
 `pgjax.writing` writes the files, so a crash never damages an older file.
 """
 
-import json
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -15,12 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax import _json, writing
 from pgjax._checks import is_typed_key, shown
 from pgjax._doors import readable
-from pgjax._limits import HEAD_BYTES, MOST_AXES, MOST_TENSORS, NAME_BYTES
-from pgjax.saving._leaves import named_leaves, require_same_layout
-from pgjax.saving._reading import DTYPES, FORMAT, HEADER, digest, read_checked
+from pgjax._leaves import generator, named_leaves, require_same_layout
+from pgjax._sealed import DTYPES, read_checked, write
 from pgjax.types import PyTree
 
 # Files of format 1 do not name the generators of their typed keys; they used JAX's default generator.
@@ -65,13 +62,6 @@ def _as_array(name: str, leaf: Any) -> np.ndarray:
     return array
 
 
-def _generator(name: str, key: jax.Array) -> str:
-    found = jax.random.key_impl(key)
-    if not isinstance(found, str):
-        raise ValueError(f"tree {name} must be keys of a generator that JAX knows by name, got {found}")
-    return found
-
-
 def _keys(checkpoint: Checkpoint, name: str, generator: str) -> np.ndarray | jax.Array:
     """The typed keys of these raw words; words of another dtype stay arrays, which `restore` then refuses."""
     words = checkpoint.arrays[name]
@@ -98,23 +88,6 @@ def _on_device(checkpoint: Checkpoint, name: str, leaf: np.ndarray | jax.Array) 
 
 
 @readable
-def as_json(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata as a reader of the file gets them: tuples become lists.
-
-    Raises:
-        ValueError: if they are not a JSON object, or hold NaN or an infinite number.
-    """
-    try:
-        # The reader of the file refuses what this reader refuses, such as values that stand too deep.
-        found = _json.loads(json.dumps(metadata, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"metadata must be JSON with finite numbers, got {shown(metadata)}: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"metadata must be a JSON object, got {shown(metadata)}")
-    return found
-
-
-@readable
 def save(path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any] | None = None) -> None:
     """Write a pytree of arrays (typed keys included) and JSON `metadata` to one file, atomically.
 
@@ -138,38 +111,10 @@ def save(path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any] | None 
         >>> found["theta"].tolist(), metadata
         ([1.0, 2.0], {'update': 3})
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save as serialise
-
     leaves, _ = named_leaves(tree)
     arrays = {name: _as_array(name, leaf) for name, leaf in leaves.items()}
-    covered = {
-        "format": FORMAT,
-        "generators": {name: _generator(name, leaf) for name, leaf in leaves.items() if is_typed_key(leaf)},
-        "metadata": as_json(metadata or {}),
-    }
-    header = json.dumps(covered | {"sha256": digest(arrays, covered)})
-    _require_readable(arrays, header)
-    try:
-        content = serialise(arrays, {HEADER: header})
-    except SafetensorError as error:
-        raise ValueError(f"tree cannot be written as a safetensors file: {error}") from error
-    writing.replace_file(path, content)
-
-
-def _require_readable(arrays: dict[str, np.ndarray], header: str) -> None:
-    """Refuse what `read` would refuse because of its limits."""
-    if len(arrays) > MOST_TENSORS:
-        raise ValueError(f"tree must have at most {MOST_TENSORS} leaves, got {len(arrays)}")
-    for name, array in arrays.items():
-        if len(name) > NAME_BYTES or array.ndim > MOST_AXES:
-            raise ValueError(
-                f"tree must have leaves of at most {MOST_AXES} axes and paths of at most {NAME_BYTES} characters, got "
-                f"{array.ndim} axes and {len(name)} characters in {shown(name)}"
-            )
-    # Half of the head is left for the descriptions of the leaves, and for the signs that JSON puts before quotes.
-    if len(header) > HEAD_BYTES // 2:
-        raise ValueError(f"metadata must have at most {HEAD_BYTES // 2} bytes as JSON, got {len(header)}")
+    generators = {name: generator(name, leaf) for name, leaf in leaves.items() if is_typed_key(leaf)}
+    write(path, arrays, generators=generators, metadata=metadata or {})
 
 
 @readable

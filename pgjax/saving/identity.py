@@ -12,7 +12,7 @@ import numpy as np
 
 import pgjax
 from pgjax._doors import readable
-from pgjax.saving.checkpoints import as_json
+from pgjax._sealed import as_json
 
 # Settings of JAX that change random numbers or rounding.
 NUMERICS = ("jax_threefry_partitionable", "jax_default_prng_impl", "jax_enable_x64", "jax_default_matmul_precision")

@@ -14,9 +14,10 @@ import jax
 from pgjax import environments, networks
 from pgjax._checks import shown
 from pgjax._doors import readable
+from pgjax._leaves import named_leaves, require_finite, require_same_layout
+from pgjax._sealed import as_json
 from pgjax.networks.words import SCANNED
 from pgjax.saving import checkpoints
-from pgjax.saving._leaves import named_leaves, require_finite, require_same_layout
 from pgjax.saving._space_descriptions import alike, describe
 from pgjax.types import Environment, Policy, PyTree
 
@@ -160,7 +161,7 @@ def _header_and_shapes(environment: Environment | str, arguments: dict[str, Any]
     _, shapes = _policy_and_shapes(made, arguments)
     name = environment if isinstance(environment, str) else None
     spaces = {space: describe(getattr(made, space), space) for space in _SPACES}
-    return checkpoints.as_json({"version": _VERSION, "env": name, **spaces, "arguments": arguments}), shapes
+    return as_json({"version": _VERSION, "env": name, **spaces, "arguments": arguments}), shapes
 
 
 def _checked_header(path: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ the same program, which the devices share: the runs are vmapped on an accelerato
 where this measured 2–4 times faster than vmap.
 """
 
+from pgjax.training.export import export
 from pgjax.training.fit import Fit, fit
 from pgjax.training.host import train_on_host
 from pgjax.training.loop import NonFiniteError, TrainingRun, train
@@ -22,6 +23,7 @@ __all__ = [
     "Trainer",
     "TrainingRun",
     "estimate_memory",
+    "export",
     "fit",
     "make_trainer",
     "reinforce",

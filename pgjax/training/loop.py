@@ -142,7 +142,12 @@ def all_finite(tree: PyTree) -> jax.Array:
     return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(x)) for x in reals]))
 
 
-def _run_chunk(build: Callable[[PyTree], Trainer], chunk: int) -> Callable:
+def make_init(build: Callable[[PyTree], Trainer]) -> Callable[[jax.Array, PyTree], TrainState]:
+    """`(key, hyperparams) → state` of one run."""
+    return lambda key, hyperparams: build(hyperparams).init(key)
+
+
+def make_chunk(build: Callable[[PyTree], Trainer], chunk: int) -> Callable:
     """`(state, hyperparams, count) → (state, (metrics [chunk], whether θ is finite [chunk]))` of one run."""
 
     def run_chunk(state: TrainState, hyperparams: PyTree, count: jax.Array):
@@ -165,7 +170,7 @@ def _run_chunk(build: Callable[[PyTree], Trainer], chunk: int) -> Callable:
     return run_chunk
 
 
-def _sizes(build: Callable[[PyTree], Trainer], hyperparams: PyTree) -> tuple[int, int]:
+def sizes_of(build: Callable[[PyTree], Trainer], hyperparams: PyTree) -> tuple[int, int]:
     """`num_episodes` and `group_size` of the trainers; they cannot depend on the hyper-parameters of a run."""
     found = []
 
@@ -238,17 +243,17 @@ def train(
     require_runs(keys, hyperparams=hyperparams, states=states)
     pace = Pace(num_updates, len(keys), chunk, chunk_seconds)
     start = time.perf_counter()
-    shares = choose_layout(choose_devices(devices), len(keys), *_sizes(build, hyperparams), deterministic)
+    shares = choose_layout(choose_devices(devices), len(keys), *sizes_of(build, hyperparams), deterministic)
     hyperparams = shares.scatter(hyperparams)
     if states is None:
-        initialise = shares.each(lambda key, one_hyperparams: build(one_hyperparams).init(key), mapping)
+        initialise = shares.each(make_init(build), mapping)
         current = shares.compiled(initialise, shares.scatter(keys), hyperparams)(shares.scatter(keys), hyperparams)
     else:
         current = shares.scatter(states)
     first = np.asarray(current.update)
     if on_start is not None:
         on_start(shares.gather(current))
-    together = shares.each(_run_chunk(build, pace.most), mapping, num_shared=1)
+    together = shares.each(make_chunk(build, pace.most), mapping, num_shared=1)
     compiled = shares.compiled(together, current, hyperparams, np.int32(pace.most), donate_argnums=0)
     compile_seconds = time.perf_counter() - start
 

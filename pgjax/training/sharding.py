@@ -7,7 +7,8 @@ gradients. The devices of several processes (`jax.distributed`) always share the
 same calls and holds the same results.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pgjax._checks import is_typed_key, require_integer
-from pgjax._shards import EPISODES_AXIS, most_shards, summation
+from pgjax._shards import EPISODES_AXIS, SHARES_AXIS, most_shards, summation
 from pgjax.rows import RUNS_AXIS
 from pgjax.types import PyTree
 
@@ -24,9 +25,6 @@ RunMapping = Literal["auto", "map", "vmap"]
 
 # The type stubs of jax declare this class as a variable of an untyped extension module.
 Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
-
-# This is not RUNS_AXIS, the axis of the runs that are vmapped together on one device.
-SHARES_AXIS = "shares"
 
 
 def choose_devices(devices: Sequence[Device] | int | None) -> list[Device]:
@@ -79,6 +77,11 @@ class Shares(NamedTuple):
         rows = -(-num_runs // len(used)) * len(used)
         return cls(mesh=Mesh(np.asarray(used), (SHARES_AXIS,)), num_runs=num_runs, rows=rows)
 
+    @property
+    def split(self) -> NamedSharding:
+        """The sharding of arrays `[rows, ...]` of which every device holds its rows."""
+        return NamedSharding(self.mesh, PartitionSpec(SHARES_AXIS))
+
     def scatter(self, tree: PyTree) -> PyTree:
         """Move leaves `[S, ...]` from any device to `[rows, ...]` on the devices of the mesh."""
         if self.rows > self.num_runs:
@@ -86,7 +89,7 @@ class Shares(NamedTuple):
             tree = jax.device_put(tree, self.mesh.devices[0])
             source = np.minimum(np.arange(self.rows), self.num_runs - 1)
             tree = jax.tree.map(lambda x: x[source], tree)
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(SHARES_AXIS)))
+        return jax.device_put(tree, self.split)
 
     def gather(self, tree: PyTree) -> PyTree:
         """Move leaves `[rows, ...]` to `[S, ...]` on the first device, without a copy if it is the only one."""
@@ -98,6 +101,10 @@ class Shares(NamedTuple):
         if searches_nans():
             return jax.jit(function)
         return jax.jit(function, **options).lower(*arguments).compile()
+
+    def tracing(self) -> contextlib.AbstractContextManager[None]:
+        """The context in which a program for these devices is traced."""
+        return contextlib.nullcontext()
 
     def each(self, function: Callable, mapping: RunMapping, num_shared: int = 0) -> Callable:
         """`function` for every row of its arguments, the last `num_shared` of which are the same for all rows.
@@ -147,6 +154,11 @@ class SharedEpisodes(NamedTuple):
         """The sharding of arrays of which every device holds a full copy."""
         return NamedSharding(self.mesh, PartitionSpec())
 
+    @property
+    def split(self) -> NamedSharding:
+        """The sharding of the states: every device holds all of them, since the devices share episodes, not runs."""
+        return self.whole
+
     def scatter(self, tree: PyTree) -> PyTree:
         """Copy the leaves to every device. Each process has the same leaves and copies them to its own devices."""
         if self.whole.is_fully_addressable:
@@ -178,12 +190,18 @@ class SharedEpisodes(NamedTuple):
         options = {"out_shardings": self.whole, **options}
         if searches_nans():
             return self._in_mesh(jax.jit(function, out_shardings=options["out_shardings"]))
-        with jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
+        with self.tracing():
             return jax.jit(function, **options).lower(*arguments).compile()
+
+    @contextlib.contextmanager
+    def tracing(self) -> Iterator[None]:
+        """The context in which a program for these devices is traced."""
+        with jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
+            yield
 
     def _in_mesh(self, function: Callable) -> Callable:
         def call(*arguments: PyTree) -> PyTree:
-            with jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
+            with self.tracing():
                 return function(*arguments)
 
         return call

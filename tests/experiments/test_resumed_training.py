@@ -24,7 +24,7 @@ from trainings import (
 from experiments import train
 from experiments.harness import runner
 from experiments.train import build, keeping, report, resume
-from pgjax import registry
+from pgjax import _sealed, registry
 from pgjax.saving import checkpoints, identity, rotation
 
 
@@ -198,7 +198,7 @@ def test_a_run_of_the_former_layout_is_resumed_bit_for_bit(train_run, cut):
     arrays = {name.removeprefix("['states']"): x for name, x in states.arrays.items()}
     count = int(arrays[".update"][0])
     covered = {"format": 2, "generators": generators, "metadata": {}}
-    header = covered | {"sha256": checkpoints.digest(arrays, covered)}
+    header = covered | {"sha256": _sealed.digest(arrays, covered)}
     (cut / "state.safetensors").write_bytes(serialise(arrays, {"pgjax": json.dumps(header)}))
     columns = [np.array([line[name] for line in done[:count]]).T for name in ("num_steps", "mean_return")]
     history = {"num_steps": columns[0].astype(np.int32), "mean_return": columns[1].astype(np.float32)}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save as serialise
 
-from pgjax import networks
+from pgjax import _sealed, networks
 from pgjax.networks import GPT2Config
 from pgjax.saving import checkpoints, weights
 
@@ -88,7 +88,7 @@ def sealed(edit: Callable[[dict[str, np.ndarray], dict[str, Any]], Any]) -> Chan
             },
         )
         edit(arrays, covered)
-        text = json.dumps(covered | {"sha256": checkpoints.digest(arrays, covered)})
+        text = json.dumps(covered | {"sha256": _sealed.digest(arrays, covered)})
         path.write_bytes(serialise(arrays, {"pgjax": text}))
 
     return change

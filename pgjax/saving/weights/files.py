@@ -13,16 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax import _gguf, writing
+from pgjax import _gguf, _safetensors, writing
 from pgjax._checks import shown
 from pgjax._doors import readable
+from pgjax._leaves import named_leaves, require_finite, require_same_layout
 from pgjax._records import one_line
+from pgjax._sealed import digest, stored_digest
 from pgjax._stored import Tensor
 from pgjax.networks import GPT2Config, LlamaConfig
 from pgjax.networks.language_models import Config, make_language_model
-from pgjax.saving import _safetensors
-from pgjax.saving._leaves import named_leaves, require_finite, require_same_layout
-from pgjax.saving._reading import digest, stored_digest
 from pgjax.saving.weights import _configs
 from pgjax.saving.weights._layouts import (
     GPT2,

@@ -10,7 +10,7 @@ import optax
 import pytest
 from safetensors.numpy import save as serialise
 
-from pgjax import writing
+from pgjax import _sealed, writing
 from pgjax.saving import checkpoints
 
 
@@ -48,7 +48,7 @@ def test_round_trip(path, tree):
 VALUES = {np.int64: 2**40 + 7, np.uint64: 2**63 + 1, np.float64: 1e300, np.complex64: 1 + 2j}
 
 
-@pytest.mark.parametrize("dtype", checkpoints.DTYPES.values(), ids=str)
+@pytest.mark.parametrize("dtype", _sealed.DTYPES.values(), ids=str)
 def test_every_dtype_comes_back_and_no_other_is_taken_for_it(tmp_path, dtype):
     array = np.asarray([VALUES.get(dtype.type, 1)] * 2, dtype)
     checkpoints.save(tmp_path / "x", {"x": array})
@@ -56,7 +56,7 @@ def test_every_dtype_comes_back_and_no_other_is_taken_for_it(tmp_path, dtype):
         got = checkpoints.restore(tmp_path / "x", {"x": array})["x"]
         assert got.dtype == dtype
         np.testing.assert_array_equal(np.asarray(got), array)
-    for other in checkpoints.DTYPES.values():
+    for other in _sealed.DTYPES.values():
         if other != dtype:
             with pytest.raises(ValueError, match=rf"x holds \['x'\] of {dtype}\[2\], wanted {other}\[2\]"):
                 checkpoints.restore(tmp_path / "x", {"x": jax.ShapeDtypeStruct((2,), other)})
@@ -140,7 +140,7 @@ def test_keys_come_back_with_their_own_generator_only(tmp_path, generator):
 
 def test_a_file_of_format_1_is_read(tmp_path):
     arrays = {"['key']": np.array([1, 2], np.uint32), "['x']": np.ones(2, np.float32)}
-    header = {"metadata": {"n": 1}, "sha256": checkpoints.digest(arrays, {"n": 1})}
+    header = {"metadata": {"n": 1}, "sha256": _sealed.digest(arrays, {"n": 1})}
     (tmp_path / "old").write_bytes(serialise(arrays, {"pgjax": json.dumps(header)}))
     assert checkpoints.metadata(tmp_path / "old") == {"n": 1}
     got = checkpoints.restore(tmp_path / "old", {"key": jax.random.key(0), "x": jnp.zeros(2)})
@@ -177,7 +177,7 @@ def test_a_header_of_impossible_size_or_kind_is_refused(tmp_path, start):
         checkpoints.metadata(tmp_path / "x")
 
 
-DIGEST = checkpoints.digest({}, {})
+DIGEST = _sealed.digest({}, {})
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_deep_metadata_are_one_error_or_come_back(tmp_path):
 def test_keys_of_an_odd_generator_are_refused(tmp_path, generator):
     arrays = {"['key']": np.array([1, 2], np.uint32)}
     covered = {"format": 2, "generators": {"['key']": generator}, "metadata": {}}
-    header = json.dumps(covered | {"sha256": checkpoints.digest(arrays, covered)})
+    header = json.dumps(covered | {"sha256": _sealed.digest(arrays, covered)})
     (tmp_path / "x").write_bytes(serialise(arrays, {"pgjax": header}))
     with pytest.raises(ValueError, match=r"x holds \['key'\] of uint32\[2\], which are no keys of the generator"):
         checkpoints.restore(tmp_path / "x", {"key": jax.random.key(0)})

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pgjax import environments, networks
+from pgjax import _sealed, environments, networks
 from pgjax.environments.corridor import make_corridor
 from pgjax.environments.linear_gaussian import make_lqg
 from pgjax.saving import checkpoints, policies
@@ -249,7 +249,7 @@ def test_what_would_not_load_is_not_saved(tmp_path, params):
 )
 def test_a_bad_header_is_one_error_that_names_the_file(tmp_path, params, monkeypatch, changes, message):
     # Python's own JSON writes 1e400 as Infinity, which a hostile file may hold.
-    monkeypatch.setattr(checkpoints, "as_json", lambda metadata: metadata)
+    monkeypatch.setattr(_sealed, "as_json", lambda metadata: metadata)
     checkpoints.save(tmp_path / "it", params, header(**changes))
     with pytest.raises(ValueError, match=f"path .*it.*{message}") as caught:
         policies.load_policy(tmp_path / "it")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax._checks import is_typed_key, shown
-from pgjax.types import PyTree
+from pgjax._records import PyTree
 
 
 def named_leaves(tree: PyTree) -> tuple[dict[str, Any], Any]:
@@ -31,6 +31,24 @@ def _with_dtype(name: str, leaf: Any) -> Any:
         return jnp.asarray(leaf)
     except OverflowError as error:
         raise ValueError(f"tree {name} must be a number that fits JAX's integers, got {leaf}") from error
+
+
+def named_words(tree: PyTree) -> dict[str, jax.Array]:
+    """The leaves by their paths; typed keys become their raw words, which are integers."""
+    named = named_leaves(tree)[0]
+    return {name: jax.random.key_data(leaf) if is_typed_key(leaf) else leaf for name, leaf in named.items()}
+
+
+def generator(name: str, key: jax.Array) -> str:
+    """The name of the random-number generator of typed keys.
+
+    Raises:
+        ValueError: if JAX does not know it by a name.
+    """
+    found = jax.random.key_impl(key)
+    if not isinstance(found, str):
+        raise ValueError(f"tree {name} must be keys of a generator that JAX knows by name, got {found}")
+    return found
 
 
 def layout(leaf: Any) -> tuple[Any, tuple[int, ...]]:

@@ -1,17 +1,21 @@
-"""Reading of files that `checkpoints.save` wrote: the header and the digest are checked before any array is made."""
+"""Safetensors files that pgjax writes and reads itself: arrays, a JSON header, and a digest that covers both.
+
+A reader checks the header and the digest before it makes any array. Nothing in a file is imported or called here.
+"""
 
 import hashlib
 import json
+import os
 import pathlib
 from typing import IO, Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax import _json
+from pgjax import _json, _safetensors, writing
 from pgjax._checks import shown
+from pgjax._limits import HEAD_BYTES, MOST_AXES, MOST_TENSORS, NAME_BYTES
 from pgjax._stored import Tensor
-from pgjax.saving import _safetensors
 
 HEADER = "pgjax"
 """The name under which the metadata of a safetensors file hold the header of pgjax."""
@@ -35,6 +39,62 @@ DTYPES = {
     "F64": np.dtype(np.float64),
     "C64": np.dtype(np.complex64),
 }
+
+
+def as_json(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata as a reader of the file gets them: tuples become lists.
+
+    Raises:
+        ValueError: if they are not a JSON object, or hold NaN or an infinite number.
+    """
+    try:
+        # The reader of the file refuses what this reader refuses, such as values that stand too deep.
+        found = _json.loads(json.dumps(metadata, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"metadata must be JSON with finite numbers, got {shown(metadata)}: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"metadata must be a JSON object, got {shown(metadata)}")
+    return found
+
+
+def write(
+    path: str | os.PathLike, arrays: dict[str, np.ndarray], *, generators: dict[str, str], metadata: dict[str, Any]
+) -> None:
+    """Write named arrays and JSON `metadata` to one file, atomically.
+
+    Args:
+        generators: the names of the arrays that are the raw words of typed keys, each with its random-number generator.
+
+    Raises:
+        ValueError: if the metadata are not JSON, or the file would be beyond a limit of the reader; nothing is written.
+        OSError: if the file cannot be written; an older file at `path` is then untouched.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save as serialise
+
+    covered = {"format": FORMAT, "generators": generators, "metadata": as_json(metadata)}
+    header = json.dumps(covered | {"sha256": digest(arrays, covered)})
+    _require_readable(arrays, header)
+    try:
+        content = serialise(arrays, {HEADER: header})
+    except SafetensorError as error:
+        raise ValueError(f"tree cannot be written as a safetensors file: {error}") from error
+    writing.replace_file(path, content)
+
+
+def _require_readable(arrays: dict[str, np.ndarray], header: str) -> None:
+    """Refuse what `read` would refuse because of its limits."""
+    if len(arrays) > MOST_TENSORS:
+        raise ValueError(f"tree must have at most {MOST_TENSORS} leaves, got {len(arrays)}")
+    for name, array in arrays.items():
+        if len(name) > NAME_BYTES or array.ndim > MOST_AXES:
+            raise ValueError(
+                f"tree must have leaves of at most {MOST_AXES} axes and paths of at most {NAME_BYTES} characters, got "
+                f"{array.ndim} axes and {len(name)} characters in {shown(name)}"
+            )
+    # Half of the head is left for the descriptions of the leaves, and for the signs that JSON puts before quotes.
+    if len(header) > HEAD_BYTES // 2:
+        raise ValueError(f"metadata must have at most {HEAD_BYTES // 2} bytes as JSON, got {len(header)}")
 
 
 def digest(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> str:
