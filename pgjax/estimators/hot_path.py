@@ -3,8 +3,8 @@
     ∇̂ρ = (1/B) Σ_b Σ_t ∇ objective(outputs(X_t^b, θ), row_t^b)
 
 The weights are computed first and are part of the rows. The gradient is then computed for pieces of rows that fit into
-the cache, up to the last live row. If the policy has memory, a piece holds whole episodes. Axes: T time, B episodes,
-N rows of one piece.
+the cache, without the padding behind the end of an episode. If the policy has memory, a piece holds whole episodes of
+similar lengths. Axes: T time, B episodes, N rows of one piece.
 """
 
 from collections.abc import Callable

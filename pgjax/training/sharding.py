@@ -16,7 +16,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pgjax._checks import is_typed_key, require_integer
 from pgjax._shards import EPISODES_AXIS, most_shards, summation
-from pgjax.rows import RUNS_AXIS
 from pgjax.types import PyTree
 
 # How a device goes through its runs.
@@ -25,7 +24,7 @@ RunMapping = Literal["auto", "map", "vmap"]
 # The type stubs of jax declare this class as a variable of an untyped extension module.
 Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
 
-# This is not RUNS_AXIS, the axis of the runs that are vmapped together on one device.
+# The axis of the devices that have shares of the runs.
 SHARES_AXIS = "shares"
 
 
@@ -112,7 +111,7 @@ class Shares(NamedTuple):
             cut = len(arguments) - num_shared
             own, shared = arguments[:cut], arguments[cut:]
             if mapping == "vmap":
-                return jax.vmap(lambda *row: function(*row, *shared), axis_name=RUNS_AXIS)(*own)
+                return jax.vmap(lambda *row: function(*row, *shared))(*own)
             return jax.lax.map(lambda row: function(*row, *shared), own)
 
         def together(*arguments):
