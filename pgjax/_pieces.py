@@ -45,6 +45,18 @@ class Cut(NamedTuple):
     spread: Callable[[jax.Array], jax.Array]
 
 
+def fill(rows: PyTree, live: jax.Array, instead: PyTree) -> PyTree:
+    """Rows `[N, ...]` or `[T, n, ...]`, and `instead` where not live: even a masked infinity makes gradients NaN."""
+    choose = lambda x, y: jnp.where(live.reshape((*live.shape, *(1 for _ in x.shape[live.ndim :]))), x, y)
+    return jax.tree.map(choose, rows, instead)
+
+
+def fill_with_first(rows: PyTree, live: jax.Array) -> PyTree:
+    """Whole episodes `[T, ...]` whose rows of padding repeat their row 0; leaves without time stay as they are."""
+    in_time = lambda x: x.shape[: live.ndim] == live.shape
+    return jax.tree.map(lambda x: fill(x, live, x[:1]) if in_time(x) else x, rows)
+
+
 def _lengths(alive: jax.Array) -> jax.Array:
     """The number of rows of each episode up to its last live one, `[b]`."""
     last = alive.shape[0] - jnp.argmax(alive[::-1], axis=0)
@@ -63,16 +75,18 @@ def _cut_rows(rows: PyTree, alive: jax.Array, size: int) -> Cut:
     flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), (rows, alive))
     lengths = _lengths(alive)
     order = jnp.argsort(-lengths, stable=True)
-    counts = jnp.sum(lengths > jnp.arange(num_steps)[:, None], axis=1)
+    counts = jnp.sum(lengths[None] > jnp.arange(num_steps)[:, None], axis=1)
     ends = jnp.cumsum(counts)
     begins = ends - counts
     padded = jnp.max(lengths) * num_episodes
     packed = largest_of_vmap((ends[-1] < padded - padded // _LITTLE_PADDING).astype(jnp.int32)) > 0
     total = jnp.where(packed, ends[-1], padded)
+    first = jax.tree.map(lambda x: x[0, order[0]][None], rows)
 
     def find(start: jax.Array) -> PyTree:
         position = jnp.minimum(start + jnp.arange(size), jnp.maximum(total - 1, 0))
-        t = jnp.minimum(jnp.searchsorted(ends, position, side="right", method="scan_unrolled"), num_steps - 1)
+        t = jnp.searchsorted(ends, position, side="right", method="scan_unrolled").astype(position.dtype)
+        t = jnp.minimum(t, num_steps - 1)
         row = t * num_episodes + order[position - begins[t]]
         return jax.tree.map(lambda x: x[row], flat)
 
@@ -83,11 +97,11 @@ def _cut_rows(rows: PyTree, alive: jax.Array, size: int) -> Cut:
         start = jnp.minimum(k * size, alive.size - size)
         at = start + jnp.arange(size)
         piece, live = jax.lax.cond(packed, find, slice_out, start)
-        return start, piece, live & (at >= k * size) & (at < total)
+        return start, fill(piece, live, first), live & (at >= k * size) & (at < total)
 
     def spread(values: jax.Array) -> jax.Array:
         in_order = lambda x: x.reshape((*alive.shape, *x.shape[1:]))
-        positions = jnp.minimum(begins[:, None] + jnp.argsort(order), alive.size - 1)
+        positions = jnp.minimum(begins[:, None] + jnp.argsort(order)[None], alive.size - 1)
         return jax.lax.cond(packed, lambda x: x[positions], in_order, values)
 
     return Cut(count=jnp.asarray(largest_of_vmap((total + size - 1) // size), int), take=take, spread=spread)
@@ -104,7 +118,7 @@ def _cut_episodes(rows: PyTree, alive: jax.Array, size: int) -> Cut:
         start = jnp.minimum(k * size, num_episodes - size)
         columns = jax.lax.dynamic_slice_in_dim(order, start, size)
         piece, live = jax.tree.map(lambda x: jnp.take(x, columns, axis=1), (rows, alive))
-        return start, piece, live & (start + jnp.arange(size) >= k * size)[None]
+        return start, fill_with_first(piece, live), live & (start + jnp.arange(size) >= k * size)[None]
 
     count = largest_of_vmap((jnp.sum(lengths > 0) + size - 1) // size)
     place = jnp.argsort(order)

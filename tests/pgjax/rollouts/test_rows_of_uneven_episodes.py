@@ -67,13 +67,13 @@ def test_whole_episodes_in_pieces_of_their_length_give_the_gradient_of_all_rows(
 
 
 def test_a_piece_of_whole_episodes_is_computed_to_a_quarter_of_the_horizon_if_it_ends_there():
-    lengths = jnp.asarray([3, 40, 10, 1, 0, 11, 2, 5])
+    lengths = jnp.asarray([3, 40, 10, 1, 0, 11, 2, 5])  # NaN · 0 is NaN: padding would show
     alive = jnp.arange(40)[:, None] < lengths
     x, seen = jnp.where(alive, jnp.arange(40.0)[:, None], jnp.nan), []
 
     def counted(piece, mask):
         jax.debug.callback(lambda: seen.append(piece.shape))
-        return jnp.sum(jnp.where(mask, piece, 0.0)), (2 * piece).reshape(-1)
+        return jnp.sum(piece * mask), (2 * piece).reshape(-1)
 
     total, values = jax.jit(lambda: rows_module.over_rows(counted, x, alive, 40, whole_episodes=True))()
     jax.effects_barrier()
@@ -83,8 +83,11 @@ def test_a_piece_of_whole_episodes_is_computed_to_a_quarter_of_the_horizon_if_it
     np.testing.assert_array_equal(values, np.where(alive, 2 * np.asarray(x), 0.0))
 
 
-def test_no_piece_of_rows_holds_padding():
-    lengths = jnp.asarray([3, 20, 7, 1, 0, 10, 2])
+@pytest.mark.parametrize(
+    ("lengths", "pieces"), [([3, 20, 7, 1, 0, 10, 2], 6), ([20, 20, 20, 20, 20, 20, 19], 18)], ids=["much", "little"]
+)
+def test_no_piece_of_rows_holds_padding(lengths, pieces):
+    lengths = jnp.asarray(lengths)
     alive = jnp.arange(20)[:, None] < lengths
     x, seen = jnp.where(alive, jnp.arange(20.0)[:, None], jnp.nan), []
 
@@ -95,7 +98,7 @@ def test_no_piece_of_rows_holds_padding():
     total, values = jax.jit(lambda: rows_module.over_rows(counted, x, alive, 8))()
     jax.effects_barrier()
     # NaN · 0 is NaN: a piece with a row of padding would show.
-    assert np.isfinite(seen).all() and len(seen) == 48
+    assert np.isfinite(seen).all() and len(seen) == 8 * pieces
     assert total == sum(n * (n - 1) // 2 for n in lengths.tolist())
     np.testing.assert_array_equal(values, np.where(alive, 2 * np.asarray(x), 0.0))
 
