@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from pgjax.types import PyTree
 
-_CPU_LANES, _ACCELERATOR_LANES = 128, 1 << 17
+_CPU_LANES, _ACCELERATOR_LANES, _LEAST_TILES = 128, 1 << 17, 4
 
 
 def tile_width(num_episodes: int, most: int | None = None) -> int | None:
@@ -23,11 +23,13 @@ def tile_width(num_episodes: int, most: int | None = None) -> int | None:
     Args:
         num_episodes: B.
         most: None takes 128 on a CPU, where wider tiles were no faster, and 2¹⁷ on an accelerator, which fewer lanes
-            would leave idle.
+            would leave idle; then there are no tiles with less than four times as many episodes, because the second
+            loop costs about as much compilation as the first.
     """
+    least = 2
     if most is None:
-        most = _CPU_LANES if jax.default_backend() == "cpu" else _ACCELERATOR_LANES
-    if 2 * most > num_episodes:
+        most, least = (_CPU_LANES if jax.default_backend() == "cpu" else _ACCELERATOR_LANES), _LEAST_TILES
+    if num_episodes < least * most:
         return None
     # Products of one row round differently, so the width is even.
     fits = (width for width in range(most - most % 2, most // 4, -2) if num_episodes % width == 0)

@@ -80,8 +80,8 @@ def episodes(
         chunk: the number of steps between two checks which lanes have ended; None takes `chunk_length(T)`.
         tile: the largest number of lanes in a tile, at least 2. A tile has w lanes, and w is the largest even divisor
             of B (on each device) that is at most `tile` and above a quarter of it. Without such a divisor, or if B is
-            less than 2 `tile`, all lanes step until the last one has ended. None takes 128 on a CPU and 2¹⁷ on an
-            accelerator.
+            less than 2 `tile`, all lanes step until the last one has ended, and less is compiled. None takes 128 on a
+            CPU and 2¹⁷ on an accelerator, and no tiles if B is less than four times this number.
 
     Returns:
         A `Trajectory` `[T, B, ...]`.
