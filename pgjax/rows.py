@@ -1,25 +1,23 @@
 """Sums and maps over the rows of a time-major batch, in pieces that fit into the cache.
 
 A batch `[T, B, ...]` is read as T·B rows, some hundred or thousand at a time. So the activations of a network stay in
-the cache (measured on a CPU: two to four times as fast), the memory is bounded, and the padding after the last live row
-costs nothing. If rows depend on the rows before them (a policy with memory), the pieces are whole episodes
-`[T, n, ...]`.
+the cache (measured on a CPU: two to four times as fast), the memory is bounded, and the padding after the end of each
+episode costs nothing. If rows depend on the rows before them (a policy with memory), the pieces are whole episodes
+`[T, n, ...]` of similar lengths.
 """
 
-import contextlib
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from pgjax import _pieces as pieces
 from pgjax import _shards
 from pgjax._checks import require_integer
 from pgjax._doors import readable
+from pgjax._pieces import PieceFunction, largest_of_vmap
 from pgjax.types import PyTree
-
-PieceFunction = Callable[..., tuple[PyTree, PyTree]]
 
 # With 256 rows and a 64 × 64 network a piece stays in the L2 cache of one core and uses no other thread. On two cores
 # the gradient was then 1.1 times (idle machine) to 1.7 times (busy machine) as fast as with 8 192 rows. Machines with
@@ -31,7 +29,6 @@ _ACCELERATOR_ROWS, _ACCELERATOR_NUMBERS = 1 << 20, 1 << 24
 # pieces of 256, an update of a model with 135 million numbers went from 0.82 to 1.0 times the rate of a program written
 # by hand (`python -m experiments.real_model --parts tokens`).
 _LARGE_SUM_ROWS = 1024
-RUNS_AXIS = "runs"
 
 
 @readable
@@ -53,16 +50,13 @@ def default_rows(row_size: int = 1, sum_size: int = 0) -> int:
 
 
 @readable
-def largest_of_runs(x: jax.Array, *axes: str) -> jax.Array:
-    """The maximum of x over the runs that are vmapped together (axis `RUNS_AXIS`) and over further named `axes`.
+def largest_of_runs(x: jax.Array) -> jax.Array:
+    """The maximum of the number x over all runs that are vmapped together; x itself without a vmap.
 
-    Without such an axis it is x itself. If all runs share the number of iterations of a loop, JAX does not have to
-    select between old and new loop states for each run.
+    If all runs share the number of iterations of a loop and the branch of a condition, JAX does not have to select
+    between old and new loop states, or between the results of all branches, for each run.
     """
-    for axis in (RUNS_AXIS, *axes):
-        with contextlib.suppress(NameError):
-            x = jax.lax.pmax(x, axis)
-    return x
+    return largest_of_vmap(x)
 
 
 def _row_size(rows: PyTree, alive: jax.Array) -> int:
@@ -74,60 +68,6 @@ def _piece_size(rows: PyTree, alive: jax.Array, rows_per_piece: int | None) -> i
         return min(default_rows(_row_size(rows, alive)), alive.size)
     require_integer("rows_per_piece", rows_per_piece, 1, None)
     return min(rows_per_piece, alive.size)
-
-
-def _num_live_rows(alive: jax.Array) -> jax.Array:
-    num_steps, num_episodes = alive.shape
-    any_alive = jnp.any(alive, axis=1)
-    last = num_steps - jnp.argmax(any_alive[::-1])
-    return jnp.where(jnp.any(any_alive), last, 0) * num_episodes
-
-
-class _Cut(NamedTuple):
-    """A batch cut into pieces of one size. The last piece may repeat rows of the piece before; its mask excludes them.
-
-    Attributes:
-        count: the number of pieces up to the last live row.
-        take: `k → (start, piece, mask)`, the start of piece k, its rows and its mask.
-    """
-
-    count: jax.Array
-    take: Callable[[jax.Array], tuple[jax.Array, PyTree, jax.Array]]
-
-
-def _cut_rows(rows: PyTree, alive: jax.Array, size: int) -> _Cut:
-    flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), (rows, alive))
-
-    def take(k: jax.Array):
-        start = jnp.minimum(k * size, alive.size - size)
-        piece, live = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), flat)
-        return start, piece, live & (start + jnp.arange(size) >= k * size)
-
-    count = largest_of_runs((_num_live_rows(alive) + size - 1) // size)
-    return _Cut(count=jnp.asarray(count, int), take=take)
-
-
-def _cut_episodes(rows: PyTree, alive: jax.Array, size: int) -> _Cut:
-    num_steps, num_episodes = alive.shape
-    size = max(1, min(num_episodes, size // num_steps))
-
-    def take(k: jax.Array):
-        start = jnp.minimum(k * size, num_episodes - size)
-        piece, live = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1), (rows, alive))
-        return start, piece, live & (start + jnp.arange(size) >= k * size)[None]
-
-    return _Cut(count=jnp.asarray(-(-num_episodes // size), int), take=take)
-
-
-def _cut(rows: PyTree, alive: jax.Array, rows_per_piece: int | None, whole_episodes: bool) -> _Cut:
-    cut = _cut_episodes if whole_episodes else _cut_rows
-    found = cut(rows, alive, _piece_size(rows, alive, rows_per_piece))
-    # If there is only one piece, the compiler would move its work out of the loop and merge it with other work, which
-    # changes the rounding. The barriers prevent this: they hide the count, and tie each piece to its index.
-    return _Cut(
-        count=jax.lax.optimization_barrier(found.count),
-        take=lambda k: jax.lax.optimization_barrier((k, found.take(k)))[1],
-    )
 
 
 def _first() -> jax.Array:
@@ -148,7 +88,8 @@ def _of_block(
     function: PieceFunction, rows: PyTree, alive: jax.Array, rows_per_piece: int | None, whole_episodes: bool
 ) -> tuple[PyTree, PyTree]:
     """The sums of a block, and the values of its rows `[T, b, ...]`, 0 where not alive."""
-    cut = _cut(rows, alive, rows_per_piece, whole_episodes)
+    cut = pieces.cut(rows, alive, _piece_size(rows, alive, rows_per_piece), whole_episodes)
+    function = pieces.by_length(function, rows, alive.shape[0]) if whole_episodes else function
     sums, values = jax.eval_shape(lambda k: function(*cut.take(k)[1:]), _first())
     shape = alive.shape if whole_episodes else (alive.size,)
     outputs = jax.tree.map(lambda x: jnp.zeros((*shape, *x.shape[1:]), x.dtype), values)
@@ -160,14 +101,18 @@ def _of_block(
 
         def write(output: jax.Array, x: jax.Array) -> jax.Array:
             x = x.reshape((*mask.shape, *x.shape[1:]))
-            return jax.lax.dynamic_update_slice_in_dim(output, x, start, axis=int(whole_episodes))
+            axis = int(whole_episodes)
+            if whole_episodes:  # the rows of repeated episodes may have been cut off
+                old = jax.lax.dynamic_slice_in_dim(output, start, mask.shape[1], axis)
+                x = jnp.where(mask.reshape((*mask.shape, *(1 for _ in x.shape[2:]))), x, old)
+            return jax.lax.dynamic_update_slice_in_dim(output, x, start, axis)
 
         return jax.tree.map(jnp.add, total, sums), jax.tree.map(write, outputs, values)
 
     total, outputs = jax.lax.fori_loop(_first(), cut.count, one, (_zeros(sums), outputs))
 
     def of_live(x: jax.Array) -> jax.Array:
-        x = x.reshape((*alive.shape, *x.shape[len(shape) :]))
+        x = cut.spread(x)
         return jnp.where(alive.reshape((*alive.shape, *(1 for _ in x.shape[2:]))), x, jnp.zeros((), x.dtype))
 
     return total, jax.tree.map(of_live, outputs)

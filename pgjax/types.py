@@ -141,7 +141,8 @@ class Trajectory(NamedTuple):
         obs: X_t, leaves `[T, B, ...]`.
         actions: A_t, leaves `[T, B, ...]`.
         rewards: R_{t+1}, `[T, B]`, 0 where not `alive`.
-        alive: bool `[T, B]`, true while the episode runs; all other rows are padding.
+        alive: bool `[T, B]`, true while the episode runs; all other rows are padding, which nothing may depend on
+            (`rollouts.episodes` fills it with zeros).
         terminated: bool `[T, B]`, true where the problem ended at this step, so that the value after it is 0.
         truncated: bool `[T, B]`, true where the horizon cut the episode, so that returns may bootstrap from
             v(`next_obs`).

@@ -34,6 +34,7 @@ ORDER = (
     "advantages",
     "losses",
     "automata",
+    "_pieces",
     "rows",
     "acting",
     "rewards",

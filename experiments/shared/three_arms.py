@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from experiments.shared import one_step
 from pgjax import baselines, estimators, exact
 from pgjax.distributions import categorical_quantile
-from pgjax.rows import RUNS_AXIS
 from pgjax.types import Baseline, Estimator, Trajectory
 
 REWARDS = (1.0, 0.7, 0.0)
@@ -111,7 +110,7 @@ def train(
     Returns:
         The last carries, leaves `[S, ...]`, and `keep(carries)` before the first update and after each, `[N + 1, ...]`.
     """
-    together = jax.vmap(update, axis_name=RUNS_AXIS)
+    together = jax.vmap(update)
 
     def one(carries: Any, key: jax.Array) -> tuple[Any, Any]:
         carries = together(carries, jax.random.uniform(key, (runs,)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from pgjax import baselines, distributions, estimators, exact, rollouts
 from pgjax.environments.corridor import LEFT, RIGHT, corridor_mdp, make_corridor
-from pgjax.rows import RUNS_AXIS, largest_of_runs
+from pgjax.rows import largest_of_runs
 from pgjax.types import Environment, Estimator, Policy, PyTree, Trajectory
 
 PER_STEP, PER_EPISODE = "per_step", "per_episode"
@@ -162,7 +162,7 @@ def play(
         return Runs(params=params, state=state, stopped=runs.stopped | ~(jnp.abs(gap) <= settings.stop)), row
 
     keys = jax.random.split(jax.random.fold_in(key, episode), runs.stopped.shape[0])
-    return jax.vmap(one_run, axis_name=RUNS_AXIS)(keys, settings, runs)
+    return jax.vmap(one_run)(keys, settings, runs)
 
 
 def expected_update(params: jax.Array, baseline_step: jax.typing.ArrayLike) -> jax.Array:

@@ -23,6 +23,8 @@ from pgjax.types import Baseline, Environment, Policy, PyTree
 
 CARTPOLE, BREAKOUT, MAZE = "CartPole-v1", "Breakout-MinAtar", "maze"
 BARE, ROLLOUT = "environment, random actions", "rollout"
+UNEVEN, UNEVEN_WIDE = "rollout, uneven episodes", "rollout, uneven episodes, all lanes to the end"
+UNEVEN_PLAIN = "REINFORCE, uneven episodes"
 PLAIN, CRITIC = "REINFORCE", "REINFORCE with a value network"
 ACTOR_CRITIC = "actor-critic (GAE)"
 # An update must do all its work, but must not change the policy, whose episodes would become longer.
@@ -65,15 +67,19 @@ def update_of(trainer: training.Trainer, params: PyTree, key: jax.Array) -> Prog
 
 
 def episodes_of(
-    environment: Environment, policy: Policy, params: PyTree, key: jax.Array, count: int, group_size: int = 1
+    environment: Environment, policy: Policy, params: PyTree, key: jax.Array, count: int, group_size: int = 1, **options
 ) -> Program:
-    """`count` complete episodes. The carry holds θ, and a key that changes from call to call."""
+    """`count` complete episodes. The carry holds θ, and a key that changes from call to call.
+
+    Args:
+        **options: further arguments of `rollouts.episodes`.
+    """
 
     def run(carry: tuple[PyTree, jax.Array]) -> tuple[Any, jax.Array, Any]:
         params, key = carry
         key, episodes_key = jax.random.split(key)
         keys = jax.random.split(episodes_key, count)
-        played = rollouts.episodes(environment, policy, params, keys, group_size=group_size)
+        played = rollouts.episodes(environment, policy, params, keys, group_size=group_size, **options)
         return (params, key), jnp.sum(played.alive), played
 
     return Program(run=run, carry=(params, key), group=group_size)
@@ -111,9 +117,14 @@ def cartpole_programs(hidden: tuple[int, ...], params: PyTree, seed: int, batch:
     environment, key = environments.make(CARTPOLE), jax.random.key(seed + 1)
     policy = networks.make_policy(environment, hidden=hidden)
     value = baselines.value_function(*make_value(environment, hidden), optax.adam(1e-3))
+    # A policy that has not learnt has many short episodes and a few long ones.
+    fresh = policy.init(key, environment.reset(key, environment.params)[1])
     return {
         BARE: episodes_of(environment, environments.random_policy(environment), (), key, batch),
         ROLLOUT: episodes_of(environment, policy, params, key, batch),
+        UNEVEN: episodes_of(environment, policy, fresh, key, batch),
+        UNEVEN_WIDE: episodes_of(environment, policy, fresh, key, batch, tile=batch),
+        UNEVEN_PLAIN: update_of(make_trainer(policy, STILL, batch), fresh, key),
         PLAIN: update_of(make_trainer(policy, STILL, batch), params, key),
         CRITIC: update_of(make_trainer(policy, STILL, batch, value), params, key),
     }

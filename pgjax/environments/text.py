@@ -29,6 +29,12 @@ class TextBuffer(NamedTuple):
     length: PyTree
     prompt_length: PyTree
 
+    def first_rows(self, count: int, num_steps: int) -> "TextBuffer":
+        """The first rows of T = `num_steps` rows `[T, ...]`, without the places that only later rows write."""
+        places = self.tokens.shape[-1] - (num_steps - count)
+        shorter = jax.tree.map(lambda x: x[:count], self)
+        return shorter._replace(tokens=shorter.tokens[..., :places])
+
 
 class TextParams(NamedTuple):
     """The parameters of `make_text`; another value of the same shapes needs no new compilation.

@@ -3,8 +3,8 @@
     ∇̂ρ = (1/B) Σ_b Σ_t ∇ objective(outputs(X_t^b, θ), row_t^b)
 
 The weights are computed first and are part of the rows. The gradient is then computed for pieces of rows that fit into
-the cache, up to the last live row. If the policy has memory, a piece holds whole episodes. Axes: T time, B episodes,
-N rows of one piece.
+the cache, without the padding behind the end of an episode. If the policy has memory, a piece holds whole episodes of
+similar lengths. Axes: T time, B episodes, N rows of one piece.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import acting
+from pgjax._pieces import fill_with_first
 from pgjax._records import print_as_made_by
 from pgjax.contracts import require_trajectory
 from pgjax.rows import sum_over_rows
@@ -68,7 +69,7 @@ def each_episode(
     """Σ_t ∇ objective of each episode, leaves `[B, ...]`; their mean is the gradient of `batch_gradient`."""
     function = _masked_gradient(policy, row_objective)
     alone = lambda tree: tree if policy.memory is None else jax.tree.map(lambda x: x[:, None], tree)
-    one = lambda episode, mask: function(alone(episode), alone(mask), params)[0]
+    one = lambda episode, mask: function(alone(fill_with_first(episode, mask)), alone(mask), params)[0]
     return jax.vmap(one, in_axes=1)((seen, rows), alive)
 
 

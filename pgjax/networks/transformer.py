@@ -78,11 +78,14 @@ def _embed(params: PyTree, tokens: jax.Array, place: Place) -> jax.Array:
     positions = params["positions"]
     if not isinstance(place, int):
         positions = jax.lax.dynamic_slice_in_dim(positions, place, tokens.shape[0])
-    elif tokens.shape != positions.shape[:1]:
+    elif tokens.shape[0] > positions.shape[0]:
         wanted = positions.shape[0] + 1
         raise ValueError(
-            f"obs.tokens must have shape ({wanted},), one buffer (vmap for more), got ({tokens.shape[0] + 1},)"
+            f"obs.tokens must have at most {wanted} places, those of one buffer (vmap for more), "
+            f"got {tokens.shape[0] + 1}"
         )
+    else:  # a batch of short answers comes without the last places
+        positions = positions[: tokens.shape[0]]
     return rows(params["tokens"], tokens) + positions
 
 

@@ -17,7 +17,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pgjax._checks import is_typed_key, require_integer
 from pgjax._shards import EPISODES_AXIS, SHARES_AXIS, most_shards, summation
-from pgjax.rows import RUNS_AXIS
 from pgjax.types import PyTree
 
 # How a device goes through its runs.
@@ -119,7 +118,7 @@ class Shares(NamedTuple):
             cut = len(arguments) - num_shared
             own, shared = arguments[:cut], arguments[cut:]
             if mapping == "vmap":
-                return jax.vmap(lambda *row: function(*row, *shared), axis_name=RUNS_AXIS)(*own)
+                return jax.vmap(lambda *row: function(*row, *shared))(*own)
             return jax.lax.map(lambda row: function(*row, *shared), own)
 
         def together(*arguments):

@@ -39,7 +39,7 @@ def written():
 
 def test_the_log_probabilities_are_those_with_which_rollouts_wrote(written):
     policy, params, played = written
-    buffers = np.asarray(played.obs.tokens)[-1]  # [B, L]: a rollout repeats the last buffer after the end
+    buffers = np.asarray(played.final_obs.tokens)  # [B, L]
     lengths = np.asarray(played.alive).sum(axis=0)
     assert 1 <= lengths.min() < lengths.max() == 5
     full = buffers.copy()

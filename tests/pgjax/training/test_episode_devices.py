@@ -84,7 +84,9 @@ counts = {name: (type(layout), layout.mesh.size) for name, layout in layouts.ite
 wanted = [(SharedEpisodes, 8), (SharedEpisodes, 2), (Shares, 1), (SharedEpisodes, 8), (Shares, 8)]
 hold("layouts", list(counts.values()) == wanted)
 
-play = lambda params, keys: rollouts.episodes(cartpole, mlp, params, keys, group_size=4, record_log_probs=True)
+play = lambda params, keys, **how: rollouts.episodes(
+    cartpole, mlp, params, keys, group_size=4, record_log_probs=True, **how
+)
 params = mlp.init(jax.random.key(1), jnp.zeros(4))
 arguments = (params, jax.random.split(jax.random.key(2), 32))
 played = []
@@ -93,9 +95,12 @@ for count in (1, 2, 4, 8):
     placed = shares.scatter(arguments)
     with jax.set_mesh(shares.mesh):
         trajectory = jax.jit(play)(*placed)
+        in_tiles = jax.jit(lambda *given: play(*given, tile=2, chunk=5))(*placed)
     assert len(trajectory.rewards.devices()) == count
-    played.append([np.asarray(x) for x in jax.tree.leaves(trajectory)])
+    played.append([np.asarray(x) for x in jax.tree.leaves((trajectory, in_tiles))])
 hold("trajectories", all(same(played[0], other) for other in played[1:]))
+one, tiles = (jax.tree.leaves(x._replace(behaviour_log_probs=())) for x in (trajectory, in_tiles))
+hold("tiles", same(one, tiles))
 """
 
 
@@ -112,7 +117,10 @@ def found():
 
 @pytest.mark.parametrize(
     "name",
-    ["groups", "value", "memory", "twelve", "six", "any order", "windows", "three runs", "layouts", "trajectories"],
+    [
+        *("groups", "value", "memory", "twelve", "six", "any order", "windows", "three runs", "layouts"),
+        *("trajectories", "tiles"),
+    ],
 )
 def test_devices_that_share_episodes_give_the_numbers_of_one(found, name):
     assert name in found
