@@ -15,6 +15,8 @@ PieceFunction = Callable[..., tuple[PyTree, PyTree]]
 
 # Whole episodes are computed up to T/4 or T steps, unless T is short. Each length is a program of its own to compile.
 _PARTS, _LONG = (4, 1), 32
+# Smaller batches are cut as they lie in memory: what packing saves in them is less than its compilation takes.
+_PACKED_ROWS = 1 << 17
 # A batch in which less than a 16th of the rows up to the last live one is padding is cut as it lies in memory.
 _LITTLE_PADDING = 16
 
@@ -64,6 +66,30 @@ def _lengths(alive: jax.Array) -> jax.Array:
 
 
 def _cut_rows(rows: PyTree, alive: jax.Array, size: int) -> Cut:
+    """Rows in the order in which they lie in memory, up to the last live row of the batch."""
+    flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), (rows, alive))
+    total = jnp.max(_lengths(alive)) * alive.shape[1]
+
+    def take(k: jax.Array):
+        start = jnp.minimum(k * size, alive.size - size)
+        piece, live = _slice(flat, start, size)
+        return start, _filled(piece, live, rows, alive), live & (start + jnp.arange(size) >= k * size)
+
+    spread = lambda x: x.reshape((*alive.shape, *x.shape[1:]))
+    return Cut(count=jnp.asarray(largest_of_vmap((total + size - 1) // size), int), take=take, spread=spread)
+
+
+def _slice(flat: PyTree, start: jax.Array, size: int) -> PyTree:
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), flat)
+
+
+def _filled(piece: PyTree, live: jax.Array, rows: PyTree, alive: jax.Array) -> PyTree:
+    """The piece with the first live row of row 0 of the batch where not live."""
+    first = jnp.argmax(alive[0])
+    return fill(piece, live, jax.tree.map(lambda x: x[0, first][None], rows))
+
+
+def _pack_rows(rows: PyTree, alive: jax.Array, size: int) -> Cut:
     """The rows of every episode up to its last live one, without the padding behind it, cut into pieces.
 
     The rows are in the order of time. At equal times the longest episode comes first, so that the row at position j
@@ -81,7 +107,6 @@ def _cut_rows(rows: PyTree, alive: jax.Array, size: int) -> Cut:
     padded = jnp.max(lengths) * num_episodes
     packed = largest_of_vmap((ends[-1] < padded - padded // _LITTLE_PADDING).astype(jnp.int32)) > 0
     total = jnp.where(packed, ends[-1], padded)
-    first = jax.tree.map(lambda x: x[0, order[0]][None], rows)
 
     def find(start: jax.Array) -> PyTree:
         position = jnp.minimum(start + jnp.arange(size), jnp.maximum(total - 1, 0))
@@ -90,14 +115,11 @@ def _cut_rows(rows: PyTree, alive: jax.Array, size: int) -> Cut:
         row = t * num_episodes + order[position - begins[t]]
         return jax.tree.map(lambda x: x[row], flat)
 
-    def slice_out(start: jax.Array) -> PyTree:
-        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), flat)
-
     def take(k: jax.Array):
         start = jnp.minimum(k * size, alive.size - size)
         at = start + jnp.arange(size)
-        piece, live = jax.lax.cond(packed, find, slice_out, start)
-        return start, fill(piece, live, first), live & (at >= k * size) & (at < total)
+        piece, live = jax.lax.cond(packed, find, lambda start: _slice(flat, start, size), start)
+        return start, _filled(piece, live, rows, alive), live & (at >= k * size) & (at < total)
 
     def spread(values: jax.Array) -> jax.Array:
         in_order = lambda x: x.reshape((*alive.shape, *x.shape[1:]))
@@ -162,7 +184,8 @@ def by_length(function: PieceFunction, rows: PyTree, num_steps: int) -> PieceFun
 
 def cut(rows: PyTree, alive: jax.Array, size: int, whole_episodes: bool) -> Cut:
     """The batch `[T, b, ...]` in pieces of `size` rows; in pieces of whole episodes if `whole_episodes`."""
-    found = (_cut_episodes if whole_episodes else _cut_rows)(rows, alive, size)
+    of_rows = _pack_rows if alive.size >= _PACKED_ROWS else _cut_rows
+    found = (_cut_episodes if whole_episodes else of_rows)(rows, alive, size)
     # If there is only one piece, the compiler would move its work out of the loop and merge it with other work, which
     # changes the rounding. The barriers prevent this: they hide the count, and tie each piece to its index.
     return Cut(

@@ -13,6 +13,12 @@ from pgjax.environments.text import make_text
 EPISODES = 24
 
 
+@pytest.fixture(autouse=True)
+def _packed(monkeypatch):
+    """Small batches are packed too."""
+    monkeypatch.setattr(_pieces, "_PACKED_ROWS", 0)
+
+
 def drawn(policy, environment, scale=1.0):
     """θ with every number away from zero, in the default float type."""
     _, obs = environment.reset(jax.random.key(0), environment.params)
