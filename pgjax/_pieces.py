@@ -86,7 +86,7 @@ def _slice(flat: PyTree, start: jax.Array, size: int) -> PyTree:
 def _filled(piece: PyTree, live: jax.Array, rows: PyTree, alive: jax.Array) -> PyTree:
     """The piece with the first live row of row 0 of the batch where not live."""
     first = jnp.argmax(alive[0])
-    return fill(piece, live, jax.tree.map(lambda x: x[0, first][None], rows))
+    return fill(piece, live, jax.tree.map(lambda x: jnp.asarray(x)[0, first][None], rows))
 
 
 def _pack_rows(rows: PyTree, alive: jax.Array, size: int) -> Cut:
