@@ -167,7 +167,8 @@ class Training:
     def _train(self, arguments: list[str], kill_at: tuple[str, int] | None, slowly: bool) -> None:
         from experiments import train
         from experiments.harness import runner
-        from experiments.train import build, keeping
+        from experiments.shared.training import build
+        from experiments.train import keeping
         from pgjax import writing
 
         output = os.open(self.place / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -151,7 +151,7 @@ def test_a_question_imports_no_other_question(part, path, package):
     [
         ("train", "from experiments import gradient_lab"),
         ("harness", "from experiments.shared import measure"),
-        ("shared", "from experiments.train import build"),
+        ("shared", "from experiments.train import report"),
     ],
 )
 def test_a_wrong_import_between_questions_is_seen(part, source):

@@ -175,6 +175,13 @@ def _explained(config_type: type, default: Any, arguments: Sequence[str]) -> typ
 
 def _field_docstrings(config_type: type) -> dict[str, str]:
     """Field → the string below it in the source, on one line. tyro would keep the line breaks of the source."""
+    found: dict[str, str] = {}
+    for base in reversed(config_type.__mro__[:-1]):  # a class comes after those from which it has fields
+        found |= _own_docstrings(base)
+    return found
+
+
+def _own_docstrings(config_type: type) -> dict[str, str]:
     try:
         (made,) = ast.parse(textwrap.dedent(inspect.getsource(config_type))).body
     except (OSError, TypeError, SyntaxError, ValueError):

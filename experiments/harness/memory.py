@@ -78,13 +78,17 @@ def estimate(config: Any) -> dict[str, float] | None:
     if not hasattr(config, "memory"):
         return None
     try:
-        # What the process has taken already is no longer among the memory that is available.
-        program = max(0.0, PROGRAM - (_of_process("VmRSS") or 0.0))
-        return {"Python, JAX and the compiled program, beside what is loaded": program} | dict(config.memory())
+        return {"Python, JAX and the compiled program, beside what is loaded": program()} | dict(config.memory())
     except (ValueError, OverflowError) as error:
         if isinstance(error, OverflowError) or isinstance(error.__cause__, OverflowError):  # an index beyond int32
             return {"arrays with more than 2³¹ rows": math.inf}
         raise UsageError(str(error)) from error
+
+
+def program() -> float:
+    """The bytes that Python, JAX and the compiled program will still take. What the process has taken already is no
+    longer among the memory that is available."""
+    return max(0.0, PROGRAM - (_of_process("VmRSS") or 0.0))
 
 
 def available() -> float | None:

@@ -289,14 +289,18 @@ def bars_with_intervals(
         axes.set_xlim(left=0)
 
 
-def reference_line(axes: Axes, value: float, label: str, *, axis: str = "y") -> None:
-    """Draw a dashed line with a name at y = `value`, or at x with `axis="x"`, for example at the exact optimum."""
+def reference_line(axes: Axes, value: float, label: str, *, axis: str = "y", at_right: bool = False) -> None:
+    """Draw a dashed line with a name at y = `value`, or at x with `axis="x"`, for example at the exact optimum.
+
+    The name of a line at y stands at its left end, or with `at_right` at its right end.
+    """
     place = SMALL_TEXT | {"color": GREY}
     # The underscore keeps the name out of legends; the data file shows it.
     drawn = {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 1.2, "zorder": 1.5, "label": f"_{label}"}
     if axis == "y":
         axes.axhline(value, **drawn)
-        axes.annotate(label, (0, value), (4, 3), xycoords=("axes fraction", "data"), va="bottom", **place)
+        end = {"xy": (1, value), "xytext": (-4, 3), "ha": "right"} if at_right else {"xy": (0, value), "xytext": (4, 3)}
+        axes.annotate(label, xycoords=("axes fraction", "data"), va="bottom", **end, **place)
     else:
         axes.axvline(value, **drawn)
         axes.annotate(label, (value, 1), (0, 3), xycoords=("data", "axes fraction"), ha="center", **place)

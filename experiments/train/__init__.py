@@ -40,8 +40,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import interruption, runner
-from experiments.train import beside, dead, keeping, meter, presets, report, resume
-from experiments.train import build as build_options
+from experiments.shared.training import build as build_options
+from experiments.shared.training import presets
+from experiments.train import beside, dead, keeping, meter, report, resume
 from experiments.train.options import TINY, Config, resolve
 from experiments.train.report import plot
 from pgjax import evaluation, registry, training

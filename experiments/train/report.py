@@ -8,7 +8,8 @@ import numpy as np
 
 from experiments.harness import runner
 from experiments.shared import references
-from experiments.train import meter_figure, presets
+from experiments.shared.training import evaluating, presets
+from experiments.train import meter_figure
 from pgjax import diagnostics, evaluation, registry
 from pgjax.diagnostics import Estimate
 from pgjax.environments import rendering
@@ -40,16 +41,15 @@ def evaluate_runs(
     options: Mapping[str, Any], environment: Environment, policy: Policy, params: PyTree, failures: Mapping[int, str]
 ) -> Evaluated:
     """Evaluate every run that has not failed, all on the same starts; `params` has leaves `[S, ...]`."""
-    results, failures = {}, dict(failures)
-    key = jax.random.key(options["seed"] + 10_000)
-    for run in range(options["num_seeds"] * len(options["lr"])):
-        if run in failures:
-            continue
-        of_run = jax.tree.map(lambda x: x[run], params)
-        try:
-            results[run] = evaluation.evaluate(environment, policy, of_run, key, num_episodes=options["eval_episodes"])
-        except ValueError as error:  # θ is still finite, but its outputs are not
-            failures[run] = str(error)
+    results, failures = evaluating.evaluate_runs(
+        environment,
+        policy,
+        params,
+        failures,
+        num_runs=options["num_seeds"] * len(options["lr"]),
+        seed=options["seed"],
+        num_episodes=options["eval_episodes"],
+    )
     return Evaluated(results=results, failures=failures)
 
 

@@ -10,12 +10,14 @@ where this measured 2–4 times faster than vmap.
 from pgjax.training.export import export
 from pgjax.training.fit import Fit, fit
 from pgjax.training.host import train_on_host
-from pgjax.training.loop import NonFiniteError, TrainingRun, train
+from pgjax.training.loop import train, train_together
 from pgjax.training.memory import MemoryEstimate, estimate_memory
+from pgjax.training.runs import FailedBuildsError, NonFiniteError, TrainingRun
 from pgjax.training.textbook import reinforce
 from pgjax.training.trainer import Metrics, Trainer, make_trainer
 
 __all__ = [
+    "FailedBuildsError",
     "Fit",
     "MemoryEstimate",
     "Metrics",
@@ -29,4 +31,5 @@ __all__ = [
     "reinforce",
     "train",
     "train_on_host",
+    "train_together",
 ]

@@ -14,7 +14,8 @@ from pgjax import _sealed, exported
 from pgjax._checks import is_typed_key, require_integer, require_one_of
 from pgjax._doors import readable
 from pgjax._leaves import generator, named_leaves, named_words
-from pgjax.training.loop import make_chunk, make_init, require_runs, sizes_of
+from pgjax.training._program import make_chunk, make_init, sizes_of
+from pgjax.training.loop import require_runs
 from pgjax.training.sharding import Device, RunMapping, SharedEpisodes, Shares, choose_devices, choose_layout
 from pgjax.training.trainer import Metrics, Trainer
 from pgjax.types import PyTree

@@ -19,7 +19,7 @@ from pgjax._doors import readable
 from pgjax.training._fit_batches import hold_out, minibatches, random_rank
 from pgjax.training._fit_checks import check_parts, check_settings, check_values, checked_rows, count_rows, is_known
 from pgjax.training._fit_steps import Loss, NoisyLoss, mean_loss, part_of, steps
-from pgjax.training.loop import NonFiniteError
+from pgjax.training.runs import NonFiniteError
 from pgjax.types import PyTree
 
 

@@ -12,15 +12,8 @@ from pgjax._checks import require_integer
 from pgjax._doors import readable
 from pgjax.environments.foreign import HostEnvironment
 from pgjax.training._chunks import joined
-from pgjax.training.loop import (
-    Metrics,
-    TrainingRun,
-    all_finite,
-    blanked,
-    failed_runs,
-    failures_in,
-    require_runs,
-)
+from pgjax.training.loop import require_runs
+from pgjax.training.runs import Metrics, TrainingRun, all_finite, blanked, failed_runs, failures_in
 from pgjax.training.trainer import Trainer, episode_metrics
 from pgjax.types import Policy, PyTree, TrainState
 

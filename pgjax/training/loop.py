@@ -1,122 +1,21 @@
 """Many updates of many runs in one compiled program; between chunks of updates the host reads the metrics."""
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pgjax._checks import is_typed_key, require_integer, require_one_of
 from pgjax._doors import readable
-from pgjax.training._chunks import Pace, joined
-from pgjax.training.sharding import Device, RunMapping, choose_devices, choose_layout
+from pgjax.training import _program
+from pgjax.training._chunks import Pace
+from pgjax.training.runs import FailedBuildsError, Metrics, TrainingRun, failed_runs
+from pgjax.training.sharding import Device, RunMapping
 from pgjax.training.trainer import Trainer
 from pgjax.types import PyTree, TrainState
 
-Metrics = dict[str, np.ndarray]
-
-_PREFIX = "nonfinite_"  # metrics with this prefix count NaN and infinite numbers
-# What may stop being finite, and where to look. The error names the first that fails in an update: the others follow.
-_REASONS = {
-    "observations": "as the environment shows them",
-    "rewards": "as the environment pays them",
-    "gradient": "θ was still finite, so a weight, an observation or an output of the policy is not, or is too large",
-    "parameters": "the rewards and the gradient were finite, so the step was too large",
-}
-
-
-class TrainingRun(NamedTuple):
-    """What `train` returns: S runs of U updates each.
-
-    Attributes:
-        states: the final `TrainState`, leaves `[S, ...]`, on one device.
-        metrics: name → NumPy array `[S, U]`.
-        compile_seconds: the time for initialising, tracing and compiling.
-        seconds: the time for running the program, without compilation.
-    """
-
-    states: TrainState
-    metrics: Metrics
-    compile_seconds: float
-    seconds: float
-
-
-class NonFiniteError(ValueError):
-    """Rewards, gradients, parameters or a loss became NaN or infinite.
-
-    Attributes:
-        failures: run → what stopped being finite, and at which update.
-        trained: the `TrainingRun` of all runs, both those that failed and those that did not; None if the error comes
-            from a `fit`, which has no runs.
-    """
-
-    def __init__(self, message: str, failures: dict[int, str] | None = None, trained: TrainingRun | None = None):
-        super().__init__(message)
-        self.failures = failures or {}
-        self.trained = trained
-
-
-class _Failure(NamedTuple):
-    """Where a run failed: `column` is the column of that update in the metrics `[S, U]`."""
-
-    column: int
-    text: str
-
-
-def failures_in(metrics: Metrics, finite: np.ndarray, done: int, first: np.ndarray) -> dict[int, _Failure]:
-    """The runs in which something of this chunk is not finite, each with its first failure.
-
-    Args:
-        metrics: the metrics of the chunk, `[S, n]`.
-        finite: bool `[S, n]`, whether θ is finite after each update.
-        done: the number of updates before this chunk.
-        first: the number of each run's first update, `[S]`; above 0 in a run that continues an earlier one.
-    """
-    bad = {name.removeprefix(_PREFIX): count > 0 for name, count in metrics.items() if name.startswith(_PREFIX)}
-    bad |= {"gradient": ~np.isfinite(metrics["gradient_norm"])} if "gradient_norm" in metrics else {}
-    bad |= {"parameters": ~finite}
-    names, where = list(bad), np.stack(list(bad.values()), axis=-1)
-    found = {}
-    for run in map(int, np.flatnonzero(where.any(axis=(1, 2)))):
-        update, cause = np.argwhere(where[run])[0]
-        name, number = names[cause], first[run] + done + update
-        reason = f": {_REASONS[name]}" if name in _REASONS else ""
-        text = f"{name} must be finite, got NaN or infinity in run {run} at update {number}{reason}"
-        found[run] = _Failure(column=int(done + update), text=text)
-    return found
-
-
-def blanked(metrics: Metrics, failed: dict[int, _Failure], done: int) -> Metrics:
-    """The metrics with NaN for every real number after a run failed: a policy whose θ is NaN still acts and is paid."""
-    if jax.config.jax_debug_nans:  # pyright: ignore[reportAttributeAccessIssue]
-        metrics = _with_nothing(metrics)
-    if not failed:
-        return metrics
-    metrics = {name: np.array(x) for name, x in metrics.items()}
-    for x in metrics.values():
-        for run, failure in failed.items():
-            if np.issubdtype(x.dtype, np.floating):
-                x[run, max(0, failure.column + 1 - done) :] = np.nan
-    return metrics
-
-
-def _with_nothing(metrics: Metrics) -> Metrics:
-    """The metrics with NaN for the means of no episode, which `jax_debug_nans` keeps out of the program."""
-    none = metrics["num_finished"] == 0 if "num_finished" in metrics else False
-    means = {name: np.where(none, np.nan, metrics[name]) for name in ("mean_return", "mean_length") if name in metrics}
-    return {**metrics, **means}
-
-
-def failed_runs(failed: dict[int, _Failure], trained: TrainingRun) -> NonFiniteError:
-    """The error that names each failed run with its reason, and holds what was trained, for the caller to raise."""
-    texts = {run: failure.text for run, failure in sorted(failed.items())}
-    message, num_runs = "; ".join(texts.values()), len(trained.states.update)
-    if num_runs > 1:
-        others = "" if len(texts) == num_runs else " (the others are complete, in this error's `trained`)"
-        message = f"{len(texts)} of {num_runs} runs failed{others}: {message}"
-    return NonFiniteError(message, texts, trained)
+_ONLY = "build"  # the name of the one build of `train`
 
 
 def require_runs(keys: Any, **trees: PyTree) -> None:
@@ -134,52 +33,6 @@ def require_runs(keys: Any, **trees: PyTree) -> None:
                     f"{name} must have {shape[0]} rows in every leaf, one for each of the keys, got a leaf of shape "
                     f"{list(jnp.shape(leaf))}"
                 )
-
-
-def all_finite(tree: PyTree) -> jax.Array:
-    """Whether every floating-point number in the tree is finite, bool `[]`; integers and keys do not count."""
-    reals = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(x)) for x in reals]))
-
-
-def make_init(build: Callable[[PyTree], Trainer]) -> Callable[[jax.Array, PyTree], TrainState]:
-    """`(key, hyperparams) → state` of one run."""
-    return lambda key, hyperparams: build(hyperparams).init(key)
-
-
-def make_chunk(build: Callable[[PyTree], Trainer], chunk: int) -> Callable:
-    """`(state, hyperparams, count) → (state, (metrics [chunk], whether θ is finite [chunk]))` of one run."""
-
-    def run_chunk(state: TrainState, hyperparams: PyTree, count: jax.Array):
-        trainer = build(hyperparams)
-
-        def update(state: TrainState):
-            state, metrics = trainer.update(state)
-            return state, (metrics, all_finite(state.params))
-
-        shapes = jax.eval_shape(update, state)[1]
-        buffers = jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), shapes)
-
-        def one(k, carry):
-            state, buffers = carry
-            state, found = update(state)
-            return state, jax.tree.map(lambda buffer, x: buffer.at[k].set(x), buffers, found)
-
-        return jax.lax.fori_loop(0, count, one, (state, buffers))
-
-    return run_chunk
-
-
-def sizes_of(build: Callable[[PyTree], Trainer], hyperparams: PyTree) -> tuple[int, int]:
-    """`num_episodes` and `group_size` of the trainers; they cannot depend on the hyper-parameters of a run."""
-    found = []
-
-    def look(one_hyperparams: PyTree) -> None:
-        trainer = build(one_hyperparams)
-        found.append((trainer.num_episodes, trainer.group_size))
-
-    jax.eval_shape(look, jax.tree.map(lambda x: x[0], hyperparams))
-    return found[0]
 
 
 @readable
@@ -238,45 +91,100 @@ def train(
         ValueError: for a size below one, an unknown mapping, more devices than there are, or keys, hyper-parameters or
             states that do not have S rows.
     """
-    require_integer("num_updates", num_updates, 1, None)
     require_one_of("mapping", mapping, get_args(RunMapping))
     require_runs(keys, hyperparams=hyperparams, states=states)
-    pace = Pace(num_updates, len(keys), chunk, chunk_seconds)
-    start = time.perf_counter()
-    shares = choose_layout(choose_devices(devices), len(keys), *sizes_of(build, hyperparams), deterministic)
-    hyperparams = shares.scatter(hyperparams)
-    if states is None:
-        initialise = shares.each(make_init(build), mapping)
-        current = shares.compiled(initialise, shares.scatter(keys), hyperparams)(shares.scatter(keys), hyperparams)
-    else:
-        current = shares.scatter(states)
-    first = np.asarray(current.update)
-    if on_start is not None:
-        on_start(shares.gather(current))
-    together = shares.each(make_chunk(build, pace.most), mapping, num_shared=1)
-    compiled = shares.compiled(together, current, hyperparams, np.int32(pace.most), donate_argnums=0)
-    compile_seconds = time.perf_counter() - start
-
-    parts, failed, seconds, done = [], {}, 0.0, 0
-    while done < num_updates and len(failed) < len(keys):
-        count = pace.size(num_updates - done)
-        start = time.perf_counter()
-        # Wait first, so that a failed allocation raises an exception here and does not end the process.
-        current, found = jax.block_until_ready(compiled(current, hyperparams, np.int32(count)))
-        metrics, finite = jax.tree.map(lambda x: np.asarray(x)[: len(keys), :count], found)
-        took = time.perf_counter() - start
-        seconds += took
-        pace.took(count, took)
-        failed = failures_in(metrics, finite, done, first) | failed
-        metrics = blanked(metrics, failed, done)
-        if keep_metrics:
-            parts.append(metrics)
-        done += count
-        if on_chunk is not None and len(failed) < len(keys):
-            on_chunk(done, metrics, shares.gather(current))
-    trained = TrainingRun(
-        states=shares.gather(current), metrics=joined(parts), compile_seconds=compile_seconds, seconds=seconds
+    require_integer("num_updates", num_updates, 1, None)
+    builds = {_ONLY: build}
+    how = _program.How(
+        pace=Pace(num_updates, len(keys), chunk, chunk_seconds),
+        mapping=mapping,
+        layout=_program.layout_of(builds, hyperparams, len(keys), devices, deterministic),
+        on_start=None if on_start is None else lambda states: on_start(states[_ONLY]),
+        on_chunk=None if on_chunk is None else lambda done, heard, states: on_chunk(done, heard[_ONLY], states[_ONLY]),
+        keep_metrics=keep_metrics,
     )
-    if failed:
-        raise failed_runs(failed, trained)
+    given = None if states is None else {_ONLY: states}
+    trained, failed = _program.run(builds, keys, hyperparams, num_updates, given, how)
+    if failed[_ONLY]:
+        raise failed_runs(failed[_ONLY], trained[_ONLY])
+    return trained[_ONLY]
+
+
+@readable
+def train_together(
+    builds: Mapping[str, Callable[[PyTree], Trainer]],
+    keys: jax.Array,
+    hyperparams: PyTree = (),
+    *,
+    num_updates: int,
+    chunk: int | None = None,
+    chunk_seconds: float | None = None,
+    mapping: RunMapping = "auto",
+    devices: Sequence[Device] | int | None = None,
+    deterministic: bool = True,
+    on_start: Callable[[dict[str, TrainState]], None] | None = None,
+    on_chunk: Callable[[int, dict[str, Metrics], dict[str, TrainState]], None] | None = None,
+    keep_metrics: bool = True,
+    states: Mapping[str, TrainState] | None = None,
+) -> dict[str, TrainingRun]:
+    """Train S runs of each of several builds, such as several estimators, in one compiled program.
+
+    Each build is given the same keys and hyper-parameters, so run s of one build is paired with run s of another. Every
+    run is bit for bit the run that `train` gives for its build alone with `mapping="map"`; with `"vmap"` it is the same
+    up to rounding. The states of all builds are in memory together, and one build after the other makes its updates.
+
+    Args:
+        builds: name → build, a function `hyperparams of one run → Trainer` as in `train`.
+        keys, hyperparams: as in `train`, the same for all builds.
+        num_updates, chunk, chunk_seconds, mapping, devices, deterministic, keep_metrics: as in `train`. A chunk makes
+            as many updates of every build.
+        on_start: called with name → states, as in `train`.
+        on_chunk: called with the number of updates done, name → metrics `[S, n]`, and name → states.
+        states: name → the states from which the runs of this build continue.
+
+    Returns:
+        name → its `TrainingRun`. `compile_seconds` and `seconds` are those of the whole program, the same for all.
+
+    Raises:
+        FailedBuildsError: if a run shows NaN or infinite numbers, as in `train`. All other runs of all builds are
+            trained to their end first.
+        ValueError: for arguments that `train` refuses; without a build; for states of other builds; or if devices share
+            the episodes of one build and not of another, which needs fewer runs than devices.
+
+    Example: two estimators, each with two seeds.
+
+        >>> import jax, optax
+        >>> from pgjax import baselines, environments, estimators, networks, training
+        >>> environment = environments.make("corridor", horizon=8)
+        >>> policy = networks.make_policy(environment, hidden=(4,))
+        >>> def build_with(baseline):
+        ...     estimator = estimators.make_estimator(policy, baseline=baseline)
+        ...     return lambda rate: training.make_trainer(
+        ...         environment, policy, estimator, optax.adam(rate), num_episodes=4)
+        >>> builds = {"none": build_with(None), "rloo": build_with(baselines.leave_one_out())}
+        >>> keys, rates = jax.random.split(jax.random.key(0), 2), jax.numpy.array([0.01, 0.1])
+        >>> runs = training.train_together(builds, keys, rates, num_updates=3, devices=1)
+        >>> {name: run.metrics["mean_return"].shape for name, run in runs.items()}
+        {'none': (2, 3), 'rloo': (2, 3)}
+    """
+    if not builds:
+        raise ValueError("builds must have at least one name → build, got none")
+    if states is not None and set(states) != set(builds):
+        raise ValueError(f"states must have the names of the builds, {', '.join(builds)}, got {', '.join(states)}")
+    require_one_of("mapping", mapping, get_args(RunMapping))
+    require_runs(keys, hyperparams=hyperparams, **{f"states of {n}": tree for n, tree in (states or {}).items()})
+    require_integer("num_updates", num_updates, 1, None)
+    how = _program.How(
+        pace=Pace(num_updates, len(keys) * len(builds), chunk, chunk_seconds),
+        mapping=mapping,
+        layout=_program.layout_of(builds, hyperparams, len(keys), devices, deterministic),
+        on_start=on_start,
+        on_chunk=on_chunk,
+        keep_metrics=keep_metrics,
+    )
+    given = None if states is None else dict(states)
+    trained, failed = _program.run(builds, keys, hyperparams, num_updates, given, how)
+    errors = {name: failed_runs(of_build, trained[name]) for name, of_build in failed.items() if of_build}
+    if errors:
+        raise FailedBuildsError(errors, trained)
     return trained

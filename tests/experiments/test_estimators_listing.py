@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from experiments import estimators as listing
 from experiments import gradient_lab, train
 from experiments.gradient_lab import exact_part, problems
-from experiments.train import build
+from experiments.shared.training import build
 from pgjax import estimators, evaluation, exact, registry, rollouts
 
 # Three states, two actions and two steps: every state leads to others, and the time that is left counts.

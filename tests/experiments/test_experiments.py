@@ -12,7 +12,8 @@ from trainings import returns_in, summary, tiny_training
 from experiments import gradient_lab, train, variance_reduction
 from experiments.harness import runner
 from experiments.shared import measure
-from experiments.train import build, presets, report
+from experiments.shared.training import build, presets
+from experiments.train import report
 from pgjax import baselines, environments, estimators
 from pgjax.saving import checkpoints, policies
 
@@ -178,7 +179,7 @@ BROKEN = """
             ["--group-size", "4", "--estimator", "gae", "--num-steps", "4"],
             ["--group-size 4: must be 1 with --num-steps"],
         ),
-        (["--estimator", "reinforce_greedy", "--num-steps", "4"], ["--num-steps 4: must be left out", "greedy"]),
+        (["--estimator", "reinforce_greedy", "--num-steps", "4"], ["--num-steps 4: must be None", "greedy"]),
         (
             ["--num-steps", "8"],
             ["--num-steps 8", "does not bootstrap", "--num-steps needs --estimator n_step, gae, td"],

@@ -23,7 +23,8 @@ from trainings import (
 
 from experiments import train
 from experiments.harness import runner
-from experiments.train import build, keeping, report, resume
+from experiments.shared.training import build
+from experiments.train import keeping, report, resume
 from pgjax import _sealed, registry
 from pgjax.saving import checkpoints, identity, rotation
 

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import train
 from experiments.harness import memory, runner
-from experiments.train import sizing
+from experiments.shared.training import sizing
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILE, DESCRIPTION = "/somewhere/toy.py", "A toy.\n\nClaim: it fits."

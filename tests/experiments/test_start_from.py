@@ -8,7 +8,7 @@ import pytest
 
 from experiments import train
 from experiments.harness import runner
-from experiments.train import build, presets
+from experiments.shared.training import build, presets
 from pgjax import environments, networks, saving
 
 TINY = dataclasses.replace(train.TINY, env=None, num_updates=1, lr=(0.01,))

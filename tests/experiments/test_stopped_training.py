@@ -11,7 +11,8 @@ from trainings import command, returns_in, same_checkpoint, signalled, tiny_trai
 
 from experiments import train
 from experiments.harness import directories, runner
-from experiments.train import build, keeping, report
+from experiments.shared.training import build
+from experiments.train import keeping, report
 from pgjax import writing
 from pgjax.saving import rotation
 

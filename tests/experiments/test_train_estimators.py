@@ -11,7 +11,8 @@ import pytest
 
 from experiments import train
 from experiments.harness import runner
-from experiments.train import build, former, presets
+from experiments.shared.training import build, presets
+from experiments.train import former
 from pgjax import evaluation, registry
 
 

@@ -10,7 +10,8 @@ from trainings import newest_arrays, summary, tiny_training, without_times
 
 from experiments import train
 from experiments.harness import runner
-from experiments.train import build, meter, report, resume
+from experiments.shared.training import build
+from experiments.train import meter, report, resume
 from pgjax import diagnostics
 
 

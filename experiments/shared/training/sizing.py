@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.train import build as build_options
+from experiments.shared.training import build as build_options
 from pgjax import training
 from pgjax.environments import HostEnvironment
 from pgjax.training._chunks import Pace

@@ -1,4 +1,4 @@
-"""From options to a trainer: builds what the command line and the presets of `experiments.train` describe."""
+"""From options to a trainer: builds what the command line and the presets describe."""
 
 import functools
 import hashlib
@@ -6,13 +6,12 @@ import importlib.util
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import optax
 
-from experiments.train import presets, start
+from experiments.shared.training import presets, start
 from pgjax import baselines, environments, networks, registry, training
 from pgjax.environments import foreign
 from pgjax.exact import TabularMDP
@@ -22,6 +21,11 @@ from pgjax.types import Baseline, Critic, Environment, Estimator, Policy
 CHUNK_SECONDS = 1.0  # how long a chunk of updates may take: a signal is answered after it
 # Networks that a value can have: they see one observation only, and give any number of outputs.
 OF_VALUES = ("auto", "mlp", "conv", "centred")
+# The float options that may be traced, so that they differ from run to run in one program; the second group changes the
+# estimator, and the first the steps of the optimiser alone.
+OF_OPTIMISER = ("lr", "lr_left", "max_grad_norm")
+OF_ESTIMATOR = ("value_lr", "discount", "lambda_", "decay", "clip", "damping", "entropy_coef")
+VARIED = OF_OPTIMISER + OF_ESTIMATOR
 
 
 def parsed_network_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -200,8 +204,22 @@ def _require_fitting(options: dict, entry: registry.Entry) -> None:
         )
 
 
-def make_build(options: dict, environment: Environment, policy: Policy):
+def make_build(options: dict, environment: Environment, policy: Policy) -> Callable[[Any], training.Trainer]:
     """A function `η → Trainer`. The learning rate is traced, so that a sweep compiles once.
+
+    Raises:
+        ValueError: options do not fit each other.
+    """
+    build = make_varied_build(options, environment, policy)
+    return lambda rate: build({"lr": rate})
+
+
+def make_varied_build(
+    options: dict, environment: Environment, policy: Policy
+) -> Callable[[Mapping[str, Any]], training.Trainer]:
+    """A function `values → Trainer`, where the values replace options of the same names and may be traced.
+
+    `VARIED` names the options that may be traced. `lr` must be among the values or be one number in the options.
 
     Raises:
         ValueError: options do not fit each other.
@@ -210,20 +228,20 @@ def make_build(options: dict, environment: Environment, policy: Policy):
     _require_fitting(options, entry)
     _require_fitting_host(options, entry, environment)
     estimator = make_estimator(options, environment, policy)
-    most = options["max_grad_norm"]
-    before = optax.identity() if most is None else optax.clip_by_global_norm(most)
     # Adam would rescale every parameter and undo the lengths that the Fisher matrix gives.
     ascend = optax.sgd if entry.natural else optax.adam
     group_size = options["group_size"] if options["group_size"] > 1 else None
 
-    def build(rate: jax.Array) -> training.Trainer:
-        falling = optax.linear_schedule(
-            rate, options["lr_left"] * rate, options["schedule_updates"] * options["epochs"]
-        )
+    def build(values: Mapping[str, Any]) -> training.Trainer:
+        chosen = options | dict(values)
+        most, rate = chosen["max_grad_norm"], chosen["lr"]
+        before = optax.identity() if most is None else optax.clip_by_global_norm(most)
+        falling = optax.linear_schedule(rate, chosen["lr_left"] * rate, chosen["schedule_updates"] * chosen["epochs"])
+        own = any(name in OF_ESTIMATOR for name in values)
         return training.make_trainer(
             environment,
             policy,
-            estimator,
+            make_estimator(chosen, environment, policy) if own else estimator,
             optax.chain(before, ascend(falling)),
             num_episodes=options["num_episodes"],
             num_steps=options["num_steps"],

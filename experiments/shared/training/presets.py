@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.train import minatar
+from experiments.shared.training import minatar
 
 # The exact gradient of E[Σ R] (reward-to-go, undiscounted, nothing standardised) with a predicted return: the plain
 # estimator of the textbook, which suits short problems with one reward a step.
