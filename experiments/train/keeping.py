@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.harness import interruption, metric_log
+from experiments.harness import interruption, metric_log, team
 from experiments.harness.recorder import Recorder
 from experiments.train import dead
 from experiments.train.thinning import Thinned
@@ -68,6 +68,7 @@ class Keeper:
         self.watch.see(metrics)
         self._write(self.thinned.add(metrics))
         stop = interruption.current
+        stop.asked = team.current.agreed(stop.asked)
         if stop.asked or time.perf_counter() >= self._next:
             self.save(states)
             self._next = time.perf_counter() + self._every
@@ -84,12 +85,19 @@ class Keeper:
         with interruption.current.defer():
             if self.saved != self.thinned.done:
                 self.save(states)
+            interruption.current.asked = team.current.agreed(interruption.current.asked)
         interruption.current.check()
         # After the checkpoint: a run that is made longer cuts the log here and goes on with the interval.
         self._write(self.thinned.last_line())
         self._recorder.metric_log().log.sync()
 
     def save(self, states: TrainState) -> None:
+        """Write a checkpoint, if this process writes the results."""
+        if self._recorder.writes:
+            self._save(states)
+        self.saved = self.thinned.done
+
+    def _save(self, states: TrainState) -> None:
         log = self._recorder.metric_log().log
         log.sync()
         metadata = {
@@ -99,7 +107,6 @@ class Keeper:
         }
         tree = {"states": states, "thinned": self.thinned.arrays()}
         rotation.save(self._recorder.directory, self.thinned.done, tree, metadata, keep=KEPT)
-        self.saved = self.thinned.done
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
         for line in lines:
@@ -108,6 +115,6 @@ class Keeper:
 
 def copies(recorder: Recorder, options: Mapping[str, Any], first: int) -> None:
     """Let the log be copied to what `--log-to` names."""
-    for destination in options.get("log_to") or ():
+    for destination in (options.get("log_to") or ()) if recorder.writes else ():
         made = metric_log.make_copy(destination, recorder.directory, recorder.run, options, first)
         recorder.metric_log().copies.append(made)

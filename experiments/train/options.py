@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
@@ -139,6 +140,11 @@ class Config:
     """The fields that the command line gives, which thus apply to a resumed run even if they are the defaults."""
 
     BATCH: ClassVar[str] = "num_episodes"
+
+    def inputs(self) -> dict[str, Callable]:
+        """Field → a function that finds its files, which process 0 sends to the others (--distributed)."""
+        of = {"resume": resume.carried, "start_from": start.carried}
+        return {name: functools.partial(find, getattr(self, name)) for name, find in of.items() if getattr(self, name)}
 
     def resolved(self) -> dict:
         """Every option with its value, for --dry-run."""

@@ -11,7 +11,7 @@ import numpy as np
 from pgjax._checks import is_typed_key, require_integer, require_one_of
 from pgjax._doors import readable
 from pgjax.training._chunks import Pace, joined
-from pgjax.training.sharding import Device, RunMapping, choose_devices, choose_layout
+from pgjax.training.sharding import Device, RunMapping, choose_devices, choose_layout, spans_processes
 from pgjax.training.trainer import Trainer
 from pgjax.types import PyTree, TrainState
 
@@ -209,8 +209,8 @@ def train(
         num_updates: U.
         chunk: the number of updates between two returns to the host; None takes U/20. No number depends on it.
         chunk_seconds: a chunk then holds the updates of about so many seconds, at most `chunk` of them and at least
-            one. The first chunks are shorter. All sizes share one compiled program. Several processes, whose clocks
-            differ, ignore it.
+            one. The first chunks are shorter. All sizes share one compiled program. Of several processes that train
+            together, all follow the clock of the first.
         mapping: how a device goes through its runs: `"vmap"`, `"map"` (one run after another), or `"auto"`, which is
             map on CPUs and vmap elsewhere. Both draw the same random numbers, but they round sums differently, and a
             single other action changes all that follows: on CartPole the two differ after some sixty updates. Devices
@@ -241,9 +241,9 @@ def train(
     require_integer("num_updates", num_updates, 1, None)
     require_one_of("mapping", mapping, get_args(RunMapping))
     require_runs(keys, hyperparams=hyperparams, states=states)
-    pace = Pace(num_updates, len(keys), chunk, chunk_seconds)
     start = time.perf_counter()
     shares = choose_layout(choose_devices(devices), len(keys), *sizes_of(build, hyperparams), deterministic)
+    pace = Pace(num_updates, len(keys), chunk, chunk_seconds, together=spans_processes(shares.mesh.devices))
     hyperparams = shares.scatter(hyperparams)
     if states is None:
         initialise = shares.each(make_init(build), mapping)
