@@ -9,6 +9,13 @@ from experiments.harness.progress import Progress
 from experiments.harness.recorder import Recorder
 
 
+def recorder_of(experiment: str, config: Any, *, tiny: bool, **place: Any) -> Recorder:
+    """The recorder of this process; the arguments are those of `Recorder`."""
+    if team.current.writes:
+        return Recorder(experiment, config, tiny=tiny, **place)
+    return Bystander(experiment, config, tiny=tiny)
+
+
 class Bystander(Recorder):
     """A recorder with a folder of its own, which is removed at the end of the process."""
 

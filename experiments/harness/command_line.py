@@ -35,6 +35,7 @@ class Options:
     debug_nans: bool
     distributed: str | None
     distributed_timeout: float
+    distributed_watchdog: float | None
 
 
 def parse(
@@ -92,6 +93,7 @@ def parse(
         debug_nans=read.debug_nans,
         distributed=getattr(read, "distributed", None),
         distributed_timeout=getattr(read, "distributed_timeout", 0.0),
+        distributed_watchdog=getattr(read, "distributed_watchdog", None),
     )
 
 
@@ -162,6 +164,7 @@ def _fields(cache: bool, has_tiny: bool, shares: bool) -> Mapping[str, tuple[Any
     if shares:
         fields["distributed"] = (str | None, None, distributed.HELP, "(default: one process)")
         fields["distributed_timeout"] = (float, 300.0, distributed.TIMEOUT_HELP, None)
+        fields["distributed_watchdog"] = (float | None, None, distributed.WATCHDOG_HELP, "(default: no limit)")
     return fields | ({"tiny": (tyro.conf.FlagCreatePairsOff[bool], False, TINY_HELP, None)} if has_tiny else {})
 
 

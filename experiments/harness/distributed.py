@@ -27,6 +27,10 @@ HELP = (
     "0 writes the results. The number of devices (--devices) is that of each process."
 )
 TIMEOUT_HELP = "The seconds for which a process waits at its start for the other processes of --distributed."
+WATCHDOG_HELP = (
+    "End all processes of --distributed with exit code 75 if no chunk of updates ends for so many seconds. A chunk "
+    "takes about a second, and the first one also waits for the compiler."
+)
 FORM = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]]+):(?P<port>\d{1,9}),(?P<count>\d{1,9}),(?P<index>\d{1,9})")
 MOST_PROCESSES = 65_536
 MOST_SECONDS = 86_400
@@ -93,16 +97,18 @@ def starting(options: Any) -> Callable[[], None]:
     A dry run joins nobody, compiles nothing, and must not tidy up the cache.
 
     Raises:
-        UsageError: the value of --distributed or of --distributed-timeout is refused.
+        UsageError: the value of --distributed, or of an option that belongs to it, is refused.
     """
     cluster = None if options.distributed is None else parsed(options.distributed)
-    seconds = options.distributed_timeout
-    if cluster is not None and not 1 <= seconds <= MOST_SECONDS:
-        raise UsageError(f"--distributed-timeout {seconds:g}: must be from 1 to {MOST_SECONDS} seconds")
+    seconds, patience = options.distributed_timeout, options.distributed_watchdog
+    for option, value in (("--distributed-timeout", seconds), ("--distributed-watchdog", patience)):
+        if cluster is not None and value is not None and not 1 <= value <= MOST_SECONDS:
+            raise UsageError(f"{option} {value:g}: must be from 1 to {MOST_SECONDS} seconds")
 
     def start() -> None:
         if cluster is not None and not options.dry_run:
             join(cluster, seconds)
+            team.current.patience = patience
         cache = options.cache and not options.dry_run
         runtime.start(options.devices, cache, options.debug_nans, processes=team.current.count)
 

@@ -44,7 +44,7 @@ from experiments.harness import (
     team,
     terminal,
 )
-from experiments.harness.bystander import Bystander
+from experiments.harness.bystander import recorder_of
 from experiments.harness.recorder import Recorder, UsageError
 from experiments.harness.reports import format_interval, format_number
 from pgjax import writing
@@ -159,7 +159,8 @@ def execute(
             if pathlib.Path(output_dir) == pathlib.Path("results"):  # the default: the run goes on where it lies
                 output_dir = resumes.parent.parent
             config = dataclasses.replace(config, resume=resumes)
-        config = distributed.agreed(config)
+        with team.current.watching():
+            config = distributed.agreed(config)
         parts = memory.estimate(config)
         if dry_run:
             print("\n".join([*resolved(config), *memory.described(parts)]))
@@ -168,12 +169,8 @@ def execute(
         memory.require_fitting(config, parts)
     if dry_run:
         return None
-    if team.current.writes:
-        place = {"output_dir": output_dir, "run_name": run_name, "resumes": resumes}
-        made = Recorder(experiment, config, **place, tiny=tiny, paper=paper)
-    else:
-        made = Bystander(experiment, config, tiny=tiny)
-    with made as recorder, team.current.watching():
+    place = {"output_dir": output_dir, "run_name": run_name, "resumes": resumes}
+    with recorder_of(experiment, config, **place, tiny=tiny, paper=paper) as recorder, team.current.watching():
         if recorder.resumes != resumes:  # a killed run's directory has another name now
             config = dataclasses.replace(config, resume=recorder.resumes)
         results = run(config, recorder)

@@ -69,6 +69,7 @@ class Team:
 
     Attributes:
         index, count: the number of this process, and how many there are.
+        patience: the seconds that a chunk of work may take before the watchdog ends all processes, or None.
     """
 
     def __init__(self, client: Any = None, index: int = 0, count: int = 1):
@@ -77,6 +78,8 @@ class Team:
         self._ended = threading.Event()
         self._leaving = self._agreed_to_stop = self._alone_in_error = False
         self._folder: pathlib.Path | None = None
+        self.patience: float | None = None
+        self._watchdog: threading.Timer | None = None
 
     @property
     def joined(self) -> bool:
@@ -164,6 +167,22 @@ class Team:
         """Listen, in a thread, for the end of another process."""
         interruption.current.farewell = lambda: self._say_end(interruption.EX_TEMPFAIL, "was stopped by signals")
         threading.Thread(target=self._listen, daemon=True).start()
+
+    def heard(self, *, last: bool = False) -> None:
+        """Say that a chunk of work has ended. The watchdog, if there is one, waits for the next chunk from now on."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        if self.joined and self.patience is not None and not last:
+            self._watchdog = threading.Timer(self.patience, self._bite)
+            self._watchdog.daemon = True
+            self._watchdog.start()
+
+    def _bite(self) -> None:
+        reason = f"--distributed-watchdog: no chunk of updates has ended for {self.patience:g} s"
+        self._print(f"error: {reason}\n{interruption.current.last_words}")
+        self._say_end(interruption.EX_TEMPFAIL, f"has ended with: {reason}")
+        self._exit(interruption.EX_TEMPFAIL)
 
     def _listen(self) -> None:
         try:

@@ -58,6 +58,7 @@ class Keeper:
         """Save the states before the first update of this attempt, once."""
         if self.saved is None:
             self.save(states)
+        team.current.heard()
 
     def hear(self, metrics: dict[str, np.ndarray], states: TrainState) -> None:
         """Write the lines of a chunk of updates, and a checkpoint if it is time for one.
@@ -65,6 +66,7 @@ class Keeper:
         Raises:
             Interrupted: a signal has asked the run to stop. The chunk is saved.
         """
+        team.current.heard()
         self.watch.see(metrics)
         self._write(self.thinned.add(metrics))
         stop = interruption.current
@@ -82,6 +84,7 @@ class Keeper:
         Raises:
             Interrupted: a signal has asked the run to stop. The states are saved.
         """
+        team.current.heard(last=True)
         with interruption.current.defer():
             if self.saved != self.thinned.done:
                 self.save(states)

@@ -61,7 +61,9 @@ def test_only_a_question_that_can_share_its_work_has_the_option(capsys):
     assert command_line.parse("p", "d", train.Config, []).distributed is None
     assert train.SHARES
     with pytest.raises(runner.UsageError, match="--distributed-timeout 0: must be from 1 to 86400 seconds"):
-        distributed.starting(types.SimpleNamespace(distributed="auto", distributed_timeout=0.0))
+        distributed.starting(
+            types.SimpleNamespace(distributed="auto", distributed_timeout=0.0, distributed_watchdog=None)
+        )
 
 
 def test_processes_together_have_no_more_cpu_devices_than_can_share(monkeypatch):
@@ -188,6 +190,22 @@ def test_a_process_that_waits_for_a_value_ends_with_the_run(three, capsys):
     with pytest.raises(Left, match="0"):
         three[1].read("inputs")
     assert not capsys.readouterr().err
+
+
+def test_the_watchdog_ends_a_process_whose_chunk_takes_too_long(three, monkeypatch, capsys):
+    left = threading.Event()
+    monkeypatch.setattr(team, "exit_now", lambda code: left.set())
+    three[1].heard()
+    assert three[1]._watchdog is None, "there is none by default"
+    three[1].patience = 0.2
+    for _ in range(4):
+        three[1].heard()
+        assert not left.wait(0.1)
+    three[1].heard(last=True)
+    assert not left.wait(0.3)
+    three[1].heard()
+    assert left.wait(5) and "no chunk of updates has ended for 0.2 s" in capsys.readouterr().err
+    assert json.loads(three[0]._client.held["pgjax/end"])[:2] == [1, 75]
 
 
 def test_alone_nothing_is_asked_and_nothing_ends():

@@ -41,6 +41,18 @@ keeping.Keeper.hear = hear_or_raise
 """
 
 
+# Process 1 never ends its third chunk.
+STICKS = """
+import time
+hear = keeping.Keeper.hear
+def hear_and_stick(self, metrics, states):
+    hear(self, metrics, states)
+    if team.current.index == 1 and self.thinned.done > 1:
+        time.sleep(1000)
+keeping.Keeper.hear = hear_and_stick
+"""
+
+
 def trained(folder, count, *arguments, **more):
     """The folder of a complete training in `count` processes. All but the first process are silent."""
     place = ["--output-dir", folder]
@@ -157,6 +169,14 @@ def test_an_error_of_one_process_ends_the_others(tmp_path, index):
     assert "Traceback" in own and "a fault of this test" in own
     assert f"process {index} of 2 has ended with" in other and "a fault of this test" in other and "--resume" in other
     assert newest_arrays(tmp_path / "train" / "run-incomplete")
+
+
+def test_the_watchdog_ends_all_when_one_sticks(tmp_path):
+    words = [*ENDLESS, "--output-dir", tmp_path, "--distributed-watchdog", "20"]
+    ends = finished(start(2, words, patch=STICKS), 120)
+    assert [code for *_, code in ends] == [75, 75], ends
+    assert any("no chunk of updates has ended for 20 s" in err and "--resume" in err for _, err, _ in ends), ends
+    assert newest_arrays(tmp_path / "train" / ".run.partial")
 
 
 def test_a_process_that_never_comes_is_named_and_other_options_are_refused(tmp_path):
