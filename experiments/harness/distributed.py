@@ -63,7 +63,8 @@ class Cluster(NamedTuple):
             return "the processes that SLURM, Kubernetes or MPI has started"
         if self.index:
             return f"process 0 at {self.address}, and for all of the {self.count} processes"
-        return f"the {self.count - 1} other processes to reach {self.address}"
+        others = "process 1" if self.count == 2 else f"the {self.count - 1} other processes"
+        return f"{others} to reach {self.address}"
 
 
 def parsed(text: str) -> Cluster:
@@ -165,6 +166,7 @@ def join(cluster: Cluster, seconds: float) -> None:
     jax.config.update("jax_enable_preemption_service", False)
     if cluster.index == 0:
         _require_free(cluster)
+    # A process other than 0 says it late, because it is to print errors only.
     timers = [threading.Timer(0.5 if not cluster.index else 10.0, _say_what_is_missing, (cluster, seconds))]
     timers.append(threading.Timer(seconds, _give_up, (cluster, seconds)))
     for timer in timers:

@@ -26,7 +26,7 @@ from experiments.harness import interruption
 from experiments.harness.directories import UsageError
 
 GRACE = 3.0  # seconds in which the main thread may end the process after another process has ended
-ANSWER = 2.0  # seconds in which every process that lives answers
+ANSWER = 1.5  # seconds in which every process that lives answers
 # What errors of JAX say when an exchange between processes has failed.
 OF_EXCHANGE = ("gloo", "nccl", "connection", "socket closed", "unavailable", "coordination service")
 TOGETHER = 5.0  # seconds in which all processes meet the same error
@@ -78,6 +78,7 @@ class Team:
         self._ended = threading.Event()
         self._leaving = self._agreed_to_stop = self._alone_in_error = False
         self._folder: pathlib.Path | None = None
+        self._lost: list[int] | None = None
         self.patience: float | None = None
         self._watchdog: threading.Timer | None = None
 
@@ -208,9 +209,9 @@ class Team:
         """What is known about the end of another process, in one sentence."""
         end = self._end
         if end is None or end.process is None:
-            gone = self._missing()
-            who = " and ".join(f"process {i}" for i in gone) or "the connection to another process"
-            return f"{who} of {self.count} was lost" if gone else f"{who} was lost"
+            self._lost = self._missing() if self._lost is None else self._lost
+            who = " and ".join(f"process {i}" for i in self._lost)
+            return f"{who} of {self.count} was lost" if who else "the connection to another process was lost"
         return f"process {end.process} of {self.count} {end.reason}"
 
     def _missing(self) -> list[int]:
@@ -282,9 +283,9 @@ class Team:
 
     def _let_others_leave(self) -> None:
         """Keep the server until the other processes have ended, or are late."""
-        late = time.monotonic() + 1.5 * GRACE
+        late, others = time.monotonic() + 1.5 * GRACE, self.count - 1 - len(self._lost or ())
         with contextlib.suppress(Exception):
-            while time.monotonic() < late and len(self._client.key_value_dir_get("pgjax/gone/")) < self.count - 1:
+            while time.monotonic() < late and len(self._client.key_value_dir_get("pgjax/gone/")) < others:
                 time.sleep(0.02)
 
     def _print(self, text: str) -> None:

@@ -1,9 +1,11 @@
 """What a training writes while it runs: the lines of its log, and its checkpoints by time."""
 
+import hashlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.harness import interruption, metric_log, team
@@ -11,7 +13,7 @@ from experiments.harness.recorder import Recorder
 from experiments.train import dead
 from experiments.train.thinning import Thinned
 from pgjax.saving import rotation
-from pgjax.types import TrainState
+from pgjax.types import PyTree, TrainState
 
 FIRST_SECONDS = 5.0  # from the start to the first checkpoint, so that it exists within ten seconds
 KEPT = 2
@@ -90,6 +92,8 @@ class Keeper:
                 self.save(states)
             interruption.current.asked = team.current.agreed(interruption.current.asked)
         interruption.current.check()
+        if team.current.count > 1:  # processors that round differently would part the processes
+            team.current.require_same("parameters", {"the digest": _digest(states.params)})
         # After the checkpoint: a run that is made longer cuts the log here and goes on with the interval.
         self._write(self.thinned.last_line())
         self._recorder.metric_log().log.sync()
@@ -114,6 +118,10 @@ class Keeper:
     def _write(self, lines: list[dict[str, Any]]) -> None:
         for line in lines:
             self._recorder.metrics({"update": line["update"], "elapsed_seconds": self.seconds["wall"]} | line)
+
+
+def _digest(params: PyTree) -> str:
+    return hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(params))).hexdigest()[:16]
 
 
 def copies(recorder: Recorder, options: Mapping[str, Any], first: int) -> None:

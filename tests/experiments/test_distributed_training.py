@@ -41,6 +41,15 @@ keeping.Keeper.hear = hear_or_raise
 """
 
 
+# The processes end with other parameters, as if the processor of one rounded differently.
+PARTS = """
+finish = keeping.Keeper.finish
+def part(self, states):
+    import jax
+    scale = 1.0 + 1e-6 * team.current.index
+    finish(self, states._replace(params=jax.tree.map(lambda x: x * scale, states.params)))
+keeping.Keeper.finish = part
+"""
 # Process 1 never ends its third chunk.
 STICKS = """
 import time
@@ -182,8 +191,15 @@ def test_the_watchdog_ends_all_when_one_sticks(tmp_path):
 def test_a_process_that_never_comes_is_named_and_other_options_are_refused(tmp_path):
     words = [*SMALL, "--output-dir", tmp_path, "--distributed-timeout", "3"]
     ((_, err, code),) = finished(start(2, words, only=[0]))
-    assert code == 75 and "waiting up to 3 s for the 1 other process" in err and "not all of them have come" in err
+    assert (
+        code == 75
+        and "waiting up to 3 s for process 1 to reach 127.0.0.1:" in err
+        and "not all of them have come" in err
+    )
     ends = finished(start(2, [*SMALL, "--output-dir", tmp_path], own={1: ("--seed", "3")}))
     assert [code for *_, code in ends] == [2, 2], ends
     assert all("process 1 has --seed 3 (process 0: 0)" in err for _, err, _ in ends), ends
     assert not (tmp_path / "train").exists() or not list((tmp_path / "train").iterdir())
+    ends = finished(start(2, [*SMALL, "--num-updates", "1", "--output-dir", tmp_path], patch=PARTS))
+    assert [code for *_, code in ends] == [2, 2], ends
+    assert all("all processes must have the same parameters, and process 1 has" in err for _, err, _ in ends), ends
