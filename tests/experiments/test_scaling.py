@@ -60,8 +60,8 @@ def test_the_model_at_one_machine_and_at_many():
         ({"device_counts": (1,)}, "--device-counts 1: must be 1 and some of 2, 4 and 8"),
         ({"process_counts": (1,)}, "--process-counts 1: must be some of 2, 4 and 8"),
         ({"episodes": 24}, "--episodes 24: must be a multiple of 16"),
-        ({"updates": 5}, "--updates 5: must be a multiple of --chunk 5, at least twice"),
-        ({"updates": 12}, "--updates 12: must be a multiple of --chunk 5"),
+        ({"updates": 5}, "--updates 5: must be a multiple of --chunk 4, at least twice"),
+        ({"updates": 10}, "--updates 10: must be a multiple of --chunk 4"),
         ({"bandwidth": float("nan")}, "--bandwidth nan: must be in"),
     ],
 )
