@@ -128,14 +128,15 @@ def agreed(config: Config) -> Config:
     us = team.current
     if not us.joined:
         return config
+    import jax
+
+    us.require_same("number of devices", {"--devices": jax.local_device_count()})
     inputs = getattr(config, "inputs", dict)()
     copies = sent_files.share({name: find() if us.writes else () for name, find in inputs.items()})
     config = dataclasses.replace(config, **copies)
-    import jax
-
     values = config.resolved() if hasattr(config, "resolved") else dataclasses.asdict(config)
     plain = {f"--{name}": reports.plain(value) for name, value in values.items() if name not in inputs}
-    us.require_same("options", plain | {"--devices": jax.local_device_count()})
+    us.require_same("options", plain)
     us.require_same("source code", {"the digest": _digest_of_code()})
     return config
 
@@ -153,8 +154,7 @@ def _digest_of_code() -> str:
 def join(cluster: Cluster, seconds: float) -> None:
     """Start JAX's runtime of several processes and wait for all of them. Then `team.current` is their team.
 
-    Call this after the devices have been chosen and before JAX starts. A process that waits longer than `seconds` ends
-    with exit code 75.
+    Call this before JAX starts. A process that waits longer than `seconds` ends with exit code 75.
 
     Raises:
         UsageError: JAX finds no cluster, or process 0 cannot listen on its port.
