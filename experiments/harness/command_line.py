@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from experiments.harness import figures, runtime, terminal
+from experiments.harness import distributed, figures, runtime, terminal
 
 TINY_HELP = "Use the small sizes of the tests, which show in seconds that everything works. Other options still apply."
 DRY_RUN_HELP = "Print the resolved options and the memory that the run will need, and start nothing."
@@ -33,6 +33,9 @@ class Options:
     tiny: bool
     dry_run: bool
     debug_nans: bool
+    distributed: str | None
+    distributed_timeout: float
+    distributed_watchdog: float | None
 
 
 def parse(
@@ -43,6 +46,7 @@ def parse(
     *,
     cache: bool = True,
     tiny: Any = None,
+    shares: bool = False,
 ) -> Options:
     """Reads the command line.
 
@@ -54,6 +58,7 @@ def parse(
     Args:
         cache: the default of --cache.
         tiny: the configuration of --tiny. None if the experiment has no such configuration, or has a field `tiny`.
+        shares: whether several processes can share the experiment, so that it has --distributed.
 
     Raises:
         SystemExit: the command line cannot be read, or it asks for help.
@@ -68,7 +73,7 @@ def parse(
         [("config", tyro.conf.OmitArgPrefixes[explained], _as(explained, default))]
         + [
             (name, Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)], value)
-            for name, (kind, value, text, hint) in _fields(cache, tiny is not None).items()
+            for name, (kind, value, text, hint) in _fields(cache, tiny is not None, shares).items()
         ],
     )
     with terminal.help_width():
@@ -86,6 +91,9 @@ def parse(
         tiny=is_tiny,
         dry_run=read.dry_run,
         debug_nans=read.debug_nans,
+        distributed=getattr(read, "distributed", None),
+        distributed_timeout=getattr(read, "distributed_timeout", 0.0),
+        distributed_watchdog=getattr(read, "distributed_watchdog", None),
     )
 
 
@@ -112,7 +120,7 @@ def parse_command(program: str, kind: type, arguments: Sequence[str], *, positio
         )
 
 
-def _fields(cache: bool, has_tiny: bool) -> Mapping[str, tuple[Any, Any, str, str | None]]:
+def _fields(cache: bool, has_tiny: bool, shares: bool) -> Mapping[str, tuple[Any, Any, str, str | None]]:
     """Name → type, default, help text, and what --help shows instead of a default of None."""
     import tyro
 
@@ -153,6 +161,10 @@ def _fields(cache: bool, has_tiny: bool) -> Mapping[str, tuple[Any, Any, str, st
         "dry_run": (tyro.conf.FlagCreatePairsOff[bool], False, DRY_RUN_HELP, None),
         "debug_nans": (tyro.conf.FlagCreatePairsOff[bool], False, DEBUG_NANS_HELP, None),
     }
+    if shares:
+        fields["distributed"] = (str | None, None, distributed.HELP, "(default: one process)")
+        fields["distributed_timeout"] = (float, 300.0, distributed.TIMEOUT_HELP, None)
+        fields["distributed_watchdog"] = (float | None, None, distributed.WATCHDOG_HELP, "(default: no limit)")
     return fields | ({"tiny": (tyro.conf.FlagCreatePairsOff[bool], False, TINY_HELP, None)} if has_tiny else {})
 
 

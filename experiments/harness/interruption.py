@@ -12,7 +12,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 EX_TEMPFAIL = 75  # "try again later", of sysexits.h
 PATIENCE = 1.5  # seconds until a program that does not see a signal is ended
@@ -31,12 +31,14 @@ class Interruption:
         asked: the name of the first signal, or None.
         deferred: whether the run asks for `asked` itself.
         last_words: the line that is printed if the process has to be ended at once.
+        farewell: called before the process is ended at once; it tells the other processes of the run.
     """
 
     def __init__(self) -> None:
         self.asked: str | None = None
         self.deferred = False
         self.last_words = ""
+        self.farewell: Callable[[], None] = lambda: None
         self._seen = threading.Event()
 
     @contextlib.contextmanager
@@ -65,6 +67,7 @@ class Interruption:
         """End the process at once. What was saved stays, and the folder looks like that of a killed run."""
         with contextlib.suppress(OSError):
             os.write(2, f"\nleft at once\n{self.last_words}\n".encode(errors="replace"))
+        self.farewell()
         os._exit(EX_TEMPFAIL)
 
     def wait(self, numbers: int) -> None:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from experiments.harness import directories, figures, interruption, reports, runs, terminal, verdicts
+from experiments.harness import directories, figures, interruption, reports, runs, team, terminal, verdicts
 from experiments.harness.directories import UsageError
 from experiments.harness.metric_log import NAME as METRICS
 from experiments.harness.metric_log import MetricLog
@@ -44,8 +44,11 @@ class Recorder(Tables):
         tiny: whether the run only shows that everything works. It is then labelled so, and prints little.
         paper: the figures for a paper that were asked for, or None.
         failure: the reason that was given to `failed`, or None.
+        writes: whether the files stay; of several processes that share a run only those of process 0 do.
         seconds_before: the seconds that earlier attempts of this run took.
     """
+
+    writes = True
 
     def __init__(
         self,
@@ -170,12 +173,12 @@ class Recorder(Tables):
         """Declare that the run can be resumed. An early end then prints the command that resumes it."""
         self._to_go_on = f"python -m experiments.{self.experiment} {option}"
         interruption.current.last_words = f"To resume it: {self.command()}"
+        team.current.publish("to resume", interruption.current.last_words)
 
     def command(self, directory: pathlib.Path | None = None) -> str:
         """The command that resumes the run, whose folder is now, or will be, `directory`."""
-        place = (
-            "" if self._output_dir == pathlib.Path("results") else f" --output-dir {shlex.quote(str(self._output_dir))}"
-        )
+        usual = self._output_dir == pathlib.Path("results")
+        place = "" if usual else f" --output-dir {shlex.quote(str(self._output_dir))}"
         return f"{self._to_go_on} {shlex.quote(str(directory or self.directory))}{place}"
 
     def _say_how_to_resume(self, error: BaseException) -> None:

@@ -136,6 +136,8 @@ def summary_markdown(summary: Mapping[str, Any], environment: Mapping[str, Any],
 def format_machine(environment: Mapping[str, Any]) -> str:
     """`1 × cpu, 2 threads, jax 0.10.1`."""
     devices = f"{environment['device_count']} × {environment['device_kind']}"
+    if environment.get("process_count", 1) > 1:
+        devices += f" in {environment['process_count']} processes"
     return f"{devices}, {environment['threads']} threads, jax {environment['versions']['jax']}"
 
 

@@ -36,13 +36,15 @@ from typing import Any
 from experiments.harness import (
     command_line,
     directories,
+    distributed,
     figures,
     interruption,
     memory,
     paper_layout,
-    runtime,
+    team,
     terminal,
 )
+from experiments.harness.bystander import recorder_of
 from experiments.harness.recorder import Recorder, UsageError
 from experiments.harness.reports import format_interval, format_number
 from pgjax import writing
@@ -143,20 +145,22 @@ def execute(
             (`Recorder.failed`); the other parts are in the directory of the run.
     """
     resumes, tiny = getattr(config, "resume", None), tiny or getattr(config, "tiny", False)
-    if resumes is not None:
-        resumes = directories.found(resumes)
-        if not dry_run and (named := directories.finished(resumes)) is not None:
-            if getattr(config, "only_resumes", lambda: config == type(config)(resume=config.resume))():
-                print(f"complete: {named}")
-                return named
-            resumes = named
-        if pathlib.Path(output_dir) == pathlib.Path("results"):  # the default: the run goes on where it lies
-            output_dir = resumes.parent.parent
-        config = dataclasses.replace(config, resume=resumes)
     with usage_errors():
         getattr(config, "validate", lambda: None)()
         memory.require_moderate(config)
         start()
+        if resumes is not None and team.current.writes:
+            resumes = directories.found(resumes)
+            if not dry_run and (named := directories.finished(resumes)) is not None:
+                if getattr(config, "only_resumes", lambda: config == type(config)(resume=config.resume))():
+                    print(f"complete: {named}")
+                    return named
+                resumes = named
+            if pathlib.Path(output_dir) == pathlib.Path("results"):  # the default: the run goes on where it lies
+                output_dir = resumes.parent.parent
+            config = dataclasses.replace(config, resume=resumes)
+        with team.current.watching():
+            config = distributed.agreed(config)
         parts = memory.estimate(config)
         if dry_run:
             print("\n".join([*resolved(config), *memory.described(parts)]))
@@ -166,11 +170,11 @@ def execute(
     if dry_run:
         return None
     place = {"output_dir": output_dir, "run_name": run_name, "resumes": resumes}
-    with Recorder(experiment, config, **place, tiny=tiny, paper=paper) as recorder:
+    with recorder_of(experiment, config, **place, tiny=tiny, paper=paper) as recorder, team.current.watching():
         if recorder.resumes != resumes:  # a killed run's directory has another name now
             config = dataclasses.replace(config, resume=recorder.resumes)
         results = run(config, recorder)
-        if plot is not None:
+        if plot is not None and recorder.writes:
             recorder.write_summary()
             _draw(plot, results, recorder, paper)
     if recorder.failure is not None:
@@ -211,6 +215,7 @@ def main(
     arguments: Sequence[str] | None = None,
     cache: bool = True,
     tiny: Any = None,
+    shares: bool = False,
 ) -> None:
     """The command line of the experiment in `file`: every field of `config_type` is an option.
 
@@ -219,6 +224,7 @@ def main(
             `file`.
         cache: whether compiled programs are kept on disk. The command line may change it.
         tiny: the configuration that --tiny uses.
+        shares: whether several processes can share the experiment, so that it has --distributed.
 
     Raises:
         SystemExit: the run was refused, failed in part or was interrupted; the exit code is one of those above.
@@ -231,7 +237,8 @@ def main(
     described = command_line.header(file) if description is None else description
     with terminal.robust_output(), interruption.watched():
         try:
-            options = command_line.parse(program, described, config_type, arguments, cache=cache, tiny=tiny)
+            given = {"cache": cache, "tiny": tiny, "shares": shares}
+            options = command_line.parse(program, described, config_type, arguments, **given)
             execute(
                 name,
                 options.config,
@@ -239,8 +246,7 @@ def main(
                 plot,
                 output_dir=options.output_dir,
                 run_name=options.run_name,
-                # A dry run compiles nothing, and must not tidy up the cache.
-                start=lambda: runtime.start(options.devices, options.cache and not options.dry_run, options.debug_nans),
+                start=distributed.starting(options),
                 paper=options.paper,
                 tiny=options.tiny,
                 dry_run=options.dry_run,
@@ -248,7 +254,8 @@ def main(
         except UsageError as error:
             _leave(2, f"{program}: error: {_one_line(error)}", error)
         except KeyboardInterrupt as error:
-            _leave(interruption.EX_TEMPFAIL, f"interrupted by {error}" if str(error) else "interrupted", error)
+            code = getattr(error, "code", interruption.EX_TEMPFAIL)
+            _leave(code, f"interrupted by {error}" if str(error) else "interrupted", error)
         except writing.WriteError as error:
             resumable = any(note.startswith("To resume it") for note in getattr(error, "__notes__", []))
             code = interruption.EX_TEMPFAIL if resumable else EX_SOFTWARE
@@ -257,17 +264,22 @@ def main(
             _leave(2, f"{program}: error: --debug-nans: {_one_line(error)}", error)
         except Exception as error:
             exhausted = memory.is_exhausted(error)
-            if not exhausted and not any("everything that it" in note for note in getattr(error, "__notes__", [])):
+            kept = any("everything that it" in note for note in getattr(error, "__notes__", []))
+            if not exhausted and (not kept or team.current.joined):
                 traceback.print_exception(error)
             kind = "error: the memory is exhausted" if exhausted else f"internal error: {type(error).__name__}"
             _leave(EX_SOFTWARE, f"{program}: {kind}: {_one_line(error) or 'an allocation failed'}", error)
+        team.current.end(0, "")
 
 
 def start(question: types.ModuleType, *, arguments: Sequence[str] | None = None, cache: bool = True) -> None:
-    """Call `main` for a question that is a folder: a package with `Config`, `run` and perhaps `plot` and `TINY`."""
+    """Call `main` for a question that is a folder: a package with `Config`, `run` and perhaps `plot` and `TINY`.
+
+    If it has `SHARES`, which is then True, several processes can share it.
+    """
     plot, tiny = (getattr(question, name, None) for name in ("plot", "TINY"))
-    header, of = question.__doc__, question.Config
-    main(question.__file__, header, of, question.run, plot, arguments=arguments, cache=cache, tiny=tiny)
+    header, of, more = question.__doc__, question.Config, {"shares": getattr(question, "SHARES", False)}
+    main(question.__file__, header, of, question.run, plot, arguments=arguments, cache=cache, tiny=tiny, **more)
 
 
 def question_of(file: str) -> str:
@@ -281,5 +293,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _leave(code: int, line: str, error: BaseException) -> None:
-    print("\n".join([line, *getattr(error, "__notes__", [])]), file=sys.stderr)
+    text = "\n".join([line, *getattr(error, "__notes__", [])])
+    team.current.end(code, text)
+    print(text, file=sys.stderr)
     raise SystemExit(code) from None

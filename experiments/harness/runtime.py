@@ -8,6 +8,7 @@ import warnings
 CACHE_BYTES = 2**30
 HARMLESS = "Error (reading|writing) persistent compilation cache"  # a warning of JAX
 MOST_DEVICES = 1024
+MOST_SHARES = 8  # devices that can share the episodes of one run
 
 
 def usable_cores() -> int:
@@ -15,15 +16,18 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start(devices: int | None, cache: bool, debug_nans: bool = False) -> None:
+def start(devices: int | None, cache: bool, debug_nans: bool = False, processes: int = 1) -> None:
     """Set the number of devices, the compilation cache and the search for NaN. Call this before JAX starts.
+
+    Args:
+        processes: the number of processes that share the run, each with so many devices.
 
     Raises:
         ValueError: the number of devices is out of range.
     """
     if devices is not None and not 1 <= devices <= MOST_DEVICES:
         raise ValueError(f"--devices {devices}: must be from 1 to {MOST_DEVICES}")
-    use_devices(devices)
+    use_devices(devices, processes)
     import jax
 
     if debug_nans:
@@ -34,8 +38,11 @@ def start(devices: int | None, cache: bool, debug_nans: bool = False) -> None:
         jax.config.update("jax_enable_compilation_cache", False)
 
 
-def use_devices(count: int | None) -> None:
+def use_devices(count: int | None, processes: int = 1) -> None:
     """Let JAX use `count` devices; None means every accelerator, or one CPU device for each core.
+
+    Several processes then use fewer CPU devices if they would have more than `MOST_SHARES` together, because no more
+    devices can share the episodes of a run in a fixed order of sums.
 
     XLA's threads do not speed up products as small as those of a policy, while one device for each core keeps every
     core at work. None changes nothing if the user has set the number of CPU devices of JAX, or if JAX runs already.
@@ -49,13 +56,19 @@ def use_devices(count: int | None) -> None:
     if count is None and (theirs or jax.config.jax_num_cpu_devices >= 0):
         return
     try:
-        jax.config.update("jax_num_cpu_devices", count or usable_cores())
+        jax.config.update("jax_num_cpu_devices", count or _cpu_devices(processes))
     except RuntimeError as error:
         if count is not None:
             raise ValueError(f"--devices {count}: JAX runs already with {jax.device_count()} devices") from error
     if count is not None:
         for platform in ("cuda", "rocm"):
             jax.config.update(f"jax_{platform}_visible_devices", ",".join(map(str, range(count))))
+
+
+def _cpu_devices(processes: int) -> int:
+    if processes == 1:
+        return usable_cores()
+    return 1 << min(usable_cores(), max(1, MOST_SHARES // processes)).bit_length() - 1
 
 
 def cache_directory() -> pathlib.Path | None:

@@ -12,6 +12,7 @@ Command  python -m experiments.train --env CartPole-v1
          python -m experiments.train --env gymnasium:LunarLander-v3   (pip install -e ".[gymnasium]")
          python -m experiments.train --start-from results/imitation/RUN              (a saved policy, such as a copy)
          python -m experiments.train --render results/train/RUN
+         python -m experiments.train --distributed HOST:1234,2,0                 (process 0 of 2; HOST is its machine)
          python -m experiments.train --resume results/train/RUN                     (after an interruption)
          python -m experiments.train --resume results/train/RUN --num-updates 100   (100 in all)
          python -m experiments.train --resume results/train/RUN --allow lr --lr 0.001   (after a divergence)
@@ -39,7 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import interruption, runner
+from experiments.harness import interruption, runner, team
 from experiments.shared.training import build as build_options
 from experiments.shared.training import presets
 from experiments.train import beside, dead, keeping, meter, report, resume
@@ -49,11 +50,14 @@ from pgjax import evaluation, registry, training
 from pgjax.saving import identity, policies
 from pgjax.types import PyTree
 
-__all__ = ["TINY", "Config", "plot", "resolve", "run"]
+__all__ = ["SHARES", "TINY", "Config", "plot", "resolve", "run"]
+
+SHARES = True
 
 
 def run(config: Config, recorder: runner.Recorder) -> dict:
     if config.render is not None:
+        build_options.require_alone(f"--render {config.render}", "nothing is trained")
         return render(config, recorder)
     with runner.usage_errors():
         options = resolve(config)
@@ -65,6 +69,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         seeds = options["seed"] + jnp.tile(jnp.arange(options["num_seeds"]), len(options["lr"]))
         keys = jax.vmap(jax.random.key)(seeds)
         known = identity.identity(resume.results_options(options), build_options.own_code(options))
+        team.current.require_same("versions and settings", {**known["versions"], **known["numerics"], **known["code"]})
         past = starting_point(config.resume, options, known, build, keys, rates, recorder)
     recorder.say(described(options))
     recorder.say(f"options: {', '.join(f'{k}={v}' for k, v in options.items() if v is not None)}")
@@ -80,6 +85,8 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     keeping.copies(recorder, options, past.done + 1)
     train = build_options.training_of(environment, policy)
     trained, failures = learn(options, train, build, keys, rates, past, keeper, recorder)
+    if not recorder.writes:  # process 0 evaluates and draws
+        return {}
     recorder.say(f"compiled in {trained.compile_seconds:.1f} s, learned in {trained.seconds:.1f} s")
     dead.note_dead(options, environment, policy, trained.states.params, keeper.watch, rates, failures, recorder)
     seconds = keeper.seconds

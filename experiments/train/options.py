@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from experiments.harness import metric_log, runner
@@ -68,6 +69,11 @@ class Config(TrainingOptions, _Estimator):
     pip install -e ".[tensorboard]" or ".[wandb]". W&B works offline unless WANDB_MODE or WANDB_API_KEY is set."""
 
     BATCH: ClassVar[str] = "num_episodes"
+
+    def inputs(self) -> dict[str, Callable]:
+        """Field → a function that finds its files, which process 0 sends to the others (--distributed)."""
+        of = {"resume": resume.carried, "start_from": start.carried}
+        return {name: functools.partial(find, getattr(self, name)) for name, find in of.items() if getattr(self, name)}
 
     def resolved(self) -> dict:
         """Every option with its value, for --dry-run."""

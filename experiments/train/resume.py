@@ -1,5 +1,6 @@
 """Resuming a run of `experiments.train`: its folder, its options, its states and its measurements so far."""
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Callable, Collection, Mapping
@@ -76,6 +77,21 @@ def options(path: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"--resume {path}: {wrong[0] if wrong else f'{OPTIONS} is empty'}")
     as_given = lambda value: tuple(value) if isinstance(value, list) else value
     return {name: as_given(value) for name, value in read.items()}
+
+
+def carried(path: pathlib.Path) -> list[pathlib.Path]:
+    """The files from which another process can go on with the run that `find` returns.
+
+    Raises:
+        ValueError: there is no run that can be resumed.
+    """
+    folder = find(path)
+    states = []
+    with contextlib.suppress(ValueError):  # none, or all damaged: `restore` says so
+        states = [rotation.newest(folder).path]
+    former = [folder / name for name in (FORMER_STATE, FORMER_HISTORY)]
+    others = [folder / name for name in (OPTIONS, "summary.json")]
+    return [file for file in (*states, *others, *former) if file.is_file()]
 
 
 def nothing(num_runs: int) -> Saved:

@@ -11,7 +11,7 @@ from pgjax._doors import readable
 from pgjax.training import _program
 from pgjax.training._chunks import Pace
 from pgjax.training.runs import FailedBuildsError, Metrics, TrainingRun, failed_runs
-from pgjax.training.sharding import Device, RunMapping
+from pgjax.training.sharding import Device, RunMapping, spans_processes
 from pgjax.training.trainer import Trainer
 from pgjax.types import PyTree, TrainState
 
@@ -62,8 +62,8 @@ def train(
         num_updates: U.
         chunk: the number of updates between two returns to the host; None takes U/20. No number depends on it.
         chunk_seconds: a chunk then holds the updates of about so many seconds, at most `chunk` of them and at least
-            one. The first chunks are shorter. All sizes share one compiled program. Several processes, whose clocks
-            differ, ignore it.
+            one. The first chunks are shorter. All sizes share one compiled program. Of several processes that train
+            together, all follow the clock of the first.
         mapping: how a device goes through its runs: `"vmap"`, `"map"` (one run after another), or `"auto"`, which is
             map on CPUs and vmap elsewhere. Both draw the same random numbers, but they round sums differently, and a
             single other action changes all that follows: on CartPole the two differ after some sixty updates. Devices
@@ -95,10 +95,11 @@ def train(
     require_runs(keys, hyperparams=hyperparams, states=states)
     require_integer("num_updates", num_updates, 1, None)
     builds = {_ONLY: build}
+    layout = _program.layout_of(builds, hyperparams, len(keys), devices, deterministic)
     how = _program.How(
-        pace=Pace(num_updates, len(keys), chunk, chunk_seconds),
+        pace=Pace(num_updates, len(keys), chunk, chunk_seconds, together=spans_processes(layout.mesh.devices)),
         mapping=mapping,
-        layout=_program.layout_of(builds, hyperparams, len(keys), devices, deterministic),
+        layout=layout,
         on_start=None if on_start is None else lambda states: on_start(states[_ONLY]),
         on_chunk=None if on_chunk is None else lambda done, heard, states: on_chunk(done, heard[_ONLY], states[_ONLY]),
         keep_metrics=keep_metrics,
@@ -174,10 +175,12 @@ def train_together(
     require_one_of("mapping", mapping, get_args(RunMapping))
     require_runs(keys, hyperparams=hyperparams, **{f"states of {n}": tree for n, tree in (states or {}).items()})
     require_integer("num_updates", num_updates, 1, None)
+    layout = _program.layout_of(builds, hyperparams, len(keys), devices, deterministic)
+    num_runs, spans = len(keys) * len(builds), spans_processes(layout.mesh.devices)
     how = _program.How(
-        pace=Pace(num_updates, len(keys) * len(builds), chunk, chunk_seconds),
+        pace=Pace(num_updates, num_runs, chunk, chunk_seconds, together=spans),
         mapping=mapping,
-        layout=_program.layout_of(builds, hyperparams, len(keys), devices, deterministic),
+        layout=layout,
         on_start=on_start,
         on_chunk=on_chunk,
         keep_metrics=keep_metrics,

@@ -8,7 +8,7 @@ same calls and holds the same results.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -215,6 +215,11 @@ class SharedEpisodes(NamedTuple):
         return together
 
 
+def spans_processes(devices: Iterable[Device]) -> bool:
+    """Whether some of the devices belong to another process (`jax.distributed`)."""
+    return any(device.process_index != jax.process_index() for device in devices)
+
+
 def choose_layout(
     devices: Sequence[Device], num_runs: int, num_episodes: int, group_size: int, deterministic: bool
 ) -> Shares | SharedEpisodes:
@@ -225,12 +230,12 @@ def choose_layout(
     Raises:
         ValueError: they cannot.
     """
-    if jax.process_count() > 1 and any(device.process_index != jax.process_index() for device in devices):
+    if spans_processes(devices):
         if most_shards(len(devices), num_episodes, group_size) < len(devices):
             raise ValueError(
                 f"num_episodes must be a number that the {len(devices)} devices of {jax.process_count()} processes can "
-                f"share in whole groups of {group_size}, got {num_episodes}; a multiple of "
-                f"{2 * len(devices) * group_size} for 2, 4 or 8 devices"
+                f"share in whole groups of {group_size}, got {num_episodes}; 2, 4 or 8 devices can share a multiple of "
+                f"{2 * len(devices) * group_size}, and other numbers of devices share no episodes"
             )
         return SharedEpisodes.of(devices, deterministic)
     shards = most_shards(len(devices), num_episodes, group_size) if num_runs < len(devices) else 1

@@ -11,6 +11,8 @@ from typing import Any
 
 import optax
 
+from experiments.harness import team
+from experiments.harness.directories import UsageError
 from experiments.shared.training import presets, start
 from pgjax import baselines, environments, networks, registry, training
 from pgjax.environments import foreign
@@ -123,6 +125,7 @@ def _require_fitting_host(options: dict, entry: registry.Entry, environment: Env
     """Refuse what only environments in JAX can do."""
     if not isinstance(environment, environments.HostEnvironment):
         return
+    require_alone(f"--env {environment.name}", "its episodes are played on the host of one process")
     if options["num_steps"] is not None:
         raise ValueError(
             f"--num-steps {options['num_steps']}: must be None with --env {environment.name}, because environments "
@@ -168,6 +171,16 @@ def make_estimator(options: dict, environment: Environment, policy: Policy) -> E
         return registry.make(entry, parts(options, entry, environment, policy))
     except ValueError as error:
         raise ValueError(f"--estimator {entry.name}: {error}") from error
+
+
+def require_alone(option: str, reason: str) -> None:
+    """Refuse an option in a run of several processes.
+
+    Raises:
+        UsageError: there are several.
+    """
+    if team.current.count > 1:
+        raise UsageError(f"{option}: must be used without --distributed, because {reason}")
 
 
 def _having(quality: str) -> str:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from experiments.harness import team
 from experiments.shared.training import build as build_options
 from pgjax import training
 from pgjax.environments import HostEnvironment
@@ -21,11 +22,12 @@ def memory(options: dict) -> dict[str, float]:
     trainer = build_options.make_build(options, environment, policy)(np.float32(options["lr"][0]))
     devices = 1 if isinstance(environment, HostEnvironment) else None
     found = training.estimate_memory(trainer, num_runs, devices=devices)
+    here = 1 / team.current.count  # every process has as many devices
     of = f"{num_runs} run{'s' if num_runs > 1 else ''}"
     # The device holds the metrics of the largest chunk. The curves are thinned, so they do not grow.
     at_once = num_runs * Pace(options["num_updates"], num_runs, None, build_options.CHUNK_SECONDS).most
     return {
-        f"parameters, optimiser and baseline of {of}": found.states,
-        f"episodes and gradients of an update of {options['num_episodes']} episodes": found.update,
+        f"parameters, optimiser and baseline of {of}": here * found.states,
+        f"episodes and gradients of an update of {options['num_episodes']} episodes": here * found.update,
         "metrics of a chunk of updates": METRIC_BYTES * at_once,
     }

@@ -49,6 +49,17 @@ def options(path: pathlib.Path, given: Mapping[str, Any], defaults: Mapping[str,
     return found | ({} if header["env"] is None else {"env": header["env"]})
 
 
+def carried(path: pathlib.Path) -> pathlib.Path:
+    """The file from which another process can start.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    file = path / policies.FILE_NAME if path.is_dir() else path
+    policies.read_header(file)
+    return file
+
+
 def policy(path: pathlib.Path, environment: Environment) -> Policy:
     """The saved policy, whose `init` gives the saved θ for every key.
 

@@ -1,0 +1,96 @@
+"""The cost of sharing an update: exchanges are counted from the program, the model has its limits, layouts agree."""
+
+import math
+
+import pytest
+
+from experiments import scaling
+from experiments.harness import runner
+from experiments.scaling import measured, model
+from experiments.scaling.exchanges import Exchange, Groups, exchanges, grouped
+
+# Lines as XLA prints them, shortened.
+TEXT = """
+  %a = s32[] all-reduce(%x), channel_id=1, metadata={op_name="jit(update)/shard_map/while/body/pmax" stack_frame_id=3}
+  %b = f32[500,1024]{0,1} all-gather(%y), dimensions={1}, metadata={op_name="jit(update)/sharding_constraint"}
+  %c = pred[500,1024]{0,1} all-gather(%y), dimensions={1}, metadata={op_name="jit(update)/sharding_constraint"}
+  %d = f32[8,64,64]{2,1,0} all-gather(%z), dimensions={0}, metadata={op_name="jit(update)/sharding_constraint"}
+  %e = (f32[], s32[]) all-reduce(%u, %v), metadata={op_name="jit(update)/reduce_sum"}
+  %f = f32[8,64] all-gather-start(%z)
+  %g = f32[8,64] add(%all-gather.1, %z)
+"""
+
+
+def test_exchanges_are_counted_by_their_purpose():
+    found = exchanges(TEXT)
+    assert [one.kind for one in found] == ["all-reduce", *["all-gather"] * 3, "all-reduce", "all-gather"]
+    assert [one.size for one in found] == [4, 4 * 500 * 1024, 500 * 1024, 4 * 8 * 64 * 64, 8, 4 * 8 * 64]
+    assert [one.in_loop for one in found] == [True, *[False] * 5]
+    groups = grouped(found, 1024, passes=20)
+    assert groups.statistics == (2, 5 * 500 * 1024) and groups.gradients == (2, 4 * (8 * 64 * 64 + 8 * 64))
+    assert groups.checks == (20, 80) and groups.metrics == (1, 8)
+    # Another number of episodes has none of these statistics.
+    assert grouped(found, 512, passes=20).statistics == (0, 0)
+
+
+NETWORK = model.Network(latency=1e-3, bandwidth=1e6)
+GROUPS = Groups(statistics=(2, 1000), gradients=(3, 2000), checks=(4, 0), metrics=(1, 0))
+
+
+def test_the_model_at_one_machine_and_at_many():
+    seconds = lambda machines, **more: model.update_seconds(machines, 0.5, GROUPS, NETWORK, **more)
+    for growing in (False, True):
+        assert seconds(1, growing=growing) == (0.5, 0.0, 0.0)
+        assert model.efficiency(1, seconds(1, growing=growing), 0.5, growing=growing) == 1.0
+    shared = seconds(8, growing=False)
+    assert shared == pytest.approx((0.5 / 8, 10 * 1e-3 * 3, 3000 * 7 / 8 / 1e6)) and shared.bound == "compute"
+    assert model.efficiency(8, shared, 0.5, growing=False) == pytest.approx(0.5 / 8 / shared.total)
+    own = seconds(1024, growing=True)
+    assert own.transfer == pytest.approx((1024 * 1000 + 2000) * 1023 / 1024 / 1e6) and own.bound == "transfer"
+    without = seconds(1024, growing=True, statistics=False)
+    assert without == pytest.approx((0.5, 8 * 1e-3 * 10, 2000 * 1023 / 1024 / 1e6))
+    # Without a network there is nothing to wait for.
+    free = model.update_seconds(64, 0.5, GROUPS, model.Network(0.0, math.inf), growing=False)
+    assert free.total == 0.5 / 64
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"device_counts": (1,)}, "--device-counts 1: must be 1 and some of 2, 4 and 8"),
+        ({"process_counts": (1,)}, "--process-counts 1: must be some of 2, 4 and 8"),
+        ({"episodes": 24}, "--episodes 24: must be a multiple of 16"),
+        ({"updates": 5}, "--updates 5: must be a multiple of --chunk 4, at least twice"),
+        ({"updates": 10}, "--updates 10: must be a multiple of --chunk 4"),
+        ({"bandwidth": float("nan")}, "--bandwidth nan: must be in"),
+    ],
+)
+def test_options_are_refused(options, words):
+    with pytest.raises(runner.UsageError, match=words):
+        scaling.Config(**options).validate()
+
+
+def test_an_error_in_a_process_is_told():
+    with pytest.raises(RuntimeError, match=r"a process of one device has ended with code 70: (?s:.*)KeyError"):
+        measured.measure(measured.Layout(1, 1), {})
+
+
+@pytest.mark.slow
+def test_all_layouts_end_with_the_same_parameters(tmp_path):
+    seen = []
+    directory = runner.execute(
+        "scaling", scaling.TINY, scaling.run, lambda found, to: (seen.append(found), scaling.plot(found, to)),
+        output_dir=tmp_path, tiny=True,
+    )  # fmt: skip
+    (results,) = seen
+    assert len(results.found) == 3 and len({found.digest for found in results.found.values()}) == 1
+    assert all(len(found.seconds) == 1 and found.seconds[0] > 0 for found in results.found.values())
+    statistics, gradients, checks, _ = results.groups
+    assert statistics[1] == (4 + 4 + 1) * 500 * 16 and statistics[0] == 3
+    # Eight blocks of 4 610 parameters and of the mean return.
+    assert gradients[1] >= 8 * 4 * 4610 and checks[0] == 20
+    assert (directory / "scaling.png").is_file()
+    # Another seed ends elsewhere.
+    other = measured.measure(measured.Layout(1, 1), {"episodes": 16, "updates": 4, "chunk": 2, "seed": 1})
+    assert other.digest not in {found.digest for found in results.found.values()}
+    assert isinstance(Exchange("all-reduce", 4, ((),), False).received(2), float)

@@ -1,0 +1,81 @@
+"""Several processes of one machine that share a training, over the loopback interface."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = """
+import sys
+sys.path.insert(0, {root!r})
+from experiments import train
+from experiments.harness import runner, team
+from experiments.train import keeping
+{patch}
+runner.start(train)
+"""
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def start(count, arguments, *, patch="", folders=(), own=None, port=None, only=None):
+    """Start `experiments.train` in `count` processes; one process is started without --distributed.
+
+    Args:
+        patch: code that runs before the command.
+        folders: the working folder of each process; by default the checkout.
+        own: number of a process → further arguments of that process.
+        only: the numbers of the processes that are started; by default all.
+    """
+    port = port or free_port()
+    settings = {"JAX_PLATFORMS": "cpu", "PJRT_NPROC": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    settings |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
+    program, made = PROGRAM.format(root=str(ROOT), patch=patch), []
+    for index in range(count) if only is None else only:
+        joined = ["--distributed", f"127.0.0.1:{port},{count},{index}"] if count > 1 else []
+        words = [*map(str, arguments), *joined, "--devices", "1", *map(str, (own or {}).get(index, ()))]
+        folder = folders[index] if folders else ROOT
+        made.append(
+            subprocess.Popen(
+                [sys.executable, "-c", program, *words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | settings,
+                cwd=folder,
+                start_new_session=True,
+            )
+        )
+    return made
+
+
+def finished(processes, seconds=240):
+    """(output, errors, exit code) of each process; those that still run after so many seconds are killed."""
+    try:
+        return [(*one.communicate(timeout=seconds), one.returncode) for one in processes]
+    finally:
+        end(processes)
+
+
+def end(processes):
+    for one in processes:
+        if one.poll() is None:
+            os.kill(one.pid, signal.SIGKILL)
+
+
+def wait_until(true, seconds=120, processes=()):
+    late = time.monotonic() + seconds
+    while not true():
+        dead = [one.communicate()[1] for one in processes if one.poll() is not None]
+        if dead or time.monotonic() > late:
+            end(processes)
+            raise AssertionError(dead or "too late")
+        time.sleep(0.05)
