@@ -18,7 +18,7 @@ QUANTITIES = {"variance": "tr Var ḡ", "squared_norm": "‖E ḡ‖²", "half_c
 SCALE = "noise scale in episodes"
 SIGNAL, POWER, NOISE = "‖E ḡ‖²", "E‖ĝ‖²", "tr Var ḡ"
 MOST_ERRORS = 4.0
-AIM, AIM_EVERY = 1.05, 10
+AIM, AIM_EVERY = 1.05, 20
 
 
 class Grade(NamedTuple):
