@@ -215,6 +215,21 @@ TRAINING = Group(
             "A live step is a step of an episode that is still running; padding is not counted. Other work on the "
             "machine lowers every rate.",
         ),
+        Section(
+            (Record("sweep", "sweep", figures=_same("sweep")),),
+            "Each line is an estimator, and each point the mean of its seeds with a 95 % interval. All of them were "
+            "trained in one program.",
+        ),
+        Section(
+            (Record("gradient_meter", "gradient_meter", figures=_same("gradient_meter")),),
+            "The meter measures the gradient that trains. A proxy from probabilities knows neither the network between "
+            "parameters and logits nor what the steps of an episode have in common.",
+        ),
+        Section(
+            (Record("scaling", "scaling", figures=_same("scaling")),),
+            "Devices and processes of one machine share its two cores, so the measured part is the overhead of "
+            "sharing. The curves for many machines are a model with assumed latency and bandwidth, and no measurement.",
+        ),
     ),
 )
 
