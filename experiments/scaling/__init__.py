@@ -12,8 +12,8 @@ Shows    (a) The seconds of an update of CartPole with the default network, on t
          (c) A model for up to 1 024 machines: compute / N, or compute if every machine plays a batch of its own, plus
          exchanges · latency · log₂ N, plus bytes · (N − 1)/N / bandwidth. The seconds of computing and the exchanges
          are measured; the latency and the bandwidth are assumed, and are options.
-Expect   θ is the same in every layout. On two CPU cores an update takes 0.97 to 1.05 times the CPU time of one device
-         on up to eight devices of one process, and 1.45, 1.75 and 2.9 times in two, four and eight processes. The cores
+Expect   θ is the same in every layout. On two CPU cores an update takes 0.95 to 1.03 times the CPU time of one device
+         on up to eight devices of one process, and 1.2, 1.4 and 2.3 times in two, four and eight processes. The cores
          share the work, so more devices or processes than cores measure the overhead of sharing and no speed-up. An
          update exchanges 4.6 MB of statistics and 0.15 MB of gradients. Four minutes of CPU time.
 Departs  (c) was not run on machines with a network. In a fixed order of sums at most 8 devices share an update today,

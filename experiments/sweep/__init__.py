@@ -15,7 +15,7 @@ Expect   With the default options (320 runs of CartPole, seeds 0 to 15) rloo wit
          latest 100 training episodes average 475 after 15.5 updates (median; 95 % interval 13 to 18), and gpomdp_value
          with lr 0.01 is as fast. gpomdp, gae and reinforce are best with lr 0.003: 488 ± 3, 486 ± 5 and 350 ± 40. With
          lr 0.1 no estimator returns more than 140. One program was compiled in 18 s of CPU time and five programs in
-         41 s, and they gave the same parameters bit for bit. About 210 s of CPU time, all cores and compilation
+         41 s, and they gave the same parameters bit for bit. About 180 s of CPU time, all cores and compilation
          included.
 Departs  All settings and estimators have the same seeds, so they are compared seed by seed. A sweep saves no
          checkpoints, so an interrupted one cannot be resumed; its metrics.jsonl holds the returns up to that moment.
