@@ -179,6 +179,8 @@ IMITATION = Group(
     ),
 )
 
+_TWO = {"workloads": ("CartPole-v1", "Breakout-MinAtar"), "problems": ()}
+
 TRAINING = Group(
     "Training",
     (
@@ -210,6 +212,18 @@ TRAINING = Group(
                     "throughput",
                     {"workloads": ("maze",), "batches": (64,), "seeds": 0},
                     _same("throughput_problems"),
+                ),
+                Record(
+                    "throughput_peers",
+                    "throughput",
+                    {**_TWO, "batches": (1024,), "lanes": (1024,), "peers": "peers/bin/python"},
+                    {"throughput_peers": "throughput"},
+                ),
+                Record(
+                    "throughput_large",
+                    "throughput",
+                    {**_TWO, "batches": (1024, 65_536), "lanes": (1024, 31_250), "seeds": 0},
+                    {"throughput_large": "throughput"},
                 ),
             ),
             "A live step is a step of an episode that is still running; padding is not counted. Other work on the "
