@@ -72,6 +72,9 @@ class Config:
         runner.require_counts(self, "repetitions", "practice", least=0)
         for size in self.episodes:
             runner.require(size % 2 == 0, "--episodes", size, "an even number, whose halves the meter compares")
+        for number in self.every:
+            fits = self.updates % number == 0
+            runner.require(fits, "--every", number, f"a divisor of --updates {self.updates}, which are measured alike")
         for name in self.estimators:
             known = name in registry.ENTRIES and not {"critic", "states", "oracle"} & set(registry.ENTRIES[name].needs)
             runner.require(known, "--estimators", name, "the name of an estimator that needs no critic and no oracle")

@@ -92,7 +92,7 @@ def parse(
         dry_run=read.dry_run,
         debug_nans=read.debug_nans,
         distributed=getattr(read, "distributed", None),
-        distributed_timeout=getattr(read, "distributed_timeout", 0.0),
+        distributed_timeout=getattr(read, "distributed_timeout", distributed.TIMEOUT),
         distributed_watchdog=getattr(read, "distributed_watchdog", None),
     )
 
@@ -163,7 +163,7 @@ def _fields(cache: bool, has_tiny: bool, shares: bool) -> Mapping[str, tuple[Any
     }
     if shares:
         fields["distributed"] = (str | None, None, distributed.HELP, "(default: one process)")
-        fields["distributed_timeout"] = (float, 300.0, distributed.TIMEOUT_HELP, None)
+        fields["distributed_timeout"] = (float, distributed.TIMEOUT, distributed.TIMEOUT_HELP, None)
         fields["distributed_watchdog"] = (float | None, None, distributed.WATCHDOG_HELP, "(default: no limit)")
     return fields | ({"tiny": (tyro.conf.FlagCreatePairsOff[bool], False, TINY_HELP, None)} if has_tiny else {})
 

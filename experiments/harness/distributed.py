@@ -34,6 +34,7 @@ WATCHDOG_HELP = (
 FORM = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]]+):(?P<port>\d{1,9}),(?P<count>\d{1,9}),(?P<index>\d{1,9})")
 MOST_PROCESSES = 65_536
 MOST_SECONDS = 86_400
+TIMEOUT = 300.0
 HEARTBEAT = 10  # seconds without a sign of life after which JAX ends the other processes
 # JAX would end the process with a long report. Ours, which is one line, comes this many seconds before.
 EARLIER = 15
@@ -102,9 +103,11 @@ def starting(options: Any) -> Callable[[], None]:
     """
     cluster = None if options.distributed is None else parsed(options.distributed)
     seconds, patience = options.distributed_timeout, options.distributed_watchdog
-    for option, value in (("--distributed-timeout", seconds), ("--distributed-watchdog", patience)):
-        if cluster is not None and value is not None and not 1 <= value <= MOST_SECONDS:
-            raise UsageError(f"{option} {value:g}: must be from 1 to {MOST_SECONDS} seconds")
+    for option, value, usual in (("timeout", seconds, TIMEOUT), ("watchdog", patience, None)):
+        if value is not None and not 1 <= value <= MOST_SECONDS:
+            raise UsageError(f"--distributed-{option} {value:g}: must be from 1 to {MOST_SECONDS} seconds")
+        if cluster is None and value != usual:
+            raise UsageError(f"--distributed-{option} {value:g}: must be used with --distributed")
 
     def start() -> None:
         if cluster is not None and not options.dry_run:

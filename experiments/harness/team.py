@@ -31,7 +31,15 @@ ANSWER = 1.5  # seconds in which every process that lives answers
 OF_EXCHANGE = ("gloo", "nccl", "connection", "socket closed", "unavailable", "coordination service")
 TOGETHER = 5.0  # seconds in which all processes meet the same error
 EX_USAGE = 2
-FOREVER = 10**9  # milliseconds
+LISTENING = 3_600_000  # milliseconds of one call
+
+
+def _is_of_runtime(error: Exception) -> bool:
+    """Whether the runtime of JAX has raised the error, which begins with a code such as "INTERNAL: "."""
+    import jax
+
+    has_code = str(error).partition(":")[0].isupper()
+    return isinstance(error, jax.errors.JaxRuntimeError) or (isinstance(error, ValueError | RuntimeError) and has_code)
 
 
 class End(NamedTuple):
@@ -186,10 +194,13 @@ class Team:
         self._exit(interruption.EX_TEMPFAIL)
 
     def _listen(self) -> None:
-        try:
-            found = End(*json.loads(self._client.blocking_key_value_get("pgjax/end", FOREVER)))
-        except Exception:  # the server, which is in process 0, is gone
-            found = End(0, interruption.EX_TEMPFAIL, "was lost")
+        found = None
+        while found is None:
+            try:
+                found = End(*json.loads(self._client.blocking_key_value_get("pgjax/end", LISTENING)))
+            except Exception as error:
+                if "DEADLINE_EXCEEDED" not in str(error):  # the server, which is in process 0, is gone
+                    found = End(0, interruption.EX_TEMPFAIL, "was lost")
         self._end = found
         if found.process != self.index:
             self._set(f"here/{self.index}", "1")
@@ -239,7 +250,7 @@ class Team:
 
     def _is_of_another(self, error: Exception) -> bool:
         """Whether the exchange with another process has failed. If that says nothing, all that live answer a call."""
-        if not any(word in str(error).lower() for word in OF_EXCHANGE):
+        if not _is_of_runtime(error) or not any(word in str(error).lower() for word in OF_EXCHANGE):
             return False
         if not self._ended.wait(0.05):
             # At once, because JAX ends this process in an instant if process 0 is lost.

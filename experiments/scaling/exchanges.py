@@ -8,10 +8,9 @@ from typing import NamedTuple
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4, "u32": 4, "f32": 4}
 BYTES |= {"s64": 8, "u64": 8, "f64": 8, "c64": 8}
 _KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
-# `%name = f32[8,64]{1,0} all-gather(...), ..., metadata={op_name="jit(update)/..."}`; the result may be a tuple.
-_LINE = re.compile(rf"= (?P<result>\(.*?\)|\S+) (?P<kind>{_KINDS})(?:-start)?\((?P<rest>.*)")
+# `%name = f32[8,64]{1,0} all-gather(...), ...`; the result may be a tuple.
+_LINE = re.compile(rf"= (?P<result>\(.*?\)|\S+) (?P<kind>{_KINDS})(?:-start)?\(")
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
-_NAME = re.compile(r'op_name="([^"]*)"')
 
 
 class Exchange(NamedTuple):
@@ -21,18 +20,11 @@ class Exchange(NamedTuple):
         kind: its name, such as all-gather.
         size: the bytes of its result on one device.
         shapes: the shapes of its result.
-        in_loop: whether it is inside a loop of the program, so that it happens several times.
     """
 
     kind: str
     size: int
     shapes: tuple[tuple[int, ...], ...]
-    in_loop: bool
-
-    def received(self, num_devices: int) -> float:
-        """The bytes that one device must receive: what the others hold of the result, or, for a sum, what a ring of
-        devices sends on, which is twice as much."""
-        return (2.0 if self.kind == "all-reduce" else 1.0) * self.size * (num_devices - 1) / num_devices
 
 
 def exchanges(text: str) -> list[Exchange]:
@@ -42,13 +34,11 @@ def exchanges(text: str) -> list[Exchange]:
         if (match := _LINE.search(line)) is None:
             continue
         parts = [(kind, _numbers(sizes)) for kind, sizes in _SHAPE.findall(match["result"])]
-        name = _NAME.search(match["rest"])
         found.append(
             Exchange(
                 kind=match["kind"],
                 size=sum(BYTES[kind] * math.prod(shape) for kind, shape in parts),
                 shapes=tuple(shape for _, shape in parts),
-                in_loop=name is not None and "/while/body/" in name[1],
             )
         )
     return found
@@ -64,23 +54,19 @@ class Groups(NamedTuple):
     Attributes:
         statistics: arrays `[T, B]`, of which every device gets the whole: actions, rewards and masks.
         gradients: the blocks of the gradient and of the other sums over episodes.
-        checks: scalars in the loop over steps, which ends when the episodes of all devices have ended.
         metrics: scalars after the update.
     """
 
     statistics: tuple[int, int]
     gradients: tuple[int, int]
-    checks: tuple[int, int]
     metrics: tuple[int, int]
 
 
-def grouped(found: Sequence[Exchange], num_episodes: int, passes: int) -> Groups:
-    """The exchanges by their purpose; those in a loop happen `passes` times."""
+def grouped(found: Sequence[Exchange], num_episodes: int) -> Groups:
+    """The exchanges by their purpose. None of them is in the loop over steps, whose length each device decides."""
     of: dict[str, list[Exchange]] = {name: [] for name in Groups._fields}
     for one in found:
-        if one.in_loop:
-            of["checks"] += [one] * passes
-        elif any(len(shape) >= 2 and shape[1] == num_episodes for shape in one.shapes):
+        if any(len(shape) >= 2 and shape[1] == num_episodes for shape in one.shapes):
             of["statistics"].append(one)
         else:
             of["metrics" if all(shape == () for shape in one.shapes) else "gradients"].append(one)

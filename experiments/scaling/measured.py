@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -69,10 +70,14 @@ def measure(layout: Layout, sizes: Mapping[str, int], *, counted: bool = False) 
             asked = json.dumps({**layout._asdict(), **sizes, "index": index, "port": port, "counted": counted})
             words = [sys.executable, "-c", PROGRAM, asked]
             started.append(subprocess.Popen(words, cwd=ROOT, env=environment, **pipes))
-        ends = [one.communicate(timeout=LIMIT) for one in started]
+        with ThreadPoolExecutor(len(started)) as readers:  # a pipe that nobody reads would stop its process
+            ends = list(readers.map(lambda one: one.communicate(timeout=LIMIT), started))
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"a process of {layout.name} has not ended after {LIMIT} seconds") from error
     finally:
         for one in started:
             one.kill()
+            one.wait()
     for one, (_, errors) in zip(started, ends, strict=True):
         if one.returncode:
             raise RuntimeError(f"a process of {layout.name} has ended with code {one.returncode}: {errors[-2000:]}")

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from experiments.scaling.exchanges import Groups
 
+BLOCKS = 8  # of a sum over the episodes of an update
+
 
 class Network(NamedTuple):
     """The assumed network between machines.
@@ -48,13 +50,16 @@ def update_seconds(
 
     Args:
         compute: the measured seconds of an update of the whole batch on one device.
-        groups: the exchanges in an update of that batch.
+        groups: the exchanges in an update of that batch, whose sums have `BLOCKS` blocks.
         growing: whether every machine plays a batch of the measured size, so that the arrays `[T, B]` grow with N. If
             not, the machines share one batch.
-        statistics: whether all machines receive the arrays `[T, B]`; without them only sums and gradients are counted.
+        statistics: whether all machines receive the arrays `[T, B]` and, for a fixed order of sums, a block of the
+            gradient from every machine. Without them the gradient is added up along a ring of machines, which sends
+            twice its bytes.
     """
     number = sum(count for count, _ in groups) - (0 if statistics else groups.statistics[0])
-    size = sum(size for _, size in (groups.gradients, groups.checks, groups.metrics))
+    block = groups.gradients[1] / BLOCKS
+    size = groups.metrics[1] + (block * max(BLOCKS, machines) if statistics else 2 * block)
     size += groups.statistics[1] * (machines if growing else 1) * statistics
     return Seconds(
         compute=compute if growing else compute / machines,

@@ -69,8 +69,8 @@ def parsed(given: Sequence[str], num_seeds: int) -> Grid:
         if name in values:
             raise runner.UsageError(f"--vary {text}: {typed} is named twice; name it once, with all of its values")
         values[name] = tuple(_number(name, text, number) for number in numbers.split(","))
-        if len(set(values[name])) < len(values[name]):
-            raise runner.UsageError(f"--vary {text}: each value must be given once")
+        if len({float(np.float32(value)) for value in values[name]}) < len(values[name]):
+            raise runner.UsageError(f"--vary {text}: each value must be given once, and differ in float32")
     return Grid(values=values, num_seeds=num_seeds)
 
 

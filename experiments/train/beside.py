@@ -58,7 +58,7 @@ def _rates(options: Mapping[str, Any], rates: np.ndarray, evaluated: Evaluated) 
     made = {}
     for rate in options["lr"]:
         name = references.TRAINED if len(options["lr"]) == 1 else f"{references.TRAINED}, lr {rate:g}"
-        made[name] = [run for run in evaluated.results if np.isclose(rates[run], rate)]
+        made[name] = [run for run in evaluated.results if rates[run] == np.float32(rate)]
     return {name: runs for name, runs in made.items() if runs}
 
 

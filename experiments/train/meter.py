@@ -135,7 +135,7 @@ def report(options: Mapping[str, Any], good: Sequence[int], rates: np.ndarray, r
         return {}
     lines, of_rates, size = [], {}, options["num_episodes"]
     for rate in options["lr"]:
-        runs = [run for run in good if np.isclose(rates[run], rate)]
+        runs = [run for run in good if rates[run] == np.float32(rate)]
         if not runs:
             continue
         of_rates[rate] = found.part(np.ones(found.updates.shape, bool), runs)

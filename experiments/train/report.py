@@ -84,7 +84,7 @@ def report_runs(
     of the best run."""
     lines, results = [], evaluated.results
     for rate in options["lr"]:
-        means = [result.mean for run, result in results.items() if np.isclose(rates[run], rate)]
+        means = [result.mean for run, result in results.items() if rates[run] == np.float32(rate)]
         if means:
             found = diagnostics.mean_interval(np.array(means))
             lines.append(("evaluated return, mean over seeds", f"lr {rate:g}", found))
@@ -121,7 +121,7 @@ def _lines_of_answers(
     """The shares of right answers: their mean over seeds for each learning rate, and that of each run."""
     quantity, lines = "held-out prompts answered right (greedy policy)", []
     for rate in options["lr"]:
-        shares = [float(share.value) for run, share in right.items() if np.isclose(rates[run], rate)]
+        shares = [float(share.value) for run, share in right.items() if rates[run] == np.float32(rate)]
         if shares:
             found = diagnostics.mean_interval(np.array(shares))
             lines.append((f"{quantity}, mean over seeds", f"lr {rate:g}", found))
@@ -256,7 +256,7 @@ def draw_curve(results: dict, recorder: runner.Recorder) -> None:
     figure, axes = plots.figure(title, caption(options, num_failed), width=7.5)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of an episode")
-    curves = {f"lr {rate:g}": returns[np.isclose(rates, rate)][:, keep] for rate in options["lr"]}
+    curves = {f"lr {rate:g}": returns[rates == np.float32(rate)][:, keep] for rate in options["lr"]}
     curves = {name: runs for name, runs in curves.items() if len(runs)}
     plots.learning_curves(axes, steps.mean(axis=0).cumsum()[keep], curves)
     recorder.figure(figure, "learning_curve")
