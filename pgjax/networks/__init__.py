@@ -17,7 +17,7 @@ from pgjax.networks.language_policies import (
 )
 from pgjax.networks.network import Network
 from pgjax.networks.policy_networks import make_policy, policy_for_spaces
-from pgjax.networks.precision import PrecisionWord, with_precision
+from pgjax.networks.precision import PRECISIONS, PrecisionWord, with_precision
 from pgjax.networks.value_networks import (
     action_values_for_spaces,
     make_action_values,
@@ -31,6 +31,7 @@ from pgjax.networks.words import NETWORKS
 __all__ = [
     "MLP",
     "NETWORKS",
+    "PRECISIONS",
     "ConvNet",
     "Convolution",
     "GPT2Config",

@@ -24,6 +24,7 @@ from pgjax.networks.network import Network
 from pgjax.types import Memory, Policy
 
 PrecisionWord = Literal["float32", "tfloat32", "bfloat16"]
+PRECISIONS: tuple[PrecisionWord, ...] = get_args(PrecisionWord)
 # The bits of the mantissa that an operand keeps. The exponent has 8 bits in all three types.
 MANTISSA_BITS: dict[str, int] = {"float32": 23, "tfloat32": 10, "bfloat16": 7}
 _ALGORITHMS = {
@@ -79,7 +80,7 @@ def with_precision(target: Target, precision: PrecisionWord, *, emulate: bool | 
         >>> [float(networks.with_precision(product, word)(x, y)) for word in ("float32", "tfloat32", "bfloat16")]
         [1.001953125, 1.001953125, 1.0]
     """
-    require_one_of("precision", precision, get_args(PrecisionWord))
+    require_one_of("precision", precision, PRECISIONS)
     change = functools.partial(_rewritten, product=functools.partial(_product, precision=precision, emulate=emulate))
     if not isinstance(target, Policy | Network):
         return change(target)
