@@ -104,8 +104,8 @@ def report_errors(found: Errors, recorder: runner.Recorder) -> None:
         f"largest batch has {found.rows[-1]:,.0f} rows, and ‖∇ρ‖ is the norm of its float64 gradient."
     )
     recorder.note(
-        "(c) With bfloat16 parameters the sums over pieces of rows are kept in bfloat16 too, so a sum stops growing where "
-        "the next piece is less than 1/256 of it. The longer the sum, the larger the error."
+        "(c) With bfloat16 parameters the sums over pieces of rows are kept in bfloat16 too, so a sum stops growing "
+        "where the next piece is less than 1/256 of it. The longer the sum, the larger the error."
     )
 
 
