@@ -14,7 +14,14 @@ Shows    (a) Small tabular problems with a network as policy. The mean of the lo
          in float64, beside the standard error of the gradient, for several batch sizes B, and the crossing point B*.
          (c) The same with everything in bfloat16, also the parameters and the sums over rows.
          (d) Trainings of CartPole-v1 in each precision from the same seeds, and the return that they reach.
-Expect   EXPECT
+Expect   On CPUs, seed 0: (a) On the random problem the bias is 0.0006 of ‖∇ρ‖ in TF32 and 0.005 in bfloat16. On the
+         corridor, whose gradient is small beside its terms, it is 0.005 and 0.040, and the baseline v lowers it to
+         0.003 and 0.020. In float64 it is 0. (b) The rounding error does not fall with B: it is 0.0018 of ‖∇ρ‖ in TF32,
+         0.015 in bfloat16 and 8e−7 in float32. The standard error of 16 384 episodes is 0.064. B* is 290 000 episodes
+         in bfloat16 and 20 million in TF32. At a solved policy (--practice 30) ∇ρ is nearly 0, and B* is 2.8 million
+         and 140 million. (c) With 16 384 episodes the error is 2.9 times that of bfloat16 products. (d) The returns are
+         499.2, 499.5 and 496.7 in float32, TF32 and bfloat16; no difference is resolved with five seeds. About two
+         minutes of CPU time.
 Departs  On a CPU the operands are rounded by the program, to the nearest number and ties to even, and the products are
          added in float32. On a GPU its own units compute, and (b) shows the emulation beside them. The returns, the
          baseline and the weights are float32 in every precision: they are not products of the policy.
@@ -39,8 +46,9 @@ class Config:
     """The batch sizes B of (b) and (c), in episodes. Each must be a multiple of the smallest one."""
     most: int = 8
     """The largest number of batches of each size on which the error is measured. The largest size has one batch."""
-    practice: int = 30
-    """The number of updates of 32 episodes that train the policy of (b) and (c), in float32."""
+    practice: int = 10
+    """The number of updates of 32 episodes that train the policy of (b) and (c), in float32. After some thirty
+    updates every episode has 500 steps, and ∇ρ is nearly 0."""
     hidden: tuple[int, ...] = (64, 64)
     """The widths of the dense layers for CartPole-v1."""
     seeds: int = 5

@@ -34,13 +34,15 @@ def draw(found: Errors, recorder: runner.Recorder) -> None:
         floor, slope = found.floor(name)
         line, measured = np.sqrt(floor + slope / fine), np.sqrt(found.mean_square(name))
         style = {"color": colour_of[name]}
-        if name != ALL_BFLOAT16:  # its error grows with the length of the sum, which no floor describes
-            axes.plot(fine, line, linewidth=1, **style)
         reach = np.array([(errors.min(), errors.max()) for errors in found.rounding[name]]).T
         gaps = np.abs(reach - measured)
         axes.errorbar(batches, measured, yerr=gaps, fmt="s-", linewidth=2, markersize=5, capsize=3, **style)
-        last = (fine[-1], line[-1]) if name != ALL_BFLOAT16 else (batches[-1], measured[-1])
-        ends[name] = (*last, colour_of[name])
+        if name != ALL_BFLOAT16:  # longer sums have other errors, which no floor describes
+            axes.plot(fine, line, linewidth=1, **style)
+            ends[name] = (fine[-1], line[-1], colour_of[name])
+        else:
+            middle, above = len(batches) // 2, plots.SMALL_TEXT | {"color": colour_of[name], "fontweight": "bold"}
+            axes.annotate(name, (batches[middle], measured[middle]), (0, 24), ha="center", **above)
     for value in crossing.values():
         if np.isfinite(value) and value > 0:
             height = found.noise[0] * np.sqrt(batches[0] / value)

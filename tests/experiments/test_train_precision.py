@@ -67,5 +67,7 @@ def test_policy_and_values_compute_in_the_precision():
     _, obs = environment.reset(jax.random.key(0), environment.params)
     counted = lambda function, *args: str(jax.make_jaxpr(function)(*args)).count("bits=10")
     assert counted(policy.apply, policy.init(jax.random.key(1), obs), obs) == 6
-    for baseline in (build.value_baseline(options, environment), build.critic(options, environment)):
+    critic = build.critic(options, environment)
+    assert critic is not None
+    for baseline in (build.value_baseline(options, environment), critic):
         assert counted(baseline.predict, baseline.init(jax.random.key(0), SAMPLE), SAMPLE) == 6
