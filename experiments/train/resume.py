@@ -22,6 +22,7 @@ FREE = (
     "num_updates", "eval_episodes", "gif", "references", "render", "resume", "checkpoint_every", "log_to", "allow",
     "meter",
 )  # fmt: skip
+PLAIN = ("precision", "float32")
 
 
 class Saved(NamedTuple):
@@ -105,8 +106,12 @@ def allowed(names: Collection[str]) -> set[str]:
 
 
 def results_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that change results, as a file of JSON gives them back."""
-    return json.loads(json.dumps({name: value for name, value in options.items() if name not in FREE}, default=str))
+    """The options that change results, as a file of JSON gives them back.
+
+    Float32 products are left out, because the runs of former versions do not have the option `precision`.
+    """
+    kept = {name: value for name, value in options.items() if name not in FREE and (name, value) != PLAIN}
+    return json.loads(json.dumps(kept, default=str))
 
 
 def restore(

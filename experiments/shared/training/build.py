@@ -60,6 +60,8 @@ def network_arguments(options: dict) -> dict[str, Any]:
 def make_policy(options: dict) -> tuple[Environment, Policy]:
     """The environment of the training, and a policy for it, which starts from a saved θ if the options say so.
 
+    The matrix products of the policy have the precision of the options.
+
     Raises:
         ValueError: the environment or the network is unknown, or the saved policy does not fit.
     """
@@ -67,8 +69,10 @@ def make_policy(options: dict) -> tuple[Environment, Policy]:
     environment = environments.make(options["env"], **of_training)
     # A resumed run has its θ already, and the file may be gone.
     if options.get("start_from") and not options.get("resume"):
-        return environment, start.policy(options["start_from"], environment)
-    return environment, networks.make_policy(environment, **network_arguments(options))
+        policy = start.policy(options["start_from"], environment)
+    else:
+        policy = networks.make_policy(environment, **network_arguments(options))
+    return environment, networks.with_precision(policy, options["precision"])
 
 
 def evaluation_environment(options: dict, environment: Environment) -> Environment:
@@ -146,13 +150,14 @@ def _fitted(options: dict) -> dict[str, Any]:
 
 def value_baseline(options: dict, environment: Environment) -> Baseline:
     init, apply = networks.make_value(environment, **value_arguments(options))
-    return baselines.value_function(init, apply, **_fitted(options))
+    return baselines.value_function(init, networks.with_precision(apply, options["precision"]), **_fitted(options))
 
 
 def critic(options: dict, environment: Environment) -> Critic | None:
     if not isinstance(environment.action_space, Discrete):
         return None
     init, apply = networks.make_action_values(environment, **value_arguments(options))
+    apply = networks.with_precision(apply, options["precision"])
     return baselines.action_value_function(init, apply, **_fitted(options))
 
 

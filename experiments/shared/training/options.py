@@ -98,6 +98,10 @@ class TrainingOptions:
         Literal["auto", "categorical", "multi_categorical", "plackett_luce", "gaussian", "squashed_gaussian"] | None
     ) = None
     """The distribution of the actions. auto chooses the one that fits the action space (plackett_luce for slates)."""
+    precision: Literal["float32", "tfloat32", "bfloat16"] | None = None
+    """The precision of the matrix products of all networks. tfloat32 and bfloat16 keep 10 and 7 bits of mantissa of
+    each operand, add the products in float32, and are faster on a GPU with such units. A CPU rounds the operands and
+    gains no speed. `python -m experiments.precision` measures the error of the gradient."""
     eval_episodes: int | None = None
     """The number of episodes on which each run is evaluated. All runs are evaluated on the same starts."""
     seed: int = 0

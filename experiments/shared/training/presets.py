@@ -36,6 +36,7 @@ DEFAULT: dict[str, Any] = {
     "activation": None,
     "network_options": (),
     "distribution": "auto",
+    "precision": "float32",
     "eval_episodes": 100,
 }
 
