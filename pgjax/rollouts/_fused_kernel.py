@@ -1,6 +1,7 @@
 """The kernel of `rollouts.fused`. Axes: T time, B lanes, n lanes of a block, w numbers of a lane with padding."""
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -112,7 +113,7 @@ def _kernel(plan: Plan, num_starts: int, num_rows: int, *refs: Any) -> None:
     """Play one block of lanes until all of them have ended, and write zeros behind the last step."""
     counts = (len(plan.program.shared), len(plan.program.drawn), num_starts, num_rows)
     cuts = [sum(counts[:i]) for i in range(5)]
-    shared, drawn, starts, rows = (refs[a:b] for a, b in zip(cuts, cuts[1:]))
+    shared, drawn, starts, rows = (refs[a:b] for a, b in itertools.pairwise(cuts))
     ends = refs[cuts[-1] :]
     lane = [_load(ref) for ref in starts]
     alive = jnp.ones((plan.block,), jnp.bool_)

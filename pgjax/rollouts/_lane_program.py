@@ -1,8 +1,8 @@
 """One step of one lane as a list of operations, sorted by what they depend on.
 
-A step is a function of random keys, of shared values (θ and the environment's parameters), and of the lane itself (state,
-observation, memory). Operations on shared values alone are done once. Operations on keys are done before the kernel, for
-all times and lanes together, and so no random number is drawn inside of it. The rest belongs to the kernel.
+A step is a function of random keys, of shared values (θ and the environment's parameters), and of the lane itself
+(state, observation, memory). Operations on shared values alone are done once. Operations on keys are done before the
+kernel, for all times and lanes together, so that it draws no random number. The rest belongs to the kernel.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,6 +1,7 @@
 """What each operation of JAX does to the values of a kernel (`_lane_values`)."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
+from pgjax.rollouts._lane_indexing import dynamic_slice, gather
+from pgjax.rollouts._lane_products import product
 from pgjax.rollouts._lane_program import SELECT_BRANCH, Operation
 from pgjax.rollouts._lane_values import (
     SMALL,
@@ -20,25 +23,34 @@ from pgjax.rollouts._lane_values import (
     column_numbers,
     elementwise,
     held,
-    lanes_of,
     numbers_of,
-    picked,
-    row,
+    places,
     size_of,
 )
 
 # The operations on single numbers that Triton has.
+# fmt: off
 _ELEMENTWISE = frozenset(
-    "abs acos acosh add and asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp clz convert_element_type "
-    "cos cosh div eq erf_inv exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne "
-    "neg nextafter not or population_count pow rem rsqrt select_n shift_left shift_right_arithmetic "
-    "shift_right_logical sign sin sinh sqrt square sub tan tanh xor".split()
+    {
+        "abs", "acos", "acosh", "add", "and", "asin", "asinh", "atan", "atan2", "atanh", "bitcast_convert_type",
+        "cbrt", "ceil", "clamp", "clz", "convert_element_type", "cos", "cosh", "div", "eq", "erf_inv", "exp", "exp2",
+        "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p", "logistic", "lt", "max",
+        "min", "mul", "ne", "neg", "nextafter", "not", "or", "population_count", "pow", "rem", "rsqrt", "select_n",
+        "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square",
+        "sub", "tan", "tanh", "xor",
+    }
 )
+# fmt: on
 _SAME = ("stop_gradient", "copy", "copy_p", "optimization_barrier", "reduce_precision")
 # The operations that only choose and order numbers.
+# fmt: off
 _LAYOUT = frozenset(
-    "broadcast_in_dim concatenate expand_dims pad reshape rev slice split squeeze stack transpose unstack".split()
+    {
+        "broadcast_in_dim", "concatenate", "expand_dims", "pad", "reshape", "rev", "slice", "split", "squeeze",
+        "stack", "transpose", "unstack",
+    }
 )
+# fmt: on
 _REDUCTIONS: dict[str, tuple[Callable, Callable | None, Any]] = {
     "reduce_sum": (jnp.add, jnp.sum, lambda dtype: 0),
     "reduce_max": (jnp.maximum, jnp.max, lambda dtype: _least(dtype)),
@@ -80,22 +92,18 @@ def apply(operation: Operation, values: list[Value], shapes: list[Any], lanes: i
     if name in ("argmax", "argmin"):
         return [_best(name, params, values[0], shape)]
     if name == "dot_general":
-        return [_product(params, values[0], values[1], shapes[0], lanes)]
+        return [product(params, values[0], values[1], shapes[0], lanes)]
     if name == "dynamic_slice":
-        return [_dynamic_slice(params["slice_sizes"], values[0], values[1:], shape, lanes)]
+        return [dynamic_slice(params["slice_sizes"], values[0], values[1:], shape, lanes)]
     if name == "gather":
-        return [_gather(params, values[0], values[1], shapes[0], lanes)]
+        return [gather(params, values[0], values[1], shapes[0], lanes)]
     raise Unsupported(f"the operation {name!r}")
 
 
 def literal(atom: Literal) -> Small:
     """The value of a literal of a program."""
-    return Small([np.asarray(atom.val, atom.aval.dtype)[()]], ())
-
-
-def _places(shape: tuple[int, ...]) -> np.ndarray:
-    """The number of each place of a value, in row-major order."""
-    return np.arange(size_of(shape), dtype=np.int32).reshape(shape)
+    aval: Any = atom.aval
+    return Small([np.asarray(atom.val, aval.dtype)[()]], ())
 
 
 def _select_branch(index: jax.Array, first: jax.Array, *others: jax.Array) -> jax.Array:
@@ -112,9 +120,9 @@ def _layout(operation: Operation, values: list[Value], shapes: list[tuple[int, .
         if size_of(value.shape) == size_of(shape) or (size_of(value.shape) == 1 and size_of(shape) > SMALL):
             return [held(value, lanes, shape)]
     starts = np.cumsum([0, *(size_of(value.shape) for value in values)], dtype=np.int32)
-    places = [start + _places(value.shape) for start, value in zip(starts, values)]
+    at = [start + places(value.shape) for start, value in zip(starts, values)]
     with jax.ensure_compile_time_eval():
-        found = operation.primitive.bind(*map(jnp.asarray, places), **operation.params)
+        found = operation.primitive.bind(*map(jnp.asarray, at), **operation.params)
     found = found if operation.primitive.multiple_results else [found]
     if max(map(size_of, shapes)) > SMALL and len(values) == 1 and isinstance(values[0], Large):
         at = np.asarray(found[0]).ravel()
@@ -127,30 +135,26 @@ def _layout(operation: Operation, values: list[Value], shapes: list[tuple[int, .
 
 def _reduce(name: str, axes: tuple[int, ...], value: Value, shape: tuple[int, ...], lanes: int) -> Value:
     pair, whole, neutral = _REDUCTIONS[name]
-    if isinstance(value, Large):
-        if whole is None or size_of(shape) != 1 or value.data.dtype == jnp.bool_:
-            raise Unsupported(f"the operation {name!r} over a part of more than {SMALL} numbers")
+    if isinstance(value, Large) and whole is not None and size_of(shape) == 1:
         real = column_numbers(value.data.shape[1]) < size_of(value.shape)
         data = jnp.where(real, value.data, jnp.full((), neutral(value.data.dtype), value.data.dtype))
         return Small([whole(data, axis=1)], shape)
-    assert isinstance(value, Small)
-    moved = np.moveaxis(_places(value.shape), axes, range(len(axes))).reshape((-1, size_of(shape)))
-    return Small([functools.reduce(pair, [value.numbers[i] for i in places]) for places in moved.T], shape)
+    numbers = numbers_of(value)
+    moved = np.moveaxis(places(value.shape), axes, range(len(axes))).reshape((-1, size_of(shape)))
+    found = [functools.reduce(pair, [numbers[i] for i in column]) for column in moved.T]
+    return held(Small(found, shape), lanes, shape)
 
 
 def _running(name: str, params: dict[str, Any], value: Value, lanes: int) -> Value:
     pair, axis = _RUNNING[name], params["axis"]
-    if isinstance(value, Large):
-        if name != "cumsum" or len(value.shape) != 1 or params["reverse"]:
-            raise Unsupported(f"the operation {name!r} over more than {SMALL} numbers")
+    if isinstance(value, Large) and name == "cumsum" and len(value.shape) == 1 and not params["reverse"]:
         return Large(jax.lax.cumsum(value.data, axis=1), value.shape)
-    assert isinstance(value, Small)
-    along = np.moveaxis(_places(value.shape), axis, 0).reshape(value.shape[axis], -1)
-    found = list(value.numbers)
-    for places in along[:: -1 if params["reverse"] else 1].T:
-        for before, place in zip(places, places[1:]):
+    along = np.moveaxis(places(value.shape), axis, 0).reshape(value.shape[axis], -1)
+    found = list(numbers_of(value))
+    for column in along[:: -1 if params["reverse"] else 1].T:
+        for before, place in itertools.pairwise(column):
             found[place] = pair(found[before], found[place])
-    return Small(found, value.shape)
+    return held(Small(found, value.shape), lanes, value.shape)
 
 
 def _best(name: str, params: dict[str, Any], value: Value, shape: tuple[int, ...]) -> Value:
@@ -178,94 +182,3 @@ def _better(name: str, new: jax.Array, old: jax.Array) -> jax.Array:
     better = new > old if name == "argmax" else new < old
     is_float = jnp.issubdtype(jnp.result_type(new), jnp.floating)
     return better | (jnp.isnan(new) & ~jnp.isnan(old)) if is_float else better
-
-
-def _product(params: dict[str, Any], left: Value, right: Value, out: Any, lanes: int) -> Value:
-    """Σ_k x_k W_{k m}, x of each lane, with W shared or another vector of the lane."""
-    (on_left, on_right), batch = params["dimension_numbers"]
-    x, w, on_w = (right, left, on_left) if isinstance(left, Shared) else (left, right, on_right)
-    if batch != ((), ()) or len(x.shape) != 1 or len(w.shape) > 2 or isinstance(x, Shared):
-        raise Unsupported(f"a product of arrays of the shapes {list(left.shape)} and {list(right.shape)}")
-    if not isinstance(w, Shared):
-        if len(w.shape) != 1:
-            raise Unsupported("a product with a matrix that each lane has of its own")
-        products = elementwise(jnp.multiply, [x, w], lanes, x.shape)
-        return _reduce("reduce_sum", (0,), products, (), lanes)
-    depth, width = x.shape[0], size_of(out.shape)
-    step, across = (1, depth) if on_w == (len(w.shape) - 1,) else (width, 1)
-    at = lambda k: k * step  # the place of W_{k 0}; W_{k m} is `across` times m behind it
-    if depth <= SMALL and width <= SMALL:
-        columns = numbers_of(x)
-        terms = lambda m: [columns[k] * w.ref[at(k) + m * across] for k in range(depth)]
-        return Small([functools.reduce(jnp.add, terms(m)) for m in range(width)], out.shape)
-    if depth <= SMALL:
-        rows = [row(w, at(k), width, across) for k in range(depth)]
-        columns = [jnp.broadcast_to(number, (lanes,))[:, None] for number in numbers_of(x)]
-        return Large(functools.reduce(jnp.add, [c * r for c, r in zip(columns, rows)]), out.shape)
-    data = lanes_of(x, lanes, depth)
-    real = column_numbers(data.shape[1]) < depth
-    if width <= SMALL:
-        weighted = lambda m: jnp.where(real, data * row(w, m * across, depth, step), 0)
-        return Small([jnp.sum(weighted(m), axis=1) for m in range(width)], out.shape)
-    data = jnp.where(real, data, jnp.zeros_like(data))
-    return Large(_matrix_product(params, data, w, (depth, width), (step, across)).astype(out.dtype), out.shape)
-
-
-def _matrix_product(
-    params: dict[str, Any], data: jax.Array, w: Shared, size: tuple[int, int], strides: tuple[int, int]
-) -> jax.Array:
-    """`[n, P] × [P, Q]`; the padding of the second matrix repeats its last row and column."""
-    inner = jnp.minimum(jax.lax.iota(jnp.int32, data.shape[1]), size[0] - 1)
-    outer = jnp.minimum(column_numbers(1 << (size[1] - 1).bit_length()), size[1] - 1)
-    matrix = w.ref[inner[:, None] * strides[0] + outer * strides[1]]
-    # A GPU would multiply float32 in TF32 unless told otherwise, and the actions would differ from those of the scan.
-    precision = jax.lax.Precision.HIGHEST if params["precision"] is None else params["precision"]
-    return jax.lax.dot(data, matrix, precision=precision, preferred_element_type=jnp.float32)
-
-
-def _flat_start(shape: tuple[int, ...], starts: list[tuple[int, jax.Array]], lanes: int) -> jax.Array:
-    strides = [size_of(shape[axis + 1 :]) for axis in range(len(shape))]
-    total = sum((start.astype(jnp.int32) * strides[axis] for axis, start in starts), jnp.zeros((), jnp.int32))
-    return jnp.broadcast_to(total, (lanes,))
-
-
-def _offsets(shape: tuple[int, ...], sizes: tuple[int, ...]) -> np.ndarray:
-    return _places(shape)[tuple(slice(0, size) for size in sizes)]
-
-
-def _dynamic_slice(
-    sizes: tuple[int, ...], value: Value, starts: list[Value], shape: tuple[int, ...], lanes: int
-) -> Value:
-    limits = [n - size for n, size in zip(value.shape, sizes)]
-    # A slice of a whole axis starts at 0, and so no index of it has to be computed.
-    numbers = [(axis, numbers_of(start)[0]) for axis, start in enumerate(starts) if limits[axis] > 0]
-    clipped = [(axis, jnp.clip(jnp.asarray(x).astype(jnp.int32), 0, limits[axis])) for axis, x in numbers]
-    at = _flat_start(value.shape, clipped, lanes)
-    return picked(value, at, _offsets(value.shape, sizes), lanes, shape)
-
-
-def _gather(params: dict[str, Any], value: Value, indices: Value, out: Any, lanes: int) -> Value:
-    """The slice of a value that starts at one index per axis; each lane has one index."""
-    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
-    collapsed = set(numbers.collapsed_slice_dims)
-    kept = [size for axis, size in enumerate(sizes) if axis not in collapsed]
-    if len(indices.shape) != 1 or numbers.operand_batching_dims or size_of(out.shape) != size_of(tuple(kept)):
-        raise Unsupported("an index that is an array of more than one place")
-    limits = [n - size for n, size in zip(value.shape, sizes)]
-    starts = [(axis, jnp.asarray(x).astype(jnp.int32)) for axis, x in zip(numbers.start_index_map, numbers_of(indices))]
-    inside = functools.reduce(jnp.logical_and, [(x >= 0) & (x <= limits[axis]) for axis, x in starts])
-    at = _flat_start(value.shape, [(axis, jnp.clip(x, 0, limits[axis])) for axis, x in starts], lanes)
-    found = picked(value, at, _offsets(value.shape, sizes), lanes, out.shape)
-    if params["mode"] != jax.lax.GatherScatterMode.FILL_OR_DROP:
-        return found
-    fill = params["fill_value"]
-    if fill is None:
-        fill = np.nan if jnp.issubdtype(out.dtype, jnp.inexact) else _fill_of_integers(out.dtype)
-    empty = Small([np.asarray(fill, out.dtype)[()]], ())
-    return elementwise(jnp.where, [Small([inside], ()), found, empty], lanes, out.shape)
-
-
-def _fill_of_integers(dtype: Any) -> Any:
-    if dtype == jnp.bool_:
-        return True
-    return np.iinfo(dtype).min if jnp.issubdtype(dtype, jnp.signedinteger) else np.iinfo(dtype).max

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 SMALL = 16
-# A large value that is put together from single numbers costs one selection for each of them.
-_MOST_SELECTIONS = 128
+# To put a large value together from single numbers, or to take it apart, costs one selection for each of them.
+MOST_SELECTIONS = 64
 
 
 class Small(NamedTuple):
@@ -56,6 +56,11 @@ def padded(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
+def places(shape: tuple[int, ...]) -> np.ndarray:
+    """The number of each place of a value, in row-major order."""
+    return np.arange(size_of(shape), dtype=np.int32).reshape(shape)
+
+
 def column_numbers(count: int) -> jax.Array:
     """0, …, P − 1 as `[1, P]`."""
     return jax.lax.broadcasted_iota(jnp.int32, (1, count), 1)
@@ -70,13 +75,16 @@ def row(shared: Shared, start: int = 0, count: int | None = None, stride: int = 
 
 def numbers_of(value: Value) -> list[Any]:
     """All numbers of a value in row-major order, each an array `[n]` or a scalar."""
+    size = size_of(value.shape)
+    if size > MOST_SELECTIONS:
+        raise Unsupported(f"an operation on the single numbers of a value of {size}, more than {MOST_SELECTIONS}")
     match value:
         case Small():
             return value.numbers
         case Shared():
-            return [value.ref[i] for i in range(size_of(value.shape))]
+            return [value.ref[i] for i in range(size)]
         case Large():
-            return [one_of(value, column_numbers(value.data.shape[1]) == i) for i in range(size_of(value.shape))]
+            return [one_of(value, column_numbers(value.data.shape[1]) == i) for i in range(size)]
 
 
 def one_of(value: Large, chosen: jax.Array) -> jax.Array:
@@ -98,8 +106,6 @@ def lanes_of(value: Value, lanes: int, count: int) -> jax.Array:
     if len(numbers) == 1:
         only = numbers[0]
         return jnp.broadcast_to(only[:, None] if np.ndim(only) else only, shape)
-    if len(numbers) > _MOST_SELECTIONS:
-        raise Unsupported(f"a value that is put together from {len(numbers)} numbers")
     dtype = jnp.result_type(*numbers)
     data = jnp.zeros(shape, dtype)
     for i, number in enumerate(numbers):
@@ -129,16 +135,25 @@ def from_arrays(arrays: list[jax.Array], shape: tuple[int, ...]) -> Small | Larg
     return Large(arrays[0], shape) if size_of(shape) > SMALL else Small(arrays, shape)
 
 
+def _broadcast(value: Value, lanes: int, shape: tuple[int, ...]) -> Value:
+    """The value with as many numbers as the shape, unless it has one number."""
+    if size_of(value.shape) in (1, size_of(shape)):
+        return value
+    chosen, numbers = np.broadcast_to(places(value.shape), shape), numbers_of(value)
+    return held(Small([numbers[i] for i in chosen.ravel()], shape), lanes, shape)
+
+
 def elementwise(function: Callable, values: list[Value], lanes: int, shape: tuple[int, ...]) -> Small | Large:
-    """`function` of each place of the values; a value of the shape `()` belongs to all places."""
+    """`function` of each place of the values, whose shapes are broadcast as NumPy does it."""
     size = size_of(shape)
+    values = [_broadcast(value, lanes, shape) for value in values]
     if size > SMALL:
         return Large(function(*(lanes_of(value, lanes, size) for value in values)), shape)
     numbers = [numbers_of(value) for value in values]
-    places = [[one[0 if len(one) == 1 else i] for one in numbers] for i in range(size)]
+    operands = [[one[0 if len(one) == 1 else i] for one in numbers] for i in range(size)]
     # All operands of an operation have one shape.
     alike = lambda place: (lanes,) if any(np.ndim(x) for x in place) else ()
-    return Small([function(*(jnp.broadcast_to(x, alike(place)) for x in place)) for place in places], shape)
+    return Small([function(*(jnp.broadcast_to(x, alike(place)) for x in place)) for place in operands], shape)
 
 
 def picked(value: Value, at: jax.Array, offsets: np.ndarray, lanes: int, shape: tuple[int, ...]) -> Small | Large:

@@ -42,7 +42,7 @@ def fused(
     other action.
 
     A program is refused, and the error names the operation, if Triton has no form of it: convolutions, sorting, loops
-    inside of a step, products of two matrices, writing at an index, and values of more than 128 numbers that are put
+    inside of a step, products of two matrices, writing at an index, and values of more than 64 numbers that are put
     together from single numbers. So are random numbers whose keys depend on the state or the action. `episodes` plays
     all of these. There are no groups, no environment parameters per lane, and no gradients; all lanes are on one
     device. The drawn numbers of all T steps are held at once (`fused_bytes`).
@@ -91,6 +91,55 @@ def fused(
     return kept._replace(final_obs=jax.tree.map(lambda x: x[:num_lanes], final_obs))
 
 
+@readable
+def fused_bytes(
+    environment: Environment,
+    policy: Policy,
+    params: PyTree,
+    num_episodes: int,
+    *,
+    env_params: PyTree | None = None,
+    record_log_probs: bool = False,
+    block: int = 128,
+) -> int:
+    """The bytes of the largest arrays of `fused`: the drawn numbers and the trajectory, of all steps and lanes.
+
+    The arrays are planned and not allocated. The states of the lanes and the keys of the episodes come on top; they
+    have no axis of time.
+
+    Args:
+        params: the policy's θ, or their shapes and dtypes.
+        num_episodes: B.
+        env_params, record_log_probs, block: as for `fused`.
+
+    Raises:
+        ValueError: as `fused`.
+
+    Example: CartPole draws one number of 4 bytes per step, and its trajectory holds 31 bytes per step.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import environments, networks, rollouts
+        >>> environment = environments.make("CartPole-v1")
+        >>> policy = networks.make_policy(environment)
+        >>> params = policy.init(jax.random.key(0), jnp.zeros(4))
+        >>> rollouts.fused_bytes(environment, policy, params, 1024) / (500 * 1024)
+        35.032
+    """
+    require_environment(environment, env_params)
+    require_integer("num_episodes", num_episodes, 1, None)
+    env_params = environment.params if env_params is None else env_params
+    how = {"env_params": env_params, "record_log_probs": record_log_probs, "block": block}
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_episodes))
+
+    def all_arrays(params: PyTree, keys: jax.Array) -> tuple[list[jax.Array], Trajectory]:
+        trajectory = fused(environment, policy, params, keys, interpret=True, **how)
+        lanes = jax.vmap(functools.partial(_begin, environment, policy, params, env_params))(keys)
+        plan = _make_plan(environment, policy, params, env_params, lanes, record_log_probs, block)
+        return _inputs(plan, params, env_params, keys)[1], trajectory
+
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(all_arrays, params, keys)))
+
+
 def _require(keys: jax.Array, block: int) -> None:
     require_keys(keys)
     require_integer("block", block, 16, None)
@@ -136,9 +185,7 @@ def _make_plan(
     )
 
 
-def _inputs(
-    plan: Plan, params: PyTree, env_params: PyTree, keys: jax.Array
-) -> tuple[list[jax.Array], list[jax.Array]]:
+def _inputs(plan: Plan, params: PyTree, env_params: PyTree, keys: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
     """The shared values `[size]` and the drawn values `[T, B, size]` that the kernel reads."""
     program = plan.program
     leaves = jax.tree.leaves((params, env_params))
