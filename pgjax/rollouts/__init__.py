@@ -8,7 +8,7 @@ Axes: T time, B lanes.
 """
 
 from pgjax.rollouts.complete import chunk_length, episodes
-from pgjax.rollouts.fused import fused, fused_bytes
+from pgjax.rollouts.fusing import fused, fused_bytes
 from pgjax.rollouts.host import HostReturns, host_episodes, host_returns
 from pgjax.rollouts.windows import FinishedEpisodes, Lanes, start_lanes, window
 

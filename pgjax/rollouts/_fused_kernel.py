@@ -132,9 +132,7 @@ def _kernel(plan: Plan, num_starts: int, num_rows: int, *refs: Any) -> None:
         terminated = alive & row[at_terminated][0]
         for ref, arrays in zip(rows, [*lane[seen], *row, [alive]]):
             _store(ref, [_where(alive, x, jnp.zeros_like(x)) for x in arrays], t)
-        # A lane that has ended is frozen, as in the scan: a step past the end may overflow.
-        after = [[_where(alive, a, b) for a, b in zip(*pair)] for pair in zip(after, lane)]
-        return t + 1, alive & ~terminated, after
+        return t + 1, alive & ~terminated, _frozen(alive, after, lane)
 
     t, _, lane = jax.lax.while_loop(running, step, (jnp.zeros((), jnp.int32), alive, lane))
     for ref, arrays in zip(ends, lane[seen]):
@@ -155,9 +153,8 @@ def _step(plan: Plan, t: jax.Array, shared: Any, drawn: Any, lane: list) -> tupl
     known: dict[int, values.Value] = {}
     for x, ref in zip(program.shared, shared):
         known[x] = values.Shared(ref, program.shapes[x].shape, program.shapes[x].dtype)
-    for x, ref in zip(program.drawn, drawn):
-        known[x] = values.from_arrays(_load(ref, t), program.shapes[x].shape)
-    for x, arrays in zip(program.inputs[-len(lane) :], lane):
+    of_lane = zip(program.inputs[-len(lane) :], lane)
+    for x, arrays in (*zip(program.drawn, _drawn_at(drawn, t)), *of_lane):
         known[x] = values.from_arrays(arrays, program.shapes[x].shape)
     read = lambda x: rules.literal(x) if isinstance(x, Literal) else known[x]
     for operation in program.of_kind[LANE]:
@@ -169,6 +166,16 @@ def _step(plan: Plan, t: jax.Array, shared: Any, drawn: Any, lane: list) -> tupl
     ones = jax.tree.leaves((plan.lane, plan.row))
     found = [values.arrays_of(read(x), n, one.shape, one.dtype) for x, one in zip(program.outputs, ones)]
     return found[: len(lane)], found[len(lane) :]
+
+
+def _frozen(alive: jax.Array, after: list, before: list) -> list:
+    """The lanes after a step; one that had ended keeps its state, because a step past the end may overflow."""
+    return [[_where(alive, a, b) for a, b in zip(*pair)] for pair in zip(after, before)]
+
+
+def _drawn_at(refs: Any, t: jax.Array) -> list[list[jax.Array]]:
+    """The arrays of the numbers that were drawn for step t."""
+    return [_load(ref, t) for ref in refs]
 
 
 def _where(alive: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:

@@ -115,7 +115,7 @@ def fused_bytes(
     Raises:
         ValueError: as `fused`.
 
-    Example: CartPole draws one number of 4 bytes per step, and its trajectory holds 31 bytes per step.
+    Example: CartPole draws one number of 4 bytes per step, and its trajectory holds 27 bytes per step.
 
         >>> import jax, jax.numpy as jnp
         >>> from pgjax import environments, networks, rollouts
@@ -123,7 +123,7 @@ def fused_bytes(
         >>> policy = networks.make_policy(environment)
         >>> params = policy.init(jax.random.key(0), jnp.zeros(4))
         >>> rollouts.fused_bytes(environment, policy, params, 1024) / (500 * 1024)
-        35.032
+        31.032
     """
     require_environment(environment, env_params)
     require_integer("num_episodes", num_episodes, 1, None)
