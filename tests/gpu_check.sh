@@ -42,12 +42,14 @@ measure() {
 
 if [ -n "$tiny" ]; then
     measure maze 300 --workloads maze
+    part kernel 300 "$python" -m experiments.throughput.one_kernel --tiny
     part exactness 300 "$python" -m pytest -n0 -p no:cacheprovider tests/pgjax/test_returns.py
 else
     short="--repetitions 3 --measure-seconds 0.3"
-    measure cartpole 200 --workloads CartPole-v1 --batches 4096 65536 262144 1048576 $short
-    measure others 160 --workloads Breakout-MinAtar tokens --lanes 4096 32768 --answers 512 4096 $short
-    part exactness 100 "$python" -m pytest -n0 -p no:cacheprovider tests/pgjax/test_returns.py \
+    measure cartpole 180 --workloads CartPole-v1 --batches 4096 65536 262144 1048576 $short
+    measure others 140 --workloads Breakout-MinAtar tokens --lanes 4096 32768 --answers 512 4096 $short
+    part kernel 60 "$python" -m experiments.throughput.one_kernel
+    part exactness 80 "$python" -m pytest -n0 -p no:cacheprovider tests/pgjax/test_returns.py \
         tests/pgjax/exact/test_exact.py tests/pgjax/exact/test_tabular.py tests/pgjax/test_sampled_pipeline.py
 fi
 

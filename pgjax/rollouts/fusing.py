@@ -104,8 +104,8 @@ def fused_bytes(
 ) -> int:
     """The bytes of the largest arrays of `fused`: the drawn numbers and the trajectory, of all steps and lanes.
 
-    The arrays are planned and not allocated. The states of the lanes and the keys of the episodes come on top; they
-    have no axis of time.
+    The arrays are planned and not allocated. The lanes that fill the last block are counted. The states of the lanes
+    and the keys of the episodes come on top; they have no axis of time.
 
     Args:
         params: the policy's θ, or their shapes and dtypes.
@@ -129,7 +129,9 @@ def fused_bytes(
     require_integer("num_episodes", num_episodes, 1, None)
     env_params = environment.params if env_params is None else env_params
     how = {"env_params": env_params, "record_log_probs": record_log_probs, "block": block}
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_episodes))
+    require_integer("block", block, 16, None)
+    num_lanes = -(-num_episodes // block) * block
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_lanes))
 
     def all_arrays(params: PyTree, keys: jax.Array) -> tuple[list[jax.Array], Trajectory]:
         trajectory = fused(environment, policy, params, keys, interpret=True, **how)

@@ -127,11 +127,13 @@ def test_the_kernel_can_be_lowered_for_a_gpu_on_any_machine():
 
 def test_the_estimate_counts_the_trajectory_and_the_drawn_numbers(walking):
     environment, policy, params = walking
-    played = jax.eval_shape(lambda keys: rollouts.fused(environment, policy, params, keys), seeds_of(1)[0])
+    keys = jax.random.split(jax.random.key(0), 128)
+    played = jax.eval_shape(lambda keys: rollouts.fused(environment, policy, params, keys), keys)
     trajectory = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(played))
-    # One number for the action and one for the wind, for 6 steps of 128 lanes, because the last block is filled.
-    drawn = 6 * 128 * (4 + 4)
-    assert rollouts.fused_bytes(environment, policy, params, NUM_LANES) == trajectory + drawn
+    # One number for the action and one for the wind, in each of 6 steps of 128 lanes.
+    expected = trajectory + 6 * 128 * (4 + 4)
+    assert rollouts.fused_bytes(environment, policy, params, 128) == expected
+    assert rollouts.fused_bytes(environment, policy, params, NUM_LANES) == expected  # the last block is filled
 
 
 def changed(step):
