@@ -41,11 +41,12 @@ def fused(
     rounded in another order; a number that lies within this rounding of the border between two actions may give the
     other action.
 
-    A program is refused, and the error names the operation, if Triton has no form of it: convolutions, sorting, loops
-    inside of a step, products of two matrices, writing at an index, and values of more than 64 numbers that are put
-    together from single numbers. So are random numbers whose keys depend on the state or the action. `episodes` plays
-    all of these. There are no groups, no environment parameters per lane, and no gradients; all lanes are on one
-    device. The drawn numbers of all T steps are held at once (`fused_bytes`).
+    A program is refused, and the error names the operation, if it has no form in the kernel: convolutions, sorting,
+    loops inside of a step, products of two matrices, writing at an index, and operations on the single numbers of a
+    value that has more than 64 of them, such as the gates of a recurrent network. So are random numbers whose keys
+    depend on the state or the action. `episodes` plays all of these. There are no groups, no environment parameters per
+    lane, and no gradients; all lanes are on one device. The drawn numbers of all T steps are held at once
+    (`fused_bytes`).
 
     Args:
         params: the policy's θ.
@@ -64,7 +65,7 @@ def fused(
         ValueError: if the environment breaks its contract, the keys are not typed keys `[B]`, `block` is not allowed,
             or an operation of the environment or of the policy has no form in the kernel.
 
-    Source: Lan, Srinivasa, Wang and Zheng (2022), "WarpDrive", whose CUDA kernels hold the loop over time as well.
+    Source: the language of the kernel is Pallas, `jax.experimental.pallas`, with its lowering by Triton.
     """
     require_environment(environment, env_params)
     _require(keys, block)
