@@ -53,10 +53,20 @@ def fill(rows: PyTree, live: jax.Array, instead: PyTree) -> PyTree:
     return jax.tree.map(choose, rows, instead)
 
 
-def fill_with_first(rows: PyTree, live: jax.Array) -> PyTree:
-    """Whole episodes `[T, ...]` whose rows of padding repeat their row 0; leaves without time stay as they are."""
-    in_time = lambda x: x.shape[: live.ndim] == live.shape
-    return jax.tree.map(lambda x: fill(x, live, x[:1]) if in_time(x) else x, rows)
+def fill_with_live(rows: PyTree, live: jax.Array) -> PyTree:
+    """Whole episodes `[T, n, ...]` whose rows of padding repeat their row 0; leaves without time stay as they are.
+
+    An episode without a live row repeats the first live row of the others.
+    """
+    t, lane = jnp.divmod(jnp.argmax(live.reshape(-1)), live.shape[1])
+
+    def filled(x: jax.Array) -> jax.Array:
+        if x.shape[: live.ndim] != live.shape:
+            return x
+        x = jnp.asarray(x)
+        return fill(x, live, fill(x[0], live[0], x[t, lane][None])[None])
+
+    return jax.tree.map(filled, rows)
 
 
 def _lengths(alive: jax.Array) -> jax.Array:
@@ -84,9 +94,9 @@ def _slice(flat: PyTree, start: jax.Array, size: int) -> PyTree:
 
 
 def _filled(piece: PyTree, live: jax.Array, rows: PyTree, alive: jax.Array) -> PyTree:
-    """The piece with the first live row of row 0 of the batch where not live."""
-    first = jnp.argmax(alive[0])
-    return fill(piece, live, jax.tree.map(lambda x: jnp.asarray(x)[0, first][None], rows))
+    """The piece with the first live row of the batch where not live."""
+    t, lane = jnp.divmod(jnp.argmax(alive.reshape(-1)), alive.shape[1])
+    return fill(piece, live, jax.tree.map(lambda x: jnp.asarray(x)[t, lane][None], rows))
 
 
 def _pack_rows(rows: PyTree, alive: jax.Array, size: int) -> Cut:
@@ -140,7 +150,7 @@ def _cut_episodes(rows: PyTree, alive: jax.Array, size: int) -> Cut:
         start = jnp.minimum(k * size, num_episodes - size)
         columns = jax.lax.dynamic_slice_in_dim(order, start, size)
         piece, live = jax.tree.map(lambda x: jnp.take(x, columns, axis=1), (rows, alive))
-        return start, fill_with_first(piece, live), live & (start + jnp.arange(size) >= k * size)[None]
+        return start, fill_with_live(piece, live), live & (start + jnp.arange(size) >= k * size)[None]
 
     count = largest_of_vmap((jnp.sum(lengths > 0) + size - 1) // size)
     place = jnp.argsort(order)

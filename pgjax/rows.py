@@ -102,9 +102,9 @@ def _of_block(
         def write(output: jax.Array, x: jax.Array) -> jax.Array:
             x = x.reshape((*mask.shape, *x.shape[1:]))
             axis = int(whole_episodes)
-            if whole_episodes:  # the rows of repeated episodes may have been cut off
-                old = jax.lax.dynamic_slice_in_dim(output, start, mask.shape[1], axis)
-                x = jnp.where(mask.reshape((*mask.shape, *(1 for _ in x.shape[2:]))), x, old)
+            # The last piece repeats rows of the piece before, whose values are kept.
+            old = jax.lax.dynamic_slice_in_dim(output, start, mask.shape[axis], axis)
+            x = jnp.where(mask.reshape((*mask.shape, *(1 for _ in x.shape[mask.ndim :]))), x, old)
             return jax.lax.dynamic_update_slice_in_dim(output, x, start, axis)
 
         return jax.tree.map(jnp.add, total, sums), jax.tree.map(write, outputs, values)

@@ -43,15 +43,17 @@ measure() {
 if [ -n "$tiny" ]; then
     measure maze 300 --workloads maze
     part precision 300 "$python" -m experiments.precision --tiny --output-dir "$out/runs"
+    part kernel 300 "$python" -m experiments.throughput.one_kernel --tiny
     part exactness 300 "$python" -m pytest -n0 -p no:cacheprovider tests/pgjax/test_returns.py
 else
     short="--repetitions 3 --measure-seconds 0.3"
-    measure cartpole 175 --workloads CartPole-v1 --batches 4096 65536 262144 1048576 $short
-    measure others 130 --workloads Breakout-MinAtar tokens --lanes 4096 32768 --answers 512 4096 $short
+    measure cartpole 160 --workloads CartPole-v1 --batches 4096 65536 262144 1048576 $short
+    measure others 120 --workloads Breakout-MinAtar tokens --lanes 4096 32768 --answers 512 4096 $short
+    part kernel 55 "$python" -m experiments.throughput.one_kernel
     # The units of the GPU beside the emulation: what TF32 and bfloat16 cost the gradient.
-    part precision 65 "$python" -m experiments.precision --problems random --policies 5 --batches 64 16384 --most 2 \
+    part precision 60 "$python" -m experiments.precision --problems random --policies 5 --batches 64 16384 --most 2 \
         --seeds 0 --no-cache --output-dir "$out/runs"
-    part exactness 90 "$python" -m pytest -n0 -p no:cacheprovider tests/pgjax/test_returns.py \
+    part exactness 75 "$python" -m pytest -n0 -p no:cacheprovider tests/pgjax/test_returns.py \
         tests/pgjax/exact/test_exact.py tests/pgjax/exact/test_tabular.py tests/pgjax/test_sampled_pipeline.py
 fi
 

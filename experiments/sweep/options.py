@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -121,6 +122,8 @@ class Config(TrainingOptions, _What):
             runner.require(self.estimators.count(name) == 1, "--estimators", name, "named once")
             if ":" not in name:
                 build.find(name)
+        finite = self.threshold is None or math.isfinite(self.threshold)
+        runner.require(finite, "--threshold", self.threshold, "finite")
         self.validate_training()
         if self.lr is not None:
             options.require_number("lr", self.lr)

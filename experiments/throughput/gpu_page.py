@@ -31,8 +31,8 @@ HEADERS = (
 )
 
 
-def page(contents: Sequence[Mapping[str, Any]], exactness: str) -> str:
-    """The Markdown of files of --json, and of the last line that the exactness tests printed."""
+def page(contents: Sequence[Mapping[str, Any]], exactness: str, kernel: str) -> str:
+    """The Markdown of files of --json, and of the last lines that the exactness tests and `one_kernel` printed."""
     environment, limits = contents[0]["environment"], contents[0]["limits"]
     lines = [_cells(one) for content in contents for one in content["programs"]]
     giga = lambda numbers, unit: ", ".join(f"{name} {rate / 1e9:,.0f} {unit}" for name, rate in numbers.items())
@@ -44,6 +44,7 @@ def page(contents: Sequence[Mapping[str, Any]], exactness: str) -> str:
             f"Limits of this machine: products of matrices {giga(limits['products'], 'GFLOP/s')}; memory "
             f"{giga(limits['bandwidths'], 'GB/s')}.",
             _aim([one for content in contents for one in content["programs"]]),
+            f"One kernel for {CARTPOLE}: {kernel or 'not run'}.",
             f"Exactness tests on this device: {exactness or 'not run'}.\n",
         ]
     )
@@ -73,6 +74,11 @@ def _aim(programs: Sequence[Mapping[str, Any]]) -> str:
     return f"{CARTPOLE}, learning included: at best {rate / 1e6:.3g} M live steps/s; the aim of {AIM:.0e} is {reached}."
 
 
+def _last_line(path: pathlib.Path) -> str:
+    lines = path.read_text(encoding="utf-8").strip().splitlines() if path.is_file() else []
+    return lines[-1] if lines else ""
+
+
 def write(folder: pathlib.Path) -> pathlib.Path:
     """Write both files and return the path of the table.
 
@@ -83,12 +89,14 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     contents = [saved.read(path) for path in names]
     if not contents:
         raise saved.UsageError(f"{folder}: holds no file that --json of experiments.throughput wrote")
-    printed = folder / "exactness.txt"
-    lines = printed.read_text(encoding="utf-8").strip().splitlines() if printed.is_file() else []
-    exactness = lines[-1].strip("= ") if lines else ""
-    whole = {"exactness": exactness, "runs": {path.stem: content for path, content in zip(names, contents)}}
+    exactness, kernel = _last_line(folder / "exactness.txt").strip("= "), _last_line(folder / "kernel.txt")
+    whole = {
+        "exactness": exactness,
+        "kernel": kernel,
+        "runs": {path.stem: content for path, content in zip(names, contents)},
+    }
     writing.replace_file(folder / DATA, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    writing.replace_file(folder / PAGE, page(contents, exactness))
+    writing.replace_file(folder / PAGE, page(contents, exactness, kernel))
     return folder / PAGE
 
 

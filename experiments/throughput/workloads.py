@@ -19,7 +19,7 @@ from experiments.throughput.counting import Count
 from experiments.throughput.measuring import Program
 from experiments.throughput.solve import make_trainer
 from pgjax import baselines, environments, estimators, networks, rollouts, training
-from pgjax.types import Baseline, Environment, Policy, PyTree
+from pgjax.types import Baseline, Environment, Policy, PyTree, Trajectory
 
 CARTPOLE, BREAKOUT, MAZE = "CartPole-v1", "Breakout-MinAtar", "maze"
 BARE, ROLLOUT = "environment, random actions", "rollout"
@@ -69,20 +69,25 @@ def update_of(trainer: training.Trainer, params: PyTree, key: jax.Array) -> Prog
 def episodes_of(
     environment: Environment, policy: Policy, params: PyTree, key: jax.Array, count: int, group_size: int = 1, **options
 ) -> Program:
-    """`count` complete episodes. The carry holds θ, and a key that changes from call to call.
+    """`count` complete episodes, in groups of which each stays on one device.
 
     Args:
         **options: further arguments of `rollouts.episodes`.
     """
+    play = functools.partial(rollouts.episodes, environment, policy, group_size=group_size, **options)
+    return played_by(play, params, key, count)._replace(group=group_size)
+
+
+def played_by(play: Callable[[PyTree, jax.Array], Trajectory], params: PyTree, key: jax.Array, count: int) -> Program:
+    """`play(params, keys)` of `count` new keys. The carry holds θ, and a key that changes from call to call."""
 
     def run(carry: tuple[PyTree, jax.Array]) -> tuple[Any, jax.Array, Any]:
         params, key = carry
         key, episodes_key = jax.random.split(key)
-        keys = jax.random.split(episodes_key, count)
-        played = rollouts.episodes(environment, policy, params, keys, group_size=group_size, **options)
+        played = play(params, jax.random.split(episodes_key, count))
         return (params, key), jnp.sum(played.alive), played
 
-    return Program(run=run, carry=(params, key), group=group_size)
+    return Program(run=run, carry=(params, key))
 
 
 def window_of(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import acting
-from pgjax._pieces import fill_with_first
+from pgjax._pieces import fill_with_live
 from pgjax._records import print_as_made_by
 from pgjax.contracts import require_trajectory
 from pgjax.rows import sum_over_rows
@@ -69,8 +69,8 @@ def each_episode(
     """Σ_t ∇ objective of each episode, leaves `[B, ...]`; their mean is the gradient of `batch_gradient`."""
     function = _masked_gradient(policy, row_objective)
     alone = lambda tree: tree if policy.memory is None else jax.tree.map(lambda x: x[:, None], tree)
-    one = lambda episode, mask: function(alone(fill_with_first(episode, mask)), alone(mask), params)[0]
-    return jax.vmap(one, in_axes=1)((seen, rows), alive)
+    one = lambda episode, mask: function(alone(episode), alone(mask), params)[0]
+    return jax.vmap(one, in_axes=1)(fill_with_live((seen, rows), alive), alive)
 
 
 def _masked_gradient(policy: Policy, row_objective: RowObjective):

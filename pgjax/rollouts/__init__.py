@@ -8,6 +8,7 @@ Axes: T time, B lanes.
 """
 
 from pgjax.rollouts.complete import chunk_length, episodes
+from pgjax.rollouts.fusing import fused, fused_bytes
 from pgjax.rollouts.host import HostReturns, host_episodes, host_returns
 from pgjax.rollouts.windows import FinishedEpisodes, Lanes, start_lanes, window
 
@@ -17,6 +18,8 @@ __all__ = [
     "Lanes",
     "chunk_length",
     "episodes",
+    "fused",
+    "fused_bytes",
     "host_episodes",
     "host_returns",
     "start_lanes",

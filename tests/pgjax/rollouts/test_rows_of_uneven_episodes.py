@@ -121,3 +121,21 @@ def test_runs_that_are_vmapped_together_share_the_branch_and_the_number_of_piece
     assert "select_n" not in str(jax.make_jaxpr(lambda: jax.vmap(rows_module.largest_of_runs)(jnp.arange(3)))())
     cond = lambda index: jax.lax.cond(rows_module.largest_of_runs(index) > 1, jnp.sin, jnp.cos, 1.0)
     assert "cond" in str(jax.make_jaxpr(jax.vmap(cond))(jnp.arange(3)))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_episode_without_a_live_row_poisons_nothing(monkeypatch, whole, packed):
+    monkeypatch.setattr(_pieces, "_PACKED_ROWS", 0 if packed else 1 << 17)
+    alive = jnp.arange(3)[:, None] < jnp.asarray([0, 3, 0, 2])
+    x = jnp.where(alive, 2.0, jnp.nan)
+    total = rows_module.sum_over_rows(lambda piece, mask: jnp.sum(piece * mask), x, alive, 6, whole_episodes=whole)
+    assert total == 10.0
+    filled = _pieces.fill_with_live(x, alive)
+    assert np.isfinite(filled).all()
+
+
+def test_values_that_use_the_mask_survive_rows_that_the_last_piece_repeats():
+    x, alive = jnp.arange(1.0, 11.0).reshape(5, 2), jnp.ones((5, 2), bool)
+    _, values = rows_module.over_rows(lambda piece, mask: (jnp.sum(piece), piece * mask), x, alive, 4)
+    np.testing.assert_array_equal(values, x)

@@ -1,5 +1,6 @@
 """A training that was saved as a program gives the numbers of `train`, in a process that imports almost nothing."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -169,6 +170,14 @@ def test_a_program_that_does_more_than_compute_is_refused():
     harmful = export.export(jax.jit(jax.ffi.ffi_call("open_door", number)), disabled_checks=unchecked)(number)
     with pytest.raises(ValueError, match=r"it must only compute with arrays, got .*custom_call @open_door"):
         exported.require_computing("it", harmful)
+    # As text, in which a name may be escaped.
+    text = harmful.mlir_module().replace("stablehlo.custom_call @open_door(", '"stablehlo.custom\\5Fcall"(')
+    head, _, rest = text.partition('"stablehlo.custom\\5Fcall"(')
+    call = '"stablehlo.custom\\5Fcall"() <{call_target_name = "open_door", api_version = 4 : i32}>'
+    call += " : () -> tensor<2x2xf32>"
+    hidden = f"{head}{call}{rest[rest.index(chr(10)) :]}".encode()
+    with pytest.raises(ValueError, match=r"it must only compute with arrays, got .*custom_call @open_door"):
+        exported.require_computing("it", dataclasses.replace(harmful, mlir_module_serialized=hidden))
     solved = export.export(jax.jit(jnp.linalg.cholesky))(number)
     assert b"custom_call" in solved.mlir_module_serialized
     exported.require_computing("it", solved)
