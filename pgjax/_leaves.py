@@ -65,11 +65,12 @@ def require_same_layout(what: str, found: dict[str, Any], wanted: dict[str, Any]
     """
     if odd := sorted(found.keys() ^ wanted.keys()):
         how = "lacks" if odd[0] in wanted else "has, unasked,"
-        raise ValueError(f"{what} holds another structure: it {how} {shown(odd[0])}")
+        raise ValueError(f"{what} holds another structure: it {how} {shown(odd[0]) or 'a single array'}")
     described = lambda leaf: f"{layout(leaf)[0]}{list(layout(leaf)[1])}"
     for name, leaf in wanted.items():
         if layout(found[name]) != layout(leaf):
-            raise ValueError(f"{what} holds {name} of {described(found[name])}, wanted {described(leaf)}")
+            of = f"{name} of " if name else ""
+            raise ValueError(f"{what} holds {of}{described(found[name])}, wanted {described(leaf)}")
 
 
 def require_finite(what: str, tree: PyTree) -> None:

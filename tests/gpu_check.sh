@@ -47,8 +47,8 @@ if [ -n "$tiny" ]; then
     part exactness 300 "$python" -m pytest -n0 -p no:cacheprovider tests/pgjax/test_returns.py
 else
     short="--repetitions 3 --measure-seconds 0.3"
-    measure cartpole 160 --workloads CartPole-v1 --batches 4096 65536 262144 1048576 $short
-    measure others 120 --workloads Breakout-MinAtar tokens --lanes 4096 32768 --answers 512 4096 $short
+    measure cartpole 155 --workloads CartPole-v1 --batches 4096 65536 262144 1048576 $short
+    measure others 115 --workloads Breakout-MinAtar tokens --lanes 4096 32768 --answers 512 4096 $short
     part kernel 55 "$python" -m experiments.throughput.one_kernel
     # The units of the GPU beside the emulation: what TF32 and bfloat16 cost the gradient.
     part precision 60 "$python" -m experiments.precision --problems random --policies 5 --batches 64 16384 --most 2 \

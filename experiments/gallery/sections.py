@@ -240,6 +240,11 @@ TRAINING = Group(
             "parameters and logits nor what the steps of an episode have in common.",
         ),
         Section(
+            (Record("precision", "precision", figures=_same("precision")),),
+            "Noise falls with the size of the batch, and rounding does not: where the lines cross, more episodes no "
+            "longer help. TF32 and bfloat16 are emulated on the CPU.",
+        ),
+        Section(
             (Record("scaling", "scaling", figures=_same("scaling")),),
             "Devices and processes of one machine share its two cores, so the measured part is the overhead of "
             "sharing. The curves for many machines are a model with assumed latency and bandwidth, and no measurement.",

@@ -120,7 +120,7 @@ def phases(found: Measurements, num_updates: int) -> dict[str, np.ndarray]:
     """The lines of the first and of the last third of the updates, or all lines if there are few: name → bool `[N]`."""
     first, last = found.updates <= num_updates / 3, found.updates > 2 * num_updates / 3
     if first.sum() < 2 or last.sum() < 2:
-        return {"all updates": np.ones(found.updates.shape, bool)}
+        return {WHOLE: np.ones(found.updates.shape, bool)}
     return {"first third of the updates": first, "last third of the updates": last}
 
 
@@ -185,7 +185,10 @@ def _interval(found: Estimate) -> str:
 
 def sentence(noise: Noise, size: int, where: str, unit: str) -> str:
     """What the noise scale says about a batch of `size` episodes (or another unit), in plain words."""
-    scale, batch = noise.noise_scale, f"In the {where}, " if where != "all updates" else "Over all updates, "
+    scale, batch = (
+        noise.noise_scale,
+        f"In the {where}, " if where != WHOLE else "Over all measured updates, ",
+    )
     batch += f"a batch of {size} {unit}"
     if not math.isfinite(scale.value):
         least = f" It is above {scale.low:.3g} {unit}." if math.isfinite(scale.low) else ""

@@ -41,7 +41,7 @@ def make_meter(estimator: Estimator, every: int, num_episodes: int, group_size: 
         )
 
     def measure(state: TrainState, trajectory: Trajectory) -> diagnostics.BatchNoise:
-        # Every device needs its share of each part.
+        # Each device takes its share of each part, if some number of parts allows it.
         count = next((c for c in fitting if (groups // c) % num_shards() == 0), fitting[-1])
         parts = estimators.part_gradients(estimator, state.params, state.estimator_state, trajectory, count)
         return diagnostics.batch_noise(parts)

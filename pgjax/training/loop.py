@@ -111,6 +111,18 @@ def train(
     return trained[_ONLY]
 
 
+def _unshared(tree: PyTree) -> PyTree:
+    """The tree with a copy of each array that occurs in it again, because no array can be donated twice."""
+    seen: set[int] = set()
+
+    def own(x: jax.Array) -> jax.Array:
+        known = id(x) in seen
+        seen.add(id(x))
+        return jnp.copy(x) if known else x
+
+    return jax.tree.map(own, tree)
+
+
 @readable
 def train_together(
     builds: Mapping[str, Callable[[PyTree], Trainer]],
@@ -185,7 +197,7 @@ def train_together(
         on_chunk=on_chunk,
         keep_metrics=keep_metrics,
     )
-    given = None if states is None else dict(states)
+    given = None if states is None else _unshared(dict(states))
     trained, failed = _program.run(builds, keys, hyperparams, num_updates, given, how)
     errors = {name: failed_runs(of_build, trained[name]) for name, of_build in failed.items() if of_build}
     if errors:

@@ -233,9 +233,9 @@ def choose_layout(
     if spans_processes(devices):
         if most_shards(len(devices), num_episodes, group_size) < len(devices):
             raise ValueError(
-                f"num_episodes must be a number that the {len(devices)} devices of {jax.process_count()} processes can "
-                f"share in whole groups of {group_size}, got {num_episodes}; 2, 4 or 8 devices can share a multiple of "
-                f"{2 * len(devices) * group_size}, and other numbers of devices share no episodes"
+                f"num_episodes must be a multiple of {2 * len(devices) * group_size}, so that the {len(devices)} "
+                f"devices of {jax.process_count()} processes can share it in whole groups of {group_size}, got "
+                f"{num_episodes}; only 2, 4 or 8 devices can share episodes"
             )
         return SharedEpisodes.of(devices, deterministic)
     shards = most_shards(len(devices), num_episodes, group_size) if num_runs < len(devices) else 1

@@ -123,7 +123,8 @@ def make_trainer(
             `mean_return` and `mean_length` report what the environment paid.
         meter: N measures the noise of the gradient that trains at every Nth update, beginning with the first: the
             metrics `meter_variance`, `meter_squared_norm` and `meter_half_cosine` are those of `diagnostics.BatchNoise`
-            for 2 to 8 parts of the batch, and NaN in all other updates (0 with `jax_debug_nans`). It costs one more
+            for 2 to 8 parts of the batch, and NaN in all other updates (0 with `jax_debug_nans`). The number of parts
+            depends on the number of devices that share the episodes, so these metrics do too. It costs one more
             gradient in N updates; between runs that are vmapped together, in every update. None measures nothing.
 
     Raises:

@@ -107,7 +107,7 @@ def test_wrong_arguments_are_named(program, keys):
         program.init(keys[:1], RATES)
     with pytest.raises(ValueError, match="keys must be 2 typed keys of threefry2x32"):
         program.init(jax.random.key_data(keys), RATES)
-    with pytest.raises(ValueError, match=r"hyperparams holds  of float64\[2\], wanted float32\[2\]"):
+    with pytest.raises(ValueError, match=r"hyperparams holds float64\[2\], wanted float32\[2\]"):
         program.init(keys, RATES.astype(np.float64))
     state = program.init(keys, RATES)
     with pytest.raises(ValueError, match=r"count must be in \[1, 3\], got 4"):

@@ -173,3 +173,14 @@ def test_optimised_programs_give_the_same_runs_on_any_devices():
     command = [sys.executable, "-W", "error", "-c", OPTIMISED]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_one_state_goes_on_in_two_builds(builds):
+    build = builds[NAMES[0]]
+    begun = training.train(build, KEYS, rates(), num_updates=1).states
+    copy = jax.tree.map(jnp.copy, begun)
+    pair = {"a": build, "b": build}
+    both = training.train_together(pair, KEYS, rates(), num_updates=2, states={"a": begun, "b": begun})
+    alone = training.train(build, KEYS, rates(), num_updates=2, states=copy)
+    same(both["a"], alone)
+    same(both["b"], alone)
