@@ -22,6 +22,7 @@ from experiments.train.thinning import MEASURED, METER
 from pgjax import diagnostics, registry
 from pgjax.diagnostics import Estimate
 
+WHOLE = "all measured updates"
 NAMES = ("variance", "squared_norm", "half_cosine")
 MISSED = "the parts of a batch then depend on each other, and the numbers here miss that dependence."
 
@@ -185,10 +186,7 @@ def _interval(found: Estimate) -> str:
 
 def sentence(noise: Noise, size: int, where: str, unit: str) -> str:
     """What the noise scale says about a batch of `size` episodes (or another unit), in plain words."""
-    scale, batch = (
-        noise.noise_scale,
-        f"In the {where}, " if where != WHOLE else "Over all measured updates, ",
-    )
+    scale, batch = noise.noise_scale, f"Over {WHOLE}, " if where == WHOLE else f"In the {where}, "
     batch += f"a batch of {size} {unit}"
     if not math.isfinite(scale.value):
         least = f" It is above {scale.low:.3g} {unit}." if math.isfinite(scale.low) else ""

@@ -79,8 +79,7 @@ def _finding(of_rates: Mapping[float, meter.Measurements], options: Mapping[str,
     for phase, rows in meter.phases(found, options["num_updates"]).items():
         scale = meter.noise_of(_rows(found, rows), size).noise_scale
         shown = f"{scale.value:.3g} {unit}" if math.isfinite(scale.value) else f"above {scale.low:.3g} {unit}"
-        said.append(
-            f"{shown} in {phase if phase == 'all measured updates' else 'the ' + phase.removesuffix(' of the updates')}"
-        )
+        where = phase if phase == meter.WHOLE else f"the {phase.removesuffix(' of the updates')}"
+        said.append(f"{shown} in {where}")
     how = registry.find(options["estimator"]).label
     return f"{options['env']}: the noise scale is {' and '.join(said)}; a batch has {size} ({how})"

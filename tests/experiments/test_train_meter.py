@@ -56,7 +56,7 @@ def test_the_report_has_a_table_a_sentence_and_a_figure(plain, measured):
     rows = {(row["quantity"], row["variant"]): row for row in found["rows"]}
     lines = [line for line in without_times(measured) if line["meter_measured"][0]]
     of_rate = lambda name: np.sum([line[f"meter_{name}"][:2] for line in lines])
-    row = rows["signal-to-noise ratio of a batch, ‖E ḡ‖² / tr Var ḡ", "lr 0.01, all measured updates"]
+    row = rows["signal-to-noise ratio of a batch, ‖E ḡ‖² / tr Var ḡ", f"lr 0.01, {meter.WHOLE}"]
     np.testing.assert_allclose(row["ours"], of_rate("squared_norm") / of_rate("variance"), rtol=1e-6)
     assert any("a batch of 4 episodes" in note for note in found["notes"])
     assert (measured / "meter.png").stat().st_size > 10_000
@@ -130,13 +130,10 @@ def test_ratios_are_those_of_means_with_intervals_over_runs():
 def test_sentences_compare_the_batch_with_the_noise_scale():
     said = meter.sentence(meter.noise_of(known(ratio=0.25), 64), 64, "last third of the updates", "episodes")
     assert "times smaller than the noise scale of" in said and "a batch twice as large would gain 1." in said
-    said = meter.sentence(meter.noise_of(known(ratio=4.0), 64), 64, "all measured updates", "windows")
-    assert (
-        "Over all measured updates, a batch of 64 windows is" in said and "times larger than the noise scale of" in said
-    )
-    assert "is above" in meter.sentence(
-        meter.noise_of(known(ratio=-0.3, count=12), 64), 64, "all measured updates", "windows"
-    )
+    said = meter.sentence(meter.noise_of(known(ratio=4.0), 64), 64, meter.WHOLE, "windows")
+    assert "Over all measured updates, a batch of 64 windows is" in said
+    assert "times larger than the noise scale of" in said
+    assert "is above" in meter.sentence(meter.noise_of(known(ratio=-0.3, count=12), 64), 64, meter.WHOLE, "windows")
 
 
 def test_the_meter_is_the_pair_of_batches_of_mccandlish():
