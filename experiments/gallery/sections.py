@@ -217,13 +217,11 @@ TRAINING = Group(
                     "throughput_peers",
                     "throughput",
                     {**_TWO, "batches": (1024,), "lanes": (1024,), "peers": "peers/bin/python"},
-                    {"throughput_peers": "throughput"},
                 ),
                 Record(
                     "throughput_large",
                     "throughput",
                     {**_TWO, "batches": (1024, 65_536), "lanes": (1024, 31_250), "seeds": 0},
-                    {"throughput_large": "throughput"},
                 ),
             ),
             "A live step is a step of an episode that is still running; padding is not counted. Other work on the "

@@ -145,6 +145,8 @@ def execute(
             (`Recorder.failed`); the other parts are in the directory of the run.
     """
     resumes, tiny = getattr(config, "resume", None), tiny or getattr(config, "tiny", False)
+    if resumes is not None:
+        config = dataclasses.replace(config, resume=directories.found(resumes))
     with usage_errors():
         getattr(config, "validate", lambda: None)()
         memory.require_moderate(config)
