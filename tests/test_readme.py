@@ -20,7 +20,7 @@ import pytest
 from experiments import estimators as estimators_page
 from experiments import gallery, gradient_lab
 from experiments.__main__ import summaries
-from experiments.gallery import page
+from experiments.gallery import page, reliability
 from experiments.harness import runner
 from pgjax import environments, networks, registry
 from pgjax.saving import policies
@@ -171,7 +171,7 @@ def test_the_results_page_is_what_its_data_make():
 
 def test_every_figure_and_data_file_is_shown():
     records = [record for group in gallery.GROUPS for section in group.sections for record in section.records]
-    shown = {f"{record.name}.json" for record in records}
+    shown = {f"{one.name}.json" for one in (*records, *reliability.SCRIPTS)}
     shown |= {f"{figure}.png" for record in records for figure in (*record.figures, *record.frames)}
     assert {path.name for path in (ROOT / "experiments" / "figures").iterdir()} <= shown
 
