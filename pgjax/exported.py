@@ -170,6 +170,8 @@ def require_computing(what: str, program: Any) -> bool:
     Raises:
         ValueError: if it does more; the error names `what` and the first other operation.
     """
+    if not hasattr(program, "mlir_module_serialized"):
+        raise ValueError(f"{what} must be a program of jax.export, got {shown(program)}")
     if effects := [*program.ordered_effects, *program.unordered_effects]:
         raise ValueError(f"{what} must only compute with arrays, got the effects {shown(effects)}")
     # Only bytecode has the names of operations as they are; text may write them with escapes.

@@ -114,7 +114,7 @@ def ngrams(vocabulary: int, n: int = 1, scale: float = 1.0) -> Features:
     Raises:
         ValueError: if n is no integer of at least 1, or V^n is greater than 65 536.
     """
-    require_integer("n", n, 1, None)
+    require_integer("n", n, 1, 1024)
     require_integer("vocabulary", vocabulary, 1, None)
     if vocabulary**n > 65536:
         raise ValueError(f"ngrams must have at most 65536 features, got {vocabulary}^{n}")

@@ -33,7 +33,10 @@ def options(path: pathlib.Path, given: Mapping[str, Any], defaults: Mapping[str,
             shown = " ".join(map(str, given[name])) if isinstance(given[name], tuple) else given[name]
             option = "--" + name.replace("_", "-")
             raise ValueError(f"{option} {shown}: must be left out with --start-from, whose file describes the network")
-    header = policies.read_header(path)
+    try:
+        header = policies.read_header(path)
+    except ValueError as error:
+        raise ValueError(f"--start-from: {error}") from error
     arguments = {key: value for key, value in header["arguments"].items() if key not in _OF_FIRST_PARAMS}
     if unknown := sorted(set(arguments) - set(OF_NETWORK)):
         raise ValueError(

@@ -76,7 +76,7 @@ def fit_markov_model(
         >>> round(float(np.exp(model.log_probs[after_zero, 1])), 4)  # (2 + 1/2) / (2 + 1)
         0.8333
     """
-    require_integer("order", order, 0, None)
+    require_integer("order", order, 0, 1024)
     if not smoothing > 0:
         raise ValueError(f"smoothing must be above 0, got {smoothing}")
     base = np.ones(vocabulary, bool) if allowed is None else np.asarray(allowed, bool)
