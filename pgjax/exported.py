@@ -119,7 +119,7 @@ def load(path: str | os.PathLike, devices: Sequence[Any] | None = None) -> Expor
     arrays, header = _read(path)
     programs = [_program(path, name, arrays[name], header) for name in PROGRAMS]
     inputs, outputs = zip(*(_signature(path, program) for program in programs))
-    _require_one_training(path, inputs, outputs)
+    _require_one_training(path, inputs, outputs, (header["runs"], header["chunk"]))
     split, whole = _shardings(path, header, devices)
     initialise, advance = _compiled(programs, inputs, split, whole)
     hyperparams_like = inputs[0][1]
@@ -231,10 +231,12 @@ def _signature(path: pathlib.Path, program: Any) -> tuple[tuple, Any]:
     return arguments, jax.tree.unflatten(program.out_tree, program.out_avals)
 
 
-def _require_one_training(path: pathlib.Path, inputs: Sequence[tuple], outputs: Sequence[Any]) -> None:
-    """Require that the update takes what `init` makes, and makes it again."""
+def _require_one_training(
+    path: pathlib.Path, inputs: Sequence[tuple], outputs: Sequence[Any], sizes: tuple[int, int]
+) -> None:
+    """Require that the update takes what `init` makes, and makes it again, for the runs and the chunk of the header."""
     try:
-        (_, hyperparams), (given, same_hyperparams, _) = inputs
+        (keys, hyperparams), (given, same_hyperparams, _) = inputs
         made, (after, metrics) = outputs
     except (TypeError, ValueError) as error:
         raise ValueError(f"path {path} is damaged: its programs do not take and make what a training does") from error
@@ -242,6 +244,9 @@ def _require_one_training(path: pathlib.Path, inputs: Sequence[tuple], outputs: 
         raise ValueError(f"path {path} is damaged: its programs must take and make arrays by their names")
     for one, other in ((made, given), (made, after), (hyperparams, same_hyperparams)):
         require_same_layout(f"path {path}: one of its programs", one, other)
+    found = {leaf.shape[:2] for leaf in metrics.values()} | {(*getattr(keys, "shape", ())[:1], sizes[1])}
+    if found != {sizes} or any(isinstance(size, bool) for size in sizes):
+        raise ValueError(f"path {path} is damaged: its programs are not for the runs and the chunk of its header")
 
 
 def _shardings(

@@ -194,7 +194,7 @@ def loaded_with(module: str, seen: set[str]) -> set[str]:
     return seen
 
 
-QUESTIONS = sorted({part.values[0] for part in experiment_parts()} - {*FLOORS, "lecture"})
+QUESTIONS = sorted({part.values[0] for part in experiment_parts()} - {*FLOORS})
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -5,9 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
-from experiments.harness import plots
 from experiments.lecture.ideas import Idea
 from pgjax import environments, exact, rollouts
 
@@ -23,7 +21,9 @@ def play_at_random() -> dict[str, Any]:
     return {"steps": np.asarray(steps), "picture": picture, "horizon": maze.horizon}
 
 
-def draw_maze(found: dict[str, Any]) -> Figure:
+def draw_maze(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     share = np.mean(found["steps"] < found["horizon"])
     made, (left, right) = plots.figure(
         f"A policy that knows nothing leaves the maze in {share:.0%} of the episodes",
@@ -75,7 +75,9 @@ def copy_an_expert() -> dict[str, Any]:
     return {"horizons": horizons, "cloned": np.array(cloned), "asked": np.array(asked)}
 
 
-def draw_copy(found: dict[str, Any]) -> Figure:
+def draw_copy(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     made, axes = plots.figure(
         "A copy's errors add up to T², and asking the expert makes them T",
         "Exact regret of a copy that errs in one of 200 steps on the road. Off the road it errs always, or as rarely.",

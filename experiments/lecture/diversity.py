@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.figure import Figure
 
-from experiments.harness import plots
 from experiments.lecture.ideas import Idea
 from pgjax import automata, baselines, estimators, exact, rewards, training
 from pgjax.environments.text import make_text
@@ -38,7 +36,9 @@ def lose_diversity() -> dict[str, Any]:
     return {"betas": np.asarray(betas), "entropy": np.asarray(entropy), "points": np.asarray(points), "best": best}
 
 
-def draw_diversity(found: dict[str, Any]) -> Figure:
+def draw_diversity(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     made, (left, right) = plots.figure(
         "Answers that are left after training, as e to the entropy: "
         + ", ".join(f"{np.exp(c[-1]):.0f} with β = {beta:g}" for beta, c in zip(found["betas"], found["entropy"])),

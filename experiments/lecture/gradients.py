@@ -5,9 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
-from experiments.harness import plots
 from experiments.lecture.ideas import Idea
 from experiments.shared.one_step import table
 from pgjax import baselines, estimators, evaluation, exact, training
@@ -30,7 +28,9 @@ def objective_of_a_policy() -> dict[str, Any]:
     return {"chances": chances, "means": means, "lows": lows, "highs": highs, "exact": np.asarray(exactly)}
 
 
-def draw_objective(found: dict[str, Any]) -> Figure:
+def draw_objective(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     made, axes = plots.figure(
         "The objective is an average over episodes, and here its best policy is a random one",
         "Points: means of 400 episodes with 95 % t intervals. Line: the exact value. The states look alike.",
@@ -91,7 +91,9 @@ def three_forms() -> dict[str, Any]:
     return {"gradient": exact.exact_gradient(policy.apply, params, corridor), "forms": found}
 
 
-def draw_forms(found: dict[str, Any]) -> Figure:
+def draw_forms(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     made, axes = plots.figure(
         "Three forms of the gradient have one mean and different noise",
         "All trajectories of the corridor with six steps, enumerated. Bars: one standard deviation of one episode.",
@@ -150,7 +152,9 @@ def without_p() -> dict[str, Any]:
     return {"with": np.ravel(with_p), "without": np.ravel(scores(params))}
 
 
-def draw_without_p(found: dict[str, Any]) -> Figure:
+def draw_without_p(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     made, axes = plots.figure(
         "The score of a trajectory does not contain the environment",
         "Every coordinate of every trajectory of a random problem of three states and three steps.",
@@ -197,7 +201,9 @@ def reinforce_as_written() -> dict[str, Any]:
     return {"returns": np.asarray(returns)}
 
 
-def draw_reinforce(found: dict[str, Any]) -> Figure:
+def draw_reinforce(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     made, axes = plots.figure(
         "REINFORCE learns the corridor from one episode at a time",
         f"20 runs, means over 25 episodes each; {plots.bands(20)}.",

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure
-
 
 class Idea(NamedTuple):
     """One idea of the course.
@@ -29,7 +27,7 @@ class Idea(NamedTuple):
     text: tuple[str, ...]
     equation: str
     program: Callable[[], Any]
-    draw: Callable[[Any], Figure]
+    draw: Callable[[Any], Any]
     finding: Callable[[Any], str]
     command: str
     source: str

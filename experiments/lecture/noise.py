@@ -5,9 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
-from experiments.harness import plots
 from experiments.lecture.ideas import Idea
 from experiments.shared.one_step import table
 from pgjax import exact
@@ -30,7 +28,9 @@ def three_cures() -> dict[str, Any]:
     return {"variances": variances, "signal": float(jnp.sum(gradient**2))}
 
 
-def draw_cures(found: dict[str, Any]) -> Figure:
+def draw_cures(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     made, axes = plots.figure(
         "Many episodes, reward-to-go and a predicted return each make the gradient quieter",
         "Exact variances by dynamic programming, in the corridor with 50 steps. Below the dashed line the gradient is "

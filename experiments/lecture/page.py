@@ -5,8 +5,7 @@ import html
 import io
 import re
 from collections.abc import Sequence
-
-from matplotlib.figure import Figure
+from typing import Any
 
 from experiments.lecture.ideas import Lesson
 
@@ -83,7 +82,7 @@ def _section(lesson: Lesson) -> str:
     )
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: Any) -> str:
     title, file = " ".join(figure.get_suptitle().split()), io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     data = base64.b64encode(file.getvalue()).decode()

@@ -4,25 +4,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from experiments.harness import plots
 from experiments.lecture.ideas import Idea
 from pgjax import diagnostics, environments, evaluation, imitation
 from pgjax.environments import cooling_controllers, rules, slates, swimmer_gaits
 
 
-def beside_the_picture(found: dict[str, Any], title: str, caption: str) -> tuple[Figure, Axes]:
+def beside_the_picture(found: dict[str, Any], title: str, caption: str) -> tuple[Any, Any]:
     """A figure with the environment's own picture on the left; the axes on the right are free."""
+    from experiments.harness import plots
+
     made, (left, right) = plots.figure(title, caption, columns=2, width=8.5)
     left.imshow(found["picture"])
     left.set_axis_off()
     return made, right
 
 
-def draw_bars(found: dict[str, Any], title: str, caption: str, unit: str) -> Figure:
+def draw_bars(found: dict[str, Any], title: str, caption: str, unit: str) -> Any:
     """The picture, and a bar with its interval for each policy."""
+    from experiments.harness import plots
+
     made, axes = beside_the_picture(found, title, caption)
     bars = {name: (float(x.value), float(x.low), float(x.high)) for name, x in found["policies"].items()}
     plots.bars_with_intervals(axes, bars)

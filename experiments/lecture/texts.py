@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.figure import Figure
 
-from experiments.harness import plots
 from experiments.lecture.ideas import Idea
 from pgjax import baselines, estimators, networks, preferences, training
 from pgjax.environments.reverse import make_reverse
@@ -26,7 +24,9 @@ def score_a_text() -> dict[str, Any]:
     return {"right": np.asarray(metrics["mean_return"])}
 
 
-def draw_score(found: dict[str, Any]) -> Figure:
+def draw_score(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     made, axes = plots.figure(
         "A transformer learns to write strings backwards from one reward at the end",
         "One run of 256 answers an update, four to each prompt. The reward is 1 for a right answer and else 0.",
@@ -69,7 +69,9 @@ def learn_from_preferences() -> dict[str, Any]:
     return {"truth": np.asarray(truth), "scores": np.asarray(scores)}
 
 
-def draw_preferences(found: dict[str, Any]) -> Figure:
+def draw_preferences(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     made, axes = plots.figure(
         "Comparisons alone bring back the scores, up to a constant",
         "Six answers, 500 comparisons of two by a person who prefers the better one with probability σ(difference).",
@@ -116,7 +118,9 @@ def follow_a_reward_model() -> dict[str, Any]:
     return {"kl": kl, "proxy": proxies, "gold": golds, "answers": answers}
 
 
-def draw_rlhf(found: dict[str, Any]) -> Figure:
+def draw_rlhf(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     made, (left, right) = plots.figure(
         "Optimising a learned reward for too long loses what it was meant for, and diversity with it",
         "Exact: 1,000 answers, the best policy for each strength 1/β of optimisation. No sampling.",

@@ -5,9 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
-from experiments.harness import plots
 from experiments.lecture.ideas import Idea
 
 REWARDS = "rewards 1, 0.7 and 0"
@@ -30,7 +28,9 @@ def too_large_steps() -> dict[str, Any]:
     return {"rates": np.asarray(rates), "stuck": np.asarray(jnp.mean(best < 0.5, axis=1)), "runs": 200}
 
 
-def draw_large_steps(found: dict[str, Any]) -> Figure:
+def draw_large_steps(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     made, axes = plots.figure(
         "Too large a step makes the policy sure of something wrong",
         f"Share of 200 runs that prefer a wrong arm after 1,000 updates, ± one standard error; {REWARDS}.",
@@ -80,7 +80,9 @@ def flat_places() -> dict[str, Any]:
     return {"starts": np.asarray(jax.nn.sigmoid(starts)), "curves": np.asarray(jax.jit(jax.vmap(climb))(starts))}
 
 
-def draw_flat(found: dict[str, Any]) -> Figure:
+def draw_flat(found: dict[str, Any]) -> Any:
+    from experiments.harness import plots
+
     made, axes = plots.figure(
         "Where the good action is improbable, the gradient is flat",
         "Exact gradient ascent with η = 1, two arms with rewards 1 and 0; no sampling.",

@@ -9,6 +9,7 @@ from geometric import HORIZON, geometric
 from pgjax import _pieces, acting, automata, baselines, estimators, networks, rollouts
 from pgjax import rows as rows_module
 from pgjax.environments.text import make_text
+from pgjax.types import Trajectory
 
 EPISODES = 24
 
@@ -139,3 +140,27 @@ def test_values_that_use_the_mask_survive_rows_that_the_last_piece_repeats():
     x, alive = jnp.arange(1.0, 11.0).reshape(5, 2), jnp.ones((5, 2), bool)
     _, values = rows_module.over_rows(lambda piece, mask: (jnp.sum(piece), piece * mask), x, alive, 4)
     np.testing.assert_array_equal(values, x)
+
+
+@pytest.mark.parametrize("options", [{"hidden": (2,)}, PROBLEMS["recurrent"][1]], ids=["rows", "recurrent"])
+def test_a_dead_episode_with_nan_poisons_no_gradient(options):
+    environment = geometric(4)
+    policy = networks.make_policy(environment, **options)
+    params = drawn(policy, environment)
+    alive = jnp.arange(4)[:, None] < jnp.asarray([3, 0, 2])
+
+    def gradients(padding):
+        batch = Trajectory(
+            obs=jnp.where(alive[..., None], 1.0, padding) * jnp.ones(environment.observation_space.shape),
+            actions=jnp.zeros((4, 3), jnp.int32),
+            rewards=jnp.where(alive, 1.0, 0.0),
+            alive=alive,
+            terminated=alive & ~jnp.roll(alive, -1, axis=0),
+            truncated=jnp.zeros_like(alive),
+            final_obs=jnp.ones((3, *environment.observation_space.shape)),
+        )
+        estimator = estimators.make_estimator(policy)
+        state = estimator.init(jax.random.key(0), batch)
+        return estimator.gradient(params, state, batch)[0], estimator.episode_gradients(params, state, batch)
+
+    jax.tree.map(np.testing.assert_array_equal, *(jax.jit(gradients)(x) for x in (0.0, jnp.nan)))

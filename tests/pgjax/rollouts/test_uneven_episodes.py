@@ -7,6 +7,7 @@ import pytest
 from geometric import HORIZON, MEAN_LENGTH, P_END, geometric
 
 from pgjax import acting, networks, rollouts
+from pgjax.rollouts import _tiles
 
 EPISODES = 640
 POLICY = networks.make_policy(geometric(), hidden=(8,))
@@ -88,3 +89,25 @@ def test_a_memory_and_the_starts_of_groups_move_with_their_episodes():
     np.testing.assert_array_equal(first, first[::4].repeat(4, 0))
     again = acting.log_probs(gru, params, batches[1])
     np.testing.assert_allclose(again, batches[1].behaviour_log_probs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("episodes", "most", "width"),
+    # A divisor, the next even divisor below, too few episodes, and no even divisor above a quarter.
+    [(512, 64, 64), (60, 16, 12), (31, 16, None), (32, 16, 16), (35, 8, None), (511, None, None), (512, None, 128)],
+)
+def test_a_tile_is_an_even_divisor_above_a_quarter(episodes, most, width):
+    assert _tiles.tile_width(episodes, most) == width
+
+
+def test_tiles_of_batches_that_are_vmapped_together_are_those_of_each_alone():
+    environment = geometric(HORIZON)
+    policy = networks.make_policy(environment, hidden=(2,))
+    params = policy.init(jax.random.key(0), jnp.zeros(environment.observation_space.shape))
+    keys = jax.vmap(lambda key: jax.random.split(key, 8))(jax.random.split(jax.random.key(1), 3))
+    play = lambda keys: rollouts.episodes(environment, policy, params, keys, tile=2, chunk=2)
+    together = jax.jit(jax.vmap(play))(keys)
+    alone = jax.jit(lambda: jax.lax.map(play, keys))()
+    for name in ("alive", "actions", "rewards"):
+        np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))
+    assert len(set(np.asarray(together.alive).sum(axis=(1, 2)))) == 3
