@@ -139,6 +139,8 @@ JUNK = np.arange(64, dtype=np.uint8)
         ({"version": 2}, "is of version 2; this pgjax reads 1"),
         ({"axis": "x"}, "'axis' in its header cannot be x"),
         ({"chunk": "3"}, "'chunk' in its header cannot be 3"),
+        ({"chunk": 10**6}, "its programs are not for the runs and the chunk of its header"),
+        ({"runs": 3}, "its programs are not for the runs and the chunk of its header"),
         ({"devices": 2}, "the program init is for other devices than its header says"),
         ({"platforms": ["cuda"]}, "the program init is for other devices than its header says"),
         ({"init": JUNK.astype(np.int16)}, "it must hold bytes named init and update"),
