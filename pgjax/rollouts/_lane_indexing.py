@@ -23,6 +23,7 @@ def _offsets(shape: tuple[int, ...], sizes: tuple[int, ...]) -> np.ndarray:
 def dynamic_slice(
     sizes: tuple[int, ...], value: Value, starts: list[Value], shape: tuple[int, ...], lanes: int
 ) -> Value:
+    """The slice of `sizes` that starts at one number per axis, clipped so that it lies inside the value."""
     limits = [n - size for n, size in zip(value.shape, sizes)]
     # A slice of a whole axis starts at 0, and so no index of it has to be computed.
     numbers = [(axis, numbers_of(start)[0]) for axis, start in enumerate(starts) if limits[axis] > 0]

@@ -48,6 +48,7 @@ class Unsupported(Exception):
 
 
 def size_of(shape: tuple[int, ...]) -> int:
+    """The number of numbers in a value of this shape."""
     return math.prod(shape)
 
 
