@@ -83,6 +83,25 @@ def test_a_large_sum_has_fewer_blocks_and_larger_pieces(monkeypatch):
     assert lengths == [14] * 16  # eight blocks of 28 rows
     lengths.clear()
     monkeypatch.setattr(_shards, "_LARGE_SUM", 3)
+    monkeypatch.setattr(rows_module, "_CACHED_SUM", 3)
     large = sum_over_rows(counted, batch, alive)
     assert lengths == [112] * 2
     np.testing.assert_allclose(large["sum"], small["sum"], rtol=1e-5)
+
+
+def test_the_pieces_of_a_sum_that_leaves_the_cache_are_larger(monkeypatch):
+    """The size of the sum decides, not that of the batch: above 2¹⁸ numbers a piece has up to 1 024 rows, not 256."""
+    monkeypatch.setattr(rows_module.os, "cpu_count", lambda: 2)
+    assert [rows_module.default_rows(sum_size=size) for size in (0, 1 << 18, (1 << 18) + 1)] == [256, 256, 1024]
+    seen = []
+
+    def function(piece, mask, theta):
+        seen.append(mask.shape[0])
+        return theta * jnp.sum(jnp.where(mask, piece, 0.0))
+
+    ones = jnp.ones((64, 64))
+    for size, largest in ((4, 256), ((1 << 18) + 1, 512)):
+        seen.clear()
+        total = sum_over_rows(function, ones, ones > 0, shared=(jnp.ones(size),))
+        assert total.shape == (size,) and float(total[0]) == 64 * 64
+        assert seen[-1] == largest
