@@ -11,6 +11,7 @@ import contextvars
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from pgjax._records import PyTree
@@ -37,6 +38,11 @@ def summation(*, deterministic: bool) -> Iterator[None]:
         _deterministic.reset(token)
 
 
+def is_deterministic() -> bool:
+    """Whether sums over episodes have blocks of a fixed order."""
+    return _deterministic.get()
+
+
 def num_shards() -> int:
     """The number of devices that share the episodes; 1 without a mesh axis `episodes`."""
     return dict(jax.sharding.get_abstract_mesh().shape).get(EPISODES_AXIS, 1)
@@ -61,12 +67,13 @@ def num_blocks(num_episodes: int, sum_size: int = 0) -> int:
     return count if _deterministic.get() and count % num_shards() == 0 else 1
 
 
-def most_shards(num_devices: int, num_episodes: int, group_size: int) -> int:
-    """The largest number of devices that can share the episodes in whole groups without changing a sum.
+def most_shards(num_devices: int, num_episodes: int, group_size: int, deterministic: bool) -> int:
+    """The largest number of devices that can share the episodes in whole groups; without changing a sum if wished.
 
     A large sum (`is_large`) keeps its order on one and two devices only; with more devices its last bits may change.
     """
-    fits = lambda count: _most_blocks(num_episodes) % count == 0 and (num_episodes // group_size) % count == 0
+    blocks = _most_blocks(num_episodes)
+    fits = lambda count: (num_episodes // group_size) % count == 0 and not (deterministic and blocks % count)
     return max(filter(fits, range(1, num_devices + 1)))
 
 
@@ -83,7 +90,7 @@ def over_episode_shards(
         function: the function of the arguments.
         arguments: its arguments.
         in_axes: for each argument, the axis of the episodes in its leaves; None if all devices get the whole argument.
-        out_axes: the axis of the episodes in the result, as a pytree prefix.
+        out_axes: the axis of the episodes in the result, as a pytree prefix; None for results that all devices share.
         multiple: the number of episodes on a device must be a multiple of this number, such as the size of a group.
 
     Raises:
@@ -97,14 +104,22 @@ def over_episode_shards(
     if num_episodes % (shards * multiple):
         of_groups = f" in groups of {multiple}" if multiple > 1 else ""
         raise ValueError(f"{shards} devices must divide the number of episodes{of_groups}, got {num_episodes} episodes")
-    specs = jax.tree.map(_spec, out_axes)
+    specs = jax.tree.map(_spec, out_axes, is_leaf=lambda axis: axis is None)
     sharded = jax.shard_map(function, in_specs=tuple(map(_spec, in_axes)), out_specs=specs, check_vma=False)
     return sharded(*arguments)
 
 
+def sum_over_devices(parts: PyTree) -> PyTree:
+    """The sum over the first axis and over all devices, inside `over_episode_shards`, in an order that XLA chooses."""
+    return jax.tree.map(lambda x: jax.lax.psum(jnp.sum(x, axis=0), EPISODES_AXIS), parts)
+
+
 def everywhere(tree: PyTree) -> PyTree:
-    """The arrays as a whole on each device, for statistics of the batch."""
-    if num_shards() == 1:
+    """The arrays as a whole on each device, so that statistics of the batch are sums in a fixed order.
+
+    If no order is asked for, the arrays stay where they are, and the devices exchange sums instead.
+    """
+    if num_shards() == 1 or not is_deterministic():
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
 

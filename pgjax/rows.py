@@ -186,11 +186,18 @@ def over_rows(
     def of_shard(rows: PyTree, alive: jax.Array, shared: tuple) -> tuple[PyTree, PyTree]:
         one = lambda k: block(rows, alive, shared, k)
         parts, values = jax.lax.map(one, jnp.arange(alive.shape[1] // size))
+        if not _shards.is_deterministic():
+            parts = _shards.sum_over_devices(parts)
         return parts, jax.tree.map(joined, values)
 
     found = _shards.over_episode_shards(
-        of_shard, (_shards.numbers_everywhere(rows), alive, shared), in_axes=(1, 1, None), out_axes=(0, 1)
+        of_shard,
+        (_shards.numbers_everywhere(rows), alive, shared),
+        in_axes=(1, 1, None),
+        out_axes=(0 if _shards.is_deterministic() else None, 1),
     )
+    if not _shards.is_deterministic():
+        return found
     parts, values = _shards.everywhere(found)
     add = lambda total, part: (_add(total, part), None)
     zeros = jax.tree.map(lambda x: jnp.zeros_like(x[0]), parts)

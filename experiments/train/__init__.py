@@ -83,7 +83,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     write_options(options | {"allow": ()}, recorder)
     recorder.resumable()
     keeping.copies(recorder, options, past.done + 1)
-    train = build_options.training_of(environment, policy)
+    train = build_options.training_of(environment, policy, options["deterministic"])
     trained, failures = learn(options, train, build, keys, rates, past, keeper, recorder)
     if not recorder.writes:  # process 0 evaluates and draws
         return {}

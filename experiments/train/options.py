@@ -41,6 +41,10 @@ class Config(TrainingOptions, _Estimator):
     """N of the gradient meter, which measures the noise of the gradient that trains at every Nth update: its variance,
     signal-to-noise ratio and noise scale, and the cosine between two halves of the batch. It costs one more gradient in
     N updates and changes no number of the training. None measures nothing."""
+    deterministic: bool = True
+    """Whether devices that share an update add up its sums in a fixed order, so that the result does not depend on
+    their number. Only 2, 4 or 8 devices can do so. With --no-deterministic any number can share an update and they
+    exchange less, and the last bits of the result depend on their number."""
     references: bool = True
     """Whether random actions, and the reference controllers that the environment has, are evaluated on the same starts
     and printed beside the trained policies."""

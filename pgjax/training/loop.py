@@ -73,9 +73,11 @@ def train(
             allows it. With `"map"` a run is bit for bit the same on any number of devices. With `"vmap"` it is the same
             up to rounding, as it is where devices share episodes and the estimator sums scores of single episodes
             (`per_parameter`, baselines that need scores, the natural norm).
-        deterministic: whether devices that share episodes add up their gradients in an order that does not depend on
-            the number of devices. False saves the memory of up to eight gradients. For a model of more than four
-            million numbers the order is the same on one and two devices only.
+        deterministic: whether devices that share episodes add up their sums in an order that does not depend on the
+            number of devices. Then 2, 4 or 8 devices can share them, and every device receives the rewards and the
+            masks of all episodes and up to eight gradients. For a model of more than four million numbers the order is
+            the same on one and two devices only. With False any number of devices that divides the groups can share
+            the episodes; they exchange one sum of gradients, and the last bits depend on their number.
         on_start: called with the states before the first update of this call, before the updates are compiled.
         on_chunk: called with the number of updates done, the chunk's metrics `[S, n]`, and the states. The states are
             donated to the next chunk, so copy what you keep.

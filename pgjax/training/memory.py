@@ -37,7 +37,12 @@ class MemoryEstimate(NamedTuple):
 
 @readable
 def estimate_memory(
-    trainer: Trainer, num_runs: int = 1, *, mapping: RunMapping = "auto", devices: Sequence[Device] | int | None = None
+    trainer: Trainer,
+    num_runs: int = 1,
+    *,
+    mapping: RunMapping = "auto",
+    devices: Sequence[Device] | int | None = None,
+    deterministic: bool = True,
 ) -> MemoryEstimate:
     """An estimate of the memory that `train` needs for S runs of one trainer; the functions are traced only.
 
@@ -49,7 +54,7 @@ def estimate_memory(
         trainer: the trainer of one run.
         num_runs: S.
         mapping: how a device goes through its runs, as in `train`.
-        devices: the devices, as in `train`.
+        devices, deterministic: as in `train`.
 
     Raises:
         ValueError: if `trainer` is no Trainer, a size is below one, or there are fewer devices.
@@ -68,7 +73,7 @@ def estimate_memory(
     require_kind("trainer", trainer, Trainer, "training.make_trainer(environment, policy, estimator, optimizer)")
     require_integer("num_runs", num_runs, 1, None)
     require_one_of("mapping", mapping, get_args(RunMapping))
-    layout = choose_layout(choose_devices(devices), num_runs, trainer.num_episodes, trainer.group_size, True)
+    layout = choose_layout(choose_devices(devices), num_runs, trainer.num_episodes, trainer.group_size, deterministic)
     state = jax.eval_shape(trainer.init, jax.eval_shape(lambda: jax.random.key(0)))
     one = bytes_of(state)
     update = round(MARGIN * max(0, peak_bytes(trainer.update, state) - one))

@@ -231,14 +231,16 @@ def choose_layout(
         ValueError: they cannot.
     """
     if spans_processes(devices):
-        if most_shards(len(devices), num_episodes, group_size) < len(devices):
+        if most_shards(len(devices), num_episodes, group_size, deterministic) < len(devices):
+            multiple = len(devices) * group_size * (2 if deterministic else 1)
+            only = "; in a fixed order of sums (deterministic) only 2, 4 or 8 devices can share episodes"
             raise ValueError(
-                f"num_episodes must be a multiple of {2 * len(devices) * group_size}, so that the {len(devices)} "
-                f"devices of {jax.process_count()} processes can share it in whole groups of {group_size}, got "
-                f"{num_episodes}; only 2, 4 or 8 devices can share episodes"
+                f"num_episodes must be a multiple of {multiple}, so that the {len(devices)} devices of "
+                f"{jax.process_count()} processes can share it in whole groups of {group_size}, got "
+                f"{num_episodes}{only if deterministic else ''}"
             )
         return SharedEpisodes.of(devices, deterministic)
-    shards = most_shards(len(devices), num_episodes, group_size) if num_runs < len(devices) else 1
+    shards = most_shards(len(devices), num_episodes, group_size, deterministic) if num_runs < len(devices) else 1
     if shards > num_runs:
         return SharedEpisodes.of(devices[:shards], deterministic)
     return Shares.of(devices, num_runs)

@@ -107,11 +107,13 @@ def parts(options: dict, entry: registry.Entry, environment: Environment, policy
     )
 
 
-def training_of(environment: Environment, policy: Policy) -> Callable[..., training.TrainingRun]:
+def training_of(
+    environment: Environment, policy: Policy, deterministic: bool = True
+) -> Callable[..., training.TrainingRun]:
     """`training.train`, or `training.train_on_host` with the same arguments where the environment is not in JAX."""
     if isinstance(environment, environments.HostEnvironment):
         return functools.partial(training.train_on_host, environment, policy)
-    return functools.partial(training.train, chunk_seconds=CHUNK_SECONDS)
+    return functools.partial(training.train, chunk_seconds=CHUNK_SECONDS, deterministic=deterministic)
 
 
 def own_code(options: dict) -> dict[str, str]:

@@ -31,6 +31,7 @@ DEFAULT: dict[str, Any] = {
     "standardise": None,
     "max_grad_norm": None,
     "meter": None,
+    "deterministic": True,
     "network": "auto",
     "hidden": (64, 64),
     "activation": None,

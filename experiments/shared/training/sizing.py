@@ -21,7 +21,7 @@ def memory(options: dict) -> dict[str, float]:
     num_runs = options["num_seeds"] * len(options["lr"])
     trainer = build_options.make_build(options, environment, policy)(np.float32(options["lr"][0]))
     devices = 1 if isinstance(environment, HostEnvironment) else None
-    found = training.estimate_memory(trainer, num_runs, devices=devices)
+    found = training.estimate_memory(trainer, num_runs, devices=devices, deterministic=options["deterministic"])
     here = 1 / team.current.count  # every process has as many devices
     of = f"{num_runs} run{'s' if num_runs > 1 else ''}"
     # The device holds the metrics of the largest chunk. The curves are thinned, so they do not grow.

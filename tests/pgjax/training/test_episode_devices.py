@@ -63,8 +63,13 @@ for name, (*what, counts) in cases.items():
 
 # A wrong twin is seen: sums in another order differ in their last bits, and in nothing more after two updates.
 a, b = (leaves(trained(*cases["value"][:4], 2, num_updates=2, deterministic=flag)) for flag in (True, False))
-close = all(np.allclose(x, y, rtol=1e-5, atol=1e-5) for x, y in zip(a, b, strict=True))
+near = lambda x, y: np.allclose(x, y, rtol=1e-5, atol=1e-5)
+close = all(map(near, a, b))
 hold("any order", close and not same(a, b))
+
+# Twelve episodes: at most two devices share them in a fixed order, and six in any order.
+twelve = lambda **how: leaves(trained(*cases["value"][:3], 12, 8, num_updates=2, **how))
+hold("six devices in any order", all(map(near, twelve(), twelve(deterministic=False))))
 
 lanes = (cartpole, mlp, windowed | {"baseline": value(cartpole)}, 16)
 alone["windows"] = leaves(trained(*lanes, 1, num_steps=20))
@@ -79,9 +84,12 @@ layouts = {
     "ten": choose_layout(jax.devices(), 1, 10, 1, True),
     "six": choose_layout(jax.devices(), 3, 32, 1, True),
     "runs": choose_layout(jax.devices(), 8, 32, 1, True),
+    "any order": choose_layout(jax.devices(), 1, 12, 1, False),
+    "groups in any order": choose_layout(jax.devices(), 1, 12, 4, False),
 }
 counts = {name: (type(layout), layout.mesh.size) for name, layout in layouts.items()}
 wanted = [(SharedEpisodes, 8), (SharedEpisodes, 2), (Shares, 1), (SharedEpisodes, 8), (Shares, 8)]
+wanted += [(SharedEpisodes, 6), (SharedEpisodes, 3)]
 hold("layouts", list(counts.values()) == wanted)
 
 play = lambda params, keys, **how: rollouts.episodes(
@@ -118,8 +126,8 @@ def found():
 @pytest.mark.parametrize(
     "name",
     [
-        *("groups", "value", "memory", "twelve", "six", "any order", "windows", "three runs", "layouts"),
-        *("trajectories", "tiles"),
+        *("groups", "value", "memory", "twelve", "six", "any order", "six devices in any order", "windows"),
+        *("three runs", "layouts", "trajectories", "tiles"),
     ],
 )
 def test_devices_that_share_episodes_give_the_numbers_of_one(found, name):
