@@ -9,13 +9,18 @@ No absolute ε is added, so a factor on the values is a factor on the mean and t
 import jax
 import jax.numpy as jnp
 
+from pgjax import _shards
+
 
 def ordered_sum(x: jax.Array, axis: int | None = None) -> jax.Array:
     """Σ x along one axis or over all axes (dimensions kept), by adding the second half to the first until one is left.
 
     `jnp.sum` adds numbers in the order in which the compiler lays them out in memory. This order, and with it the last
     bits of the sum, may depend on the number of devices. The additions here are elementwise, so no layout changes them.
+    Devices that share episodes need not keep the order of sums if the user says so; then they add up their own parts.
     """
+    if _shards.num_shards() > 1 and not _shards.is_deterministic():
+        return jnp.sum(x, axis=axis, keepdims=True)
     shape = (1,) * x.ndim if axis is None else tuple(1 if i == axis % x.ndim else n for i, n in enumerate(x.shape))
     # A product merged into an addition would be rounded differently.
     x = jax.lax.optimization_barrier(jnp.ravel(x) if axis is None else jnp.moveaxis(x, axis, 0))

@@ -35,11 +35,13 @@ from experiments.scaling.measured import Layout, Measured
 
 MACHINES = tuple(2**k for k in range(11))
 TABLE_MACHINES = (1, 8, 64, 1024)
+FIXED, ANY = "sums in a fixed order", "sums in any order"
 # The curves of the model: name → the arguments of `model.update_seconds`.
 PLANS = {
-    "one shared batch": {"growing": False},
-    "a batch each": {"growing": True},
-    "a batch each, one sum of gradients": {"growing": True, "statistics": False},
+    f"one shared batch, {FIXED}": {"growing": False, "fixed_order": True},
+    f"one shared batch, {ANY}": {"growing": False, "fixed_order": False},
+    f"a batch each, {FIXED}": {"growing": True, "fixed_order": True},
+    f"a batch each, {ANY}": {"growing": True, "fixed_order": False},
 }
 PURPOSES = {
     "statistics": "actions, rewards and masks [T, B] for every device",
@@ -93,15 +95,15 @@ TINY = Config(device_counts=(1, 2), process_counts=(2,), episodes=16, updates=4,
 
 
 class Results(NamedTuple):
-    """What `plot` needs: the measurements of each layout, the exchanges of an update, and the options."""
+    """What `plot` needs: the measurements of each layout, the exchanges of an update by their order, the options."""
 
     found: dict[Layout, Measured]
-    groups: Groups
+    groups: dict[str, Groups]
     config: Config
 
 
 def layouts(config: Config) -> list[Layout]:
-    several = [Layout(devices=1, processes=count) for count in config.process_counts]
+    several = [Layout(1, count, any_order) for any_order in (False, True) for count in config.process_counts]
     return [Layout(devices=count, processes=1) for count in sorted(config.device_counts)] + several
 
 
@@ -112,9 +114,11 @@ def run(config: Config, recorder: runner.Recorder) -> Results:
         for layout in layouts(config):
             found[layout] = measured.measure(layout, sizes, counted=layout == Layout(most, 1))
             progress.advance(1, layout.name)
-    exchanges = [Exchange(*fields) for fields in found[Layout(most, 1)].exchanges]
-    shaped = [one._replace(shapes=tuple(map(tuple, one.shapes))) for one in exchanges]
-    groups = grouped(shaped, config.episodes)
+    groups = {}
+    for order, counted in zip((FIXED, ANY), found[Layout(most, 1)].exchanges, strict=True):
+        exchanges = [Exchange(*fields) for fields in counted]
+        shaped = [one._replace(shapes=tuple(map(tuple, one.shapes))) for one in exchanges]
+        groups[order] = grouped(shaped, config.episodes)
     results = Results(found=found, groups=groups, config=config)
     _report_measured(results, recorder)
     _report_exchanges(results, most, recorder)
@@ -125,6 +129,15 @@ def run(config: Config, recorder: runner.Recorder) -> Results:
 def compute_seconds(results: Results) -> float:
     """The CPU seconds of an update on one device: the time on the clock of a core that does nothing else."""
     return results.found[Layout(1, 1)].cpu_seconds
+
+
+def modelled(results: Results, plan: str, machines: int) -> tuple[model.Seconds, float]:
+    """The modelled seconds of an update, and the efficiency of the machines."""
+    config, more, compute = results.config, PLANS[plan], compute_seconds(results)
+    network = model.Network(latency=config.latency, bandwidth=config.bandwidth)
+    groups = results.groups[FIXED if more["fixed_order"] else ANY]
+    seconds = model.update_seconds(machines, compute, groups, network, **more)
+    return seconds, model.efficiency(machines, seconds, compute, growing=more["growing"])
 
 
 def _report_measured(results: Results, recorder: runner.Recorder) -> None:
@@ -142,11 +155,14 @@ def _report_measured(results: Results, recorder: runner.Recorder) -> None:
         lines.append([layout.name, *cells, f"{1000 * found.cpu_seconds:.4g}", f"{of_cpu:.2f}"])
     headers = ["layout", "ms per update", "lowest to highest", "/ one device", "CPU ms per update", "CPU / one device"]
     recorder.table(f"Measured on this machine, {results.config.episodes} episodes", headers, lines)
-    digests = {found.digest for found in results.found.values()}
-    recorder.row(quantity="different θ among all layouts after the last update", ours=len(digests) - 1, exact=0)
+    fixed = [found for layout, found in results.found.items() if not layout.any_order]
+    digests = {found.digest for found in fixed}
+    recorder.row(
+        quantity=f"different θ among all layouts with {FIXED} after the last update", ours=len(digests) - 1, exact=0
+    )
     recorder.note(
         f"θ after {results.config.updates} updates is {'the same' if len(digests) == 1 else 'NOT the same'}, bit for "
-        f"bit, in all {len(results.found)} layouts. All devices and processes share the cores of this machine. "
+        f"bit, in all {len(fixed)} layouts with {FIXED}. All devices and processes share the cores of this machine. "
         "Where there are more of them than cores, the ratios are the overhead of sharing, and no speed-up is possible. "
         "CPU time is that of all cores and all processes together; other work on the machine changes it less than the "
         "time on the clock."
@@ -155,11 +171,12 @@ def _report_measured(results: Results, recorder: runner.Recorder) -> None:
 
 def _report_exchanges(results: Results, most: int, recorder: runner.Recorder) -> None:
     lines = []
-    for name, (count, size) in results.groups._asdict().items():
-        recorder.row(quantity=f"exchanges per update: {PURPOSES[name]}", ours=count)
-        recorder.row(quantity=f"bytes per update and device: {PURPOSES[name]}", ours=size)
-        lines.append([PURPOSES[name], f"{count}", f"{size:,}"])
-    recorder.table("Exchanged in an update", ["what", "exchanges", "bytes on each device"], lines)
+    for order, groups in results.groups.items():
+        for name, (count, size) in groups._asdict().items():
+            recorder.row(quantity=f"exchanges per update: {PURPOSES[name]}", variant=order, ours=count)
+            recorder.row(quantity=f"bytes per update and device: {PURPOSES[name]}", variant=order, ours=size)
+            lines.append([order, PURPOSES[name], f"{count}", f"{size:,}"])
+    recorder.table("Exchanged in an update", ["order", "what", "exchanges", "bytes on each device"], lines)
     recorder.note(
         f"The exchanges were counted in the program for {most} devices. The bytes are those of the results on one "
         "device."
@@ -167,12 +184,10 @@ def _report_exchanges(results: Results, most: int, recorder: runner.Recorder) ->
 
 
 def _report_model(results: Results, recorder: runner.Recorder) -> None:
-    config, compute, lines = results.config, compute_seconds(results), []
-    network = model.Network(latency=config.latency, bandwidth=config.bandwidth)
-    for plan, more in PLANS.items():
+    lines = []
+    for plan in PLANS:
         for machines in TABLE_MACHINES:
-            seconds = model.update_seconds(machines, compute, results.groups, network, **more)
-            part = model.efficiency(machines, seconds, compute, growing=more["growing"])
+            seconds, part = modelled(results, plan, machines)
             variant = f"{plan}, {machines} machines"
             recorder.row(quantity="modelled seconds per update", variant=variant, ours=seconds.total)
             recorder.row(quantity="modelled efficiency", variant=variant, ours=part)
@@ -180,10 +195,7 @@ def _report_model(results: Results, recorder: runner.Recorder) -> None:
             lines.append([plan, f"{machines}", *parts, f"{part:.3f}", seconds.bound])
     headers = ["plan", "machines", "ms", "compute", "latency", "transfer", "efficiency", "bound by"]
     recorder.table("Modelled, with an assumed network", headers, lines, numeric=headers[1:7])
-    recorder.note(
-        f"{_assumptions(results)} The plan with one sum of gradients exchanges no statistics, and its sums have no "
-        "fixed order."
-    )
+    recorder.note(_assumptions(results))
 
 
 def _assumptions(results: Results) -> str:
@@ -202,7 +214,11 @@ def plot(results: Results, recorder: runner.Recorder) -> None:
     figure, (left, right) = plots.figure(_title(results), _caption(results), columns=2, width=9.0, height=4.6)
     one = compute_seconds(results)
     reference = float(np.median(results.found[Layout(1, 1)].seconds))
-    kinds = {"devices of one process": lambda at: at.processes == 1, "processes": lambda at: at.devices == 1}
+    kinds = {
+        "devices of one process": lambda at: at.processes == 1,
+        "processes": lambda at: at.devices == 1 and not at.any_order,
+        f"processes, {ANY}": lambda at: at.devices == 1 and (at.any_order or at.processes == 1),
+    }
     for (kind, fits), colour in zip(kinds.items(), plots.PALETTE, strict=False):
         at = sorted((layout for layout in results.found if fits(layout)), key=lambda layout: layout.total)
         x, measurements = [layout.total for layout in at], [results.found[layout] for layout in at]
@@ -221,14 +237,10 @@ def plot(results: Results, recorder: runner.Recorder) -> None:
 
 
 def _draw_model(results: Results, axes: Any, plots: Any) -> None:
-    config, compute = results.config, compute_seconds(results)
-    network = model.Network(latency=config.latency, bandwidth=config.bandwidth)
-    for (plan, more), colour in zip(PLANS.items(), plots.PALETTE[2:], strict=False):
-        seconds = [model.update_seconds(n, compute, results.groups, network, **more) for n in MACHINES]
-        of = [model.efficiency(n, s, compute, growing=more["growing"]) for n, s in zip(MACHINES, seconds, strict=True)]
-        axes.plot(MACHINES, of, color=colour, label=plan)
+    for plan, style, colour in zip(PLANS, ("-", "--", "-", "--"), plots.PALETTE[3:], strict=False):
+        axes.plot(MACHINES, [modelled(results, plan, n)[1] for n in MACHINES], style, color=colour, label=plan)
     axes.axvline(8, color=plots.GREY, linewidth=0.8, linestyle=":")
-    axes.annotate("most that share\nan update today", (8, 0.02), (4, 0), textcoords="offset points", fontsize=8)
+    axes.annotate("most with\na fixed order", (8, 0.02), (4, 0), textcoords="offset points", fontsize=8)
     axes.set_xscale("log", base=2)
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("machines N")
@@ -237,17 +249,12 @@ def _draw_model(results: Results, axes: Any, plots: Any) -> None:
 
 
 def _title(results: Results) -> str:
-    config, compute, most = results.config, compute_seconds(results), MACHINES[-1]
-    network = model.Network(latency=config.latency, bandwidth=config.bandwidth)
-    reached = {}
-    for plan in ("a batch each", "a batch each, one sum of gradients"):
-        seconds = model.update_seconds(most, compute, results.groups, network, **PLANS[plan])
-        reached[plan] = model.efficiency(most, seconds, compute, growing=True)
-    whole, sums = reached.values()
+    most = MACHINES[-1]
+    fixed, free = (sum(size for _, size in results.groups[order]) / 1e6 for order in (FIXED, ANY))
+    reached, freely = (modelled(results, f"a batch each, {order}", most)[1] for order in (FIXED, ANY))
     return (
-        f"Statistics of {results.groups.statistics[1] / 1e6:.3g} MB and gradients of "
-        f"{results.groups.gradients[1] / 1e6:.3g} MB an update: {most} machines would reach {whole:.2g} of their "
-        f"speed, with one sum of gradients {sums:.2g}"
+        f"With {FIXED} an update exchanges {fixed:.2g} MB, in any order {free:.2g} MB: "
+        f"{most} machines would reach {reached:.2g} and {freely:.2g} of their speed"
     )
 
 

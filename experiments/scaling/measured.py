@@ -17,10 +17,11 @@ LIMIT = 900.0  # seconds for one layout
 
 
 class Layout(NamedTuple):
-    """Where the episodes of an update are: `devices` in each of `processes`."""
+    """Where the episodes of an update are: `devices` in each of `processes`; and whether sums may take any order."""
 
     devices: int
     processes: int
+    any_order: bool = False
 
     @property
     def total(self) -> int:
@@ -29,7 +30,7 @@ class Layout(NamedTuple):
     @property
     def name(self) -> str:
         if self.processes > 1:
-            return f"{self.processes} processes"
+            return f"{self.processes} processes{', sums in any order' if self.any_order else ''}"
         return "one device" if self.devices == 1 else f"{self.devices} devices in one process"
 
 
@@ -39,13 +40,14 @@ class Measured(NamedTuple):
     Attributes:
         seconds: seconds per update, of every chunk of updates but the first.
         cpu_seconds: CPU seconds per update, of all processes together.
-        exchanges: the fields of each `exchanges.Exchange` of an update, if they were counted.
+        exchanges: of a fixed order of sums, and of any order: the fields of each `exchanges.Exchange` of an update, if
+            they were counted.
         digest: of θ after the last update.
     """
 
     seconds: list[float]
     cpu_seconds: float
-    exchanges: list[list[Any]]
+    exchanges: list[list[list[Any]]]
     digest: str
 
 
@@ -54,7 +56,7 @@ def measure(layout: Layout, sizes: Mapping[str, int], *, counted: bool = False) 
 
     Args:
         sizes: `episodes`, `updates`, `chunk` and `seed`.
-        counted: whether the exchanges are counted, for which the update is compiled once more.
+        counted: whether the exchanges are counted, for which the update is compiled twice more.
 
     Raises:
         RuntimeError: a process has failed; the message holds the end of its errors.
@@ -127,10 +129,11 @@ def _measured(asked: Mapping[str, Any]) -> Measured:
         environment, policy, estimator, optax.adam(rate), num_episodes=asked["episodes"]
     )
     key, rate = jax.random.key(asked["seed"]), np.float32(0.01)
-    text, times, cpu = "", [], []
-    if asked["counted"]:
-        layout = sharding.SharedEpisodes.of(jax.devices(), deterministic=True)
+    counted, times, cpu = [], [], []
+    for deterministic in (True, False) if asked["counted"] else ():
+        layout = sharding.SharedEpisodes.of(jax.devices(), deterministic)
         text = layout.compiled(build(rate).update, layout.scatter(build(rate).init(key))).as_text()
+        counted.append([list(one) for one in exchanges(text)])
     trained = training.train(
         build,
         key[None],
@@ -139,11 +142,12 @@ def _measured(asked: Mapping[str, Any]) -> Measured:
         chunk=asked["chunk"],
         on_chunk=lambda done, metrics, states: (times.append(time.perf_counter()), cpu.append(time.process_time())),
         keep_metrics=False,
+        deterministic=not asked["any_order"],
     )
     leaves = [np.asarray(x).tobytes() for x in jax.tree.leaves(trained.states.params)]
     return Measured(
         seconds=(np.diff(times) / asked["chunk"]).tolist(),
         cpu_seconds=(cpu[-1] - cpu[0]) / (asked["updates"] - asked["chunk"]),
-        exchanges=[list(one) for one in exchanges(text)],
+        exchanges=counted,
         digest=hashlib.sha256(b"".join(leaves)).hexdigest(),
     )

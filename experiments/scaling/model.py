@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from experiments.scaling.exchanges import Groups
 
-BLOCKS = 8  # of a sum over the episodes of an update
+BLOCKS = 8  # of a sum over the episodes of an update, in a fixed order
 
 
 class Network(NamedTuple):
@@ -38,29 +38,21 @@ class Seconds(NamedTuple):
 
 
 def update_seconds(
-    machines: int,
-    compute: float,
-    groups: Groups,
-    network: Network,
-    *,
-    growing: bool,
-    statistics: bool = True,
+    machines: int, compute: float, groups: Groups, network: Network, *, growing: bool, fixed_order: bool
 ) -> Seconds:
     """compute/N or compute, plus exchanges · latency · log₂ N, plus bytes · (N − 1)/N / bandwidth, for N machines.
 
     Args:
         compute: the measured seconds of an update of the whole batch on one device.
-        groups: the exchanges in an update of that batch, whose sums have `BLOCKS` blocks.
+        groups: the exchanges in an update of that batch, with this order of sums.
         growing: whether every machine plays a batch of the measured size, so that the arrays `[T, B]` grow with N. If
             not, the machines share one batch.
-        statistics: whether all machines receive the arrays `[T, B]` and, for a fixed order of sums, a block of the
-            gradient from every machine. Without them the gradient is added up along a ring of machines, which sends
-            twice its bytes.
+        fixed_order: whether all machines receive a block of the gradient from every machine; the counted sums have
+            `BLOCKS` blocks. Otherwise the gradient is added up along a ring of machines, which sends twice its bytes.
     """
-    number = sum(count for count, _ in groups) - (0 if statistics else groups.statistics[0])
-    block = groups.gradients[1] / BLOCKS
-    size = groups.metrics[1] + (block * max(BLOCKS, machines) if statistics else 2 * block)
-    size += groups.statistics[1] * (machines if growing else 1) * statistics
+    number = sum(count for count, _ in groups)
+    gradient = groups.gradients[1] * (max(BLOCKS, machines) / BLOCKS if fixed_order else 2)
+    size = groups.metrics[1] + gradient + groups.statistics[1] * (machines if growing else 1)
     return Seconds(
         compute=compute if growing else compute / machines,
         latency=number * network.latency * math.log2(machines),

@@ -189,8 +189,10 @@ class SharedEpisodes(NamedTuple):
         options = {"out_shardings": self.whole, **options}
         if searches_nans():
             return self._in_mesh(jax.jit(function, out_shardings=options["out_shardings"]))
+        # JAX finds an earlier trace of the same function for the same devices, which may have another order of sums.
+        anew = lambda *arguments: function(*arguments)
         with self.tracing():
-            return jax.jit(function, **options).lower(*arguments).compile()
+            return jax.jit(anew, **options).lower(*arguments).compile()
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
