@@ -21,7 +21,7 @@ EPISODES_AXIS = "episodes"
 SHARES_AXIS = "shares"
 # The allowed numbers of blocks in a sum. A block must have an even number of episodes: products of one row are rounded
 # differently, and with three or five episodes the last bits were found to depend on the number of devices.
-_BLOCKS = (8, 4, 2)
+ORDERED_BLOCKS = (8, 4, 2)
 # A sum of more numbers than this leaves the cache. Each block then costs a pass over the memory; `rows` has the
 # measured difference.
 _LARGE_SUM, _BLOCKS_OF_LARGE = 1 << 22, (2,)
@@ -48,7 +48,7 @@ def num_shards() -> int:
     return dict(jax.sharding.get_abstract_mesh().shape).get(EPISODES_AXIS, 1)
 
 
-def _most_blocks(num_episodes: int, allowed: tuple[int, ...] = _BLOCKS) -> int:
+def _most_blocks(num_episodes: int, allowed: tuple[int, ...] = ORDERED_BLOCKS) -> int:
     return next((count for count in allowed if num_episodes % (2 * count) == 0), 1)
 
 
@@ -63,7 +63,7 @@ def num_blocks(num_episodes: int, sum_size: int = 0) -> int:
     It depends only on the number of episodes and the numbers in the sum, unless there are more devices than blocks: a
     large sum has at most 2 blocks, so with more than 2 devices its order depends on the number of devices.
     """
-    count = _most_blocks(num_episodes, _BLOCKS_OF_LARGE if is_large(sum_size) else _BLOCKS)
+    count = _most_blocks(num_episodes, _BLOCKS_OF_LARGE if is_large(sum_size) else ORDERED_BLOCKS)
     return count if _deterministic.get() and count % num_shards() == 0 else 1
 
 

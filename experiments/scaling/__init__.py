@@ -1,25 +1,27 @@
 """From one device to many machines: what does it cost to share an update, and what bounds a thousand machines?
 
-Claim    Devices and processes that share the episodes of an update end with the same θ, bit for bit. They exchange few
-         bytes for gradients and many for statistics: every device receives the actions, the rewards and the masks of
-         all episodes. A thousand machines that play a batch each are bound by these arrays, not by the gradients.
+Claim    Devices and processes that share the episodes of an update with sums in a fixed order end with the same θ, bit
+         for bit. For this every device receives the actions, the rewards and the masks of all episodes, and a block of
+         the gradient from every device. With sums in any order the devices exchange one sum of gradients, less than a
+         hundredth of the bytes, and any number of devices can share an update.
 Command  python -m experiments.scaling
          python -m experiments.scaling --latency 5e-6 --bandwidth 2.5e10
 Shows    (a) The seconds of an update of CartPole with the default network, on the clock and of CPU time, on 1, 2, 4 and
          8 devices of one process, and in 1, 2, 4 and 8 processes with one device each, which talk over the loopback
          interface of this machine.
-         (b) The exchanges of an update and their bytes, counted from the compiled program.
+         Processes are measured with sums in a fixed order and in any order (training.train, deterministic=False).
+         (b) The exchanges of an update and their bytes, counted from the compiled programs.
          (c) A model for up to 1 024 machines: compute / N, or compute if every machine plays a batch of its own, plus
          exchanges · latency · log₂ N, plus bytes · (N − 1)/N / bandwidth. The seconds of computing and the exchanges
          are measured; the latency and the bandwidth are assumed, and are options. In a fixed order of sums every
-         machine sends a block of the gradient to all others; the last plan adds the gradients up along a ring.
+         machine sends a block of the gradient to all others; in any order they add the gradients up along a ring.
 Expect   θ is the same in every layout. In two runs on two quiet CPU cores two to eight devices of one process needed
          0.51 to 0.59 of the time of one device, and 0.86 to 1.09 of its CPU time. Two, four and eight processes needed
          1.0 to 1.1, 1.3 to 1.5 and 2.1 to 2.5 times its CPU time: what exceeds the two cores measures the overhead of
          sharing. An update exchanges 4.6 MB of statistics and 0.15 MB of gradients. In the model 1 024 machines with a
          batch each reach 0.12 to 0.13 of their speed, and 0.99 if they exchange one sum of gradients alone. Two and a
          half minutes of CPU time.
-Departs  (c) was not run on machines with a network. In a fixed order of sums at most 8 devices share an update today,
+Departs  (c) was not run on machines with a network. In a fixed order of sums at most 8 devices share an update,
          because a sum over episodes has 8 blocks; the model gives each of more machines a block of its own.
 """
 
@@ -254,7 +256,7 @@ def _title(results: Results) -> str:
     reached, freely = (modelled(results, f"a batch each, {order}", most)[1] for order in (FIXED, ANY))
     return (
         f"With {FIXED} an update exchanges {fixed:.2g} MB, in any order {free:.2g} MB: "
-        f"{most} machines would reach {reached:.2g} and {freely:.2g} of their speed"
+        f"{most} machines would reach {100 * reached:.2g} and {100 * freely:.3g} % of their speed"
     )
 
 

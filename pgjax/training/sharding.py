@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pgjax._checks import is_typed_key, require_integer
-from pgjax._shards import EPISODES_AXIS, SHARES_AXIS, most_shards, summation
+from pgjax._shards import EPISODES_AXIS, ORDERED_BLOCKS, SHARES_AXIS, most_shards, summation
 from pgjax.types import PyTree
 
 # How a device goes through its runs.
@@ -222,6 +222,22 @@ def spans_processes(devices: Iterable[Device]) -> bool:
     return any(device.process_index != jax.process_index() for device in devices)
 
 
+def _unshared(devices: Sequence[Device], num_episodes: int, group_size: int, deterministic: bool) -> str:
+    """Why these devices of several processes cannot share the episodes."""
+    count = len(devices)
+    these = f"the {count} devices of {jax.process_count()} processes"
+    if deterministic and count not in ORDERED_BLOCKS:
+        return (
+            f"devices that share episodes with sums in a fixed order (deterministic=True) must be 2, 4 or 8, got "
+            f"{these}; with deterministic=False any number can share them"
+        )
+    multiple = count * group_size * (2 if deterministic else 1)
+    return (
+        f"num_episodes must be a multiple of {multiple}, so that {these} can share it in whole groups of {group_size}, "
+        f"got {num_episodes}"
+    )
+
+
 def choose_layout(
     devices: Sequence[Device], num_runs: int, num_episodes: int, group_size: int, deterministic: bool
 ) -> Shares | SharedEpisodes:
@@ -234,13 +250,7 @@ def choose_layout(
     """
     if spans_processes(devices):
         if most_shards(len(devices), num_episodes, group_size, deterministic) < len(devices):
-            multiple = len(devices) * group_size * (2 if deterministic else 1)
-            only = "; in a fixed order of sums (deterministic) only 2, 4 or 8 devices can share episodes"
-            raise ValueError(
-                f"num_episodes must be a multiple of {multiple}, so that the {len(devices)} devices of "
-                f"{jax.process_count()} processes can share it in whole groups of {group_size}, got "
-                f"{num_episodes}{only if deterministic else ''}"
-            )
+            raise ValueError(_unshared(devices, num_episodes, group_size, deterministic))
         return SharedEpisodes.of(devices, deterministic)
     shards = most_shards(len(devices), num_episodes, group_size, deterministic) if num_runs < len(devices) else 1
     if shards > num_runs:
