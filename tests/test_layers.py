@@ -233,7 +233,10 @@ LIGHT = {
     ),
     "the registry": ("from pgjax import registry", RARE),
     "a tabular problem": ("from pgjax import environments; environments.make('corridor')", RARE),
-    "the command of training": ("import experiments.train", RARE),
+    "the command of training": (
+        "import experiments.train",
+        {"experiments.shared.references", "pgjax.imitation", *RARE},
+    ),
 }
 
 
