@@ -10,6 +10,7 @@ variance, and `training` uses it to train a policy on thousands of parallel epis
 Each module is loaded when it is first used. So `import pgjax` itself loads neither jax nor flax nor gymnax.
 """
 
+import gc
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -125,10 +126,24 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name in _MODULES:
-            return importlib.import_module(f"pgjax.{name}")
+            return _imported(name)
         if name in _TYPES:
-            return getattr(importlib.import_module(f"pgjax.{_TYPES[name]}"), name)
+            return getattr(_imported(_TYPES[name]), name)
         raise AttributeError(f"module 'pgjax' has no attribute {name!r}")
+
+
+def _imported(name: str) -> Any:
+    """A module of pgjax, imported while the garbage collector pauses.
+
+    Imports make some hundred thousand objects that stay, and the collector would go over them many times.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return importlib.import_module(f"pgjax.{name}")
+    finally:
+        if collects:
+            gc.enable()
 
 
 def __dir__() -> list[str]:

@@ -23,14 +23,15 @@ _LITTLE_PADDING = 16
 
 @jax.custom_batching.custom_vmap
 def largest_of_vmap(x: jax.Array) -> jax.Array:
-    """The number x; under a vmap the largest x of its lanes, which is one number and no batch of numbers."""
+    """The number x; under vmaps the largest x of all their lanes, which is one number and no batch of numbers."""
     return x
 
 
 @largest_of_vmap.def_vmap
 def _largest_of_lanes(axis_size: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
     del axis_size, in_batched
-    return jnp.max(x, axis=0), False
+    # The maximum may be a batch of a vmap further out, which then applies this rule again.
+    return largest_of_vmap(jnp.max(x, axis=0)), False
 
 
 class Cut(NamedTuple):

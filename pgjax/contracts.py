@@ -71,7 +71,9 @@ def require_environment(environment: Environment, params: PyTree = None, *, para
 
     Raises:
         ConformanceError: a ValueError, for the first part that is wrong.
+        ValueError: for another `params_axis`.
     """
+    require_rows_axis("params_axis", params_axis)
     if not isinstance(environment, Environment):
         raise ValueError(
             "environment must be a pgjax.Environment (environments.from_gymnax converts those of gymnax), got "
@@ -86,15 +88,30 @@ def require_environment(environment: Environment, params: PyTree = None, *, para
     _kept.setdefault(environment, set()).add(types)
 
 
+@readable
+def require_rows_axis(name: str, axis: int | None) -> None:
+    """Require 0 or None: the leaves of parameters have one row for each episode, or all episodes share them.
+
+    Raises:
+        ValueError: for another value; the error names it.
+    """
+    if axis is not None and (not isinstance(axis, int | np.integer) or isinstance(axis, bool) or axis != 0):
+        raise ValueError(f"{name} must be 0 (one row of parameters for each episode) or None (the same), got {axis!r}")
+
+
 def _shapes_of(env: Environment, params: PyTree, axis: int | None) -> PyTree:
     """The shapes and dtypes of the parameters of one episode; Python's numbers keep their weak type."""
     for path, leaf in named_leaves(params):
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
             raise ConformanceError(env.name, f"params{path}", _kind_of(leaf), "a number or an array")
+        if axis is not None and not jnp.ndim(leaf):
+            raise ConformanceError(
+                env.name, f"params{path}", "a single number", "a first axis [B], as params_axis is 0"
+            )
 
     def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
         aval = jax.typeof(leaf)
-        shape = aval.shape if axis is None else aval.shape[:axis] + aval.shape[axis + 1 :]
+        shape = aval.shape if axis is None else aval.shape[1:]
         return jax.ShapeDtypeStruct(shape, aval.dtype, weak_type=aval.weak_type)
 
     return jax.tree.map(shape_of, params)

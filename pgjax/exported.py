@@ -94,7 +94,8 @@ def load(path: str | os.PathLike, devices: Sequence[Any] | None = None) -> Expor
     Raises:
         ImportError: if the package flatbuffers is missing, which JAX needs for this.
         ValueError: if the file is missing, cut short or damaged, holds no exported training, has a program that this
-            version of JAX cannot read or that does more than compute, or needs more devices or another platform.
+            version of JAX cannot read or that does more than compute, or needs more devices, another platform or
+            types of 64 bits, which are off.
 
     Example:
         >>> import pathlib, tempfile
@@ -120,6 +121,7 @@ def load(path: str | os.PathLike, devices: Sequence[Any] | None = None) -> Expor
     programs = [_program(path, name, arrays[name], header) for name in PROGRAMS]
     inputs, outputs = zip(*(_signature(path, program) for program in programs))
     _require_one_training(path, inputs, outputs, (header["runs"], header["chunk"]))
+    _require_types(path, inputs)
     split, whole = _shardings(path, header, devices)
     initialise, advance = _compiled(programs, inputs, split, whole)
     hyperparams_like = inputs[0][1]
@@ -247,6 +249,19 @@ def _require_one_training(
     found = {leaf.shape[:2] for leaf in metrics.values()} | {(*getattr(keys, "shape", ())[:1], sizes[1])}
     if found != {sizes} or any(isinstance(size, bool) for size in sizes):
         raise ValueError(f"path {path} is damaged: its programs are not for the runs and the chunk of its header")
+
+
+def _require_types(path: pathlib.Path, inputs: Sequence[tuple]) -> None:
+    """Require that this process can make the arrays that the programs take.
+
+    All else is as it was exported: the programs compute and return the same under both values of `jax_enable_x64`.
+    """
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(inputs)}
+    if wide := sorted(str(dtype) for dtype in dtypes if jax.dtypes.canonicalize_dtype(dtype) != dtype):
+        raise ValueError(
+            f"path {path} holds a training that takes arrays of {', '.join(wide)}, which JAX makes only with "
+            'jax_enable_x64: call jax.config.update("jax_enable_x64", True) before exported.load'
+        )
 
 
 def _shardings(

@@ -53,6 +53,8 @@ def default_rows(row_size: int = 1, sum_size: int = 0) -> int:
 def largest_of_runs(x: jax.Array) -> jax.Array:
     """The maximum of the number x over all runs that are vmapped together; x itself without a vmap.
 
+    Under nested vmaps it is the maximum over the runs of all of them.
+
     If all runs share the number of iterations of a loop and the branch of a condition, JAX does not have to select
     between old and new loop states, or between the results of all branches, for each run.
     """

@@ -184,8 +184,8 @@ class Log:
         digest: the SHA-256 of these bytes, as hexadecimal digits.
     """
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
+    def __init__(self, path: str | os.PathLike):
+        self.path = path = _path(path)
         with _explained(path):
             content = path.read_bytes() if path.exists() else b""
             self._hash, self.size = hashlib.sha256(content), len(content)

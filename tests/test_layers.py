@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import pgjax
+from pgjax import exact, rollouts, training
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -19,6 +20,7 @@ ORDER = (
     "_checks",
     "_records",
     "_doors",
+    "_lazy",
     "writing",
     "_layout",
     "spaces",
@@ -205,6 +207,19 @@ def test_a_question_loads_matplotlib_only_when_it_draws(question):
 
 
 # What a new process imports, and what it must not load with it: seconds of every start depend on it.
+RARE = {
+    *HEAVY,
+    "PIL",
+    "h5py",
+    "jax.experimental.pallas",
+    "pgjax.exact._names",
+    "pgjax.exact.text",
+    "pgjax.exported",
+    "pgjax.rollouts.fusing",
+    "pgjax.training.exporting",
+    "scipy",
+    "tokenizers",
+}
 LIGHT = {
     "pgjax": ("import pgjax", {"jax", "numpy", *HEAVY}),
     "an exported training": (
@@ -214,7 +229,13 @@ LIGHT = {
     "a training": (
         "from pgjax import baselines, estimators, networks, rollouts, training, environments, evaluation; "
         "environments.make('CartPole-v1')",
-        {"scipy", "pgjax.exact", *HEAVY},
+        {"pgjax.exact", *RARE},
+    ),
+    "the registry": ("from pgjax import registry", RARE),
+    "a tabular problem": ("from pgjax import environments; environments.make('corridor')", RARE),
+    "the command of training": (
+        "import experiments.train",
+        {"experiments.shared.references", "pgjax.imitation", *RARE},
     ),
 }
 
@@ -222,4 +243,21 @@ LIGHT = {
 @pytest.mark.parametrize(("imports", "heavy"), LIGHT.values(), ids=LIGHT)
 def test_imports_are_light(imports, heavy):
     code = f"import sys; {imports}; found = sorted(set(sys.modules) & {heavy!r}); assert not found, found"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_names_that_load_at_their_first_use_are_there_and_others_are_not():
+    for package in (exact, rollouts, training):
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+        with pytest.raises(AttributeError, match=f"^module '{package.__name__}' has no attribute 'fusd'$"):
+            _ = package.fusd
+    assert callable(training.export) and callable(rollouts.fused) and exact.TabularMDP.__module__ in sys.modules
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_garbage_collector_is_as_before_after_an_import(collects):
+    code = f"import gc; ({'gc.enable' if collects else 'gc.disable'})(); from pgjax import returns, types; "
+    code += f"assert gc.isenabled() is {collects}; import pgjax\ntry: pgjax.nothing\nexcept AttributeError: pass\n"
+    code += f"assert gc.isenabled() is {collects}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

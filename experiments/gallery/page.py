@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.gallery import reliability
+from experiments.gallery.records import Group, Record, Section
 from experiments.gallery.runs import read
-from experiments.gallery.sections import Group, Record, Section
 from experiments.harness import reports
 
 INTRODUCTION = """\

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.gallery.sections import Record
+from experiments.gallery.records import Record
 from experiments.harness import reports, saved_files
 from pgjax import writing
 

@@ -43,7 +43,7 @@ import numpy as np
 from experiments.harness import interruption, runner, team
 from experiments.shared.training import build as build_options
 from experiments.shared.training import presets
-from experiments.train import beside, dead, keeping, meter, report, resume
+from experiments.train import dead, keeping, meter, report, resume
 from experiments.train.options import TINY, Config, resolve
 from experiments.train.report import plot
 from pgjax import evaluation, registry, training
@@ -207,6 +207,8 @@ def finish(options, environment, policy, trained, failures, rates, recorder) -> 
     right = report.greedy_answers(options, environment, policy, trained.states.params, evaluated)
     report.report_runs(options, evaluated, right, rates, trained.seconds, recorder)
     if options.get("references", True):  # runs of former versions do not have the option
+        from experiments.train import beside  # it loads with all of imitation, which the start of a run does without
+
         beside.report(options, environment, evaluated, rates, recorder)
     params = jax.tree.map(lambda x: x[evaluated.best], trained.states.params)
     path, arguments = recorder.path(policies.FILE_NAME), build_options.network_arguments(options)

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from experiments.harness import runner
-from experiments.shared import references
 from experiments.shared.training import evaluating, presets
 from experiments.train import meter_figure
 from pgjax import diagnostics, evaluation, registry
@@ -107,6 +106,8 @@ def report_runs(
 
 def report_cpu_time(seconds: float, budget: float | None, recorder: runner.Recorder) -> None:
     """Record the CPU time of one run, with its share of the compilation, and the preset's budget if it has one."""
+    from experiments.shared import references  # it loads with all of imitation, which the start of a run does without
+
     recorder.row(quantity=references.CPU_TIME, variant="each run", seconds=seconds)
     of_budget = "" if budget is None else f" The budget of the preset is {budget} s."
     recorder.note(

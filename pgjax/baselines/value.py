@@ -91,19 +91,12 @@ def fitted(
             num_updates=jnp.zeros((), jnp.int32),
         )
 
-    def moved(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array) -> _Moments:
-        batch_mean, _, spread = (jnp.squeeze(x) for x in centre_and_spread(returns, trajectory.alive))
-        averaged = lambda old, new, known: jnp.where(known, new + decay * (old - new), new)
-        mean = averaged(state.mean, batch_mean, state.num_updates > 0)
-        scale = averaged(state.scale, spread, state.scale > 0)
-        return _Moments(mean=mean, scale=scale, unit=jnp.where(scale > 0, scale, 1.0), spread=spread)
-
     def step(state: ValueFunctionState, gradient: PyTree) -> ValueFunctionState:
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
         return state._replace(params=jax.tree.map(jnp.add, state.params, updates), optimizer_state=optimizer_state)
 
     def use_and_fit(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array):
-        alive, moments = trajectory.alive, moved(state, trajectory, returns)
+        alive, moments = trajectory.alive, _moved(state, trajectory, returns, decay)
         num_live = jnp.maximum(jnp.sum(alive), 1).astype(returns.dtype)
         targets = jnp.where(moments.scale > 0, (returns - moments.mean) / moments.unit, 0.0)
 
@@ -140,11 +133,24 @@ def fitted(
             scale=moments.scale.astype(state.scale.dtype),
             num_updates=state.num_updates + 1,
         )
-        ratio = error * jnp.square(moments.unit / jnp.where(moments.spread > 0, moments.spread, 1.0))
-        unexplained = jnp.where((moments.spread > 0) | (error == 0), ratio, jnp.inf)
-        return values, new, {"value_loss": loss, "unexplained_variance": unexplained}
+        return values, new, {"value_loss": loss, "unexplained_variance": _unexplained(error, moments)}
 
     return init, use_and_fit
+
+
+def _moved(state: ValueFunctionState, trajectory: Trajectory, returns: jax.Array, decay: float) -> _Moments:
+    """m and s after one more batch."""
+    batch_mean, _, spread = (jnp.squeeze(x) for x in centre_and_spread(returns, trajectory.alive))
+    averaged = lambda old, new, known: jnp.where(known, new + decay * (old - new), new)
+    mean = averaged(state.mean, batch_mean, state.num_updates > 0)
+    scale = averaged(state.scale, spread, state.scale > 0)
+    return _Moments(mean=mean, scale=scale, unit=jnp.where(scale > 0, scale, 1.0), spread=spread)
+
+
+def _unexplained(error: jax.Array, moments: _Moments) -> jax.Array:
+    """E(v − G_t)² / Var(G_t), where `error` is E(v − G_t)² in the square of the unit of the targets."""
+    ratio = error * jnp.square(moments.unit / jnp.where(moments.spread > 0, moments.spread, 1.0))
+    return jnp.where((moments.spread > 0) | (error == 0), ratio, jnp.inf)
 
 
 @readable

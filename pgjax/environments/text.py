@@ -56,6 +56,22 @@ class _State(NamedTuple):
     total: jax.Array
 
 
+class _Scoring(NamedTuple):
+    """How an answer is scored: by an automaton as it is written, or by a function of the buffer at its end.
+
+    Attributes:
+        params: `TextParams.score`.
+        start: `params → []`, the first state of the automaton.
+        read: `(state, action, params) → (automaton, total)`, the automaton's state and total after one more token.
+        pay: `(buffer, automaton, total, params) → []`, the score of the answer if it ends here.
+    """
+
+    params: PyTree
+    start: Callable[[TextParams], Any]
+    read: Callable[[_State, jax.Array, TextParams], tuple[jax.Array, jax.Array]]
+    pay: Callable[[TextBuffer, jax.Array, jax.Array, TextParams], jax.Array]
+
+
 def make_text(
     prompts: Any,
     *,
@@ -109,11 +125,7 @@ def make_text(
         require_integer("eos", eos, 0, vocabulary - 1)
     automata.require_missing_eos(eos, missing_eos, missing_eos_value)
     allowed = _allowed(allowed, vocabulary)
-    by_automaton = isinstance(score, Automaton)
-    if by_automaton:
-        automata.require_reads("score", score, vocabulary)
-    if not by_automaton and not callable(score):
-        raise ValueError(f"score must be an Automaton or a function of (buffer, score_params), got {score!r}")
+    scoring = _scoring(score, score_params, vocabulary)
     places, token_type = prompts.shape[1] + max_new_tokens, prompts.dtype
 
     def begin(key: jax.Array, params: TextParams) -> tuple[_State, TextBuffer]:
@@ -121,30 +133,18 @@ def make_text(
         length = params.prompt_lengths[row].astype(jnp.int32)
         tokens = jnp.zeros(places, token_type).at[: params.prompts.shape[1]].set(params.prompts[row])
         buffer = TextBuffer(tokens=tokens, length=length, prompt_length=length)
-        automaton = jnp.asarray(params.score.start if by_automaton else 0, jnp.int32)
+        automaton = jnp.asarray(scoring.start(params), jnp.int32)
         return _State(buffer=buffer, automaton=automaton, total=jnp.zeros((), float)), buffer
-
-    def read(state: _State, action: jax.Array, params: TextParams) -> tuple[jax.Array, jax.Array]:
-        """The automaton's state and total after one more token."""
-        if not by_automaton:
-            return state.automaton, state.total
-        after = params.score.next[state.automaton, action].astype(jnp.int32)
-        return after, state.total + params.score.rewards[state.automaton, action].astype(state.total.dtype)
-
-    def pay(buffer: TextBuffer, automaton: jax.Array, total: jax.Array, params: TextParams) -> jax.Array:
-        if isinstance(score, Automaton):
-            return total + params.score.final[automaton]
-        return score(buffer, params.score)
 
     def write(key: jax.Array, state: _State, action: jax.Array, params: TextParams) -> tuple[_State, Step]:
         del key
         old = state.buffer
         tokens = jnp.where(jnp.arange(places) == old.length, action.astype(token_type), old.tokens)
         buffer = old._replace(tokens=tokens, length=jnp.minimum(old.length + 1, places))
-        automaton, total = read(state, action, params)
+        automaton, total = scoring.read(state, action, params)
         ended = jnp.zeros((), bool) if eos is None else action == eos
         full = buffer.length - buffer.prompt_length >= max_new_tokens
-        paid = jnp.asarray(pay(buffer, automaton, total, params), total.dtype)
+        paid = jnp.asarray(scoring.pay(buffer, automaton, total, params), total.dtype)
         paid = automata.at_the_limit(paid, ended, missing_eos, missing_eos_value)
         done = ended | full
         reward = jnp.where(done, paid, 0.0)
@@ -161,7 +161,7 @@ def make_text(
         name="text",
         reset=begin,
         step=write,
-        params=as_arrays(TextParams(prompts, prompt_lengths, score if by_automaton else score_params)),
+        params=as_arrays(TextParams(prompts, prompt_lengths, scoring.params)),
         observation_space=TextBuffer(
             tokens=Box(low=0, high=vocabulary - 1, shape=(places,), dtype=token_type),
             length=Discrete(places + 1),
@@ -209,6 +209,28 @@ def after_prompt(
         return TextBuffer(tokens=written.astype(tokens.dtype), length=first + length, prompt_length=first)
 
     return observe
+
+
+def _scoring(
+    score: Automaton | Callable[[TextBuffer, PyTree], jax.Array], score_params: PyTree, vocabulary: int
+) -> _Scoring:
+    if isinstance(score, Automaton):
+        automata.require_reads("score", score, vocabulary)
+
+        def read(state: _State, action: jax.Array, params: TextParams) -> tuple[jax.Array, jax.Array]:
+            after = params.score.next[state.automaton, action].astype(jnp.int32)
+            return after, state.total + params.score.rewards[state.automaton, action].astype(state.total.dtype)
+
+        pay = lambda buffer, automaton, total, params: total + params.score.final[automaton]
+        return _Scoring(params=score, start=lambda params: params.score.start, read=read, pay=pay)
+    if not callable(score):
+        raise ValueError(f"score must be an Automaton or a function of (buffer, score_params), got {score!r}")
+    return _Scoring(
+        params=score_params,
+        start=lambda params: 0,
+        read=lambda state, action, params: (state.automaton, state.total),
+        pay=lambda buffer, automaton, total, params: score(buffer, params.score),
+    )
 
 
 def _prompts(prompts: Any, lengths: Any, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,8 @@ from pgjax._checks import require_in_range, require_integer
 from pgjax._doors import readable
 from pgjax._records import one_line
 from pgjax.acting import require_memoryless
-from pgjax.exact import TabularMDP, optimal_probabilities
-from pgjax.exact.mdp.optimal_policies import Ties
+from pgjax.exact.mdp.optimal_policies import Ties, optimal_probabilities
+from pgjax.exact.mdp.tabular import TabularMDP
 from pgjax.types import Policy, PyTree
 
 

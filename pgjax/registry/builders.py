@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax import baselines, estimators, exact
+from pgjax import baselines, estimators
+from pgjax.exact.moments.summary import Moments
 from pgjax.registry.entry import CompleteSettings, Oracle, ServedParts, Settings
 from pgjax.types import Baseline, Estimator, PyTree, Trajectory
 
@@ -94,19 +95,22 @@ def over_time(oracle: Oracle) -> np.ndarray:
     return np.broadcast_to(oracle.action_values, (oracle.mdp.horizon, *oracle.action_values.shape))
 
 
-def by_program(function: Callable, *names: str, **options: Any) -> Callable[[ServedParts, PyTree], exact.Moments]:
+def by_program(
+    function: Callable[[], Callable[..., Moments]], *names: str, **options: Any
+) -> Callable[[ServedParts, PyTree], Moments]:
     """The field `program` of an entry.
 
     Args:
-        function: `(apply, params, mdp, **options) → Moments`.
-        *names: the names of the settings that `function` takes.
-        **options: further options of `function`. If an option is a function, it is called with the oracle.
+        function: `() → function`, because `pgjax.exact` loads with the first use of it; the function is `(apply,
+            params, mdp, **options) → Moments`.
+        *names: the names of the settings that the function takes.
+        **options: further options of the function. If an option is a function, it is called with the oracle.
     """
 
-    def program(parts: ServedParts, params: PyTree) -> exact.Moments:
+    def program(parts: ServedParts, params: PyTree) -> Moments:
         oracle = parts.oracle
         chosen = {name: option(oracle) if callable(option) else option for name, option in options.items()}
         chosen |= {name: getattr(parts.settings, name) for name in names}
-        return function(parts.policy.apply, params, oracle.mdp, **chosen)
+        return function()(parts.policy.apply, params, oracle.mdp, **chosen)
 
     return program

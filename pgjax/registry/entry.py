@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax import exact
 from pgjax._doors import readable
 from pgjax.advantages.steps import OverTime
 from pgjax.estimators.weighting import Standardise
-from pgjax.exact import TabularMDP
+from pgjax.exact.mdp.tabular import TabularMDP
+from pgjax.exact.moments.summary import Moments
 from pgjax.types import Baseline, Critic, Estimator, Policy, PyTree
 
 NOT_STATED = "not stated"
@@ -205,7 +205,7 @@ class Entry:
     behaviour: bool = False
     windows: bool = False
     natural: bool = False
-    program: Callable[[ServedParts, PyTree], exact.Moments] | None = None
+    program: Callable[[ServedParts, PyTree], Moments] | None = None
     factor: Callable[[int], float] | None = None
 
     @property

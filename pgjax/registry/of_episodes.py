@@ -17,7 +17,7 @@ ENTRIES = (
         build=weighted(total_return),
         source="Williams 1992",
         settings=PLAIN,
-        program=by_program(exact.total_return_moments, "discount"),
+        program=by_program(lambda: exact.total_return_moments, "discount"),
     ),
     Entry(
         name="reinforce_moving_average",
@@ -47,7 +47,9 @@ ENTRIES = (
         source="Weaver & Tao 2001; Greensmith, Bartlett & Baxter 2004",
         settings=PLAIN,
         needs=("oracle",),
-        program=by_program(exact.total_return_moments, "discount", baseline=lambda oracle: oracle.best_constant),
+        program=by_program(
+            lambda: exact.total_return_moments, "discount", baseline=lambda oracle: oracle.best_constant
+        ),
     ),
     Entry(
         name="reinforce_optimal_leave_one_out",

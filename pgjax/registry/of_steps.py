@@ -24,7 +24,7 @@ ENTRIES = (
         build=weighted(reward_to_go),
         source="Baxter & Bartlett 2001",
         settings=PLAIN,
-        program=by_program(exact.reward_to_go_moments, "discount"),
+        program=by_program(lambda: exact.reward_to_go_moments, "discount"),
     ),
     Entry(
         name="gpomdp_discounted",
@@ -33,7 +33,7 @@ ENTRIES = (
         source="Nota & Thomas 2020",
         bias="follows the gradient of no objective",
         settings=replace(PLAIN, discount=0.9),
-        program=by_program(exact.reward_to_go_moments, "discount"),
+        program=by_program(lambda: exact.reward_to_go_moments, "discount"),
     ),
     Entry(
         name="gpomdp_moving_average",
@@ -76,7 +76,7 @@ ENTRIES = (
         source="Sutton, McAllester, Singh & Mansour 2000",
         settings=WITH_VALUE,
         needs=("value",),
-        program=by_program(exact.reward_to_go_moments, "discount", baseline=lambda oracle: oracle.values),
+        program=by_program(lambda: exact.reward_to_go_moments, "discount", baseline=lambda oracle: oracle.values),
     ),
     Entry(
         name="gpomdp_exact_value",
@@ -85,7 +85,9 @@ ENTRIES = (
         source="Sutton, McAllester, Singh & Mansour 2000",
         settings=PLAIN,
         needs=("oracle", "states"),
-        program=by_program(exact.reward_to_go_moments, "discount", baseline=lambda oracle: oracle.values_in_time),
+        program=by_program(
+            lambda: exact.reward_to_go_moments, "discount", baseline=lambda oracle: oracle.values_in_time
+        ),
     ),
     Entry(
         # Every weight is too large by 1, which makes every tried action more probable.
@@ -95,7 +97,7 @@ ENTRIES = (
         source="Chung, Thomas, Machado & Le Roux 2021",
         settings=WITH_VALUE,
         needs=("value",),
-        program=by_program(exact.reward_to_go_moments, "discount", baseline=lambda oracle: oracle.values - 1.0),
+        program=by_program(lambda: exact.reward_to_go_moments, "discount", baseline=lambda oracle: oracle.values - 1.0),
     ),
     Entry(
         name="gpomdp_leave_one_out",
@@ -135,7 +137,9 @@ ENTRIES = (
         settings=replace(WITH_VALUE, lambda_=0.9),
         needs=("value",),
         windows=True,
-        program=by_program(exact.lambda_return_moments, "discount", "lambda_", values=lambda oracle: oracle.values),
+        program=by_program(
+            lambda: exact.lambda_return_moments, "discount", "lambda_", values=lambda oracle: oracle.values
+        ),
     ),
     Entry(
         name="td",
@@ -146,7 +150,9 @@ ENTRIES = (
         settings=WITH_VALUE,
         needs=("value",),
         windows=True,
-        program=by_program(exact.lambda_return_moments, "discount", values=lambda oracle: oracle.values, lambda_=0.0),
+        program=by_program(
+            lambda: exact.lambda_return_moments, "discount", values=lambda oracle: oracle.values, lambda_=0.0
+        ),
     ),
     Entry(
         name="actor_critic",

@@ -83,7 +83,7 @@ ENTRIES = (
         bias="the error of q",
         settings=PREDICTED,
         needs=("critic",),
-        program=by_program(exact.all_action_moments, "discount", values=over_time),
+        program=by_program(lambda: exact.all_action_moments, "discount", values=over_time),
     ),
     Entry(
         name="action_dependent",
@@ -92,7 +92,7 @@ ENTRIES = (
         source="Gu et al. 2017; Liu et al. 2018; Wu et al. 2018",
         settings=PREDICTED,
         needs=("critic",),
-        program=by_program(exact.reward_to_go_moments, "discount", baseline=over_time, correction="expected"),
+        program=by_program(lambda: exact.reward_to_go_moments, "discount", baseline=over_time, correction="expected"),
     ),
     Entry(
         name="action_dependent_uncorrected",
@@ -102,7 +102,7 @@ ENTRIES = (
         bias="the correction is missing",
         settings=PREDICTED,
         needs=("critic",),
-        program=by_program(exact.reward_to_go_moments, "discount", baseline=over_time),
+        program=by_program(lambda: exact.reward_to_go_moments, "discount", baseline=over_time),
     ),
     Entry(
         name="trajectory_wise",

@@ -11,7 +11,7 @@ from pgjax import acting
 from pgjax._checks import require_integer
 from pgjax._doors import readable
 from pgjax._shards import over_episode_shards
-from pgjax.contracts import require_environment
+from pgjax.contracts import named_leaves, require_environment, require_rows_axis
 from pgjax.rollouts import _tiles as tiles
 from pgjax.rollouts._steps import TRAJECTORY_AXES, act, require_keys, select
 from pgjax.rollouts._tiles import Running
@@ -87,8 +87,9 @@ def episodes(
         A `Trajectory` `[T, B, ...]`.
 
     Raises:
-        ValueError: if the environment breaks its contract, the keys are not typed keys `[B]`, a size is below one, or
-            `group_size` does not divide the number of keys.
+        ValueError: if the environment breaks its contract, the keys are not typed keys `[B]`, a size is below one,
+            `group_size` does not divide the number of keys, or the environment's parameters have no row for each key
+            although `env_params_axis` is 0.
 
     Example: four episodes of at most ten steps; the lane is the second axis of every array.
 
@@ -101,8 +102,11 @@ def episodes(
         >>> jax.eval_shape(play).rewards
         ShapeDtypeStruct(shape=(10, 4), dtype=float32)
     """
-    require_environment(environment, env_params, params_axis=env_params_axis)
     require_keys(keys)
+    require_rows_axis("env_params_axis", env_params_axis)
+    if env_params_axis is not None:
+        _require_rows(environment.params if env_params is None else env_params, keys.shape[0])
+    require_environment(environment, env_params, params_axis=env_params_axis)
     require_integer("group_size", group_size, 1, None)
     if keys.shape[0] % group_size:
         raise ValueError(f"group_size must divide the number of episodes, {keys.shape[0]}, got {group_size}")
@@ -128,6 +132,15 @@ def episodes(
         out_axes=TRAJECTORY_AXES,
         multiple=group_size,
     )
+
+
+def _require_rows(env_params: PyTree, num_episodes: int) -> None:
+    for path, leaf in named_leaves(env_params):
+        if jnp.shape(leaf)[:1] != (num_episodes,):
+            raise ValueError(
+                f"env_params{path} must have {num_episodes} rows, one for each episode, because env_params_axis is 0, "
+                f"got the shape {list(jnp.shape(leaf))}"
+            )
 
 
 def _episodes(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax import acting
+from pgjax._checks import require_integer, require_kind
 from pgjax._doors import readable
 from pgjax._shards import over_episode_shards
 from pgjax.contracts import require_environment
@@ -109,7 +110,13 @@ def window(
 
     Returns:
         The lanes for the next window, a `Trajectory` `[num_steps, B, ...]`, and the episodes that ended inside.
+
+    Raises:
+        ValueError: if the environment breaks its contract, `lanes` are no lanes, or `num_steps` is below one.
     """
+    require_environment(environment, env_params)
+    require_kind("lanes", lanes, Lanes, "rollouts.start_lanes(environment, policy, params, keys)")
+    require_integer("num_steps", num_steps, 1, None)
     env_params = environment.params if env_params is None else env_params
     run = functools.partial(_window, environment, policy, num_steps=num_steps, record_log_probs=record_log_probs)
     continuing, trajectory, ended = over_episode_shards(

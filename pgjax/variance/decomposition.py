@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from pgjax._checks import require_in_range, require_integer
 from pgjax._doors import readable
 from pgjax.acting import require_memoryless
+from pgjax.contracts import require_environment
 from pgjax.diagnostics import Estimate, t_interval
 from pgjax.rows import default_rows, sum_over_rows
 from pgjax.types import Environment, Policy, PyTree
@@ -99,10 +100,12 @@ def variance_decomposition(
         The terms for the estimate of one step; NaN if no episode reaches `time`.
 
     Raises:
-        ValueError: for a number outside its range, or a policy that needs its memory.
+        ValueError: for a number outside its range, an environment that breaks its contract, or a policy that needs its
+            memory.
 
     Source: Tucker et al. (2018, The mirage of action-dependent baselines), section 3; Efron & Stein (1981).
     """
+    require_environment(environment, env_params)
     require_memoryless(policy, "variance_decomposition")
     require_integer("num_states", num_states, 3, None)
     require_in_range("discount", discount, 0.0, 1.0)

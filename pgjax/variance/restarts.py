@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from pgjax._checks import require_in_range, require_integer
 from pgjax._doors import readable
 from pgjax.acting import require_memoryless
+from pgjax.contracts import require_environment
 from pgjax.types import Environment, Policy, PyTree
 
 
@@ -59,9 +60,10 @@ def visited_states(
         env_params: the environment's parameters; None takes `environment.params`.
 
     Raises:
-        ValueError: for N < 1, a time outside 0, …, T − 1, or a policy that needs its memory, which is not part of the
-            state.
+        ValueError: for N < 1, a time outside 0, …, T − 1, an environment that breaks its contract, or a policy that
+            needs its memory, which is not part of the state.
     """
+    require_environment(environment, env_params)
     require_memoryless(policy, "visited_states")
     require_integer("num_states", num_states, 1, None)
     check_time(environment, time)
@@ -135,8 +137,10 @@ def restarted_return(
         env_params: the environment's parameters; None takes `environment.params`.
 
     Raises:
-        ValueError: for a discount outside [0, 1], or a policy that needs its memory.
+        ValueError: for a discount outside [0, 1], an environment that breaks its contract, or a policy that needs its
+            memory.
     """
+    require_environment(environment, env_params)
     apply = require_memoryless(policy, "restarted_return")
     require_in_range("discount", discount, 0.0, 1.0)
     env_params = environment.params if env_params is None else env_params

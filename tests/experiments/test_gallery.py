@@ -8,7 +8,7 @@ from PIL import Image
 
 from experiments import gallery, wrong_reinforce
 from experiments.gallery import page, runs
-from experiments.gallery.sections import Group, Record, Section
+from experiments.gallery.records import Group, Record, Section
 from experiments.harness import reports
 
 RECORD = Record("museum", "wrong_reinforce", figures={"shown": "made"})

@@ -238,6 +238,10 @@ def test_parameters_that_are_given_are_those_that_are_looked_at():
     with pytest.raises(ConformanceError, match=r"state as a scan carry.*: saw float32 \[7, 2\]"):
         require_environment(GOOD, jnp.ones((7, 1)))
     require_environment(GOOD, jnp.ones(7), params_axis=0)
+    with pytest.raises(ConformanceError, match=r"params: saw a single number, wanted a first axis \[B\]"):
+        require_environment(GOOD, 0.5, params_axis=0)
+    with pytest.raises(ValueError, match=r"^params_axis must be 0 .* or None .*, got 1$"):
+        require_environment(GOOD, jnp.ones((1, 7)), params_axis=1)
 
 
 def test_the_door_is_open_inside_a_traced_function():

@@ -1,5 +1,7 @@
 """Rollouts: alignment, masks, early exit, auto-reset, and the bias of averaging what happens to finish."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -186,3 +188,35 @@ def test_keys_that_are_not_one_for_each_episode_are_refused(policy, params, keys
         rollouts.episodes(countdown(horizon=4), policy, params, keys)
     with pytest.raises(ValueError, match=r"keys must be typed keys of shape \[B\]"):
         rollouts.start_lanes(countdown(horizon=4), policy, params, keys)
+
+
+@pytest.mark.parametrize("axis", [1, -1, True, 0.0, (0,)])
+def test_an_axis_of_parameters_that_is_not_0_or_none_is_refused(policy, params, axis):
+    environment, keys = countdown(horizon=4), jax.random.split(jax.random.key(0), 3)
+    with pytest.raises(ValueError, match=rf"^env_params_axis must be 0 .* or None .*, got {re.escape(repr(axis))}$"):
+        rollouts.episodes(environment, policy, params, keys, env_params=jnp.ones((3, 3)), env_params_axis=axis)
+
+
+@pytest.mark.parametrize("wrong", [jnp.ones(2), jnp.ones((1, 3)), 1.0], ids=["two rows", "one row", "a number"])
+def test_parameters_without_a_row_for_each_episode_are_refused_by_name(policy, params, wrong):
+    environment, keys = countdown(horizon=4), jax.random.split(jax.random.key(0), 3)
+    message = rf"^env_params\['odd'\] must have 3 rows, .*, got the shape {re.escape(str(list(jnp.shape(wrong))))}$"
+    with pytest.raises(ValueError, match=message):
+        parameters = {"good": jnp.ones(3), "odd": wrong}
+        rollouts.episodes(environment, policy, params, keys, env_params=parameters, env_params_axis=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_steps": 0}, "^num_steps must be at least 1, got 0$"),
+        ({"num_steps": "3"}, "^num_steps must be an integer at least 1, got '3'$"),
+        ({"lanes": ()}, r"^lanes must be of type Lanes \(such as rollouts.start_lanes"),
+        ({"env_params": "heavy"}, "^environment countdown: params: saw str, wanted a number or an array$"),
+    ],
+)
+def test_arguments_of_a_window_that_do_not_fit_are_refused_by_name(policy, params, wrong, message):
+    environment = countdown(horizon=4)
+    lanes = rollouts.start_lanes(environment, policy, params, jax.random.split(jax.random.key(0), 3))
+    with pytest.raises(ValueError, match=message):
+        rollouts.window(environment, policy, params, **({"lanes": lanes, "num_steps": 2} | wrong))

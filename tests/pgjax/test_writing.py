@@ -103,3 +103,16 @@ def test_a_log_grows_and_is_cut_where_its_digest_fits(tmp_path):
     assert again.cut(size, digest) and again.path.read_bytes() == b"one\n"
     again.append(b"2\n")
     assert again.path.read_bytes() == b"one\n2\n" and again.digest == writing.Log(again.path).digest
+
+
+@pytest.mark.parametrize("wrong", [3, None, b"log", "a\0b"])
+def test_the_path_of_a_log_must_be_one(wrong):
+    with pytest.raises(ValueError, match=r"^path must be a path without the character 0, got "):
+        writing.Log(wrong)
+
+
+def test_a_log_takes_a_path_as_text(tmp_path):
+    log = writing.Log(str(tmp_path / "log"))
+    log.append(b"one")
+    log.close()
+    assert (tmp_path / "log").read_bytes() == b"one"

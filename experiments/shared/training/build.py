@@ -16,7 +16,7 @@ from experiments.harness.directories import UsageError
 from experiments.shared.training import presets, start
 from pgjax import baselines, environments, networks, registry, training
 from pgjax.environments import foreign
-from pgjax.exact import TabularMDP
+from pgjax.exact.mdp.tabular import TabularMDP
 from pgjax.spaces import Discrete
 from pgjax.types import Baseline, Critic, Environment, Estimator, Policy
 

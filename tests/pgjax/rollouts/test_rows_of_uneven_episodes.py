@@ -124,6 +124,14 @@ def test_runs_that_are_vmapped_together_share_the_branch_and_the_number_of_piece
     assert "cond" in str(jax.make_jaxpr(jax.vmap(cond))(jnp.arange(3)))
 
 
+def test_nested_vmaps_share_one_maximum():
+    x, largest = jnp.arange(6).reshape(2, 3), rows_module.largest_of_runs
+    np.testing.assert_array_equal(jax.vmap(jax.vmap(largest))(x), jnp.full((2, 3), 5))
+    np.testing.assert_array_equal(jax.vmap(jax.vmap(lambda x, y: largest(x + y)), (0, None))(x, x[0]), [[7] * 3] * 2)
+    cond = lambda index: jax.lax.cond(largest(index) > 1, jnp.sin, jnp.cos, 1.0)
+    assert "select_n" not in str(jax.make_jaxpr(jax.jit(jax.vmap(jax.jit(jax.vmap(cond)))))(x))
+
+
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("whole", [True, False])
 def test_an_episode_without_a_live_row_poisons_nothing(monkeypatch, whole, packed):

@@ -120,6 +120,27 @@ def test_wrong_arguments_are_named(program, keys):
         training.export("nowhere", make_build(), RATES, chunk=1, num_runs=3)
 
 
+def test_a_program_gives_the_same_numbers_whether_or_not_64_bits_are_on(path, keys, ran):
+    """Inside a program the types stay as they were exported."""
+    with jax.enable_x64(True):
+        program = exported.load(path)
+        _, metrics = program.update(program.init(keys, RATES), RATES, 3)
+    found = {name: metrics[name] for name in ran[1]}
+    assert same(found, {name: values[:, :3] for name, values in ran[1].items()})
+
+
+def test_arrays_of_64_bits_need_the_option_that_allows_them(tmp_path, keys):
+    with jax.enable_x64(True):
+        training.export(tmp_path / "wide", make_build(), RATES.astype(np.float64), chunk=1, devices=1)
+        training.export(tmp_path / "narrow", make_build(), RATES, chunk=1, devices=1)
+        exported.load(tmp_path / "wide")
+    program = exported.load(tmp_path / "narrow")
+    assert program.update(program.init(keys, RATES), RATES, 1)[1]["num_steps"].dtype == np.int64
+    message = r"holds a training that takes arrays of float64, which .*: call jax.config.update"
+    with pytest.raises(ValueError, match=message):
+        exported.load(tmp_path / "wide")
+
+
 def changed(path, target, **changes):
     """The file with other arrays, or with other entries in its header, under a correct digest."""
     arrays, sealed = _sealed.read_checked(path)
