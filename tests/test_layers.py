@@ -26,6 +26,7 @@ ORDER = (
     "contracts",
     "_linear",
     "_spread",
+    "_platform",
     "_shards",
     "_stored",
     "_gguf",

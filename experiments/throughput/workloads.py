@@ -27,6 +27,7 @@ UNEVEN, UNEVEN_WIDE = "rollout, uneven episodes", "rollout, uneven episodes, all
 UNEVEN_PLAIN = "REINFORCE, uneven episodes"
 PLAIN, CRITIC = "REINFORCE", "REINFORCE with a value network"
 ACTOR_CRITIC = "actor-critic (GAE)"
+PROGRAMS = (BARE, ROLLOUT, UNEVEN, UNEVEN_WIDE, UNEVEN_PLAIN, PLAIN, CRITIC, ACTOR_CRITIC)
 # An update must do all its work, but must not change the policy, whose episodes would become longer.
 STILL = optax.adam(1e-12)
 

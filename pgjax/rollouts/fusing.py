@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from pgjax import acting
 from pgjax._checks import require_integer
 from pgjax._doors import readable
+from pgjax._platform import platform
 from pgjax.contracts import require_environment
 from pgjax.rollouts._fused_kernel import Lane, Plan, Row, arrays_in, play
 from pgjax.rollouts._lane_program import DRAWN, LANE, SHARED, evaluate, is_key, make_program
@@ -70,7 +71,7 @@ def fused(
     require_environment(environment, env_params)
     _require(keys, block)
     env_params = environment.params if env_params is None else env_params
-    interpret = jax.default_backend() != "gpu" if interpret is None else interpret
+    interpret = platform() != "gpu" if interpret is None else interpret
     num_lanes = keys.shape[0]
     keys = keys[jnp.minimum(jnp.arange(-(-num_lanes // block) * block), num_lanes - 1)]
     lanes = jax.vmap(functools.partial(_begin, environment, policy, params, env_params))(keys)

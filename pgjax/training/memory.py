@@ -7,6 +7,7 @@ import jax
 
 from pgjax._checks import require_integer, require_kind, require_one_of
 from pgjax._doors import readable
+from pgjax._platform import traced_for
 from pgjax.training._peak import bytes_of, peak_bytes
 from pgjax.training.sharding import Device, RunMapping, SharedEpisodes, choose_devices, choose_layout
 from pgjax.training.trainer import Trainer
@@ -71,7 +72,8 @@ def estimate_memory(
     layout = choose_layout(choose_devices(devices), num_runs, trainer.num_episodes, trainer.group_size, True)
     state = jax.eval_shape(trainer.init, jax.eval_shape(lambda: jax.random.key(0)))
     one = bytes_of(state)
-    update = round(MARGIN * max(0, peak_bytes(trainer.update, state) - one))
+    with traced_for(layout.mesh.devices.flat[0]):
+        update = round(MARGIN * max(0, peak_bytes(trainer.update, state) - one))
     count = layout.mesh.size
     if isinstance(layout, SharedEpisodes):  # each device holds all states; the devices share one update
         return MemoryEstimate(states=count * num_runs * one, update=update, num_devices=count)

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pgjax._checks import is_typed_key, require_integer
+from pgjax._platform import traced_for
 from pgjax._shards import EPISODES_AXIS, SHARES_AXIS, most_shards, summation
 from pgjax.types import PyTree
 
@@ -98,12 +99,13 @@ class Shares(NamedTuple):
     def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
         """`function` compiled for arguments like these; `options` are those of `jax.jit`."""
         if searches_nans():
-            return jax.jit(function)
-        return jax.jit(function, **options).lower(*arguments).compile()
+            return _traced_in(self, jax.jit(function))
+        with self.tracing():
+            return jax.jit(function, **options).lower(*arguments).compile()
 
     def tracing(self) -> contextlib.AbstractContextManager[None]:
         """The context in which a program for these devices is traced."""
-        return contextlib.nullcontext()
+        return traced_for(self.mesh.devices.flat[0])
 
     def each(self, function: Callable, mapping: RunMapping, num_shared: int = 0) -> Callable:
         """`function` for every row of its arguments, the last `num_shared` of which are the same for all rows.
@@ -188,22 +190,16 @@ class SharedEpisodes(NamedTuple):
     def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
         options = {"out_shardings": self.whole, **options}
         if searches_nans():
-            return self._in_mesh(jax.jit(function, out_shardings=options["out_shardings"]))
+            return _traced_in(self, jax.jit(function, out_shardings=options["out_shardings"]))
         with self.tracing():
             return jax.jit(function, **options).lower(*arguments).compile()
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
         """The context in which a program for these devices is traced."""
-        with jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
+        device = self.mesh.local_devices[0]
+        with traced_for(device), jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
             yield
-
-    def _in_mesh(self, function: Callable) -> Callable:
-        def call(*arguments: PyTree) -> PyTree:
-            with self.tracing():
-                return function(*arguments)
-
-        return call
 
     def each(self, function: Callable, mapping: RunMapping, num_shared: int = 0) -> Callable:
         del mapping
@@ -213,6 +209,14 @@ class SharedEpisodes(NamedTuple):
             return jax.lax.map(lambda row: function(*row, *arguments[cut:]), arguments[:cut])
 
         return together
+
+
+def _traced_in(layout: Shares | SharedEpisodes, function: Callable) -> Callable:
+    def call(*arguments: PyTree) -> PyTree:
+        with layout.tracing():
+            return function(*arguments)
+
+    return call
 
 
 def spans_processes(devices: Iterable[Device]) -> bool:
