@@ -49,7 +49,8 @@ def lines(size: Size) -> Iterator[str]:
     Each line comes as soon as it is measured, so that a run that is stopped has shown what it has measured.
     """
     environment = environments.make(CARTPOLE, horizon=size.horizon)
-    policy = networks.make_policy(environment, hidden=size.hidden)
+    # JAX would compute the products of the scan in TF32 on a GPU. The kernel computes them in float32.
+    policy = networks.with_precision(networks.make_policy(environment, hidden=size.hidden), "float32")
     params, _ = practised(size.hidden, size.practice, 0)
     scan = functools.partial(rollouts.episodes, environment, policy)
     fused = functools.partial(rollouts.fused, environment, policy, block=size.block)

@@ -50,6 +50,13 @@ def choose_devices(devices: Sequence[Device] | int | None) -> list[Device]:
     return local[:devices]
 
 
+def choose_mapping(mapping: RunMapping, device: Device) -> RunMapping:
+    """How a device goes through its runs; `"auto"` is one after another on a CPU, and all at once elsewhere."""
+    if mapping != "auto":
+        return mapping
+    return "map" if device.platform == "cpu" else "vmap"
+
+
 def searches_nans() -> bool:
     """Whether JAX looks for NaN. It then runs a program that gave one again, operation by operation, so the arguments
     must not be donated, and the program must not be compiled ahead of time."""
@@ -113,8 +120,7 @@ class Shares(NamedTuple):
         Args:
             mapping: how a device goes through its share, `"map"`, `"vmap"` or `"auto"`, see `train`.
         """
-        if mapping == "auto":
-            mapping = "map" if self.mesh.devices[0].platform == "cpu" else "vmap"
+        mapping = choose_mapping(mapping, self.mesh.devices[0])
 
         def share(*arguments):
             cut = len(arguments) - num_shared

@@ -136,6 +136,15 @@ def test_the_estimate_counts_the_trajectory_and_the_drawn_numbers(walking):
     assert rollouts.fused_bytes(environment, policy, params, NUM_LANES) == expected  # the last block is filled
 
 
+def test_arrays_that_the_kernel_would_address_wrongly_are_refused(walking):
+    """`alive [6, B]` has one byte for each truth value; 2³¹ / 6 is 357 913 941, and 357 913 856 fills whole blocks."""
+    environment, policy, params = walking
+    plan = lambda count: rollouts.fused_bytes(environment, policy, params, count)
+    assert plan(357_913_856) > 6 * 357_913_856
+    with pytest.raises(ValueError, match=r"number of keys must be at most 357913856, .* got 357913984"):
+        plan(357_913_857)
+
+
 def changed(step):
     """The walk with another transition."""
     return dataclasses.replace(walk(), step=step)
