@@ -85,7 +85,8 @@ class Config:
     measure_seconds: float = 0.5
     """The least time in seconds of a repetition. A program is called at least once in it."""
     programs: tuple[str, ...] = ()
-    """The programs of part (b) that are measured, by their names in the table of rates; none measures all of them."""
+    """The programs of part (b) that are measured, by their names in the table of rates; none measures all of them. With
+    a choice, the hand-written program of tokens is left out."""
     limits: pathlib.Path | None = None
     """A file that --json of an earlier run on this machine wrote, whose limits of part (c) are used. Left out: they are
     measured."""
@@ -256,7 +257,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict[str, Any]:
     results: dict[str, Any] = {"solved": {}, "tokens": {}, "peers": []}
     with recorder.timed("(b) and (c) rates"):
         results["rates"], results["limits"], made = measure_rates(config, recorder)
-    if TOKENS in config.workloads:
+    if TOKENS in config.workloads and not config.programs:
         with recorder.timed("(b) tokens beside hand-written JAX"):
             results["tokens"] = measure_token_peer(config, recorder)
     if config.peers is None:

@@ -15,6 +15,8 @@ from pgjax.training import _program
 from pgjax.training._chunks import Pace
 from pgjax.training.sharding import Shares
 
+# A scatter that adds real numbers.
+ADDED = r'"stablehlo.scatter"[^\n]*\n[^\n]*\n[^\n]*stablehlo.add[^\n]*f32'
 # Marks of the partitioner, which XLA removes on every device.
 MARKS = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"}
 # What else a program may call: a Pallas kernel, and decompositions of matrices of NVIDIA's library.
@@ -46,6 +48,8 @@ def test_an_update_stays_on_the_device(kind):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert "stablehlo.while" in text and calls_in(text) == set(), platform
         assert "f64" not in text
+        # A GPU adds numbers that are scattered to one place in an order that changes from run to run.
+        assert not re.search(ADDED, text), platform
 
 
 def test_a_rollout_stays_on_the_device():
@@ -91,6 +95,12 @@ def test_one_kernel_is_a_call_of_triton():
     play = functools.partial(rollouts.fused, environment, policy)  # `interpret` is chosen by the kind of device
     found = calls_in(lowered(play, params, jax.random.split(jax.random.key(0), 128)))
     assert found and found <= KERNEL, found
+
+
+def test_a_sum_in_any_order_is_found():
+    add = lambda x, at: jnp.zeros(3).at[at].add(x)
+    text = lowered(add, jnp.ones(2), jnp.zeros(2, jnp.int32))
+    assert re.search(ADDED, text)
 
 
 def test_calls_of_the_host_are_found():

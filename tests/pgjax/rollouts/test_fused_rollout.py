@@ -116,9 +116,12 @@ def test_a_wrong_kernel_is_found(walking, wrong, monkeypatch):
         assert_same_episodes(*found)
 
 
-def test_the_kernel_can_be_lowered_for_a_gpu_on_any_machine():
+@pytest.mark.parametrize("precision", [None, "float32", "tfloat32"])
+def test_the_kernel_can_be_lowered_for_a_gpu_on_any_machine(precision):
     environment = environments.make("CartPole-v1")
     policy = networks.make_policy(environment, hidden=(64, 64))
+    if precision is not None:
+        policy = networks.with_precision(policy, precision, emulate=False)
     params = policy.init(jax.random.key(0), jnp.zeros(4))
     play = jax.jit(functools.partial(rollouts.fused, environment, policy, interpret=False))
     lowered = play.trace(params, jax.random.split(jax.random.key(0), 256)).lower(lowering_platforms=("cuda",))
