@@ -15,9 +15,10 @@ Shows    (a) The seconds until 100 greedy evaluation episodes of CartPole-v1 ave
          (b) The live steps (or tokens) per second of the bare environment, of the rollout and of the update, for
          CartPole-v1, Breakout of MinAtar with a convolution, a maze, and a small transformer that writes tokens;
          against the number of episodes, lanes or answers at once; with compile seconds, the seconds until the first
-         result, memory and CPU time. All devices share an update. Every CPU core is one device. Uneven episodes are
-         those of a CartPole policy that has not learnt: they last about 22 steps, and the longest about 100. They are
-         also played with all lanes to the end of the last one, without the tiles of `rollouts.episodes`.
+         result, memory, CPU time, and the smallest batch near the best rate. All devices share an update. Every CPU
+         core is one device. Uneven episodes are those of a CartPole policy that has not learnt: they last about 22
+         steps, and the longest about 100. They are also played with all lanes to the end of the last one, without the
+         tiles of `rollouts.episodes`.
          (c) The measured rate of matrix products and the measured bandwidth of the memory, the operations and bytes of
          a step, and the share of the nearer limit that each program reaches.
          (d) The live steps per second of the seven problems (recommendation has two environments, slates and ads) with

@@ -2,15 +2,20 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import subprocess
 
 import jax
 import pytest
 
-from experiments import throughput
-from experiments.harness import runner
+from experiments import precision, throughput
+from experiments.harness import command_line, runner
 from experiments.throughput import gpu_page, measuring, rates, saturation, saved, workloads
 from experiments.throughput.limits import NARROW, SQUARE, TRIAD, Limits
 from experiments.throughput.saturation import Point
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "gpu_check.sh"
 
 
 def points(program, by_batch, workload="CartPole-v1"):
@@ -123,3 +128,42 @@ def test_limits_come_from_a_file_of_this_experiment(tmp_path, limits):
     (tmp_path / "other.json").write_text(json.dumps({"format": saved.FORMAT, "rates": {}, "limits": limits}))
     with pytest.raises(runner.UsageError, match=r"--limits .*other.json: must hold the limits"):
         throughput.Config(limits=tmp_path / "other.json").validate()
+
+
+QUESTIONS = {"experiments.throughput": throughput, "experiments.precision": precision}
+STUB = """#!/bin/bash
+# In place of Python: it notes its arguments, and leaves the file that --json asks for.
+printf '%s\\t' "$@" >> "$CALLS"
+printf '\\n' >> "$CALLS"
+while [ $# -gt 1 ]; do
+    [ "$1" = --json ] && cp "$ANSWER" "$2"
+    shift
+done
+"""
+
+
+def test_the_commands_of_the_script_for_a_gpu_can_be_read(fake, tmp_path):
+    """The script calls a stub instead of Python, so that its options are checked without a GPU."""
+    fake([1e6] * 6)
+    stub, calls, out = tmp_path / "stub", tmp_path / "calls", tmp_path / "a folder"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    settings = {"PYTHON": str(stub), "CALLS": str(calls), "ANSWER": str(tmp_path / "today.json")}
+    subprocess.run(["bash", str(SCRIPT), str(out)], env=os.environ | settings, check=True, capture_output=True)
+    commands = [line.split("\t")[1:-1] for line in calls.read_text().splitlines()]
+    names = [command[0] for command in commands]
+    assert names[:2] == ["experiments.throughput"] * 2 and names[-1] == "experiments.throughput.gpu_page"
+    configs = []
+    for module, *words in commands:
+        if module == "pytest":
+            files = [word for word in words if word.startswith("tests/")]
+            assert len(files) > 2 and all((SCRIPT.parents[1] / file).exists() for file in files)
+        elif module in QUESTIONS:
+            found = command_line.parse(module, "A description.", QUESTIONS[module].Config, words)
+            found.config.validate()
+            configs.append(found.config)
+    assert configs[0].batches[0] < max(configs[0].batches), "the first batch fits into the time in any case"
+    assert configs[0].programs[0] == workloads.PLAIN and configs[1].limits == out / "cartpole.json"
+    for config in configs[:2]:  # a part of the names would measure nothing
+        known = {*workloads.PROGRAMS, "RLOO"}
+        assert set(config.programs) <= known and len(config.programs) == 3
