@@ -17,6 +17,7 @@ from pgjax import _shards
 from pgjax._checks import require_integer
 from pgjax._doors import readable
 from pgjax._pieces import PieceFunction, largest_of_vmap
+from pgjax._platform import platform
 from pgjax.types import PyTree
 
 # With 256 rows and a 64 × 64 network a piece stays in the L2 cache of one core and uses no other thread. On two cores
@@ -43,7 +44,7 @@ def default_rows(row_size: int = 1, sum_size: int = 0) -> int:
         row_size: how many numbers a row has.
         sum_size: how many numbers the sum over rows has.
     """
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return min(_ACCELERATOR_ROWS, max(1024, _ACCELERATOR_NUMBERS // row_size))
     rows = _CPU_ROWS if (os.cpu_count() or 1) <= _FEW_CORES else _MANY_CORE_ROWS
     return max(rows, _LARGE_SUM_ROWS) if sum_size > _CACHED_SUM else rows

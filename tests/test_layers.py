@@ -27,6 +27,7 @@ ORDER = (
     "types",
     "contracts",
     "_linear",
+    "_platform",
     "_shards",
     "_spread",
     "_stored",

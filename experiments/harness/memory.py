@@ -92,8 +92,12 @@ def program() -> float:
 
 
 def available() -> float | None:
-    """The bytes that a new run may take: free memory, the limit of the process's group, and that of the devices."""
-    found = [number for number in (_meminfo("MemAvailable"), _of_group(), _of_devices()) if number is not None]
+    """The bytes that a new run may take: those of the accelerators, whose memory then holds the arrays of the run; on
+    CPUs, what the machine and the process's control group have left."""
+    on_devices = _of_devices()
+    if on_devices is not None:
+        return on_devices
+    found = [number for number in (_meminfo("MemAvailable"), _of_group()) if number is not None]
     return min(found, default=None)
 
 

@@ -33,6 +33,7 @@ import jax
 
 from experiments.harness import reports, runner, runs, saved_files, verdicts
 from experiments.papers import page, processes
+from pgjax._platform import platform
 
 # Module → the options that differ from its default, in the order of the page.
 MODULES: dict[str, dict[str, Any]] = {
@@ -117,7 +118,7 @@ def reproduce(config: Config, recorder: runner.Recorder) -> dict[str, pathlib.Pa
         else:
             shutil.rmtree(recorder.path(name), ignore_errors=True)
             left[name] = options
-    at_once = min(jax.local_device_count(), len(left)) if jax.default_backend() == "cpu" else 1
+    at_once = min(jax.local_device_count(), len(left)) if platform() == "cpu" else 1
     run_them = functools.partial(in_processes, at_once=at_once) if at_once > 1 else in_this_process
     ran = run_them(left, recorder, config.tiny)
     return {name: pathlib.Path(taken[name]) if name in taken else ran[name] for name in config.chosen}

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.shared import problems
 from pgjax import acting, networks, returns, rollouts
+from pgjax._platform import platform
 from pgjax.estimators import hot_path
 from pgjax.types import Policy, PyTree, Trajectory
 
@@ -66,7 +67,7 @@ class Errors(NamedTuple):
 def variants() -> dict[str, Callable[[Policy], Policy]]:
     """Name → the policy with its products. On a GPU the emulation stands beside the units of the device."""
     made = {word: lambda policy, word=word: networks.with_precision(policy, word) for word in networks.PRECISIONS}
-    if jax.default_backend() == "gpu":
+    if platform() == "gpu":
         for word in networks.PRECISIONS[1:]:
             made[f"{word}, emulated"] = lambda policy, word=word: networks.with_precision(policy, word, emulate=True)
     return made | {ALL_BFLOAT16: lambda policy: policy}

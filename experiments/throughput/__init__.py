@@ -15,9 +15,10 @@ Shows    (a) The seconds until 100 greedy evaluation episodes of CartPole-v1 ave
          (b) The live steps (or tokens) per second of the bare environment, of the rollout and of the update, for
          CartPole-v1, Breakout of MinAtar with a convolution, a maze, and a small transformer that writes tokens;
          against the number of episodes, lanes or answers at once; with compile seconds, the seconds until the first
-         result, memory and CPU time. All devices share an update. Every CPU core is one device. Uneven episodes are
-         those of a CartPole policy that has not learnt: they last about 22 steps, and the longest about 100. They are
-         also played with all lanes to the end of the last one, without the tiles of `rollouts.episodes`.
+         result, memory, CPU time, and the smallest batch near the best rate. All devices share an update. Every CPU
+         core is one device. Uneven episodes are those of a CartPole policy that has not learnt: they last about 22
+         steps, and the longest about 100. They are also played with all lanes to the end of the last one, without the
+         tiles of `rollouts.episodes`.
          (c) The measured rate of matrix products and the measured bandwidth of the memory, the operations and bytes of
          a step, and the share of the nearer limit that each program reaches.
          (d) The live steps per second of the seven problems (recommendation has two environments, slates and ads) with
@@ -53,15 +54,16 @@ import optax
 
 from experiments.harness import runner
 from experiments.shared import memory, token_speed
-from experiments.throughput import bare, figure, from_file, peer_tables, rates, saved
+from experiments.throughput import bare, figure, from_file, peer_tables, rates, saturation, saved, workloads
 from experiments.throughput.limits import measure_limits
 from experiments.throughput.solve import EXPORTED, make_trainer, time_to_solve
-from experiments.throughput.token_programs import SMALL, TOKENS, shapes_of, token_workload
+from experiments.throughput.token_programs import RLOO, SMALL, TOKENS, shapes_of, token_workload
 from experiments.throughput.workloads import BREAKOUT, CARTPOLE, MAZE, Workload, cartpole, window_workload
 from pgjax import baselines, environments, networks, training
 
 TOKEN_AIM = 1.2  # of the ratio pgjax / hand-written JAX
 WORKLOADS = (CARTPOLE, BREAKOUT, MAZE, TOKENS)
+PROGRAMS = (*workloads.PROGRAMS, RLOO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,12 @@ class Config:
     """The number of repetitions of every program."""
     measure_seconds: float = 0.5
     """The least time in seconds of a repetition. A program is called at least once in it."""
+    programs: tuple[str, ...] = ()
+    """The programs of part (b) that are measured, by their names in the table of rates; none measures all of them. With
+    a choice, the hand-written program of tokens is left out."""
+    limits: pathlib.Path | None = None
+    """A file that --json of an earlier run on this machine wrote, whose limits of part (c) are used. Left out: they are
+    measured."""
     practice: int = 40
     """CartPole-v1: the number of updates of 64 episodes before the rates are measured. They train a policy whose
     episodes are long."""
@@ -102,7 +110,8 @@ class Config:
     peers: pathlib.Path | None = None
     """The Python interpreter of an environment in which other libraries are installed. Left out: no peers."""
     json: pathlib.Path | None = None
-    """A file for everything that was measured, with versions, machine, commit and load."""
+    """A file for everything that was measured, with versions, machine, commit and load. It is written anew after each
+    measured program, so that a run that is stopped leaves what it has measured."""
     compare: pathlib.Path | None = None
     """A file that --json of an earlier run wrote. Its rates are set beside those of today."""
     seed: int = 0
@@ -123,6 +132,8 @@ class Config:
     def validate(self) -> None:
         for name in self.workloads:
             runner.require(name in WORKLOADS, "--workloads", name, f"among {', '.join(WORKLOADS)}")
+        for name in self.programs:
+            runner.require(name in PROGRAMS, "--programs", name, f"among {'; '.join(PROGRAMS)}")
         for name in ("batches", "lanes", "answers"):
             runner.require(len(getattr(self, name)) > 0, f"--{name}", getattr(self, name), "at least one number")
         counts = ("batches", "lanes", "answers", "window", "hidden", "minatar_hidden", "repetitions", "episodes")
@@ -137,6 +148,8 @@ class Config:
         peer_tables.require_python(self.peers)
         if self.compare is not None:
             saved.read(self.compare)
+        if self.limits is not None:
+            saved.read_limits(self.limits)
 
 
 TINY = Config(
@@ -171,15 +184,25 @@ def batches_of(name: str, config: Config) -> tuple[int, ...]:
 
 def measure_rates(config: Config, recorder: runner.Recorder) -> tuple[list[rates.Rate], Any, dict[str, Workload]]:
     """The rates of all workloads, the limits of the machine, and the workloads."""
-    limits = measure_limits(tiny=recorder.tiny)
+    limits = measure_limits(tiny=recorder.tiny) if config.limits is None else saved.read_limits(config.limits)
     rates.record_limits(limits, recorder)
     found, made = [], {}
+
+    def hear(rate: rates.Rate) -> None:
+        found.append(rate)
+        if config.json is not None:
+            saved.write(config.json, {"complete": False, "limits": limits, **saved.of_rates(config, found)})
+
+    how = rates.How(limits, config.measure_seconds, config.repetitions, config.programs, heard=hear, errors=[])
     for name in config.workloads:
         made[name] = make_workload(name, config, recorder.tiny)
-        how = (limits, config.measure_seconds, config.repetitions, recorder)
-        found += rates.measure_workload(made[name], batches_of(name, config), *how)
+        rates.measure_workload(made[name], batches_of(name, config), how, recorder)
         recorder.note(made[name].note)
     rates.record(found, limits, recorder)
+    learning = [(name, program) for name, workload in made.items() for program in workload.updates]
+    saturation.record(saturation.saturations(map(rates.point, found)), learning, recorder)
+    if how.errors:
+        raise how.errors[0]
     recorder.note(f"(b) {jax.local_device_count()} devices (--devices) share the episodes, if their number allows it.")
     return found, limits, made
 
@@ -238,7 +261,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict[str, Any]:
     results: dict[str, Any] = {"solved": {}, "tokens": {}, "peers": []}
     with recorder.timed("(b) and (c) rates"):
         results["rates"], results["limits"], made = measure_rates(config, recorder)
-    if TOKENS in config.workloads:
+    if TOKENS in config.workloads and not config.programs:
         with recorder.timed("(b) tokens beside hand-written JAX"):
             results["tokens"] = measure_token_peer(config, recorder)
     if config.peers is None:
@@ -267,7 +290,7 @@ def conclude(config: Config, results: dict[str, Any], before: list[float] | None
         said = "; ".join(f"{when} {', '.join(f'{x:.1f}' for x in found)}" for when, found in load.items())
         recorder.note(f"Load of the {os.cpu_count()} cores over 1, 5 and 15 minutes, {said}.")
     if config.json is not None:
-        content = {"config": config, "load": load, "rates": today, "programs": results["rates"]}
+        content = {"complete": True, "load": load, **saved.of_rates(config, results["rates"])}
         content |= {name: results[name] for name in ("limits", "solved", "bare")}
         content["tokens"] = {name: one.ratios for name, one in results["tokens"].items()}
         content["peers"] = [peer._asdict() | {"pairs": one} for peer, one in results["peers"]]

@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.harness import reports
-from experiments.throughput import saved
-from experiments.throughput.workloads import CARTPOLE, CRITIC, PLAIN
+from experiments.throughput import saturation, saved
+from experiments.throughput.token_programs import RLOO
+from experiments.throughput.workloads import ACTOR_CRITIC, CARTPOLE, CRITIC, PLAIN
 from pgjax import writing
 
 PAGE, DATA = "gpu.md", "gpu.json"
+LEARNING = (PLAIN, CRITIC, ACTOR_CRITIC, RLOO)
 AIM = 1e8  # live steps per second of CartPole-v1, learning included
 HEADERS = (
     "workload",
@@ -32,22 +34,60 @@ HEADERS = (
 
 
 def page(contents: Sequence[Mapping[str, Any]], exactness: str, kernel: str) -> str:
-    """The Markdown of files of --json, and of the last lines that the exactness tests and `one_kernel` printed."""
+    """The Markdown of files of --json, of the last line of the exactness tests, and of what `one_kernel` printed."""
     environment, limits = contents[0]["environment"], contents[0]["limits"]
-    lines = [_cells(one) for content in contents for one in content["programs"]]
+    programs = [one for content in contents for one in content["programs"]]
+    lines = [_cells(one) for one in programs]
     giga = lambda numbers, unit: ", ".join(f"{name} {rate / 1e9:,.0f} {unit}" for name, rate in numbers.items())
     return "\n\n".join(
         [
             f"Measured on {reports.format_machine(environment)}, commit {str(environment['commit'])[:7]}, "
             f"{environment['date'][:10]}.",
+            _precision(environment) + _complete(contents),
             reports.markdown_table(HEADERS, lines),
+            *_saturation(programs),
             f"Limits of this machine: products of matrices {giga(limits['products'], 'GFLOP/s')}; memory "
             f"{giga(limits['bandwidths'], 'GB/s')}.",
-            _aim([one for content in contents for one in content["programs"]]),
-            f"One kernel for {CARTPOLE}: {kernel or 'not run'}.",
+            _aim(programs),
+            f"One kernel for {CARTPOLE}: {kernel or 'not run'}",
             f"Exactness tests on this device: {exactness or 'not run'}.\n",
         ]
     )
+
+
+def _precision(environment: Mapping[str, Any]) -> str:
+    asked = environment.get("matmul_precision")
+    chosen = f"is {asked!r}" if asked else "is JAX's default, which is TF32 on recent NVIDIA GPUs and float32 on CPUs"
+    return f"The precision of the matrix products in these programs {chosen}."
+
+
+def _complete(contents: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence if a part was stopped; files of former versions do not say it."""
+    cut = [", ".join(content["config"]["workloads"]) for content in contents if not content.get("complete", True)]
+    return f" The measurement of {' and of '.join(cut)} was stopped before its end." if cut else ""
+
+
+def _saturation(programs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of the smallest batches near the best rate, and what they mean for `experiments.train`."""
+    points = [
+        saturation.Point(one["workload"], one["program"], one["batch"], statistics.median(one["measured"]["rates"]))
+        for one in programs
+    ]
+    found = saturation.saturations(points)
+    if not found:
+        return []
+    table = reports.markdown_table(saturation.HEADERS, [saturation.cells(one) for one in found])
+    return [table, "\n".join(f"- {saturation.sentence(one)}" for one in found if one.program in LEARNING)]
+
+
+def _kernel(path: pathlib.Path) -> str:
+    """The table that `one_kernel` printed and its last line; a run that was stopped has no last line."""
+    lines = path.read_text(encoding="utf-8").strip().splitlines() if path.is_file() else []
+    table = [line for line in lines if line.startswith("|")]
+    if not lines:
+        return ""
+    last = lines[-1] if "the kernel plays" in lines[-1] else "its run did not come to its end"
+    return "\n\n".join([f"{last}.", *(["\n".join(table)] if table else [])])
 
 
 def _cells(one: Mapping[str, Any]) -> list[str]:
@@ -89,7 +129,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     contents = [saved.read(path) for path in names]
     if not contents:
         raise saved.UsageError(f"{folder}: holds no file that --json of experiments.throughput wrote")
-    exactness, kernel = _last_line(folder / "exactness.txt").strip("= "), _last_line(folder / "kernel.txt")
+    exactness, kernel = _last_line(folder / "exactness.txt").strip("= "), _kernel(folder / "kernel.txt")
     whole = {
         "exactness": exactness,
         "kernel": kernel,

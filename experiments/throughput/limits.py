@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from pgjax._platform import platform
+
 NARROW = "float32, [N, 64] × [64, 64]"
 SQUARE = "float32, [N, N] × [N, N]"
 HALF = "bfloat16, [N, N] × [N, N]"
@@ -49,9 +51,10 @@ class Limits(NamedTuple):
 
 def measure_limits(tiny: bool = False) -> Limits:
     """Measure all limits; a tiny measurement uses small arrays, so that its numbers mean nothing."""
-    accelerator = jax.local_devices()[0].platform != "cpu"
-    rows = (256,) if tiny else (256, 1024, 4096, 16384) + (2**18,) * accelerator
-    sides = (64,) if tiny else (512, 1024) + (4096, 8192) * accelerator
+    accelerator = platform() != "cpu"
+    # Each size is one or two more programs to compile, and an accelerator is busy with large ones only.
+    rows = (256,) if tiny else (16384, 2**18) if accelerator else (256, 1024, 4096, 16384)
+    sides = (64,) if tiny else (4096, 8192) if accelerator else (512, 1024)
     numbers = 2**12 if tiny else 2**28 if accelerator else 2**26
     narrow = [_product_rate(count, 64, jnp.float32) for count in rows]
     products = {NARROW: max(narrow), SQUARE: max(_product_rate(side, side, jnp.float32) for side in sides)}
@@ -83,7 +86,8 @@ def _product_rate(rows: int, side: int, dtype: Any) -> float:
     Either every device multiplies its own rows, as the devices of an update do, or one device multiplies with all
     threads; the larger rate counts.
     """
-    times = max(1, 2**30 // (rows * side**2))
+    # The start of a program must cost little beside its products.
+    times = max(1, (2**30 if platform() == "cpu" else 2**36) // (rows * side**2))
 
     def product(x: jax.Array, w: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, times, lambda _, x: x @ w, x)

@@ -9,7 +9,7 @@ compiled. Elsewhere only --tiny makes sense: JAX plays the kernel operation by o
 import functools
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -25,7 +25,7 @@ class Size(NamedTuple):
     """What is measured: the numbers of episodes at once, their horizon, the policy, its updates of practice, and the
     least seconds of each repetition."""
 
-    batches: tuple[int, ...] = (4096, 65536, 262144)
+    batches: tuple[int, ...] = (65536, 262144)
     horizon: int = 500
     hidden: tuple[int, ...] = (64, 64)
     practice: int = 40
@@ -43,30 +43,35 @@ def equal_lanes(scan: Trajectory, fused: Trajectory) -> jax.Array:
     return jnp.mean(jnp.all(same, axis=0))
 
 
-def lines(size: Size) -> Sequence[str]:
-    """The measurements, one line of Markdown for each number of episodes, and a last line that sums them up."""
+def lines(size: Size) -> Iterator[str]:
+    """The measurements, one line of Markdown for each number of episodes, and a last line that sums them up.
+
+    Each line comes as soon as it is measured, so that a run that is stopped has shown what it has measured.
+    """
     environment = environments.make(CARTPOLE, horizon=size.horizon)
-    policy = networks.make_policy(environment, hidden=size.hidden)
+    # JAX would compute the products of the scan in TF32 on a GPU. The kernel computes them in float32.
+    policy = networks.with_precision(networks.make_policy(environment, hidden=size.hidden), "float32")
     params, _ = practised(size.hidden, size.practice, 0)
     scan = functools.partial(rollouts.episodes, environment, policy)
     fused = functools.partial(rollouts.fused, environment, policy, block=size.block)
     keys = jax.random.split(jax.random.key(0), size.batches[0])
     share = jax.jit(lambda params, keys: equal_lanes(scan(params, keys), fused(params, keys)))(params, keys)
-    said, ratios = ["| at once | scan, M steps/s | one kernel, M steps/s | ratio |", "|---|---|---|---|"], []
+    yield from ("| at once | scan, M steps/s | one kernel, M steps/s | ratio |", "|---|---|---|---|")
+    ratios = []
     for batch in size.batches:
         programs = [played_by(play, params, jax.random.key(1), batch) for play in (scan, fused)]
         # The kernel runs on one device. One lane cannot be shared, and so the scan runs on one device, too.
         measured = [measure(program, 1, size.seconds, size.repetitions) for program in programs]
         rates = [statistics.median(one.rates) for one in measured]
         ratios.append(rates[1] / rates[0])
-        said.append(f"| {batch:,} | {rates[0] / 1e6:.3g} | {rates[1] / 1e6:.3g} | {ratios[-1]:.2f} |")
-    return [
-        *said,
-        "",
+        yield f"| {batch:,} | {rates[0] / 1e6:.3g} | {rates[1] / 1e6:.3g} | {ratios[-1]:.2f} |"
+    yield ""
+    yield (
         f"{100 * float(share):.2f} % of {size.batches[0]:,} episodes have the actions of the scan; the kernel plays "
-        f"{min(ratios):.2f} to {max(ratios):.2f} times as many live steps per second as the scan",
-    ]
+        f"{min(ratios):.2f} to {max(ratios):.2f} times as many live steps per second as the scan"
+    )
 
 
 if __name__ == "__main__":
-    print("\n".join(lines(TINY if "--tiny" in sys.argv[1:] else Size())))
+    for line in lines(TINY if "--tiny" in sys.argv[1:] else Size()):
+        print(line, flush=True)

@@ -1,12 +1,13 @@
 """Parts (b) and (c): the rates of every program against the batch size, as shares of the machine's limits."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 
-from experiments.harness import reports, runner, verdicts
+from experiments.harness import memory, reports, runner, verdicts
+from experiments.throughput import saturation
 from experiments.throughput.counting import Count
 from experiments.throughput.limits import NARROW, Limits
 from experiments.throughput.measuring import Measured, measure
@@ -64,35 +65,51 @@ class Rate(NamedTuple):
         return statistics.median(self.measured.rates)
 
 
-def measure_workload(
-    workload: Workload,
-    batches: Sequence[int],
-    limits: Limits,
-    seconds: float,
-    repetitions: int,
-    recorder: runner.Recorder,
-) -> list[Rate]:
-    """Every program of a workload at every batch size. A program that does not fit into the memory is left out."""
-    found = []
+class How(NamedTuple):
+    """How programs are measured.
+
+    Attributes:
+        limits: the limits of the machine.
+        seconds, repetitions: the least seconds of a repetition, and the number of repetitions.
+        programs: the names of the programs in the order of measurement; none measures all of them.
+        heard: is called with each rate as soon as it is measured.
+        errors: gets the errors of JAX, except those that say that the memory is too small.
+    """
+
+    limits: Limits
+    seconds: float
+    repetitions: int
+    programs: Sequence[str]
+    heard: Callable[[Rate], None]
+    errors: list[Exception]
+
+
+def measure_workload(workload: Workload, batches: Sequence[int], how: How, recorder: runner.Recorder) -> None:
+    """The programs of a workload at every batch size. A program that fails is left out, and the others are measured."""
     for batch in batches:
-        for name, program in workload.programs(batch).items():
+        made = workload.programs(batch)
+        for name in (name for name in how.programs or made if name in made):
             try:
-                one = measure(program, batch, seconds, repetitions)
+                one = measure(made[name], batch, how.seconds, how.repetitions)
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                where = f"{workload.name}, {name}, {batch} at once"
-                verdict = verdicts.say(verdicts.Verdict.NOT_MEASURED, "the memory of the device is too small")
-                recorder.row(quantity=f"(b) 10⁶ live {workload.unit}/s", variant=where, verdict=verdict)
+                _record_failure(f"{workload.name}, {name}, {batch} at once", workload.unit, error, how, recorder)
                 continue
             count, median = workload.counts.get(name), statistics.median(one.rates)
-            share, limit = limits.share(median, count.operations, count.moved) if count else (None, None)
-            rate = Rate(workload.name, workload.unit, name, batch, one, count, share, limit)
-            found.append(rate)
+            share, limit = how.limits.share(median, count.operations, count.moved) if count else (None, None)
+            how.heard(Rate(workload.name, workload.unit, name, batch, one, count, share, limit))
             recorder.metrics({"workload": workload.name, "program": name, "batch": batch, "rates": one.rates})
             if not recorder.tiny:
                 recorder.say(f"{workload.name}, {name}, {batch}: {median / 1e6:.3g} M {workload.unit}/s")
-    return found
+
+
+def _record_failure(where: str, unit: str, error: Exception, how: How, recorder: runner.Recorder) -> None:
+    exhausted = memory.is_exhausted(error)
+    reason = "the memory of the device is too small" if exhausted else str(error).splitlines()[0]
+    if not exhausted:
+        how.errors.append(error)
+    verdict = verdicts.say(verdicts.Verdict.NOT_MEASURED, reason)
+    recorder.row(quantity=f"(b) 10⁶ live {unit}/s", variant=where, verdict=verdict)
+    recorder.say(f"{where}: {verdict}")
 
 
 def span(values: Sequence[float]) -> str:
@@ -188,6 +205,11 @@ def record_all_aims(recorder: runner.Recorder) -> None:
     headers, lines = reports.table(judged)
     if judged:
         recorder.table("Aims", headers, lines, numeric=[name for name in headers if name in reports.NUMERIC])
+
+
+def point(rate: Rate) -> saturation.Point:
+    """What the saturation is found from."""
+    return saturation.Point(rate.workload, rate.program, rate.batch, rate.median)
 
 
 def by_key(found: Sequence[Rate]) -> Mapping[str, Rate]:

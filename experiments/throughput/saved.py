@@ -1,6 +1,7 @@
 """--json: everything that was measured, in one file; and --compare: today's rates beside those of an earlier file."""
 
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -9,7 +10,8 @@ from typing import Any
 
 from experiments.harness import reports, runner
 from experiments.harness.directories import UsageError
-from experiments.throughput.rates import span
+from experiments.throughput import rates, saturation
+from experiments.throughput.limits import NARROW, Limits
 from pgjax import writing
 
 FORMAT = 1
@@ -19,6 +21,16 @@ LOSS, GAIN, SAME = "LOSS", "gain", "within the noise"
 def load() -> list[float] | None:
     """How many processes wanted a core, on average over 1, 5 and 15 minutes."""
     return list(os.getloadavg()) if hasattr(os, "getloadavg") else None
+
+
+def of_rates(config: Any, found: Sequence[rates.Rate]) -> dict[str, Any]:
+    """The entries about the rates of all programs."""
+    return {
+        "config": config,
+        "rates": {name: rate.measured.rates for name, rate in rates.by_key(found).items()},
+        "programs": found,
+        "saturation": saturation.saturations(map(rates.point, found)),
+    }
 
 
 def write(path: pathlib.Path, content: Mapping[str, Any]) -> None:
@@ -36,8 +48,8 @@ def write(path: pathlib.Path, content: Mapping[str, Any]) -> None:
         raise UsageError(f"--json {path}: {error.strerror}") from error
 
 
-def read(path: pathlib.Path) -> dict[str, Any]:
-    """The content of a file that `write` wrote.
+def read(path: pathlib.Path, option: str = "--compare") -> dict[str, Any]:
+    """The content of a file that `write` wrote; `option` is the option that names it.
 
     Raises:
         UsageError: there is no such file.
@@ -45,11 +57,30 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"--compare {path}: cannot be read ({error})") from error
+        raise UsageError(f"{option} {path}: cannot be read ({error})") from error
     known = isinstance(content, dict) and content.get("format") == FORMAT and isinstance(content.get("rates"), dict)
     if not known:
-        raise UsageError(f"--compare {path}: must be a file that --json of this experiment wrote, in format {FORMAT}")
+        raise UsageError(f"{option} {path}: must be a file that --json of this experiment wrote, in format {FORMAT}")
     return content
+
+
+def read_limits(path: pathlib.Path) -> Limits:
+    """The limits of the machine in a file that `write` wrote.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    found = read(path, "--limits").get("limits")
+    known = isinstance(found, dict) and set(found) == set(Limits._fields) and all(map(_is_rates, found.values()))
+    if not known or NARROW not in found["products"]:
+        raise UsageError(f"--limits {path}: must hold the limits that --json of this experiment writes")
+    return Limits(**found)
+
+
+def _is_rates(numbers: Any) -> bool:
+    """Whether this is a dictionary of names and finite numbers above 0, at least one."""
+    positive = lambda x: isinstance(x, float | int) and not isinstance(x, bool) and 0 < x < math.inf
+    return isinstance(numbers, dict) and len(numbers) > 0 and all(map(positive, numbers.values()))
 
 
 def judged(earlier: Sequence[float], today: Sequence[float]) -> str:
@@ -65,16 +96,16 @@ def judged(earlier: Sequence[float], today: Sequence[float]) -> str:
 def compare(today: Mapping[str, Sequence[float]], earlier: Mapping[str, Any], recorder: runner.Recorder) -> list[str]:
     """Add a table of the measurements that both runs have, and return the names of those that lost."""
     lines, lost = [], []
-    for name, rates in today.items():
+    for name, now in today.items():
         before = earlier["rates"].get(name)
         if not before:
             continue
-        verdict = judged(before, rates)
+        verdict = judged(before, now)
         lost += [name] * (verdict == LOSS)
-        ratio = statistics.median(rates) / statistics.median(before)
+        ratio = statistics.median(now) / statistics.median(before)
         millions = lambda values: [x / 1e6 for x in values]
-        middle = lambda values: f"{statistics.median(values) / 1e6:.3g} ({span(millions(values))})"
-        lines.append([name, middle(before), middle(rates), f"{ratio:.2f}", verdict])
+        middle = lambda values: f"{statistics.median(values) / 1e6:.3g} ({rates.span(millions(values))})"
+        lines.append([name, middle(before), middle(now), f"{ratio:.2f}", verdict])
     made, date = earlier["environment"], earlier["environment"].get("date")
     headers = ["rate, M/s", "earlier: median (range)", "today: median (range)", "today / earlier", "verdict"]
     if lines:

@@ -22,6 +22,7 @@ from experiments.harness import verdicts
 from experiments.harness.recorder import Recorder
 from experiments.throughput.peers import cartpole
 from pgjax import baselines, environments, estimators, networks, training
+from pgjax._platform import platform
 from pgjax.types import Baseline, Policy
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -65,7 +66,7 @@ def solve(
     with ThreadPoolExecutor() as pool:
         lowered = jax.jit(lambda seed: trainer.init(jax.random.key(seed))).lower(seed)
         # It runs once: less optimisation halves its compilation.
-        quickly = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+        quickly = {"xla_backend_optimization_level": 0} if platform() == "cpu" else None
         initialise = pool.submit(lowered.compile, quickly)
         update = pool.submit(jax.jit(trainer.update, donate_argnums=0).lower(lowered.out_info).compile)
         act = pool.submit(jax.jit(greedy).lower(lowered.out_info.params, observed).compile)

@@ -27,6 +27,7 @@ UNEVEN, UNEVEN_WIDE = "rollout, uneven episodes", "rollout, uneven episodes, all
 UNEVEN_PLAIN = "REINFORCE, uneven episodes"
 PLAIN, CRITIC = "REINFORCE", "REINFORCE with a value network"
 ACTOR_CRITIC = "actor-critic (GAE)"
+PROGRAMS = (BARE, ROLLOUT, UNEVEN, UNEVEN_WIDE, UNEVEN_PLAIN, PLAIN, CRITIC, ACTOR_CRITIC)
 # An update must do all its work, but must not change the policy, whose episodes would become longer.
 STILL = optax.adam(1e-12)
 
@@ -63,7 +64,8 @@ def update_of(trainer: training.Trainer, params: PyTree, key: jax.Array) -> Prog
         state, metrics = trainer.update(state)
         return state, metrics["num_steps"], ()
 
-    return Program(run=run, carry=trainer.init(key)._replace(params=params), group=trainer.group_size)
+    # One program: operation by operation it would be some fifty programs, which a GPU compiles slowly.
+    return Program(run=run, carry=jax.jit(trainer.init)(key)._replace(params=params), group=trainer.group_size)
 
 
 def episodes_of(
@@ -100,8 +102,8 @@ def window_of(
         lanes, played, _ = rollouts.window(environment, policy, params, lanes, length)
         return (params, lanes), jnp.sum(played.alive), played
 
-    start = rollouts.start_lanes(environment, policy, params, jax.random.split(key, lanes))
-    return Program(run=run, carry=(params, start))
+    begin = lambda params, key: rollouts.start_lanes(environment, policy, params, jax.random.split(key, lanes))
+    return Program(run=run, carry=(params, jax.jit(begin)(params, key)))
 
 
 # CartPole-v1: complete episodes.
@@ -111,7 +113,7 @@ def practised(hidden: tuple[int, ...], updates: int, seed: int) -> tuple[PyTree,
     """The parameters of a policy whose episodes are long, and the mean length of 64 of its episodes."""
     policy = networks.make_policy(environments.make(CARTPOLE), hidden=hidden)
     trainer = make_trainer(policy, optax.adam(0.01), 64)
-    state, metrics = trainer.init(jax.random.key(seed)), {}
+    state, metrics = jax.jit(trainer.init)(jax.random.key(seed)), {}
     update = jax.jit(trainer.update)
     for _ in range(updates):
         state, metrics = update(state)
@@ -123,7 +125,7 @@ def cartpole_programs(hidden: tuple[int, ...], params: PyTree, seed: int, batch:
     policy = networks.make_policy(environment, hidden=hidden)
     value = baselines.value_function(*make_value(environment, hidden), optax.adam(1e-3))
     # A policy that has not learnt has many short episodes and a few long ones.
-    fresh = policy.init(key, environment.reset(key, environment.params)[1])
+    fresh = jax.jit(lambda key: policy.init(key, environment.reset(key, environment.params)[1]))(key)
     return {
         BARE: episodes_of(environment, environments.random_policy(environment), (), key, batch),
         ROLLOUT: episodes_of(environment, policy, params, key, batch),

@@ -20,6 +20,7 @@ from jax.interpreters import ad, batching, mlir
 
 from pgjax._checks import require_one_of
 from pgjax._doors import readable
+from pgjax._platform import platform
 from pgjax.networks.network import Network
 from pgjax.types import Memory, Policy
 
@@ -123,7 +124,7 @@ def _product(equation: JaxprEqn, operands: Sequence[jax.Array], *, precision: st
         return equation.primitive.bind(*operands, **equation.params)
     if precision == "float32":
         return equation.primitive.bind(*operands, **equation.params | {"precision": _HIGHEST})
-    on_device = jax.default_backend() == "gpu" if emulate is None else not emulate
+    on_device = platform() == "gpu" if emulate is None else not emulate
     single = all(x.dtype == jnp.float32 for x in operands)
     if on_device and single and equation.primitive.name == "dot_general":
         return equation.primitive.bind(*operands, **equation.params | {"precision": _ALGORITHMS[precision]})

@@ -83,6 +83,8 @@ def play(
     of_end = lambda one: jax.ShapeDtypeStruct((num_lanes, _width(one.shape)), one.dtype)
     outputs = [*map(of_steps, jax.tree.leaves(written)), *map(of_end, jax.tree.leaves(plan.lane.obs))]
 
+    _require_addresses(plan, [*drawn, *outputs])
+
     def spec(x: Any) -> pl.BlockSpec:
         if x.ndim == 1:
             return pl.BlockSpec(x.shape, lambda i: (0,))
@@ -107,6 +109,19 @@ def play(
     rows = jax.tree.unflatten(jax.tree.structure(written), found[:count])
     final_obs = jax.tree.unflatten(jax.tree.structure(plan.lane.obs), found[count:])
     return rows.obs, rows.row, rows.alive, final_obs
+
+
+def _require_addresses(plan: Plan, arrays: list[Any]) -> None:
+    """Pallas addresses arrays of at most 2³² bytes by signed numbers of 32 bits, which count elements. So an array of
+    more than 2³¹ elements of one byte would be written at wrong addresses."""
+    widths = [x.shape[2] for x in arrays if x.ndim == 3 and x.dtype.itemsize == 1]
+    most = min((2**31 // (plan.horizon * width) for width in widths), default=None)
+    num_lanes = arrays[-1].shape[-2]
+    if most is not None and num_lanes > most:
+        raise ValueError(
+            f"{plan.who}: the number of keys must be at most {most // plan.block * plan.block}, so that no array of "
+            f"one-byte numbers, such as alive [T, B], has more than 2³¹ of them, got {num_lanes} with the filled block"
+        )
 
 
 def _kernel(plan: Plan, num_starts: int, num_rows: int, *refs: Any) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pgjax._platform import platform
 from pgjax.types import PyTree
 
 _CPU_LANES, _ACCELERATOR_LANES, _LEAST_TILES = 128, 1 << 17, 4
@@ -28,7 +29,7 @@ def tile_width(num_episodes: int, most: int | None = None) -> int | None:
     """
     least = 2
     if most is None:
-        most, least = (_CPU_LANES if jax.default_backend() == "cpu" else _ACCELERATOR_LANES), _LEAST_TILES
+        most, least = (_CPU_LANES if platform() == "cpu" else _ACCELERATOR_LANES), _LEAST_TILES
     if num_episodes < least * most:
         return None
     # Products of one row round differently, so the width is even.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from pgjax import acting
 from pgjax._checks import require_integer
 from pgjax._doors import readable
+from pgjax._platform import platform
 from pgjax.contracts import require_environment
 from pgjax.rollouts._fused_kernel import Lane, Plan, Row, arrays_in, play
 from pgjax.rollouts._lane_program import DRAWN, LANE, SHARED, evaluate, is_key, make_program
@@ -39,7 +40,8 @@ def fused(
     for a block of lanes (Pallas, lowered by Triton). All random numbers are drawn before the kernel from the keys of
     `episodes`, by the same operations. So the episodes are equal to those of `episodes`, except that sums may be
     rounded in another order; a number that lies within this rounding of the border between two actions may give the
-    other action.
+    other action. The kernel computes products that ask for no precision in float32, and JAX computes those of
+    `episodes` in TF32 on recent NVIDIA GPUs; `networks.with_precision(policy, "float32")` makes them alike.
 
     A program is refused, and the error names the operation, if it has no form in the kernel: convolutions, sorting,
     loops inside of a step, products of two matrices, writing at an index, and operations on the single numbers of a
@@ -63,14 +65,15 @@ def fused(
 
     Raises:
         ValueError: if the environment breaks its contract, the keys are not typed keys `[B]`, `block` is not allowed,
-            or an operation of the environment or of the policy has no form in the kernel.
+            an operation of the environment or of the policy has no form in the kernel, or an array of truth values or
+            of other numbers of one byte, such as `alive [T, B]`, has more than 2³¹ of them.
 
     Source: the language of the kernel is Pallas, `jax.experimental.pallas`, with its lowering by Triton.
     """
     require_environment(environment, env_params)
     _require(keys, block)
     env_params = environment.params if env_params is None else env_params
-    interpret = jax.default_backend() != "gpu" if interpret is None else interpret
+    interpret = platform() != "gpu" if interpret is None else interpret
     num_lanes = keys.shape[0]
     keys = keys[jnp.minimum(jnp.arange(-(-num_lanes // block) * block), num_lanes - 1)]
     lanes = jax.vmap(functools.partial(_begin, environment, policy, params, env_params))(keys)

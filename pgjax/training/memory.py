@@ -7,8 +7,9 @@ import jax
 
 from pgjax._checks import require_integer, require_kind, require_one_of
 from pgjax._doors import readable
+from pgjax._platform import traced_for
 from pgjax.training._peak import bytes_of, peak_bytes
-from pgjax.training.sharding import Device, RunMapping, SharedEpisodes, choose_devices, choose_layout
+from pgjax.training.sharding import Device, RunMapping, SharedEpisodes, choose_devices, choose_layout, choose_mapping
 from pgjax.training.trainer import Trainer
 
 __all__ = ["MemoryEstimate", "bytes_of", "estimate_memory", "peak_bytes"]
@@ -76,10 +77,11 @@ def estimate_memory(
     layout = choose_layout(choose_devices(devices), num_runs, trainer.num_episodes, trainer.group_size, deterministic)
     state = jax.eval_shape(trainer.init, jax.eval_shape(lambda: jax.random.key(0)))
     one = bytes_of(state)
-    update = round(MARGIN * max(0, peak_bytes(trainer.update, state) - one))
+    with traced_for(layout.mesh.devices.flat[0]):
+        update = round(MARGIN * max(0, peak_bytes(trainer.update, state) - one))
     count = layout.mesh.size
     if isinstance(layout, SharedEpisodes):  # each device holds all states; the devices share one update
         return MemoryEstimate(states=count * num_runs * one, update=update, num_devices=count)
-    on_cpu = layout.mesh.devices[0].platform == "cpu"
-    at_once = count if mapping == "map" or (mapping == "auto" and on_cpu) else layout.rows
+    one_by_one = choose_mapping(mapping, layout.mesh.devices[0]) == "map"
+    at_once = count if one_by_one else layout.rows
     return MemoryEstimate(states=layout.rows * one, update=at_once * update, num_devices=count)

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pgjax._checks import is_typed_key, require_integer
+from pgjax._platform import traced_for
 from pgjax._shards import EPISODES_AXIS, ORDERED_BLOCKS, SHARES_AXIS, most_shards, summation
 from pgjax.types import PyTree
 
@@ -47,6 +48,13 @@ def choose_devices(devices: Sequence[Device] | int | None) -> list[Device]:
         return list(devices)
     require_integer("devices", devices, 1, len(local))
     return local[:devices]
+
+
+def choose_mapping(mapping: RunMapping, device: Device) -> RunMapping:
+    """How a device goes through its runs; `"auto"` is one after another on a CPU, and all at once elsewhere."""
+    if mapping != "auto":
+        return mapping
+    return "map" if device.platform == "cpu" else "vmap"
 
 
 def searches_nans() -> bool:
@@ -98,12 +106,13 @@ class Shares(NamedTuple):
     def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
         """`function` compiled for arguments like these; `options` are those of `jax.jit`."""
         if searches_nans():
-            return jax.jit(function)
-        return jax.jit(function, **options).lower(*arguments).compile()
+            return _traced_in(self, jax.jit(function))
+        with self.tracing():
+            return jax.jit(function, **options).lower(*arguments).compile()
 
     def tracing(self) -> contextlib.AbstractContextManager[None]:
         """The context in which a program for these devices is traced."""
-        return contextlib.nullcontext()
+        return traced_for(self.mesh.devices.flat[0])
 
     def each(self, function: Callable, mapping: RunMapping, num_shared: int = 0) -> Callable:
         """`function` for every row of its arguments, the last `num_shared` of which are the same for all rows.
@@ -111,8 +120,7 @@ class Shares(NamedTuple):
         Args:
             mapping: how a device goes through its share, `"map"`, `"vmap"` or `"auto"`, see `train`.
         """
-        if mapping == "auto":
-            mapping = "map" if self.mesh.devices[0].platform == "cpu" else "vmap"
+        mapping = choose_mapping(mapping, self.mesh.devices[0])
 
         def share(*arguments):
             cut = len(arguments) - num_shared
@@ -188,7 +196,7 @@ class SharedEpisodes(NamedTuple):
     def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
         options = {"out_shardings": self.whole, **options}
         if searches_nans():
-            return self._in_mesh(jax.jit(function, out_shardings=options["out_shardings"]))
+            return _traced_in(self, jax.jit(function, out_shardings=options["out_shardings"]))
         # JAX finds an earlier trace of the same function for the same devices, which may have another order of sums.
         anew = lambda *arguments: function(*arguments)
         with self.tracing():
@@ -197,15 +205,9 @@ class SharedEpisodes(NamedTuple):
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
         """The context in which a program for these devices is traced."""
-        with jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
+        device = self.mesh.local_devices[0]
+        with traced_for(device), jax.set_mesh(self.mesh), summation(deterministic=self.deterministic):
             yield
-
-    def _in_mesh(self, function: Callable) -> Callable:
-        def call(*arguments: PyTree) -> PyTree:
-            with self.tracing():
-                return function(*arguments)
-
-        return call
 
     def each(self, function: Callable, mapping: RunMapping, num_shared: int = 0) -> Callable:
         del mapping
@@ -215,6 +217,14 @@ class SharedEpisodes(NamedTuple):
             return jax.lax.map(lambda row: function(*row, *arguments[cut:]), arguments[:cut])
 
         return together
+
+
+def _traced_in(layout: Shares | SharedEpisodes, function: Callable) -> Callable:
+    def call(*arguments: PyTree) -> PyTree:
+        with layout.tracing():
+            return function(*arguments)
+
+    return call
 
 
 def spans_processes(devices: Iterable[Device]) -> bool:

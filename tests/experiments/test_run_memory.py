@@ -8,6 +8,7 @@ import sys
 import types
 from typing import ClassVar
 
+import jax
 import pytest
 
 from experiments import train
@@ -128,6 +129,27 @@ def test_an_allocation_beyond_the_machine_fails_and_does_not_kill_the_process():
 @pytest.mark.parametrize(("number", "text"), [(1.8e9, "1.8 GB"), (5e3, "5 kB"), (math.inf, "8 EB or more")])
 def test_bytes_are_written_with_three_digits(number, text):
     assert memory.in_words(number) == text
+
+
+AVAILABLE = memory.available  # the fixture `free` replaces it
+
+
+@pytest.mark.parametrize(("on_devices", "expected"), [(104e9, 104e9), (8e9, 8e9), (None, 24e9)])
+def test_arrays_lie_on_accelerators_if_there_are_any(monkeypatch, on_devices, expected):
+    """The wrong twin takes the least of all memories: a host with 24 GB would refuse what a GPU with 104 GB holds."""
+    monkeypatch.setattr(memory, "_meminfo", lambda name, file="": 24e9)
+    monkeypatch.setattr(memory, "_of_group", lambda: None)
+    monkeypatch.setattr(memory, "_of_devices", lambda: on_devices)
+    assert AVAILABLE() == expected
+
+
+def test_the_memory_of_accelerators_is_what_jax_may_use_and_has_not_used(monkeypatch):
+    def device(kind, **stats):
+        return types.SimpleNamespace(platform=kind, memory_stats=lambda: stats or None)
+
+    free = lambda *devices: monkeypatch.setattr(jax, "local_devices", lambda: list(devices)) or memory._of_devices()
+    two = device("gpu", bytes_limit=100, bytes_in_use=30), device("gpu", bytes_limit=100)
+    assert free(*two) == 170 and free(device("cpu", bytes_limit=1)) is None and free(device("gpu")) is None
 
 
 def test_the_limit_of_a_control_group_counts_and_its_cached_files_do_not(tmp_path, monkeypatch):

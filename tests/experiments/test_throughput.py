@@ -102,7 +102,8 @@ def test_the_page_of_a_gpu_shows_every_program(finished, tmp_path):
     (tmp_path / "exactness.txt").write_text("....\n12 passed in 3.4s\n")
     (tmp_path / "kernel.txt").write_text("| 16 | 1 | 2 | 2.00 |\n\nthe kernel plays 2.00 times as many\n")
     page = gpu_page.write(tmp_path).read_text()
-    assert "One kernel for CartPole-v1: the kernel plays 2.00 times as many." in page
+    assert "One kernel for CartPole-v1: the kernel plays 2.00 times as many.\n\n| 16 | 1 | 2 | 2.00 |" in page
+    assert "products in these programs is 'highest'" in page and "stopped" not in page
     rows = [line for line in page.splitlines() if line.startswith("| maze")]
     assert len(rows) == 3 and "12 passed in 3.4s." in page and "CartPole-v1 was not measured" in page
     assert json.loads((tmp_path / "gpu.json").read_text())["runs"]["maze"]["rates"]

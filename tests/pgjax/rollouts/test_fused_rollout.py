@@ -116,9 +116,12 @@ def test_a_wrong_kernel_is_found(walking, wrong, monkeypatch):
         assert_same_episodes(*found)
 
 
-def test_the_kernel_can_be_lowered_for_a_gpu_on_any_machine():
+@pytest.mark.parametrize("precision", [None, "float32", "tfloat32"])
+def test_the_kernel_can_be_lowered_for_a_gpu_on_any_machine(precision):
     environment = environments.make("CartPole-v1")
     policy = networks.make_policy(environment, hidden=(64, 64))
+    if precision is not None:
+        policy = networks.with_precision(policy, precision, emulate=False)
     params = policy.init(jax.random.key(0), jnp.zeros(4))
     play = jax.jit(functools.partial(rollouts.fused, environment, policy, interpret=False))
     lowered = play.trace(params, jax.random.split(jax.random.key(0), 256)).lower(lowering_platforms=("cuda",))
@@ -134,6 +137,15 @@ def test_the_estimate_counts_the_trajectory_and_the_drawn_numbers(walking):
     expected = trajectory + 6 * 128 * (4 + 4)
     assert rollouts.fused_bytes(environment, policy, params, 128) == expected
     assert rollouts.fused_bytes(environment, policy, params, NUM_LANES) == expected  # the last block is filled
+
+
+def test_arrays_that_the_kernel_would_address_wrongly_are_refused(walking):
+    """`alive [6, B]` has one byte for each truth value; 2³¹ / 6 is 357 913 941, and 357 913 856 fills whole blocks."""
+    environment, policy, params = walking
+    plan = lambda count: rollouts.fused_bytes(environment, policy, params, count)
+    assert plan(357_913_856) > 6 * 357_913_856
+    with pytest.raises(ValueError, match=r"number of keys must be at most 357913856, .* got 357913984"):
+        plan(357_913_857)
 
 
 def changed(step):
