@@ -72,8 +72,8 @@ def train(
             S < D, the devices share the episodes of one run after another, in whole groups, if the number of groups
             allows it. With `"map"` a run is bit for bit the same on any number of devices. With `"vmap"` it is the same
             up to rounding, as it is where devices share episodes and the estimator sums scores of single episodes
-            (`per_parameter`, baselines that need scores, the natural norm) or solves for a natural gradient, whose search
-            amplifies rounding.
+            (`per_parameter`, baselines that need scores, the natural norm) or solves for a natural gradient, whose
+            search amplifies rounding.
         deterministic: whether devices that share episodes add up their sums in an order that does not depend on the
             number of devices. Then 2, 4 or 8 devices can share them, and every device receives the rewards and the
             masks of all episodes and up to eight gradients. For a model of more than four million numbers the order is
