@@ -160,10 +160,10 @@ def _interval(runs: np.ndarray, statistic: Callable, confidence: float) -> tuple
     return bootstrap_interval(runs, statistic, confidence=confidence, resamples=1000)
 
 
-def bands(count: int, unit: str = "runs") -> str:
+def bands(count: int, unit: str = "runs", drawn: str = "bands") -> str:
     """The meaning of the bands of `learning_curves`, for a caption, with a warning for fewer than five runs."""
     warning = few_runs(count, unit).rstrip(".")
-    return "95 % t bands" + f" ({warning})" * bool(warning)
+    return f"95 % t {drawn}" + f" ({warning})" * bool(warning)
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:

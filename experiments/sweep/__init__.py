@@ -102,7 +102,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     from experiments.harness import plots
 
     grid = results["grid"]
-    seeds = f"Mean over {grid.num_seeds} seeds, {plots.bands(grid.num_seeds, 'seeds').replace('bands', 'intervals')}"
+    seeds = f"Mean over {grid.num_seeds} seeds, {plots.bands(grid.num_seeds, 'seeds', 'intervals')}"
     caption = (
         f"{seeds}. Undiscounted returns of evaluation episodes after {results['num_updates']} updates. The points of "
         "the estimators are moved a little to the side, so that all intervals can be seen."
