@@ -140,7 +140,7 @@ def test_sentences_compare_the_batch_with_the_noise_scale():
 
 
 def dying():
-    """Two runs; one has a noisy gradient, and both end with gradients that are 0, in which every cosine is stored as 0."""
+    """Two runs, one with a noisy gradient. Both end with gradients of 0, whose cosine the log gives as 0."""
     rng = np.random.default_rng(2)
     alive = (np.arange(8) < 4)[:, None] * np.ones((8, 2))
     sums = {"variance": alive * [1.0, 30.0], "squared_norm": alive * rng.normal([3.0, -20.0], 1.0, (8, 2))}
