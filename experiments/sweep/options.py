@@ -153,5 +153,4 @@ TINY = Config(
     num_updates=3,
     num_episodes=4,
     eval_episodes=4,
-    threshold=-20.0,
 )
