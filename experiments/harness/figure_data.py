@@ -44,9 +44,11 @@ def write(figure: Any, path: pathlib.Path) -> list[pathlib.Path]:
     return written
 
 
-def remember(artist: Any, series: str, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    """State the true upright intervals at `x`, `[N]`, of a drawing that had to cut them; bounds may be infinite."""
-    setattr(artist, TRUE_INTERVALS, (series, x, low, high))
+def remember(
+    artist: Any, series: str, place: np.ndarray, low: np.ndarray, high: np.ndarray, upright: bool = True
+) -> None:
+    """State the true intervals at `place`, `[N]`, of a drawing that had to cut them; bounds may be infinite."""
+    setattr(artist, TRUE_INTERVALS, (upright, series, place, low, high))
 
 
 def read(axes: Any) -> list[Entry]:
@@ -156,9 +158,9 @@ def _bands(axes: Any) -> Iterator[tuple]:
 def _remembered(axes: Any) -> Iterator[tuple]:
     """low, high, place, colour, series, upright of each interval of `remember`."""
     for artist in axes.collections:
-        series, *columns = getattr(artist, TRUE_INTERVALS, ("", (), (), ()))
-        for x, low, high in zip(*columns, strict=True):
-            yield float(low), float(high), float(x), None, series, True
+        upright, series, *columns = getattr(artist, TRUE_INTERVALS, (True, "", (), (), ()))
+        for place, low, high in zip(*columns, strict=True):
+            yield float(low), float(high), float(place), None, series, upright
 
 
 def _headers(axes: Any) -> list[str]:

@@ -31,7 +31,7 @@ import numpy as np
 
 from experiments.harness import runner
 from experiments.memory import strings
-from experiments.shared import learning_curves
+from experiments.shared import learning_curves, ranges
 from pgjax import diagnostics, evaluation, exact, networks, rollouts, training
 from pgjax.environments.recall import make_recall, recall_mdp
 from pgjax.types import Environment, Policy, PyTree
@@ -205,6 +205,7 @@ def recall(config: Config, recorder: runner.Recorder) -> Recall:
             learning_curves.row_of_runs(
                 recorder,
                 greedy_returns(environment, policy, params, keys, config.eval_prompts),
+                ranges.SHARE,
                 quantity=f"(a) share of cues named, delay {config.delay}, greedy",
                 variant=name,
                 exact=with_memory if name == GRU else without,
@@ -212,7 +213,7 @@ def recall(config: Config, recorder: runner.Recorder) -> Recall:
             )
     values = jax.jit(jax.vmap(lambda params: exact.objective(policies[MLP].apply, params, mdp)))(params)
     learning_curves.row_of_runs(
-        recorder, values, quantity="(a) ρ(θ) of what training found", variant=MLP, exact=without
+        recorder, values, ranges.SHARE, quantity="(a) ρ(θ) of what training found", variant=MLP, exact=without
     )
     recorder.note(
         f"(a) The exact values are the best one with memory, and the best one of all {config.cues}^{config.cues + 1} "
@@ -298,7 +299,7 @@ def plot_recall(config: Config, found: Recall, recorder: runner.Recorder) -> Non
     axes.set(xlabel="updates", ylabel="cues named (share of episodes)", ylim=(0, 1.08))
     plots.reference_line(axes, found.without, "best without memory")
     plots.reference_line(axes, found.with_memory, "best with memory")
-    plots.learning_curves(axes, np.arange(config.recall_updates), found.curves)
+    plots.learning_curves(axes, np.arange(config.recall_updates), found.curves, bounds=ranges.SHARE)
     recorder.figure(figure, "memory_recall")
 
 
@@ -321,7 +322,8 @@ def plot_reverse(config: Config, found: dict[int, learning_curves.Learnt], recor
     for n, one in found.items():
         axes.plot(one.updates, one.shares.T, color=colour_of[names[n]], linewidth=0.5, alpha=0.4)
         curve = {names[n]: one.shares}
-        ends |= plots.learning_curves(axes, one.updates, curve, colour_of=colour_of, named=False)
+        style = {"colour_of": colour_of, "named": False, "bounds": ranges.SHARE}
+        ends |= plots.learning_curves(axes, one.updates, curve, **style)
     plots.label_ends(axes, ends)
     recorder.figure(figure, "memory_reverse")
 

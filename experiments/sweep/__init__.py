@@ -76,7 +76,7 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     failed = report.failures(found, grid)
     if all(result.failure for result in found):
         raise runner.UsageError(failed)
-    summaries = {name: results.summarise(found, name, grid) for name in problem.builds}
+    summaries = {name: results.summarise(found, name, grid, results.limits(problem)) for name in problem.builds}
     report.report(summaries, grid, threshold, options["num_updates"], recorder)
     report.notes(summaries, grid, options, threshold, recorder)
     report.coincidences(prints, problem.options, recorder)
