@@ -66,6 +66,14 @@ def test_bars_error_bars_and_points_of_several_panels(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure-1.csv", "figure-2.csv"]
 
 
+def test_a_logarithmic_bar_is_written_with_a_bound_below_0(tmp_path):
+    _, axes = plots.figure("A finding")
+    plots.bars_with_intervals(axes, {"wide": (2.0, -3.0, 7.0), "narrow": (1.0, 0.5, 2.0)}, scale="log")
+    (rows,) = written(axes.figure, tmp_path)
+    found = {row[2]: [float(row[1]), *map(float, row[3:])] for row in rows[1:]}
+    np.testing.assert_allclose([found["wide"], found["narrow"]], [[2.0, -3.0, 7.0], [1.0, 0.5, 2.0]])
+
+
 def test_an_interval_that_the_drawing_cuts_is_written_with_its_true_bounds(tmp_path):
     from experiments.harness import figure_data
 

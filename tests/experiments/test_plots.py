@@ -45,6 +45,14 @@ def test_bands_of_a_mean_cover_from_two_runs_on():
     assert plots.bands(2, "seeds").startswith(f"95 % t bands ({warning}. Two seeds are too few")
 
 
+def test_bands_end_at_known_bounds():
+    runs = np.array([[0.9, 0.2], [1.0, 0.0]])
+    _, axes = plots.figure("A finding")
+    plots.learning_curves(axes, np.arange(2), {"share": runs}, bounds=(0.0, 1.0))
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert heights.min() == 0.0 and heights.max() == 1.0 and max(plots._interval(runs, np.mean, 0.95)[1]) > 1
+
+
 def test_labels_do_not_overlap(curves):
     figure, axes = plots.figure("A finding")
     plots.learning_curves(axes, np.arange(12), curves)
