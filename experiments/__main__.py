@@ -5,7 +5,7 @@ import ast
 import pathlib
 import sys
 
-from experiments.harness import records, terminal
+from experiments.harness import mistyped, records, terminal
 
 
 def summaries(directory: pathlib.Path) -> dict[str, str]:
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None, directory: pathlib.Path = pathlib.P
         if unknown and unknown[0] in experiments:
             parser.error(f"to run {unknown[0]}, join the names: python -m experiments.{' '.join(unknown)}")
         if unknown:
-            parser.error(f"{unknown[0]}: must be one of {', '.join(records.COMMANDS)}, or be left out")
+            parser.error(f"{unknown[0]}: {mistyped.question(unknown[0], directory, records.COMMANDS)}")
         print(listing(experiments))
 
 

@@ -295,7 +295,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
                 colour_of[label] = colours[name][i]
         axes.set_title(heading, loc="left", fontsize=10)
         axes.set(xlabel="step", ylabel="best arm pulled (%)", ylim=(0, 100), xlim=(0, STEPS))
-        plots.learning_curves(axes, x, curves, colour_of=colour_of)
+        plots.learning_curves(axes, x, curves, colour_of=colour_of, bounds=(0.0, 100.0))
     recorder.figure(figure, "gradient_bandit")
 
 

@@ -64,6 +64,11 @@ class Evaluation(NamedTuple):
     metrics: dict[str, MetricSummary]
     by_episode: dict[str, EpisodeMetric]
 
+    @property
+    def estimate(self) -> diagnostics.Estimate:
+        """`mean`, `stderr`, `low` and `high`."""
+        return diagnostics.Estimate(value=self.mean, stderr=self.stderr, low=self.low, high=self.high)
+
 
 class _Episode(NamedTuple):
     """One running episode, with the sums over its steps.

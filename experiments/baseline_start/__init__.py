@@ -286,7 +286,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
         }
         ax.set(xlabel="constant added to every reward", ylabel=label)
         ax.set_title(heading, loc="left", fontsize=10)
-        line_ends.append(plots.learning_curves(ax, np.array(shifts), curves, named=False))
+        line_ends.append(plots.learning_curves(ax, np.array(shifts), curves, named=False, bounds=(0.0, 100.0)))
     lowest = min(ax.get_ylim()[0] for ax in axes[:2])
     for ax in axes[:2]:
         ax.set_ylim(lowest, 102)

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from experiments.harness import runner
+from experiments.shared import ranges
 from pgjax import diagnostics, exact
 from pgjax.environments.maze import maze_mdp
 from pgjax.exact import TabularMDP
@@ -144,16 +145,17 @@ def plot(config: Any, maze: dict, recorder: runner.Recorder) -> None:
     for label in (OFF_THE_WAY, STEPS_OFF):
         columns = lambda found, label=label: np.stack([shares(each)[label] for each in found], axis=1)
         panels[label] = {name: columns(found) for name, found in maze["errors"].items()}
+    style = {"colour_of": colour_of, "bounds": ranges.NOT_NEGATIVE}
     for ax, (label, curves) in zip(axes.flat, panels.items()):
         ax.set(xscale="log", xlabel="episodes labelled by the expert")
         ax.set_ylabel(label.replace(" of the copy, off", " of the copy,\noff").replace("steps off", "steps\noff"))
-        ends = plots.learning_curves(ax, np.array(config.episodes), curves, colour_of=colour_of, named=False)
+        ends = plots.learning_curves(ax, np.array(config.episodes), curves, **style, named=False)
         ax.set_ylim(bottom=0)
         plots.label_ends(ax, ends)
         ax.set_xticks(config.episodes, list(map(str, config.episodes)))
         ax.minorticks_off()
     axes[1, 1].set(xlabel="probability that the expert acts and answers at random", ylabel="regret (steps)")
-    plots.learning_curves(axes[1, 1], np.array(config.noise), maze["noise"], colour_of=colour_of)
+    plots.learning_curves(axes[1, 1], np.array(config.noise), maze["noise"], **style)
     for name, values in maze["noise"].items():  # a line through one noise alone would not be seen
         axes[1, 1].plot(config.noise, values.mean(axis=0), "o", color=colour_of[name], label=f"_{name}, mean")
     recorder.figure(figure, "maze")

@@ -34,6 +34,7 @@ from experiments.four_rooms.targets import EXITS, PAPER, REFERENCE, key_of
 from experiments.harness import runner
 from experiments.harness import targets as papers
 from experiments.harness.targets import Measured
+from experiments.shared import ranges
 from pgjax import exact
 from pgjax.environments import four_rooms as rooms
 
@@ -254,5 +255,5 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
                 axes.set_xlabel("episodes")
             runs = curves["described", method, "endless"]
             lines = {f"ε = {shown(epsilon)}": getattr(course, field) for epsilon, course in runs.items()}
-            plots.learning_curves(axes, looks, lines, colour_of=colour_of)
+            plots.learning_curves(axes, looks, lines, colour_of=colour_of, bounds=ranges.NOT_NEGATIVE)
     recorder.figure(figure, "four_rooms")

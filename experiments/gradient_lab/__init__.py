@@ -35,7 +35,7 @@ from jax.flatten_util import ravel_pytree
 from experiments.gradient_lab import exact_part as lab_exact
 from experiments.gradient_lab import laboratory, report, selection, sizing
 from experiments.harness import runner
-from experiments.shared import problems
+from experiments.shared import coinciding, problems
 from pgjax import exact, registry
 from pgjax.variance import decomposition
 
@@ -228,6 +228,9 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         problem = make_problem(config)
     lines, curves, first = measure(config, problem, recorder)
     report.record(problem.name, config.batch, first, lines, recorder, config.group_size)
+    entries = {name: line.entry for name, line in lines.items()}
+    for group in coinciding.groups({name: line.found.estimates for name, line in lines.items()}):
+        recorder.note(coinciding.sentence(group, entries, {}, "estimate from every batch"))
     with recorder.timed("parts of the variance"):
         decompose(config, problem, recorder)
     return {"config": config, "problem": problem, "lines": lines, "curves": curves}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.gradient_meter.tables import QUANTITIES, SCALE
-from experiments.harness import runner
+from experiments.harness import figure_data, runner
 from pgjax import diagnostics
 
 
@@ -37,11 +37,11 @@ def _draw_grades(axes, grades) -> None:
         chosen = [one for one in grades if one.quantity == quantity and one.exact > 0 and one.value > 0]
         x, y = np.array([(one.exact, one.value) for one in chosen]).T
         errors = 1.96 * np.array([one.stderr for one in chosen])
-        lower = np.minimum(errors, 0.99 * y)
+        lower = np.minimum(errors, 0.99 * y)  # a logarithmic axis cannot show 0; the data file has the true bounds
         style = {"color": colour_of[quantity], "markersize": 5}
-        axes.errorbar(
-            x, y, yerr=[lower, errors], fmt=markers[quantity], capsize=3, label=f"{quantity}, 95 % interval", **style
-        )
+        label = f"{quantity}, 95 % interval"
+        drawn = axes.errorbar(x, y, yerr=[lower, errors], fmt=markers[quantity], capsize=3, label=label, **style)
+        figure_data.remember(drawn.lines[2][0], label, x, np.maximum(y - errors, 0.0), y + errors)
         twins = np.array([(one.exact, one.twin) for one in chosen if one.twin is not None]).reshape(-1, 2)
         axes.plot(*twins.T, markers[quantity], fillstyle="none", label=f"{quantity}, wrong meter", **style)
     axes.set(xscale="log", yscale="log", xlabel="exact value (units as in the legend)", ylabel="measured value")

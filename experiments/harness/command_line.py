@@ -1,15 +1,20 @@
 """The options that every experiment has beside the fields of its own `Config`, and the help texts of all of them."""
 
 import ast
+import contextlib
 import dataclasses
 import inspect
+import io
 import pathlib
+import shutil
+import sys
 import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from experiments.harness import distributed, figures, runtime, terminal
+from experiments.harness import distributed, figures, mistyped, option_groups, runtime, terminal
+from experiments.harness.option_groups import Field
 
 TINY_HELP = "Use the small sizes of the tests, which show in seconds that everything works. Other options still apply."
 DRY_RUN_HELP = "Print the resolved options and the memory that the run will need, and start nothing."
@@ -50,10 +55,12 @@ def parse(
 ) -> Options:
     """Reads the command line.
 
-    A `Config` may have a method `default_words(arguments) -> Mapping[str, str]`. It says what --help shows for a field
-    whose default is None, for example `{"lr": "0.01, preset of CartPole-v1"}`. It is called on the defaults, with the
-    words of the command line, so that its answer may depend on another option. A field `typed` of a `Config` becomes
-    the names of the fields that the command line gives beside `resume`.
+    A `Config` may have `GROUPS`, heading → names of options (see `option_groups.grouped`). --help then shows them in
+    this order, and the header after them. It may have `HINTS`, see `mistyped.sentence`. It may have a method
+    `default_words(arguments) -> Mapping[str, str]`. It says what --help shows for a field whose default is None, for
+    example `{"lr": "0.01, preset of CartPole-v1"}`. It is called on the defaults, with the words of the command line,
+    so that its answer may depend on another option. A field `typed` of a `Config` becomes the names of the fields that
+    the command line gives beside `resume`.
 
     Args:
         cache: the default of --cache.
@@ -68,33 +75,77 @@ def parse(
     is_tiny = tiny is not None and "--tiny" in arguments
     default = tiny if is_tiny else config_type()
     explained = _explained(config_type, default, arguments)
-    asked = dataclasses.make_dataclass(
-        "Options",
-        [("config", tyro.conf.OmitArgPrefixes[explained], _as(explained, default))]
-        + [
-            (name, Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)], value)
-            for name, (kind, value, text, hint) in _fields(cache, tiny is not None, shares).items()
-        ],
-    )
-    with terminal.help_width():
-        read = tyro.cli(asked, prog=program, description=help_text(description), args=arguments)
-    config = _as(config_type, read.config)
+    general = {
+        name: Field(Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)], value)
+        for name, (kind, value, text, hint) in _fields(cache, tiny is not None, shares).items()
+    }
+    own = {name: Field(hint, getattr(default, name)) for name, hint in explained.__annotations__.items()}
+    hints = getattr(config_type, "HINTS", {})
+    if groups := getattr(config_type, "GROUPS", None):
+        asked = option_groups.grouped(own | general, groups)
+        title, _, rest = description.strip().partition("\n")
+        with terminal.help_width():
+            width = min(shutil.get_terminal_size().columns, 100) - 1
+        about = help_text(f"{title}\n{textwrap.fill(inspect.getdoc(config_type) or '', width)}")
+        read = _cli(asked, own | general, program, about, arguments, hints, after=rest)
+        values = option_groups.values(read)
+    else:
+        whole = ("config", tyro.conf.OmitArgPrefixes[explained], _as(explained, default))
+        asked = dataclasses.make_dataclass("Options", [whole, *((name, *field) for name, field in general.items())])
+        read = _cli(asked, own | general, program, help_text(description), arguments, hints)
+        values = option_groups.values(read)
+    config = config_type(**{field.name: values[field.name] for field in dataclasses.fields(config_type)})
     if hasattr(config, "typed"):
         config = dataclasses.replace(config, typed=_typed(config_type, arguments))
     return Options(
         config=config,
-        output_dir=read.output_dir,
-        run_name=read.run_name,
-        devices=read.devices,
-        cache=read.cache,
-        paper=figures.Paper(formats=read.figures, width=read.figure_width),
+        paper=figures.Paper(formats=values["figures"], width=values["figure_width"]),
         tiny=is_tiny,
-        dry_run=read.dry_run,
-        debug_nans=read.debug_nans,
-        distributed=getattr(read, "distributed", None),
-        distributed_timeout=getattr(read, "distributed_timeout", distributed.TIMEOUT),
-        distributed_watchdog=getattr(read, "distributed_watchdog", None),
+        distributed=values.get("distributed"),
+        distributed_timeout=values.get("distributed_timeout", distributed.TIMEOUT),
+        distributed_watchdog=values.get("distributed_watchdog"),
+        **{name: values[name] for name in ("output_dir", "run_name", "devices", "cache", "dry_run", "debug_nans")},
     )
+
+
+def _cli(
+    kind: Any,
+    fields: Mapping[str, Any],
+    program: str,
+    description: str,
+    arguments: Sequence[str],
+    hints: Mapping[str, str],
+    after: str = "",
+) -> Any:
+    """Read the words as the dataclass `kind`. A mistyped one is refused with one sentence, if one is known.
+
+    Args:
+        fields: the name of each option's field → its type, or a `Field`.
+        after: what --help shows after the options.
+    """
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with terminal.help_width(), contextlib.redirect_stderr(said):
+            return tyro.cli(kind, prog=program, description=description, args=arguments)
+    except SystemExit as stop:
+        if not stop.code:
+            print(f"\n{after.strip()}\n" if after else "", end="")
+        elif meant := mistyped.sentence(arguments, _forms(fields), hints):
+            said = io.StringIO(f"{program}: error: {meant}\n")
+        raise
+    finally:
+        sys.stderr.write(said.getvalue())
+
+
+def _forms(fields: Mapping[str, Any]) -> dict[str, mistyped.Form]:
+    """Option → its form, for the fields that are options."""
+    return {
+        name.rstrip("_").replace("_", "-"): mistyped.form(getattr(field, "hint", field))
+        for name, field in fields.items()
+        if name != "typed"
+    }
 
 
 def parse_command(program: str, kind: type, arguments: Sequence[str], *, positional: str | None = None) -> Any:
@@ -114,10 +165,9 @@ def parse_command(program: str, kind: type, arguments: Sequence[str], *, positio
     if positional is not None:
         hints = explained.__annotations__
         explained.__annotations__ = hints | {positional: Annotated[hints[positional], tyro.conf.Positional]}
-    with terminal.help_width():
-        return _as(
-            kind, tyro.cli(explained, prog=program, description=help_text(inspect.getdoc(kind) or ""), args=arguments)
-        )
+    about = help_text(inspect.getdoc(kind) or "")
+    fields = {"" if name == positional else name: hint for name, hint in explained.__annotations__.items()}
+    return _as(kind, _cli(explained, fields, program, about, arguments, {}))
 
 
 def _fields(cache: bool, has_tiny: bool, shares: bool) -> Mapping[str, tuple[Any, Any, str, str | None]]:

@@ -19,6 +19,7 @@ from pgjax import writing
 
 UNNAMED = re.compile(r"_(child\d|container\d|nolegend_)")
 CLOSE = 1e-9  # relative: the same place
+TRUE_INTERVALS = "_pgjax_intervals"
 
 
 class Entry:
@@ -43,10 +44,17 @@ def write(figure: Any, path: pathlib.Path) -> list[pathlib.Path]:
     return written
 
 
+def remember(
+    artist: Any, series: str, place: np.ndarray, low: np.ndarray, high: np.ndarray, upright: bool = True
+) -> None:
+    """State the true intervals at `place`, `[N]`, of a drawing that had to cut them; bounds may be infinite."""
+    setattr(artist, TRUE_INTERVALS, (upright, series, place, low, high))
+
+
 def read(axes: Any) -> list[Entry]:
     """All data of the panel, each interval beside its point."""
     entries = [*_bars(axes), *_lines(axes)]
-    for low, high, place, colour, name, upright in [*_intervals(axes), *_bands(axes)]:
+    for low, high, place, colour, name, upright in [*_intervals(axes), *_bands(axes), *_remembered(axes)]:
         fits = [e for e in entries if _belongs(e, place, colour, name, upright)]
         entry = next((e for e in fits if math.isnan(e.low)), None)
         if entry is None:
@@ -123,6 +131,8 @@ def _intervals(axes: Any) -> Iterator[tuple]:
             name = _name(container.lines[0])
         directions = [False] * container.has_xerr + [True] * container.has_yerr
         for upright, bars in zip(directions, container.lines[2], strict=True):
+            if hasattr(bars, TRUE_INTERVALS):
+                continue
             for segment in filter(len, bars.get_segments()):  # there is none where an interval is NaN
                 along, across = (1, 0) if upright else (0, 1)
                 low, high = sorted(float(end[along]) for end in segment)
@@ -143,6 +153,14 @@ def _bands(axes: Any) -> Iterator[tuple]:
             one, other = vertices[1 : count + 1], vertices[count + 2 : 2 * count + 2][::-1]
             for (x, a), (_, b) in zip(one, other, strict=True):
                 yield float(min(a, b)), float(max(a, b)), float(x), band.get_facecolor()[0], _name(band), True
+
+
+def _remembered(axes: Any) -> Iterator[tuple]:
+    """low, high, place, colour, series, upright of each interval of `remember`."""
+    for artist in axes.collections:
+        upright, series, *columns = getattr(artist, TRUE_INTERVALS, (True, "", (), (), ()))
+        for place, low, high in zip(*columns, strict=True):
+            yield float(low), float(high), float(place), None, series, upright
 
 
 def _headers(axes: Any) -> list[str]:

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from experiments.harness import paper_layout
+from experiments.harness import figure_data, paper_layout
 from experiments.harness.reports import format_number
-from pgjax.diagnostics import bootstrap_interval, few_runs, mean_interval
+from pgjax.diagnostics import UNBOUNDED, bootstrap_interval, few_runs, mean_interval
 
 # Okabe & Ito 2008 (Color universal design), without its yellow, which is too light for a line.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -41,6 +41,7 @@ STYLE = {
 }
 SMALL_TEXT = {"color": INK, "fontsize": 9, "textcoords": "offset points"}
 MOST_POINTS = 1000  # of a curve; a band of more would cost much memory and show nothing more
+LOG_REACH = 10.0  # an interval on a logarithmic axis is drawn down to its value divided by this
 LABEL_POINTS = 12.0  # the least distance of two labels, one above the other
 
 
@@ -97,6 +98,7 @@ def learning_curves(
     *,
     statistic: Callable[..., np.ndarray] = np.mean,
     confidence: float = 0.95,
+    bounds: tuple[float, float] = UNBOUNDED,
     colour_of: Mapping[str, str] | None = None,
     named: bool = True,
 ) -> dict[str, tuple[float, float, str]]:
@@ -114,6 +116,7 @@ def learning_curves(
         curves: name → `[S, N]`, one row per run.
         statistic: `np.mean`, or `pgjax.diagnostics.interquartile_mean`.
         confidence: the confidence of the band.
+        bounds: the range in which the statistic must lie, at which its band ends; see `pgjax.diagnostics.within`.
         colour_of: name → colour; by default in the order of `curves`.
         named: whether the names are written. If not, give the results of all calls to `label_ends` together.
 
@@ -129,7 +132,7 @@ def learning_curves(
         dashed = index >= len(PALETTE)
         axes.plot(x, line, "--" if dashed else "-", color=colour_of[name], linewidth=2, label=name)
         if len(runs) > 1:
-            low, high = _interval(runs, statistic, confidence)
+            low, high = np.clip(_interval(runs, statistic, confidence), *bounds)
             axes.fill_between(x, low, high, color=colour_of[name], alpha=0.18, linewidth=0)
         diverged = int(np.isnan(runs).any(axis=1).sum())
         text = name + " (dashed)" * dashed + f" ({diverged} of {len(runs)} diverged)" * bool(diverged)
@@ -160,10 +163,10 @@ def _interval(runs: np.ndarray, statistic: Callable, confidence: float) -> tuple
     return bootstrap_interval(runs, statistic, confidence=confidence, resamples=1000)
 
 
-def bands(count: int, unit: str = "runs") -> str:
+def bands(count: int, unit: str = "runs", drawn: str = "bands") -> str:
     """The meaning of the bands of `learning_curves`, for a caption, with a warning for fewer than five runs."""
     warning = few_runs(count, unit).rstrip(".")
-    return "95 % t bands" + f" ({warning})" * bool(warning)
+    return f"95 % t {drawn}" + f" ({warning})" * bool(warning)
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
@@ -260,7 +263,8 @@ def bars_with_intervals(
 
     Args:
         values: name → (value, low, high), from top to bottom.
-        scale: "linear" or "log".
+        scale: "linear" or "log". A logarithmic axis shows the lower part of an interval to a tenth of the value; the
+            data file has the true bound.
         colour_of: name → colour; by default in the order of `values`.
 
     Raises:
@@ -276,8 +280,12 @@ def bars_with_intervals(
         else:
             axes.plot(value, height, "o", color=colour_of[name], markersize=7, label=f"_{name}")
         interval = INK if scale == "linear" else colour_of[name]
+        shown = max(low, value / LOG_REACH) if scale == "log" else low  # a logarithmic axis has no 0
         # About its own middle: a bootstrap interval need not contain the value.
-        axes.errorbar((low + high) / 2, height, xerr=(high - low) / 2, fmt="none", color=interval, capsize=4)
+        made = axes.errorbar((shown + high) / 2, height, xerr=(high - shown) / 2, fmt="none", color=interval, capsize=4)
+        if shown > low:
+            bounds = (np.array([bound]) for bound in (height, low, high))
+            figure_data.remember(made.lines[2][0], name, *bounds, upright=False)
         right = high if np.isfinite(high) else value
         axes.annotate(format_number(value, digits=3), (right, height), (7, 0), va="center", **SMALL_TEXT)
     axes.set_yticks(range(len(values)), list(values))

@@ -1,8 +1,10 @@
 """Progress of long work: done, rate and time left, printed by the host between jitted chunks."""
 
+import contextlib
 import sys
 import time
 
+from experiments.harness.heartbeat import Heartbeat
 from experiments.harness.reports import format_count, format_duration, format_rate
 
 PLAIN_INTERVAL = 10.0  # seconds between two lines, if there is no terminal for a bar
@@ -13,13 +15,22 @@ class Progress:
 
     The first chunk usually contains the compilation. The rate and the time left are therefore counted from its end and
     shown from the second chunk on. With `quiet` nothing is shown. `done` units were done before, in an earlier attempt.
+    `heart` names the work while a chunk takes long.
     """
 
-    def __init__(self, total: int, description: str, unit: str = "steps", quiet: bool = False, done: int = 0):
+    def __init__(
+        self,
+        total: int,
+        description: str,
+        unit: str = "steps",
+        quiet: bool = False,
+        done: int = 0,
+        heart: Heartbeat | None = None,
+    ):
         self.total, self.description, self.unit, self.quiet = total, description, unit, quiet
         self.done = self._before = done
         self._first: tuple[float, int] | None = None
-        self._bar = None
+        self._bar, self._heart, self._part = None, heart, contextlib.ExitStack()
 
     def __enter__(self) -> "Progress":
         self._start = self._printed = time.perf_counter()
@@ -27,6 +38,8 @@ class Progress:
             self._bar = _bar()
             self._bar.start()
             self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, status="")
+        if self._heart is not None:
+            self._part.enter_context(self._heart.part(self.description, shown=self._bar is not None))
         return self
 
     def advance(self, amount: int = 1, note: str = "") -> None:
@@ -43,6 +56,7 @@ class Progress:
             self._first = (now, self.done)
 
     def __exit__(self, kind, error, traceback) -> None:
+        self._part.close()
         if self._bar is not None:
             self._bar.stop()
         elif kind is None:
@@ -72,6 +86,8 @@ class Progress:
         if self.quiet:
             return
         print(f"{self.description}: {text}", file=sys.stderr, flush=True)
+        if self._heart is not None:
+            self._heart.heard()
 
 
 def _bar():

@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.harness import directories, figures, interruption, reports, runs, team, terminal, verdicts
 from experiments.harness.directories import UsageError
+from experiments.harness.heartbeat import Heartbeat
 from experiments.harness.metric_log import NAME as METRICS
 from experiments.harness.metric_log import MetricLog
 from experiments.harness.progress import Progress
@@ -73,6 +74,7 @@ class Recorder(Tables):
         self._figures: list[str] = []
         self._timings: dict[str, float] = {}
         self._metrics: MetricLog | None = None
+        self._heart = Heartbeat(experiment, quiet=not self.writes)
         self._begun = self._is_worthless = False
         self._to_go_on: str | None = None
         self.failure: str | None = None
@@ -87,8 +89,7 @@ class Recorder(Tables):
         return self._place.resumes
 
     def __enter__(self) -> "Recorder":
-        self._console = terminal.make_console()
-        self._start = time.perf_counter()
+        self._console, self._start = terminal.make_console(), time.perf_counter()
         try:
             self._environment = reports.environment() | {"tiny": self.tiny}
         except RuntimeError as error:
@@ -100,11 +101,11 @@ class Recorder(Tables):
                 self.resumable()
             else:
                 self._begin()
-            label = " (a tiny run)" if self.tiny else ""
-            self.say(f"{self.experiment}{label}: {reports.format_machine(self._environment)}")
+            self.say(f"{self.experiment}{' (a tiny run)' * self.tiny}: {reports.format_machine(self._environment)}")
         except BaseException:
             self._place.give_back()
             raise
+        self._heart.__enter__()
         return self
 
     def _begin(self) -> None:
@@ -118,6 +119,7 @@ class Recorder(Tables):
         self.write("environment.json", self._environment)
 
     def __exit__(self, kind, error, trace) -> None:
+        self._heart.__exit__(kind, error, trace)
         with interruption.current.defer():  # a first signal does not stop the last steps
             self._close(error)
 
@@ -143,10 +145,8 @@ class Recorder(Tables):
             self._place.release()
 
     def _recorded(self) -> bool:
-        if self._is_worthless:
-            return False
-        if self._rows or self._notes:
-            return True
+        if self._is_worthless or self._rows or self._notes:
+            return not self._is_worthless
         if self._place.in_place:
             return self._begun
         described = {"config.json", "environment.json", directories.CONTINUES}
@@ -234,7 +234,8 @@ class Recorder(Tables):
     def timed(self, name: str) -> Iterator[Timer]:
         """Measure a block, print its seconds and add them to `timings` of the summary under `name`."""
         timer, start = Timer(), time.perf_counter()
-        yield timer
+        with self._heart.part(name):
+            yield timer
         timer.seconds = time.perf_counter() - start
         self._timings[name] = self._timings.get(name, 0.0) + timer.seconds
         if not self.tiny:
@@ -245,11 +246,12 @@ class Recorder(Tables):
 
         `done` of the `total` units were done before, in an earlier attempt of the run.
         """
-        return Progress(total, description, unit, quiet=self.tiny, done=done)
+        return Progress(total, description, unit, quiet=self.tiny, done=done, heart=self._heart)
 
     def say(self, text: str) -> None:
         """Print a line on the console."""
         self._console.print(text, markup=False)
+        self._heart.heard()
 
     def write_summary(self, status: str = "drawing", error: str | None = None) -> None:
         """Write `summary.json` and `summary.md` with everything so far. This is done before anything is drawn."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.harness import runner
 from experiments.imitation.problems import Problem
-from experiments.shared import references
+from experiments.shared import ranges, references
 from pgjax import diagnostics, environments, evaluation
 from pgjax.diagnostics import Estimate
 from pgjax.imitation import experts
@@ -41,7 +41,7 @@ class Score(NamedTuple):
     def of(self, policy: Policy, params: PyTree = ()) -> dict[str, Estimate]:
         """Measure → its mean over episodes, with its interval."""
         found = self._played(policy, params)
-        return {measure.name: measure.mean(found) for measure in self.measures}
+        return {measure.name: measure.mean(found, self.problem.environment) for measure in self.measures}
 
     def copies(self, params: PyTree) -> Values:
         """Measure → its mean for each greedy copy `[S, K]`; `params` has leaves `[S, K, ...]`."""
@@ -51,7 +51,7 @@ class Score(NamedTuple):
         for place in np.ndindex(shape):
             found = self._played(greedy, jax.tree.map(lambda x: x[place], params))
             for measure in self.measures:
-                values[measure.name][place] = float(measure.mean(found).value)
+                values[measure.name][place] = float(measure.mean(found, self.problem.environment).value)
         return values
 
     def others(self) -> dict[str, dict[str, Estimate]]:
@@ -97,7 +97,8 @@ def table(
         shown = "" if bound is None else f"{bound:.6g}"
         lines += [(measure.name, name, *cells(found[measure.name]), shown) for name, found in others.items()]
         for name, values in learners.items():
-            found = diagnostics.mean_interval(values[measure.name])
+            limits = measure.range(score.problem.environment)
+            found = diagnostics.mean_interval(values[measure.name], bounds=limits)
             lines.append((measure.name, name, *cells(found), shown))
     headers = ["measure", "policy", "value ± s.e.", "95 % interval", "bound"]
     recorder.table("Copies beside their expert", headers, lines, numeric=headers[2:])
@@ -109,7 +110,8 @@ def compare(score: Score, expert: Mapping[str, Estimate], passed: Values, record
     for measure in score.measures:
         sign = 1.0 if measure.larger_is_better else -1.0
         gain = passed[measure.name] - float(expert[measure.name].value)
-        found = diagnostics.mean_interval(gain)
+        limits = ranges.differences(measure.range(score.problem.environment))
+        found = diagnostics.mean_interval(gain, bounds=limits)
         record(f"{measure.name}: difference from the expert", FROM_COPY, found, recorder)
         better, seeds = int((sign * gain > 0).sum()), len(gain)
         words.append(

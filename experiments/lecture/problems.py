@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.lecture.ideas import Idea
+from experiments.shared import ranges
 from pgjax import diagnostics, environments, evaluation, imitation
 from pgjax.environments import cooling_controllers, rules, slates, swimmer_gaits
 
@@ -37,7 +38,7 @@ def drive_between_obstacles() -> dict[str, Any]:
     found = {}
     for name, policy in {"random": environments.random_policy(arena), "potential field": field}.items():
         played = evaluation.evaluate(arena, policy, (), jax.random.key(0), num_episodes=500)
-        found[name] = played.metrics["success"].final
+        found[name] = diagnostics.within(played.metrics["success"].final, ranges.SHARE)
     pictures = evaluation.frames(arena, field, (), jax.random.key(1))
     return {"policies": found, "picture": pictures[len(pictures) // 2]}
 
@@ -115,7 +116,7 @@ def recommend() -> dict[str, Any]:
     found = {}
     for name, policy in {"random": environments.random_policy(videos), "best-liked videos": liked}.items():
         played = evaluation.evaluate(videos, policy, (), jax.random.key(0), num_episodes=500)
-        found[name] = diagnostics.mean_interval(played.returns)
+        found[name] = diagnostics.mean_interval(played.returns, bounds=ranges.NOT_NEGATIVE)
     return {"policies": found, "picture": evaluation.frames(videos, liked, (), jax.random.key(1))[20]}
 
 
@@ -158,7 +159,7 @@ def play_breakout() -> dict[str, Any]:
     under, found = rules.rule_policy(follow), {}
     for name, policy in {"random": environments.random_policy(game), "under the ball": under}.items():
         played = evaluation.evaluate(game, policy, (), jax.random.key(0), num_episodes=100)
-        found[name] = diagnostics.mean_interval(played.returns)
+        found[name] = diagnostics.mean_interval(played.returns, bounds=ranges.NOT_NEGATIVE)
     return {"policies": found, "picture": evaluation.frames(game, under, (), jax.random.key(1))[60]}
 
 

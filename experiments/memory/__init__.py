@@ -31,7 +31,7 @@ import numpy as np
 
 from experiments.harness import runner
 from experiments.memory import strings
-from experiments.shared import learning_curves
+from experiments.shared import learning_curves, ranges
 from pgjax import diagnostics, evaluation, exact, networks, rollouts, training
 from pgjax.environments.recall import make_recall, recall_mdp
 from pgjax.types import Environment, Policy, PyTree
@@ -205,6 +205,7 @@ def recall(config: Config, recorder: runner.Recorder) -> Recall:
             learning_curves.row_of_runs(
                 recorder,
                 greedy_returns(environment, policy, params, keys, config.eval_prompts),
+                ranges.SHARE,
                 quantity=f"(a) share of cues named, delay {config.delay}, greedy",
                 variant=name,
                 exact=with_memory if name == GRU else without,
@@ -212,7 +213,7 @@ def recall(config: Config, recorder: runner.Recorder) -> Recall:
             )
     values = jax.jit(jax.vmap(lambda params: exact.objective(policies[MLP].apply, params, mdp)))(params)
     learning_curves.row_of_runs(
-        recorder, values, quantity="(a) ρ(θ) of what training found", variant=MLP, exact=without
+        recorder, values, ranges.SHARE, quantity="(a) ρ(θ) of what training found", variant=MLP, exact=without
     )
     recorder.note(
         f"(a) The exact values are the best one with memory, and the best one of all {config.cues}^{config.cues + 1} "

@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.harness import plots, runner
 from experiments.memory import GRU, MLP, SOLVED, Config, Recall, strings
-from experiments.shared import learning_curves
+from experiments.shared import learning_curves, ranges
 
 
 def plot_recall(config: Config, found: Recall, recorder: runner.Recorder) -> None:
@@ -23,7 +23,7 @@ def plot_recall(config: Config, found: Recall, recorder: runner.Recorder) -> Non
     axes.set(xlabel="updates", ylabel="cues named (share of episodes)", ylim=(0, 1.08))
     plots.reference_line(axes, found.without, "best without memory")
     plots.reference_line(axes, found.with_memory, "best with memory")
-    plots.learning_curves(axes, np.arange(config.recall_updates), found.curves)
+    plots.learning_curves(axes, np.arange(config.recall_updates), found.curves, bounds=ranges.SHARE)
     recorder.figure(figure, "memory_recall")
 
 
@@ -44,7 +44,8 @@ def plot_reverse(config: Config, found: dict[int, learning_curves.Learnt], recor
     for n, one in found.items():
         axes.plot(one.updates, one.shares.T, color=colour_of[names[n]], linewidth=0.5, alpha=0.4)
         curve = {names[n]: one.shares}
-        ends |= plots.learning_curves(axes, one.updates, curve, colour_of=colour_of, named=False)
+        style = {"colour_of": colour_of, "named": False, "bounds": ranges.SHARE}
+        ends |= plots.learning_curves(axes, one.updates, curve, **style)
     plots.label_ends(axes, ends)
     recorder.figure(figure, "memory_reverse")
 

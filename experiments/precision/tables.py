@@ -8,6 +8,7 @@ from experiments.harness import runner, verdicts
 from experiments.precision.enumerated import Bias
 from experiments.precision.learning import Learned
 from experiments.precision.rounding import ALL_BFLOAT16, Errors
+from experiments.shared import ranges
 from pgjax import diagnostics
 from pgjax.networks.precision import MANTISSA_BITS
 
@@ -116,8 +117,9 @@ def report_errors(found: Errors, recorder: runner.Recorder) -> None:
 def report_trainings(learned: Mapping[str, Learned], recorder: runner.Recorder) -> None:
     """Record part (d): the mean return over seeds, and its paired difference from float32."""
     tiny, lines, first = verdicts.is_tiny(recorder), [], learned["float32"].returns
+    limits = ranges.returns("CartPole-v1", 500)
     for word, found in learned.items():
-        mean = diagnostics.mean_interval(found.returns)
+        mean = diagnostics.mean_interval(found.returns, bounds=limits)
         recorder.row(
             quantity="(d) return of CartPole-v1 after training",
             variant=word,
@@ -126,7 +128,7 @@ def report_trainings(learned: Mapping[str, Learned], recorder: runner.Recorder) 
         )
         cells = ["", ""]
         if word != "float32":
-            gap = diagnostics.mean_interval(found.returns - first)
+            gap = diagnostics.mean_interval(found.returns - first, bounds=ranges.differences(limits))
             interval = runner.format_interval(float(gap.low), float(gap.high))
             same = bool(gap.low <= 0.0 <= gap.high)
             recorder.row(

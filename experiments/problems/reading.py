@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.harness import runs, saved_files
-from experiments.shared import references
-from pgjax import diagnostics
+from experiments.shared import ranges, references
+from pgjax import diagnostics, environments
 from pgjax.diagnostics import Estimate
 
 
@@ -97,8 +97,9 @@ def _line(options: Mapping[str, Any], measure: str, rows: Sequence[Mapping[str, 
         raise ValueError(f"the run must compare {measure} with random actions and one other policy, got {list(found)}")
     trained = found.pop(references.TRAINED)
     seeds = np.array([row["ours"] for name, row in found.items() if name.startswith(references.ONE_RUN)], float)
+    limits = _limits(options["env"], measure)
     others = {
-        name: _estimate(row, options["eval_episodes"] - 1)
+        name: _estimate(row, options["eval_episodes"] - 1, limits)
         for name, row in found.items()
         if not name.startswith(references.ONE_RUN)
     }
@@ -107,7 +108,7 @@ def _line(options: Mapping[str, Any], measure: str, rows: Sequence[Mapping[str, 
         measure=measure,
         random=others.pop(references.RANDOM),
         references=others,
-        trained=_estimate(trained, max(len(seeds) - 1, 1)),
+        trained=_estimate(trained, max(len(seeds) - 1, 1), limits),
         seeds=seeds,
         bound=trained["exact"],
         cpu_seconds=cpu,
@@ -122,6 +123,14 @@ def _larger_is_better(environment: str, measure: str) -> bool:
     return directions[measure]
 
 
-def _estimate(row: Mapping[str, Any], freedom: int) -> Estimate:
+def _limits(environment: str, measure: str) -> ranges.Bounds:
+    """The range in which the measure must lie; nothing is known of environments that pgjax and gymnax do not ship."""
+    known = {one.name: one for one in references.measures(environment)}
+    if ":" in environment.removeprefix("gymnax:") or measure not in known:
+        return diagnostics.UNBOUNDED
+    return known[measure].range(environments.make_shipped(environment))
+
+
+def _estimate(row: Mapping[str, Any], freedom: int, limits: ranges.Bounds) -> Estimate:
     number = lambda name: np.nan if row[name] is None else float(row[name])
-    return Estimate(*map(float, diagnostics.t_interval(number("ours"), number("stderr"), freedom)))
+    return Estimate(*map(float, diagnostics.t_interval(number("ours"), number("stderr"), freedom, bounds=limits)))

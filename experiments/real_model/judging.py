@@ -10,6 +10,7 @@ import numpy as np
 from experiments.harness import runner, verdicts
 from experiments.real_model import model, task
 from experiments.real_model.learning import Judged
+from experiments.shared import ranges
 from pgjax import diagnostics
 from pgjax.saving import weights
 
@@ -76,7 +77,8 @@ def record(found: Comparison, size: int, recorder: runner.Recorder) -> None:
             ("KL to the start, nats an answer", judged.kls),
             ("tokens of an answer", judged.lengths),
         ):
-            estimate = of_groups(values, size)
+            limits = ranges.SHARE if values is judged.scores else diagnostics.UNBOUNDED
+            estimate = diagnostics.within(of_groups(values, size), limits)
             recorder.row(quantity=quantity, variant=variant, verdict=not_judged(estimate), **number(estimate))
     rise = of_groups(found.after.scores - found.before.scores, size)
     aim = verdicts.of_aim(bool(rise.low > 0), "interval above 0", shown(rise), tiny=tiny)

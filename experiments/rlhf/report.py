@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.harness import runner, verdicts
 from experiments.rlhf import keys, others, stages
-from experiments.shared import language
+from experiments.shared import language, ranges
 from pgjax.environments.text import TextBuffer
 
 REFERENCE = "reference.safetensors"
@@ -239,5 +239,5 @@ def plot(config: Any, saved: stages.Saved, recorder: runner.Recorder) -> None:
     axes[2].set(xlabel="rounds", ylabel="entropy (nats per token)", xticks=rounds)
     axes[2].set_ylim(0, 1.08 * np.nanmax(numbers["entropy"]))
     curves = {name: numbers["entropy"][runs] for name, runs in runs_of.items()}
-    plots.learning_curves(axes[2], rounds, curves, colour_of=colour_of)
+    plots.learning_curves(axes[2], rounds, curves, colour_of=colour_of, bounds=ranges.NOT_NEGATIVE)
     recorder.figure(figure, "rlhf")

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from experiments.harness import runner, verdicts
+from experiments.shared import ranges
 from pgjax import diagnostics, training
 from pgjax.types import TrainState
 
@@ -80,9 +81,11 @@ def until(found: Learnt, share: float, measured: np.ndarray) -> np.ndarray:
     return np.where(right.any(axis=1), first, np.inf)
 
 
-def row_of_runs(recorder: runner.Recorder, runs: np.ndarray, **row) -> None:
-    """Record the mean over runs, with its standard error and its t interval."""
-    found = diagnostics.mean_interval(np.asarray(runs, float))
+def row_of_runs(
+    recorder: runner.Recorder, runs: np.ndarray, bounds: ranges.Bounds = diagnostics.UNBOUNDED, **row
+) -> None:
+    """Record the mean over runs, with its standard error and its t interval within `bounds`."""
+    found = diagnostics.mean_interval(np.asarray(runs, float), bounds=bounds)
     interval = f"95 % t interval {runner.format_interval(found.low, found.high, digits=4)}"
     verdict = verdicts.say(verdicts.Verdict.NOT_JUDGED, interval)
     recorder.row(ours=float(found.value), stderr=float(found.stderr), verdict=verdict, **row)

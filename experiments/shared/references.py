@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.shared import ranges
 from pgjax import diagnostics, environments, evaluation, exact, imitation
 from pgjax.diagnostics import Estimate
 from pgjax.environments import cooling_controllers, slates, swimmer_gaits
@@ -34,6 +35,7 @@ class Measure(NamedTuple):
         optimum: environment → a bound that no policy's mean passes, or None if none is known.
         among: which of the B episodes count, bool `[B]`; None for all of them.
         larger_is_better: whether a policy with a larger mean is the better one.
+        range: environment → the range in which the measure must lie.
     """
 
     name: str
@@ -41,18 +43,19 @@ class Measure(NamedTuple):
     optimum: Callable[[Environment], float | None] = lambda environment: None
     among: Callable[[Evaluation], np.ndarray] | None = None
     larger_is_better: bool = True
+    range: Callable[[Environment], ranges.Bounds] = lambda environment: diagnostics.UNBOUNDED
 
     def values(self, found: Evaluation) -> np.ndarray:
         """The measure of the episodes that count."""
         values = np.asarray(self.of(found), np.float64)
         return values if self.among is None else values[np.asarray(self.among(found), bool)]
 
-    def mean(self, found: Evaluation) -> Estimate:
+    def mean(self, found: Evaluation, environment: Environment) -> Estimate:
         """The mean over the episodes that count, with its interval; NaN if no episode counts."""
         values = self.values(found)
         if not len(values):  # for example, no robot has arrived
             return Estimate(*(np.asarray(np.nan),) * 4)
-        return diagnostics.mean_interval(values)
+        return diagnostics.mean_interval(values, bounds=self.range(environment))
 
 
 def _metric(name: str, kind: str) -> Callable[[Evaluation], np.ndarray]:
@@ -76,22 +79,29 @@ def _arrived(found: Evaluation) -> np.ndarray:
 
 _MEASURES: dict[str, tuple[Measure, ...]] = {
     "random_maze": (
-        Measure("success", _metric("success", "final"), optimum=lambda _: 1.0),
+        Measure("success", _metric("success", "final"), optimum=lambda _: 1.0, range=lambda _: ranges.SHARE),
         Measure(
             "steps beyond the shortest way, if arrived",
             _metric("excess", "final"),
             optimum=lambda _: 0.0,
             among=_arrived,
             larger_is_better=False,
+            range=lambda _: ranges.NOT_NEGATIVE,
         ),
         _RETURN,
     ),
     "navigation": (
-        Measure("success", _metric("success", "final"), optimum=lambda _: 1.0),
+        Measure("success", _metric("success", "final"), optimum=lambda _: 1.0, range=lambda _: ranges.SHARE),
         Measure(
             "driven way / distance, if arrived", _metric("detour", "final"), among=_arrived, larger_is_better=False
         ),
-        Measure("steps, if arrived", lambda found: found.lengths, among=_arrived, larger_is_better=False),
+        Measure(
+            "steps, if arrived",
+            lambda found: found.lengths,
+            among=_arrived,
+            larger_is_better=False,
+            range=lambda environment: (1.0, environment.horizon),
+        ),
         _RETURN,
     ),
     "ads": (
@@ -99,7 +109,7 @@ _MEASURES: dict[str, tuple[Measure, ...]] = {
         Measure(
             "regret of a session, clicks", _metric("regret", "total"), optimum=lambda _: 0.0, larger_is_better=False
         ),
-        Measure("clicks in a session", _metric("click", "total")),
+        Measure("clicks in a session", _metric("click", "total"), range=lambda _: ranges.NOT_NEGATIVE),
     ),
     "cooling": (
         Measure("PUE", _metric("pue", "final"), larger_is_better=False),
@@ -108,6 +118,7 @@ _MEASURES: dict[str, tuple[Measure, ...]] = {
             _metric("violation", "mean"),
             optimum=lambda _: 0.0,
             larger_is_better=False,
+            range=lambda _: ranges.SHARE,
         ),
         _RETURN,
     ),
@@ -155,7 +166,8 @@ _CONTROLLERS: dict[str, Mapping[str, Callable[[Environment], Acting]]] = {
 
 def measures(name: str) -> tuple[Measure, ...]:
     """The measures of the environment of that name; the return for an environment without measures of its own."""
-    return _MEASURES.get(name, (_RETURN,))
+    of_return = _RETURN._replace(range=lambda environment: ranges.returns(name, environment.horizon))
+    return tuple(of_return if one is _RETURN else one for one in _MEASURES.get(name, (_RETURN,)))
 
 
 def policies(name: str, environment: Environment) -> dict[str, Acting]:

@@ -43,7 +43,7 @@ import numpy as np
 import optax
 
 from experiments.harness import runner, verdicts
-from experiments.shared import learning_curves
+from experiments.shared import learning_curves, ranges
 from pgjax import diagnostics, evaluation, networks, registry, rollouts, training
 from pgjax.environments import spell_backward as words_task
 from pgjax.environments.right_answers import Paid
@@ -257,7 +257,8 @@ def record(way: str, found: learning_curves.Learnt, recorder: runner.Recorder) -
         ours=solved,
         verdict=say(solved == count, f"all {count}", f"of {count}; {worst}"),
     )
-    learning_curves.row_of_runs(recorder, last, quantity="share of held-out words spelled right", variant=way)
+    what = "share of held-out words spelled right"
+    learning_curves.row_of_runs(recorder, last, ranges.SHARE, quantity=what, variant=way)
     for quantity, measured, digits in (
         ("updates", found.updates, 0),
         ("seconds", found.seconds, 1),

@@ -282,7 +282,8 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
             if name == CORRIDOR:
                 plots.reference_line(axes, outcome.limit, "2/λ", axis="x")
             curves = {variant: runs[i].T for i, variant in enumerate(VARIANTS)}
-            ends = plots.learning_curves(axes, x, curves, colour_of=colour_of, named=False)
+            limits = {"bounds": (0.0, 100.0)} if part == "stuck" else {}
+            ends = plots.learning_curves(axes, x, curves, colour_of=colour_of, named=False, **limits)
             ends[EXACT] = (x[-1], climbed[-1], plots.INK)
             if part == "stuck":
                 plots.label_ends(axes, ends)

@@ -28,6 +28,7 @@ import jax
 import numpy as np
 
 from experiments.harness import interruption, runner
+from experiments.shared import coinciding
 from experiments.sweep import figures, learning, report, results, sizing
 from experiments.sweep.grid import Grid, described
 from experiments.sweep.options import TINY, Config
@@ -41,7 +42,14 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     with runner.usage_errors():
         problem, plan = sizing.problem(config), sizing.plan(config)
     interruption.current.last_words = NOT_RESUMED
+    options = next(iter(problem.options.values()))
     grid, threshold = config.grid(), config.solved()
+    if threshold is not None and not learning.can_solve(options):
+        recorder.note(
+            f"No column says when a run reaches {threshold:g}: that is a mean over {learning.EPISODES} training "
+            f"episodes, and a run has {options['num_updates'] * options['num_episodes']} of them."
+        )
+        threshold = None
     recorder.say(
         f"{len(problem.builds)} estimators × {len(grid.settings)} settings × {grid.num_seeds} seeds = "
         f"{len(problem.builds) * grid.num_runs} runs"
@@ -53,12 +61,13 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
         "options.json", json.dumps({"settings": settings, "options": problem.options}, default=str, indent=2)
     )
     recorder.say("compiling…")
-    curves, found, trained_of = learning.Curves(grid, recorder), [], {}
+    curves, found, trained_of, prints = learning.Curves(grid, recorder), [], {}, {}
     try:
         for name, trained in learning.train(problem, grid, plan.together, curves, recorder):
             none = np.full(grid.num_runs, np.nan)
             solved = none if threshold is None else curves.solved(name, threshold)
             found += results.evaluate(problem, grid, name, trained, solved)
+            prints[name] = coinciding.fingerprint(trained.params)
             trained_of[name] = trained if config.compare else trained._replace(params=())
             recorder.write("runs.csv", results.as_csv(found, grid))
     except interruption.Interrupted as error:
@@ -67,10 +76,10 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     failed = report.failures(found, grid)
     if all(result.failure for result in found):
         raise runner.UsageError(failed)
-    summaries = {name: results.summarise(found, name, grid) for name in problem.builds}
-    options = next(iter(problem.options.values()))
-    report.report(summaries, grid, threshold, recorder)
-    report.notes(summaries, grid, options["eval_episodes"], threshold, recorder)
+    summaries = {name: results.summarise(found, name, grid, results.limits(problem)) for name in problem.builds}
+    report.report(summaries, grid, threshold, options["num_updates"], recorder)
+    report.notes(summaries, grid, options, threshold, recorder)
+    report.coincidences(prints, problem.options, recorder)
     report.report_times(list(trained_of.values()), plan.together, recorder)
     if config.compare:
         compare(problem, grid, plan.together, trained_of, recorder)
@@ -102,7 +111,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     from experiments.harness import plots
 
     grid = results["grid"]
-    seeds = f"Mean over {grid.num_seeds} seeds, {plots.bands(grid.num_seeds, 'seeds').replace('bands', 'intervals')}"
+    seeds = f"Mean over {grid.num_seeds} seeds, {plots.bands(grid.num_seeds, 'seeds', 'intervals')}"
     caption = (
         f"{seeds}. Undiscounted returns of evaluation episodes after {results['num_updates']} updates. The points of "
         "the estimators are moved a little to the side, so that all intervals can be seen."

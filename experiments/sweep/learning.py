@@ -72,6 +72,11 @@ class Curves:
         return updates_to(threshold, join(self._returns), join(self._counts))
 
 
+def can_solve(options: Mapping[str, Any]) -> bool:
+    """Whether a run plays enough episodes for the mean that counts as solved; windows may end any number of them."""
+    return options["num_steps"] is not None or options["num_updates"] * options["num_episodes"] >= EPISODES
+
+
 def updates_to(threshold: float, returns: np.ndarray, counts: np.ndarray, episodes: int = EPISODES) -> np.ndarray:
     """The first update of each run whose latest episodes, at least `episodes` of them, average `threshold` or more.
 

@@ -44,7 +44,7 @@ class _What(EnvironmentOption):
 @dataclasses.dataclass(frozen=True)
 class Config(TrainingOptions, _What):
     """An option that you leave out takes its value from the preset of the environment (see experiments.train), or from
-    each estimator. options.json of the run holds all values."""
+    each estimator. options.json of the run holds all values. Commands and results stand at the end of this help."""
 
     num_seeds: int = 16
     """The number of runs of each setting of each estimator. They differ in their seeds."""
@@ -59,6 +59,18 @@ class Config(TrainingOptions, _What):
     the time of both ways and whether all parameters are equal. Use it with --no-cache, so that both ways compile."""
 
     BATCH: ClassVar[str] = "num_episodes"
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "": (
+            *("env", "estimators", "vary", "lr", "num_updates", "num_episodes", "num_seeds", "seed", "threshold"),
+            *("output_dir", "run_name", "tiny"),
+        ),
+        **options.GROUPS,
+        "evaluation": ("eval_episodes", "figures", "figure_width", "sequential", "compare"),
+    }
+    HINTS: ClassVar[dict[str, str]] = {
+        "lr": "To vary the learning rate, type --vary lr=0.003,0.01",
+        "estimator": "This command compares estimators: --estimators NAME NAME",
+    }
 
     def grid(self) -> grid.Grid:
         """What varies."""
@@ -78,7 +90,7 @@ class Config(TrainingOptions, _What):
         given = {name: value for name, value in options.given(self).items() if name not in own}
         varied, found = self.grid(), {}
         for name in self.estimators:
-            grid.require_fitting(varied, build.find(name))
+            grid.require_fitting(varied, build.find(name, "--estimators"))
             made = options.resolve(given | {"estimator": name})
             rates = made["lr"]
             found[name] = made | {"lr": rates[0] if isinstance(rates, tuple) else rates}
@@ -121,7 +133,7 @@ class Config(TrainingOptions, _What):
         for name in self.estimators:
             runner.require(self.estimators.count(name) == 1, "--estimators", name, "named once")
             if ":" not in name:
-                build.find(name)
+                build.find(name, "--estimators")
         finite = self.threshold is None or math.isfinite(self.threshold)
         runner.require(finite, "--threshold", self.threshold, "finite")
         self.validate_training()
@@ -141,5 +153,4 @@ TINY = Config(
     num_updates=3,
     num_episodes=4,
     eval_episodes=4,
-    threshold=-20.0,
 )

@@ -1,11 +1,13 @@
 """The report of a sweep: the table of estimators and settings, the rows, the notes, and the sentence of failures."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from experiments.harness import runner
-from experiments.shared import references
+from experiments.shared import coinciding, references
+from experiments.shared.training import build
 from experiments.sweep.grid import Grid, described, word
 from experiments.sweep.learning import EPISODES, Trained
 from experiments.sweep.results import Result, Summary, best_of, difference, median_interval
@@ -14,7 +16,9 @@ from pgjax import diagnostics
 RETURN, UPDATES = "evaluated return, mean over seeds", "updates to the threshold, median over seeds"
 
 
-def report(found: Mapping[str, list[Summary]], grid: Grid, threshold: float | None, recorder: runner.Recorder) -> None:
+def report(
+    found: Mapping[str, list[Summary]], grid: Grid, threshold: float | None, num_updates: int, recorder: runner.Recorder
+) -> None:
     """Record the table, and the rows of each setting of each estimator."""
     lines = []
     for name, summaries in found.items():
@@ -26,7 +30,7 @@ def report(found: Mapping[str, list[Summary]], grid: Grid, threshold: float | No
             mean, failed = summary.mean, f"{summary.num_failed} of {grid.num_seeds}" if summary.num_failed else ""
             shown = "all failed" if not np.isfinite(mean.value) else _number(mean)
             interval = runner.format_interval(float(mean.low), float(mean.high), digits=4)
-            lines.append((name, *values, shown, interval, beside, _updates(summary.solved), failed))
+            lines.append((name, *values, shown, interval, beside, _updates(summary.solved, num_updates), failed))
     names = [word(name) for name in grid.values]
     headers = [
         "estimator",
@@ -56,11 +60,11 @@ def _beside(summaries: Sequence[Summary], number: int, best: int | None) -> str:
     return "" if found is None else runner.format_interval(float(found.low), float(found.high), digits=3)
 
 
-def _updates(solved: np.ndarray) -> str:
-    """`34 [28, 41], 16 of 16`: the median, its interval, and how many runs reach the threshold."""
+def _updates(solved: np.ndarray, num_updates: int) -> str:
+    """`34 [28, 41], 16 of 16`: the median, its interval, and how many runs get there; `> 60` after the last."""
     if np.isnan(solved).all():
         return ""
-    number = lambda x: f"{x:g}" if np.isfinite(x) else "never"
+    number = lambda x: f"{x:g}" if np.isfinite(x) else f"> {num_updates}"
     low, high = median_interval(solved)
     interval = "" if np.isnan(low) else f" [{number(low)}, {number(high)}]"
     return f"{number(float(np.median(solved)))}{interval}, {int(np.isfinite(solved).sum())} of {len(solved)}"
@@ -78,9 +82,14 @@ def _rows(name: str, setting: dict, summary: Summary, threshold: float | None, r
 
 
 def notes(
-    found: Mapping[str, list[Summary]], grid: Grid, episodes: int, threshold: float | None, recorder: runner.Recorder
+    found: Mapping[str, list[Summary]],
+    grid: Grid,
+    options: Mapping[str, Any],
+    threshold: float | None,
+    recorder: runner.Recorder,
 ) -> None:
-    """Say which setting is best for each estimator, and how to read the table."""
+    """Say which setting is best for each estimator, and how to read the table; `options` are those of one estimator."""
+    episodes, num_updates = options["eval_episodes"], options["num_updates"]
     sentences = []
     for name, summaries in found.items():
         best = best_of(summaries)
@@ -102,10 +111,19 @@ def notes(
         recorder.note(
             f"'updates to {threshold:g}' is the median over seeds of the first update whose latest {EPISODES} training "
             "episodes average that return, with its 95 % interval from order statistics, and the number of runs that "
-            "get there."
+            f"get there. '> {num_updates}' stands for runs that do not get there within their {num_updates} updates."
         )
     if few := diagnostics.few_runs(grid.num_seeds, "seeds"):
         recorder.note(few)
+
+
+def coincidences(
+    prints: Mapping[str, np.ndarray], options: Mapping[str, Mapping[str, Any]], recorder: runner.Recorder
+) -> None:
+    """Note which estimators trained the same parameters; `prints` are their fingerprints `[S, ...]`."""
+    entries = {name: build.find(name) for name in prints}
+    for group in coinciding.groups(prints):
+        recorder.note(coinciding.sentence(group, entries, options[group[0]], "parameters in every run"))
 
 
 def failures(results: Sequence[Result], grid: Grid) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from experiments.shared import ranges
 from experiments.shared.training import evaluating
 from experiments.sweep.grid import Grid, word
 from experiments.sweep.learning import Trained
@@ -54,6 +55,12 @@ class Summary(NamedTuple):
 NOTHING = Estimate(value=math.nan, stderr=math.nan, low=math.nan, high=math.nan)
 
 
+def limits(problem: Problem) -> ranges.Bounds:
+    """The least and the greatest return of an episode of the evaluation."""
+    options = next(iter(problem.options.values()))
+    return ranges.returns(options["env"], problem.evaluated.horizon)
+
+
 def evaluate(problem: Problem, grid: Grid, name: str, trained: Trained, solved: np.ndarray) -> list[Result]:
     """Evaluate every run of an estimator that did not fail, all on the same starts."""
     options = problem.options[name]
@@ -66,7 +73,7 @@ def evaluate(problem: Problem, grid: Grid, name: str, trained: Trained, solved: 
         seed=options["seed"],
         num_episodes=options["eval_episodes"],
     )
-    found = []
+    found, bounds = [], limits(problem)
     for run in range(grid.num_runs):
         setting, seed = divmod(run, grid.num_seeds)
         of_run = evaluated.get(run)
@@ -75,7 +82,7 @@ def evaluate(problem: Problem, grid: Grid, name: str, trained: Trained, solved: 
                 estimator=name,
                 setting=setting,
                 seed=options["seed"] + seed,
-                evaluated=NOTHING if of_run is None else Estimate(of_run.mean, of_run.stderr, of_run.low, of_run.high),
+                evaluated=NOTHING if of_run is None else diagnostics.within(of_run.estimate, bounds),
                 solved=float(solved[run]),
                 failure=failures.get(run, ""),
             )
@@ -83,14 +90,14 @@ def evaluate(problem: Problem, grid: Grid, name: str, trained: Trained, solved: 
     return found
 
 
-def summarise(results: Sequence[Result], name: str, grid: Grid) -> list[Summary]:
-    """The summary of each setting of an estimator."""
+def summarise(results: Sequence[Result], name: str, grid: Grid, bounds: ranges.Bounds) -> list[Summary]:
+    """The summary of each setting of an estimator; `bounds` are those of a return."""
     found = []
     for setting in range(len(grid.settings)):
         runs = [result for result in results if result.estimator == name and result.setting == setting]
         returns = np.array([run.evaluated.value for run in runs], float)
         good = returns[np.isfinite(returns)]
-        mean = diagnostics.mean_interval(good) if len(good) else NOTHING
+        mean = diagnostics.mean_interval(good, bounds=bounds) if len(good) else NOTHING
         solved = np.array([run.solved for run in runs])
         failed = sum(bool(run.failure) for run in runs)
         found.append(Summary(returns=returns, mean=mean, solved=solved, num_failed=failed))

@@ -205,7 +205,7 @@ def finish(options, environment, policy, trained, failures, rates, recorder) -> 
     if not evaluated.results:
         raise runner.UsageError(failed)
     right = report.greedy_answers(options, environment, policy, trained.states.params, evaluated)
-    report.report_runs(options, evaluated, right, rates, trained.seconds, recorder)
+    report.report_runs(options, environment, evaluated, right, rates, trained.seconds, recorder)
     if options.get("references", True):  # runs of former versions do not have the option
         from experiments.train import beside  # it loads with all of imitation, which the start of a run does without
 
@@ -225,7 +225,7 @@ def render(config: Config, recorder: runner.Recorder) -> dict:
     environment = build_options.evaluation_environment({"env": config.env or environment.name}, environment)
     key = jax.random.key(config.seed + 10_000)
     result = evaluation.evaluate(environment, policy, params, key, num_episodes=config.eval_episodes or 100)
-    report.report_policy(environment, result, recorder)
+    report.report_policy(config.env or environment.name, environment, result, recorder)
     if environment.render is None:
         recorder.note(f"{environment.name} has no pictures to draw.")
     return {"drawn": report.Drawn({"gif": config.gif, "seed": config.seed}, environment, policy, params)}

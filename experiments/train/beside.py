@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from experiments.harness import runner
-from experiments.shared import references
+from experiments.shared import ranges, references
 from experiments.train.report import Evaluated, run_name
 from pgjax import diagnostics
 from pgjax.diagnostics import Estimate
@@ -27,9 +27,10 @@ def report(
     lines = []
     for measure in references.measures(options["env"]):
         bound = measure.optimum(environment)
-        of_others = {name: measure.mean(found) for name, found in others.items()}
-        of_runs = {run: measure.mean(found) for run, found in evaluated.results.items()}
-        of_seeds = {name: _over(of_runs, runs) for name, runs in _rates(options, rates, evaluated).items()}
+        of_others = {name: measure.mean(found, environment) for name, found in others.items()}
+        of_runs = {run: measure.mean(found, environment) for run, found in evaluated.results.items()}
+        limits = measure.range(environment)
+        of_seeds = {name: _over(of_runs, runs, limits) for name, runs in _rates(options, rates, evaluated).items()}
         named = {references.ONE_RUN + run_name(options, rates, run): found for run, found in of_runs.items()}
         for name, found in (of_others | of_seeds | named).items():
             recorder.row(
@@ -62,8 +63,8 @@ def _rates(options: Mapping[str, Any], rates: np.ndarray, evaluated: Evaluated) 
     return {name: runs for name, runs in made.items() if runs}
 
 
-def _over(of_runs: Mapping[int, Estimate], runs: Sequence[int]) -> Estimate:
-    return diagnostics.mean_interval(np.array([float(of_runs[run].value) for run in runs]))
+def _over(of_runs: Mapping[int, Estimate], runs: Sequence[int], limits: ranges.Bounds) -> Estimate:
+    return diagnostics.mean_interval(np.array([float(of_runs[run].value) for run in runs]), bounds=limits)
 
 
 def _cells(found: Estimate) -> tuple[str, str]:

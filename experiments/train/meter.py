@@ -23,7 +23,9 @@ from pgjax import diagnostics, registry
 from pgjax.diagnostics import Estimate
 
 WHOLE = "all measured updates"
-NAMES = ("variance", "squared_norm", "half_cosine")
+# The numbers of a measurement, and the range in which the number that each of them estimates must lie.
+BOUNDS = {"variance": (0.0, math.inf), "squared_norm": (0.0, math.inf), "half_cosine": (-1.0, 1.0)}
+NAMES = tuple(BOUNDS)
 MISSED = "the parts of a batch then depend on each other, and the numbers here miss that dependence."
 
 
@@ -75,12 +77,14 @@ def read(path: pathlib.Path) -> Measurements | None:
 
 
 class Noise(NamedTuple):
-    """The noise of the gradient in a part of a training; each is an `Estimate`.
+    """The noise of the gradient in a part of a training; each is an `Estimate`, whose interval is in the known range.
 
     Attributes:
-        signal_to_noise: ‖E ḡ‖² / tr Var ḡ.
-        noise_scale: tr Σ / ‖g‖² in episodes; ∞ where the signal is not above 0.
-        means: name → its mean, for the names of `NAMES`.
+        signal_to_noise: ‖E ḡ‖² / tr Var ḡ; NaN where every gradient is 0, which has neither signal nor noise.
+        noise_scale: tr Σ / ‖g‖² in episodes; ∞ where the signal is not above 0, NaN where every gradient is 0. `low`
+            and `high` are those of the signal-to-noise ratio, inverted, and `high` is ∞ if that ratio may be 0.
+        means: name → its mean, for the names of `NAMES`. Gradients of 0 have no direction, so the cosine leaves out the
+            lines of the log whose gradients are all 0; it is NaN if there are no others.
     """
 
     signal_to_noise: Estimate
@@ -94,26 +98,35 @@ def noise_of(found: Measurements, num_episodes: int) -> Noise:
     counts = found.counts.sum(axis=over)
     kept = counts > 0
     sums = {name: x.sum(axis=over)[kept] for name, x in found.sums.items()}
-    means = {name: _ratio(x, counts[kept]) for name, x in sums.items()}
-    snr = _ratio(sums["squared_norm"], sums["variance"])
-    scale_at = lambda ratio: num_episodes / ratio if ratio > 0 else math.inf
+    pointing = (found.sums["variance"] != 0) | (found.sums["squared_norm"] != 0)
+    of = dict.fromkeys(NAMES, counts[kept]) | {"half_cosine": (found.counts * pointing).sum(axis=over)[kept]}
+    means = {name: _ratio(x, of[name], BOUNDS[name]) for name, x in sums.items()}
+    snr = _ratio(sums["squared_norm"], sums["variance"], (0.0, math.inf))
+    scale_at = lambda ratio: math.nan if math.isnan(ratio) else num_episodes / ratio if ratio > 0 else math.inf
     scale = Estimate(
         value=scale_at(snr.value),
-        stderr=num_episodes * snr.stderr / snr.value**2 if snr.value > 0 else math.inf,
+        stderr=num_episodes * snr.stderr / snr.value**2 if snr.value > 0 else abs(scale_at(snr.value)),
         low=scale_at(snr.high),
         high=scale_at(snr.low),
     )
     return Noise(signal_to_noise=snr, noise_scale=scale, means=means)
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> Estimate:
-    """Σ_i a_i / Σ_i b_i with the jackknife's standard error and a t interval; one unit shows no spread."""
+def _ratio(above: np.ndarray, below: np.ndarray, bounds: tuple[float, float]) -> Estimate:
+    """Σ_i a_i / Σ_i b_i ∈ `bounds` with the jackknife's standard error and a t interval; one unit shows no spread.
+
+    A unit with a_i = b_i = 0 says nothing about the ratio and is left out.
+    """
+    kept = (above != 0) | (below != 0)
+    above, below = above[kept], below[kept]
+    count = above.size
+    if not count:
+        return Estimate(*(math.nan,) * 4)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(above.sum() / below.sum())
         left = (above.sum() - above) / (below.sum() - below)
-    count = above.size
     stderr = float(np.sqrt((count - 1) * np.var(left))) if count > 1 else math.nan
-    found = diagnostics.t_interval(value, stderr, max(count - 1, 1))
+    found = diagnostics.t_interval(value, stderr, max(count - 1, 1), bounds=bounds)
     return Estimate(*map(float, found))
 
 
@@ -173,9 +186,14 @@ def _lines(noise: Noise, where: str, unit: str, recorder: runner.Recorder) -> li
             ours=found.value if finite else None,
             stderr=found.stderr if math.isfinite(found.stderr) else None,
         )
-        shown = runner.format_number(found.value, found.stderr) if finite else "not resolved"
+        shown = runner.format_number(found.value, found.stderr) if finite else unresolved(found.value)
         lines.append((quantity, where, shown, _interval(found)))
     return lines
+
+
+def unresolved(value: float) -> str:
+    """What stands for a number that is not finite."""
+    return "undefined (every gradient is 0)" if math.isnan(value) else "not resolved"
 
 
 def _interval(found: Estimate) -> str:
@@ -188,6 +206,8 @@ def sentence(noise: Noise, size: int, where: str, unit: str) -> str:
     """What the noise scale says about a batch of `size` episodes (or another unit), in plain words."""
     scale, batch = noise.noise_scale, f"Over {WHOLE}, " if where == WHOLE else f"In the {where}, "
     batch += f"a batch of {size} {unit}"
+    if math.isnan(scale.value):
+        return f"{batch} has gradients of 0 only, which have no noise scale: the estimator gives all actions weight 0."
     if not math.isfinite(scale.value):
         least = f" It is above {scale.low:.3g} {unit}." if math.isfinite(scale.low) else ""
         return f"{batch} does not show the signal of the gradient: the noise scale is not resolved.{least}"
@@ -215,7 +235,9 @@ def how_to_read(options: Mapping[str, Any], num_runs: int) -> str:
         "the weights, the rewards and the entropy bonus of the training, and before --max-grad-norm. Σ is the "
         "covariance of one episode's share of ḡ, and g is E ḡ. A batch as large as the noise scale has as much noise "
         "as signal (McCandlish et al. 2018). That holds for plain gradient ascent; Adam rescales each parameter.",
-        f"The number after ± is a standard error {of_units}.",
+        f"The number after ± is a standard error {of_units}. Intervals are those of Student's t, and end where the "
+        "number cannot lie: below 0, or for a cosine outside −1 to 1. The estimate of ‖E ḡ‖² has no bias, so it is "
+        "sometimes negative.",
     ]
     if options["epochs"] > 1:
         said.append(f"ḡ is the gradient of the first of the {options['epochs']} epochs of each batch.")

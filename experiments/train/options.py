@@ -23,19 +23,18 @@ class _Estimator(EnvironmentOption):
 
     estimator: str | None = None
     """The estimator that trains the policy: a name that `python -m experiments.estimators` lists, or module:function
-    for an estimator of your own. That module is imported and its code runs. The function takes the policy and returns
-    an Estimator, or takes nothing and returns a Baseline, which is subtracted from G_t. The preset's values of
-    --discount, --lambda, --n, --decay, --clip, --damping, --entropy-coef, --over-time and --standardise apply to the
-    preset's estimator only; every other estimator has its own values."""
+    for your own. That module is imported and its code runs. The function takes the policy and returns an Estimator, or
+    takes nothing and returns a Baseline, which is subtracted from G_t."""
     lr: tuple[float, ...] | None = None
     """The learning rate η of Adam. Several numbers make a sweep: all of them train side by side in one program."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(TrainingOptions, _Estimator):
-    """An option that you leave out takes its value from the preset of the environment, or from the estimator. The help
-    shows these values for the --env and the --estimator that stand beside --help. Every run prints all values at its
-    start and writes them to options.json. experiments/shared/training/presets.py has the presets and their reasons."""
+    """An option that you leave out takes its value from the preset of the environment, or from the estimator: --help
+    shows it for the --env and the --estimator beside it. A preset's values of the estimator options apply to the
+    preset's estimator only. Reasons are in experiments/shared/training/presets.py. Commands and results stand at the
+    end of this help."""
 
     meter: int | None = None
     """N of the gradient meter, which measures the noise of the gradient that trains at every Nth update: its variance,
@@ -73,6 +72,20 @@ class Config(TrainingOptions, _Estimator):
     pip install -e ".[tensorboard]" or ".[wandb]". W&B works offline unless WANDB_MODE or WANDB_API_KEY is set."""
 
     BATCH: ClassVar[str] = "num_episodes"
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "": (
+            *("env", "estimator", "lr", "num_updates", "num_episodes", "num_seeds", "seed"),
+            *("output_dir", "run_name", "tiny"),
+        ),
+        **training_options.GROUPS,
+        "evaluation": ("eval_episodes", "references", "gif", "meter", "figures", "figure_width", "log_to"),
+        "resuming": ("start_from", "render", "resume", "allow", "checkpoint_every"),
+    }
+    HINTS: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("estimator", "estimators"),
+        "This command trains one estimator, --estimator NAME; to compare several, type "
+        "python -m experiments.sweep --estimators NAME NAME",
+    )
 
     def inputs(self) -> dict[str, Callable]:
         """Field → a function that finds its files, which process 0 sends to the others (--distributed)."""
@@ -103,6 +116,8 @@ class Config(TrainingOptions, _Estimator):
         return dataclasses.replace(self, **{name: getattr(default, name) for name in beside}) == default
 
     def validate(self) -> None:
+        one = self.estimator is None or "," not in self.estimator
+        runner.require(one, "--estimator", self.estimator, f"one name. {self.HINTS['estimator']}")
         if self.estimator is not None and ":" not in self.estimator:
             build_options.find(self.estimator)
         self.validate_training()

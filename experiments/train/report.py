@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from experiments.harness import runner
+from experiments.shared import ranges
 from experiments.shared.training import evaluating, presets
 from experiments.train import meter_figure
 from pgjax import diagnostics, evaluation, registry
@@ -73,6 +74,7 @@ def greedy_answers(
 
 def report_runs(
     options: Mapping[str, Any],
+    environment: Environment,
     evaluated: Evaluated,
     right: Mapping[int, Estimate],
     rates: np.ndarray,
@@ -81,16 +83,17 @@ def report_runs(
 ) -> None:
     """Record rows and a table: returns and `greedy_answers`, of every run and their means over seeds; then the metrics
     of the best run."""
-    lines, results = [], evaluated.results
+    lines, results, limits = [], evaluated.results, ranges.returns(options["env"], environment.horizon)
     for rate in options["lr"]:
         means = [result.mean for run, result in results.items() if rates[run] == np.float32(rate)]
         if means:
-            found = diagnostics.mean_interval(np.array(means))
+            found = diagnostics.mean_interval(np.array(means), bounds=limits)
             lines.append(("evaluated return, mean over seeds", f"lr {rate:g}", found))
             _row(recorder, *lines[-1], seconds=seconds)
     for run in range(len(rates)):
         name = run_name(options, rates, run)
-        lines.append(("evaluated return", name, _of_returns(results[run]) if run in results else None))
+        found = diagnostics.within(results[run].estimate, limits) if run in results else None
+        lines.append(("evaluated return", name, found))
         _row(recorder, *lines[-1])
     of_best = _metric_lines(results[evaluated.best], run_name(options, rates, evaluated.best))
     for line in (*_lines_of_answers(options, right, rates), *of_best):
@@ -124,14 +127,19 @@ def _lines_of_answers(
     for rate in options["lr"]:
         shares = [float(share.value) for run, share in right.items() if rates[run] == np.float32(rate)]
         if shares:
-            found = diagnostics.mean_interval(np.array(shares))
+            found = diagnostics.mean_interval(np.array(shares), bounds=ranges.SHARE)
             lines.append((f"{quantity}, mean over seeds", f"lr {rate:g}", found))
-    return lines + [(quantity, run_name(options, rates, run), share) for run, share in right.items()]
+    cut = lambda share: diagnostics.within(share, ranges.SHARE)
+    return lines + [(quantity, run_name(options, rates, run), cut(share)) for run, share in right.items()]
 
 
-def report_policy(environment: Environment, result: evaluation.Evaluation, recorder: runner.Recorder) -> None:
-    """Record rows and a table of one policy."""
-    lines = [("evaluated return", environment.name, _of_returns(result)), *_metric_lines(result, environment.name)]
+def report_policy(
+    name: str, environment: Environment, result: evaluation.Evaluation, recorder: runner.Recorder
+) -> None:
+    """Record rows and a table of one policy; `name` is what --env says."""
+    limits = ranges.returns(name, environment.horizon)
+    found = diagnostics.within(result.estimate, limits)
+    lines = [("evaluated return", environment.name, found), *_metric_lines(result, environment.name)]
     for line in lines:
         _row(recorder, *line)
     _table(recorder, lines)
@@ -146,14 +154,10 @@ def failure_sentence(evaluated: Evaluated, options: Mapping[str, Any], rates: np
     return f"{len(evaluated.failures)} of {len(rates)} runs failed{kept}: {reasons}"
 
 
-def _of_returns(result: evaluation.Evaluation) -> Estimate:
-    return Estimate(value=result.mean, stderr=result.stderr, low=result.low, high=result.high)
-
-
 def _metric_lines(result: evaluation.Evaluation, run: str) -> list[tuple[str, str, Estimate]]:
     words = {"final": "at the end", "total": "sum over an episode", "mean": "mean over its steps"}
     return [
-        (f"{name}, {words[kind]}", run, estimate)
+        (f"{name}, {words[kind]}", run, diagnostics.within(estimate, ranges.metric(name, kind)))
         for name, summary in result.metrics.items()
         for kind, estimate in summary._asdict().items()
     ]
@@ -192,8 +196,9 @@ def how_to_read(options: Mapping[str, Any], num_runs: int) -> str:
     over_seeds = " and that of a mean is over seeds" if options["num_seeds"] > 1 else ""
     return (
         f"The number after ± is a standard error: that of a run is over {episodes} episodes{over_seeds}. Intervals are "
-        "those of Student's t. All runs were evaluated on the same starts. policy.safetensors holds the best of the "
-        f"{num_runs} runs. It was chosen by these episodes, so they overestimate its return."
+        "those of Student's t, without the part where no return can lie. All runs were evaluated on the same starts. "
+        f"policy.safetensors holds the best of the {num_runs} runs. It was chosen by these episodes, so they "
+        "overestimate its return."
     )
 
 
@@ -259,7 +264,8 @@ def draw_curve(results: dict, recorder: runner.Recorder) -> None:
     axes.set_ylabel("return of an episode")
     curves = {f"lr {rate:g}": returns[rates == np.float32(rate)][:, keep] for rate in options["lr"]}
     curves = {name: runs for name, runs in curves.items() if len(runs)}
-    plots.learning_curves(axes, steps.mean(axis=0).cumsum()[keep], curves)
+    limits = ranges.returns(options["env"], results["drawn"].environment.horizon)
+    plots.learning_curves(axes, steps.mean(axis=0).cumsum()[keep], curves, bounds=limits)
     recorder.figure(figure, "learning_curve")
 
 

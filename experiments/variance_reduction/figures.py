@@ -3,6 +3,7 @@
 import numpy as np
 
 from experiments.harness import runner
+from experiments.shared import ranges
 
 
 def last_fifth(returns: np.ndarray) -> np.ndarray:
@@ -11,16 +12,18 @@ def last_fifth(returns: np.ndarray) -> np.ndarray:
 
 
 def finding(curves: dict) -> str:
-    """The sentence in the title: the worst and the best return over the last fifth of training."""
+    """The sentence in the title: the least and the greatest mean return over the last fifth of training."""
     last = {name: last_fifth(y).mean() for name, (_, y) in curves.items()}
     worst, best = min(last, key=last.get), max(last, key=last.get)
-    return f"REINFORCE with “{worst}” ends at a return of {last[worst]:.0f}, with “{best}” at {last[best]:.0f}"
+    return (
+        f"Over the last fifth of training REINFORCE with “{worst}” returns {last[worst]:.0f} on average, with "
+        f"“{best}” {last[best]:.0f}"
+    )
 
 
 def dots(values: dict) -> dict:
     """Intervals for a logarithmic axis, which cannot show values at or below zero."""
-    positive = {name: x for name, x in values.items() if x.value > 0}
-    return {name: (x.value, max(x.low, x.value / 10), x.high) for name, x in positive.items()}
+    return {name: (x.value, x.low, x.high) for name, x in values.items() if x.value > 0}
 
 
 def plot(results: dict, recorder: runner.Recorder) -> None:
@@ -33,7 +36,7 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     caption = (
         f"CartPole-v1. Left: total variance of one gradient estimate at a policy of return "
         f"{results['returns']['learning']:.0f}, {shared} Right: mean over {config.seeds} seeds, "
-        f"{plots.bands(config.seeds, 'seeds')}."
+        f"{plots.bands(config.seeds, 'seeds')}. The grey part is the last fifth, whose means are in the title."
     )
     figure, (left, right) = plots.figure(title, caption, columns=2, width=12.5, height=4.8)
     plots.bars_with_intervals(left, dots(measured["variance"]["learning"]), scale="log", colour_of=colour_of)
@@ -43,7 +46,9 @@ def plot(results: dict, recorder: runner.Recorder) -> None:
     right.set_ylim(0, 520)
     plots.reference_line(right, 500, "the most an episode can pay")
     x = min((x for x, _ in curves.values()), key=len)
-    plots.learning_curves(right, x, {name: y[:, : len(x)] for name, (_, y) in curves.items()}, colour_of=colour_of)
+    right.axvspan(x[-max(1, len(x) // 5)], x[-1], color=plots.GREY, alpha=0.08, linewidth=0, zorder=0)
+    shown = {name: y[:, : len(x)] for name, (_, y) in curves.items()}
+    plots.learning_curves(right, x, shown, colour_of=colour_of, bounds=ranges.returns("CartPole-v1", 500))
     recorder.figure(figure, "variance_reduction")
 
     title = "How noisy an estimate is, and how near to the true direction, at three stages of training"

@@ -12,11 +12,21 @@ from pgjax.diagnostics.gradients import (
     gradient_statistics,
     total_variance,
 )
-from pgjax.diagnostics.intervals import Estimate, few_runs, mean_and_stderr, mean_interval, t_interval, t_quantile
+from pgjax.diagnostics.intervals import (
+    UNBOUNDED,
+    Estimate,
+    few_runs,
+    mean_and_stderr,
+    mean_interval,
+    t_interval,
+    t_quantile,
+    within,
+)
 from pgjax.diagnostics.meter import BatchNoise, batch_noise
 from pgjax.diagnostics.runs import bootstrap_interval, interquartile_mean, paired_variance_ratio
 
 __all__ = [
+    "UNBOUNDED",
     "BatchNoise",
     "Estimate",
     "GradientStatistics",
@@ -33,4 +43,5 @@ __all__ = [
     "t_interval",
     "t_quantile",
     "total_variance",
+    "within",
 ]

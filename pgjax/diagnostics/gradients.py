@@ -178,10 +178,10 @@ def batch_cosine(gradients: jax.Array, reference: jax.Array, *, batch_size: int,
     """The cosine between the reference and the mean of B episodes, averaged over ⌊N/B⌋ disjoint batches.
 
     E cos(ḡ_B, ∇ρ),  cos(a, b) = ⟨a, b⟩ / (‖a‖ ‖b‖), and 0 if the mean of a batch is 0, which has no direction.
-    SE is the standard deviation of the batches / √⌊N/B⌋, and the interval is value ± t·SE with ⌊N/B⌋ − 1 degrees of
-    freedom. Episodes that do not fill a batch are left out. Cosines are bounded and skewed: intervals of 95 % covered
-    .92 with 2 batches, .88 with 5, .90 with 10 and .92 with 30 (measured for batches of 8 of the gradients in
-    `gradient_statistics`).
+    SE is the standard deviation of the batches / √⌊N/B⌋, and the interval is the part of value ± t·SE in [−1, 1] with
+    ⌊N/B⌋ − 1 degrees of freedom. Episodes that do not fill a batch are left out. Cosines are bounded and skewed:
+    intervals of 95 % covered .92 with 2 batches, .88 with 5, .90 with 10 and .92 with 30 (measured for batches of 8 of
+    the gradients in `gradient_statistics`).
 
     The arguments are those of `gradient_statistics`, and B = `batch_size` from 1 to N/2.
 
@@ -200,4 +200,4 @@ def batch_cosine(gradients: jax.Array, reference: jax.Array, *, batch_size: int,
     norms = jnp.linalg.norm(means, axis=1) * jnp.linalg.norm(reference)
     cosines = jnp.sum(means * reference[None], axis=1) / jnp.where(norms > 0, norms, jnp.ones_like(norms))
     mean, _, spread = centre_and_spread(cosines, ddof=1)
-    return t_interval(mean[0], spread[0] / batches**0.5, batches - 1, confidence)
+    return t_interval(mean[0], spread[0] / batches**0.5, batches - 1, confidence, bounds=(-1.0, 1.0))

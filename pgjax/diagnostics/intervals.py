@@ -15,6 +15,7 @@ from pgjax._doors import readable
 from pgjax.diagnostics._sample_checks import at_least, require_probability
 
 FEWEST_RUNS = 5
+UNBOUNDED = (-math.inf, math.inf)
 
 
 class Estimate(NamedTuple):
@@ -64,16 +65,55 @@ def t_quantile(probability: float, degrees: int) -> float:
 
 
 @readable
-def t_interval(value: Any, stderr: Any, degrees: int, confidence: float = 0.95) -> Estimate:
+def t_interval(
+    value: Any, stderr: Any, degrees: int, confidence: float = 0.95, *, bounds: tuple[float, float] = UNBOUNDED
+) -> Estimate:
     """The interval value ± t · stderr, for JAX or NumPy arrays of any shape.
 
     t is the quantile at ½ + `confidence`/2 for ν = `degrees` degrees of freedom.
 
+    Args:
+        bounds: the range in which the estimated number is known to lie; see `within`.
+
     Raises:
-        ValueError: for a confidence outside (0, 1), or ν < 1.
+        ValueError: for a confidence outside (0, 1), ν < 1, or bounds that are not in order.
     """
     margin = t_quantile(0.5 + require_probability(confidence) / 2.0, degrees) * stderr
-    return Estimate(value=value, stderr=stderr, low=value - margin, high=value + margin)
+    return within(Estimate(value=value, stderr=stderr, low=value - margin, high=value + margin), bounds)
+
+
+@readable
+def within(estimate: Estimate, bounds: tuple[float, float]) -> Estimate:
+    """The estimate with the part of its interval [l, h] that lies in [a, b] = `bounds`.
+
+    The estimated number lies in [a, b], so [l, h] covers it exactly as often as [l, h] ∩ [a, b] does: the shorter
+    interval has the same coverage. If [l, h] lies outside [a, b], the interval is the nearer bound. `value` and
+    `stderr` stay as they are, so an unbiased estimate may lie outside the bounds, and outside the interval.
+
+    Args:
+        bounds: (a, b) with a < b, such as (0, 1) for a probability, (0, ∞) for a variance, or the least and the
+            greatest return of an episode.
+
+    Raises:
+        ValueError: for bounds that are not in order.
+
+    Source: Mandelkern 2002 (Setting confidence intervals for bounded parameters), section 2.
+
+    Example: no rate is above 1.
+
+        >>> from pgjax import diagnostics
+        >>> found = diagnostics.mean_interval([0.9, 1.0], bounds=(0.0, 1.0))
+        >>> round(float(found.low), 2), float(found.high)
+        (0.31, 1.0)
+    """
+    least, most = bounds
+    if not least < most:
+        raise ValueError(f"bounds: the first must be below the second, got {bounds}")
+    if tuple(bounds) == UNBOUNDED:
+        return estimate
+    xp = jnp if isinstance(estimate.low, jax.Array) else np
+    cut = lambda x: xp.clip(x, least, most)
+    return estimate._replace(low=cut(estimate.low), high=cut(estimate.high))
 
 
 def positive_t_interval(value: jax.Array, shift: jax.Array, confidence: float = 0.95) -> Estimate:
@@ -103,7 +143,9 @@ def jackknife_stderr(shift: jax.Array) -> jax.Array:
 
 
 @readable
-def mean_interval(x: ArrayLike, axis: int = 0, *, confidence: float = 0.95) -> Estimate:
+def mean_interval(
+    x: ArrayLike, axis: int = 0, *, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED
+) -> Estimate:
     """The mean of S independent runs with its standard error and t interval: x̄ ± t s/√S. NumPy, on the host.
 
     The coverage of the interval equals `confidence` if runs are normal, even for two runs (x̄ ± 1.96 s/√S covers only
@@ -114,12 +156,13 @@ def mean_interval(x: ArrayLike, axis: int = 0, *, confidence: float = 0.95) -> E
         x: `[S, ...]`, or an array with the runs on `axis`.
         axis: the axis of the runs.
         confidence: the coverage aimed at, in (0, 1).
+        bounds: the range in which the mean is known to lie, at which its interval then ends; see `within`.
 
     Returns:
         `Estimate` of NumPy arrays `[...]`; the error and the interval are NaN for one run, which shows no spread.
 
     Raises:
-        ValueError: if there are no runs, or for a confidence outside (0, 1).
+        ValueError: if there are no runs, for a confidence outside (0, 1), or for bounds that are not in order.
 
     Source: Student 1908.
 
@@ -131,7 +174,7 @@ def mean_interval(x: ArrayLike, axis: int = 0, *, confidence: float = 0.95) -> E
         [10.0, 0.82, 7.4, 12.6]
     """
     mean, stderr = mean_and_stderr(x, axis)
-    return t_interval(mean, stderr, max(np.asarray(x).shape[axis] - 1, 1), confidence)
+    return t_interval(mean, stderr, max(np.asarray(x).shape[axis] - 1, 1), confidence, bounds=bounds)
 
 
 @readable
@@ -161,4 +204,5 @@ def few_runs(count: int, unit: str = "runs") -> str:
     if count < 2:
         return f"One of the {unit} shows no spread, so there is no interval."
     ratio = t_quantile(0.975, count - 1)
-    return f"Only {count} {unit}: a 95 % interval is {ratio:.1f} standard errors to each side."
+    wide = f"Only {count} {unit}: a 95 % interval is {ratio:.1f} standard errors to each side."
+    return wide if count > 2 else f"{wide} Two {unit} are too few for an interval that says anything; use five or more."

@@ -67,6 +67,9 @@ def find(name: str) -> Entry:
         >>> print(registry.find("rloo").label, "|", registry.find("rloo").claim)
         G₁, leave-one-out (RLOO) | unbiased
     """
+    if "," in name:
+        apart = " ".join(name.split(","))
+        raise ValueError(f"no estimator is called {name!r}; names have spaces between them, not commas: {apart}")
     if ":" in name:
         return load(name)
     if name in ENTRIES:

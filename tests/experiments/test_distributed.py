@@ -57,7 +57,7 @@ def test_only_a_question_that_can_share_its_work_has_the_option(capsys):
     assert command_line.parse(*arguments, shares=True).distributed == "auto"
     with pytest.raises(SystemExit):
         command_line.parse(*arguments)
-    assert "nrecognized" in capsys.readouterr().err
+    assert "--distributed: there is no such option" in capsys.readouterr().err
     assert command_line.parse("p", "d", train.Config, []).distributed is None
     assert train.SHARES
     with pytest.raises(runner.UsageError, match="--distributed-timeout 0: must be from 1 to 86400 seconds"):

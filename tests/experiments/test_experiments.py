@@ -36,7 +36,7 @@ def test_variance_reduction_writes_its_table_and_figures(variance_run):
     names = list(variance_reduction.TINY.variants())
     assert [line[0] for line in table["lines"]] == names == ["one episode, G₁", "B episodes, Gₜ − v(Xₜ)"]
     assert table["lines"][0][1] == "81.4" and all("±" in cell for line in table["lines"] for cell in line[2:])
-    assert "ends at a return of" in summary(variance_run)["notes"][-1]
+    assert "Over the last fifth of training" in summary(variance_run)["notes"][-1]
     for variant in names:
         quantities = {row["quantity"] for row in rows if row["variant"] == variant}
         wanted = {f"(b) {q}, {s}" for q in variance_reduction.QUANTITIES for s in variance_reduction.STAGES}

@@ -66,6 +66,32 @@ def test_bars_error_bars_and_points_of_several_panels(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure-1.csv", "figure-2.csv"]
 
 
+def test_a_logarithmic_bar_is_written_with_a_bound_below_0(tmp_path):
+    _, axes = plots.figure("A finding")
+    plots.bars_with_intervals(axes, {"wide": (2.0, -3.0, 7.0), "narrow": (1.0, 0.5, 2.0)}, scale="log")
+    (rows,) = written(axes.figure, tmp_path)
+    found = {row[2]: [float(row[1]), *map(float, row[3:])] for row in rows[1:]}
+    np.testing.assert_allclose([found["wide"], found["narrow"]], [[2.0, -3.0, 7.0], [1.0, 0.5, 2.0]])
+
+
+def test_an_interval_that_the_drawing_cuts_is_written_with_its_true_bounds(tmp_path):
+    from experiments.harness import figure_data
+
+    _, axes = plots.figure("A finding")
+    axes.plot([1, 2, 3], [5.0, np.nan, 7.0], label="a")
+    bars = axes.vlines([1, 2], [4.0, 6.0], [10.0, 10.0])
+    figure_data.remember(bars, "a", np.array([1, 2]), np.array([4.0, 6.0]), np.array([np.inf, 300.0]))
+    drawn = axes.errorbar([4.0], [2.0], yerr=[[1.98], [9.0]], label="b")
+    figure_data.remember(drawn.lines[2][0], "b", np.array([4.0]), np.array([0.0]), np.array([11.0]))
+    (rows,) = written(axes.figure, tmp_path)
+    assert [row[1:] for row in rows[1:]] == [
+        ["1.0", "5.0", "4.0", "inf"],
+        ["2.0", "", "6.0", "300.0"],
+        ["3.0", "7.0", "", ""],
+        ["4.0", "2.0", "0.0", "11.0"],
+    ]
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     pass

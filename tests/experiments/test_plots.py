@@ -42,7 +42,15 @@ def test_bands_of_a_mean_cover_from_two_runs_on():
     assert np.mean((low <= 0) & (high >= 0)) < 0.6
     assert plots.bands(5) == "95 % t bands"
     warning = "Only 2 seeds: a 95 % interval is 12.7 standard errors to each side"
-    assert plots.bands(2, "seeds") == f"95 % t bands ({warning})"
+    assert plots.bands(2, "seeds").startswith(f"95 % t bands ({warning}. Two seeds are too few")
+
+
+def test_bands_end_at_known_bounds():
+    runs = np.array([[0.9, 0.2], [1.0, 0.0]])
+    _, axes = plots.figure("A finding")
+    plots.learning_curves(axes, np.arange(2), {"share": runs}, bounds=(0.0, 1.0))
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert heights.min() == 0.0 and heights.max() == 1.0 and max(plots._interval(runs, np.mean, 0.95)[1]) > 1
 
 
 def test_labels_do_not_overlap(curves):

@@ -233,7 +233,7 @@ def test_what_cannot_be_parsed_is_refused_too(tmp_path, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         main(*arguments, directory=tmp_path)
     assert stop.value.code == 2
-    assert arguments[-1] in capsys.readouterr().err
+    assert arguments[0] in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

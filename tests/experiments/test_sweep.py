@@ -14,6 +14,7 @@ from trainings import returns_in, summary
 
 from experiments import sweep, train
 from experiments.harness import memory, runner
+from experiments.shared import coinciding
 from experiments.shared.training import build
 from experiments.sweep import grid, learning, results, sizing
 from experiments.sweep.options import Config
@@ -47,7 +48,7 @@ def test_a_tiny_sweep_writes_its_table_its_runs_and_its_figure(tiny):
     assert len(found) == 2 * 4 * 2 and [line["seed"] for line in found[:3]] == ["0", "1", "0"]
     assert [line["lr"] for line in found[::2]] == 2 * ["0.003", "0.01", "0.03", "0.1"]
     (table,) = summary(tiny)["tables"]
-    assert table["headers"] == ["estimator", "lr", "return ± s.e.", "95 % interval", "minus the best", "updates to -20"]
+    assert table["headers"] == ["estimator", "lr", "return ± s.e.", "95 % interval", "minus the best"]
     assert [line[0] for line in table["lines"]] == ["reinforce"] * 4 + ["rloo"] * 4
     for part in (table["lines"][:4], table["lines"][4:]):
         assert [line[4] for line in part].count("best") == 1
@@ -64,6 +65,37 @@ def test_the_runs_of_a_sweep_are_those_of_a_training(tiny, tmp_path):
     alone = runner.execute("train", train.Config(**options), train.run, output_dir=tmp_path)
     found = [float(line["return"]) for line in lines(tiny) if line["estimator"] == "rloo"]
     assert found == returns_in(alone) and len(set(found)) > 3
+
+
+def test_estimators_that_coincide_are_named_and_never_is_not_said(tmp_path):
+    """With one epoch PPO's ratio is 1. 100 episodes of the corridor cannot average −1, which is the best first step."""
+    names, options = ("gpomdp_value", "ppo", "rloo"), {"num_updates": 25, "num_episodes": 4, "threshold": -1.0}
+    found = summary(run(tmp_path, estimators=names, vary=("lr=0.01",), **options))
+    (note,) = [note for note in found["notes"] if "one estimator" in note]
+    assert note.startswith("gpomdp_value and ppo gave the same parameters in every run")
+    assert "the ratio of probabilities in ppo is 1" in note and "rloo" not in note
+    (table,) = found["tables"]
+    assert table["headers"][-1] == "updates to -1" and {line[-1] for line in table["lines"]} == {"> 25, 0 of 2"}
+    assert "never" not in json.dumps(found["tables"]) and any("within their 25 updates" in n for n in found["notes"])
+
+
+def test_a_goal_that_too_few_episodes_cannot_reach_is_left_out(tiny, tmp_path):
+    assert not any("updates to" in header for header in summary(tiny)["tables"][0]["headers"])
+    found = summary(run(tmp_path, threshold=-20.0, estimators=("reinforce",), vary=("lr=0.01",)))
+    assert any("a mean over 100 training episodes, and a run has 12 of them" in note for note in found["notes"])
+    assert not any("updates to" in header for header in found["tables"][0]["headers"])
+
+
+def test_names_of_the_same_numbers_are_grouped():
+    params = {"w": np.arange(12.0).reshape(2, 2, 3), "b": np.ones((2, 3))}
+    prints = coinciding.fingerprint(params)
+    assert prints.shape == (2, 4) and prints[1, 2] == np.arange(6, 12).sum()
+    numbers = {"a": prints, "b": prints + 1e-3, "c": prints * (1 + 1e-7), "d": prints * np.nan, "e": prints * np.nan}
+    assert coinciding.groups(numbers) == [["a", "c"], ["d", "e"]]
+    entries = {name: registry.find(name) for name in ("gae", "ppo_gae", "td")}
+    assert "ratio" in coinciding.sentence(["gae", "ppo_gae"], entries, {"epochs": 1}, "numbers")
+    assert "ratio" not in coinciding.sentence(["gae", "ppo_gae"], entries, {"epochs": 2}, "numbers")
+    assert "ratio" not in coinciding.sentence(["gae", "td"], entries, {"epochs": 1}, "numbers")
 
 
 def test_a_grid_of_two_options_has_all_combinations(tmp_path):

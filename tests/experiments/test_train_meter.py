@@ -1,7 +1,10 @@
 """`--meter N` measures the gradient that trains, changes no number of the training, and says what it found."""
 
+import csv
 import dataclasses
 import json
+import math
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +12,9 @@ import pytest
 from trainings import newest_arrays, summary, tiny_training, without_times
 
 from experiments import train
-from experiments.harness import runner
+from experiments.harness import figure_data, runner
 from experiments.shared.training import build
-from experiments.train import meter, report, resume
+from experiments.train import meter, meter_figure, report, resume
 from pgjax import diagnostics
 
 
@@ -134,6 +137,56 @@ def test_sentences_compare_the_batch_with_the_noise_scale():
     assert "Over all measured updates, a batch of 64 windows is" in said
     assert "times larger than the noise scale of" in said
     assert "is above" in meter.sentence(meter.noise_of(known(ratio=-0.3, count=12), 64), 64, meter.WHOLE, "windows")
+
+
+def dying():
+    """Two runs, one with a noisy gradient. Both end with gradients of 0, whose cosine the log gives as 0."""
+    rng = np.random.default_rng(2)
+    alive = (np.arange(8) < 4)[:, None] * np.ones((8, 2))
+    sums = {"variance": alive * [1.0, 30.0], "squared_norm": alive * rng.normal([3.0, -20.0], 1.0, (8, 2))}
+    return meter.Measurements(np.arange(1, 9), np.ones((8, 2)), sums | {"half_cosine": alive * [0.9, -0.2]})
+
+
+def within(found, low, high):
+    return math.isnan(found.low) or low <= found.low <= found.high <= high
+
+
+def test_no_interval_leaves_the_range_of_its_number():
+    for rows in (slice(0, 4), slice(0, 1), slice(2, 8)):
+        noise = meter.noise_of(dying().part(np.arange(8)[rows], [0, 1]), 32)
+        for name, (low, high) in meter.BOUNDS.items():
+            assert within(noise.means[name], low, high), (name, noise.means[name])
+        assert within(noise.signal_to_noise, 0.0, math.inf) and within(noise.noise_scale, 0.0, math.inf)
+    assert meter.noise_of(dying().part(np.arange(4), [0, 1]), 32).noise_scale.high == math.inf
+
+
+def test_gradients_of_0_have_neither_a_direction_nor_a_noise_scale():
+    noise = meter.noise_of(dying().part(np.arange(4, 8), [0, 1]), 32)
+    assert math.isnan(noise.means["half_cosine"].value) and math.isnan(noise.noise_scale.value)
+    assert "gradients of 0 only" in meter.sentence(noise, 32, meter.WHOLE, "episodes")
+    # The zeros that stand for cosines of such gradients do not count.
+    np.testing.assert_allclose(meter.noise_of(dying(), 32).means["half_cosine"].value, 0.35)
+
+
+def test_the_data_of_the_figure_are_the_estimates(tmp_path):
+    """The figure is cut at its edge; its data are not, and they have no row that mixes bounds with estimates."""
+    options = {"num_episodes": 32, "num_steps": None, "num_updates": 8, "env": "corridor", "estimator": "rloo"}
+    drawn = {}
+    recorder = types.SimpleNamespace(figure=lambda figure, name: drawn.update({name: figure}))
+    meter_figure.draw({0.1: dying()}, options, recorder)
+    upper, lower = figure_data.write(drawn["meter"], tmp_path / "meter.png")
+    titles = ["update", "noise scale in episodes", "low", "high"], ["update", "cosine of two halves", "low", "high"]
+    for path, names, title in zip((upper, lower), ("noise_scale", "half_cosine"), titles, strict=True):
+        header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        assert header[1:] == title
+        rows = [row for row in rows if row[0] == "lr 0.1"]
+        assert len(rows) == 8
+        for number, row in enumerate(rows):
+            noise = meter.noise_of(dying().part(np.array([number]), [0, 1]), 32)
+            found = noise.noise_scale if names == "noise_scale" else noise.means[names]
+            value, low, high = (float(cell or "nan") for cell in row[2:])
+            wanted = found.value if math.isfinite(found.value) else math.nan
+            np.testing.assert_allclose([value, low, high], [wanted, found.low, found.high])
 
 
 def test_the_meter_is_the_pair_of_batches_of_mccandlish():

@@ -163,12 +163,12 @@ def critic(options: dict, environment: Environment) -> Critic | None:
     return baselines.action_value_function(init, apply, **_fitted(options))
 
 
-def find(name: str) -> registry.Entry:
-    """The estimator of that name; raises ValueError, naming --estimator, if there is none."""
+def find(name: str, option: str = "--estimator") -> registry.Entry:
+    """The estimator of that name; raises ValueError, naming the option, if there is none."""
     try:
         return registry.find(name)
     except ValueError as error:
-        raise ValueError(f"--estimator: {error}") from error
+        raise ValueError(f"{option}: {error}") from error
 
 
 def make_estimator(options: dict, environment: Environment, policy: Policy) -> Estimator:

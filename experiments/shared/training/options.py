@@ -13,6 +13,15 @@ from pgjax import registry
 DEFAULT_ENV = "CartPole-v1"
 # The options that describe the network of a preset, and that do not fit another network.
 SHAPE = ("hidden", "activation", "network_options")
+# Headings of --help, and the options below them.
+GROUPS = {
+    "learning": (
+        *("epochs", "num_steps", "group_size", "lr_left", "schedule_updates"),
+        *("value_lr", "value_steps", "max_grad_norm"),
+    ),
+    "estimator": registry.SETTINGS,
+    "network": ("network", "hidden", "activation", "network_options", "distribution", "precision"),
+}
 # The options that may be None after the preset, and what --help shows for that.
 WITHOUT_VALUE = {"num_steps": "complete episodes", "max_grad_norm": "no limit", "activation": "that of the network"}
 WITHOUT_VALUE |= {"meter": "no measurement"}
@@ -23,9 +32,9 @@ class EnvironmentOption:
     """The environment, the first option of every question that trains."""
 
     env: str | None = None
-    """The environment: a name from pgjax.environments.available(), such as CartPole-v1 (an unknown name prints them
-    all), a name of another package that is installed, such as gymnasium:LunarLander-v3, or package.module:name for an
-    environment of your own. That module is imported and its code runs."""
+    """The environment: a name such as CartPole-v1 (an unknown name prints all of them), a name of another package that
+    is installed, such as gymnasium:LunarLander-v3, or package.module:name for your own. That module is imported and
+    its code runs."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,12 +55,27 @@ def test_equal_runs_have_no_spread():
     assert diagnostics.mean_and_stderr(np.array([True, False])) == (0.5, 0.5)
 
 
+def test_bounds_shorten_an_interval_and_keep_its_coverage():
+    """Rates of three runs with mean 0.9: intervals reach above 1 without bounds, and cover as often with them."""
+    runs = np.random.default_rng(4).binomial(10, 0.9, size=(3, 4000)) / 10
+    plain, cut = diagnostics.mean_interval(runs), diagnostics.mean_interval(runs, bounds=(0.0, 1.0))
+    covers = lambda found: (found.low <= 0.9) & (found.high >= 0.9)
+    assert (plain.high > 1).mean() > 0.3 and cut.high.max() <= 1 and cut.low.min() >= 0
+    np.testing.assert_array_equal(covers(plain), covers(cut))
+    np.testing.assert_array_equal(plain.value, cut.value)
+    outside = diagnostics.within(diagnostics.Estimate(-3.0, 0.1, -3.2, -2.8), (0.0, np.inf))
+    assert outside == (-3.0, 0.1, 0.0, 0.0)
+    with pytest.raises(ValueError, match="first must be below the second"):
+        diagnostics.mean_interval(runs, bounds=(1.0, 0.0))
+
+
 def test_one_run_has_no_interval_and_few_are_marked():
     one = diagnostics.mean_interval([[1.0, 2.0]])
     np.testing.assert_array_equal(one.value, [1.0, 2.0])
     assert np.isnan([one.stderr, one.low, one.high]).all()
     assert "no spread" in diagnostics.few_runs(1)
     assert diagnostics.few_runs(2, "seeds").startswith("Only 2 seeds") and "12.7" in diagnostics.few_runs(2)
+    assert "too few" in diagnostics.few_runs(2) and "too few" not in diagnostics.few_runs(3)
     assert diagnostics.few_runs(4) and not diagnostics.few_runs(5)
 
 
