@@ -1,7 +1,7 @@
 """The ranges in which returns and metrics must lie, so that no interval leaves them.
 
 An interval of Student's t around the mean of a bounded number can reach beyond the bound, above all with two or three
-seeds. `diagnostics.within` cuts it there without loss of coverage (Mandelkern 2002, section 2).
+seeds. `diagnostics.within` cuts it there without loss of coverage.
 """
 
 import math

@@ -97,7 +97,7 @@ def within(estimate: Estimate, bounds: tuple[float, float]) -> Estimate:
     Raises:
         ValueError: for bounds that are not in order.
 
-    Source: Mandelkern 2002 (Setting confidence intervals for bounded parameters), section 2.
+    Source: elementary; Mandelkern 2002 (Setting confidence intervals for bounded parameters) compares other intervals.
 
     Example: no rate is above 1.
 
