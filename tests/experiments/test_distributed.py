@@ -5,7 +5,6 @@ import json
 import pathlib
 import re
 import shutil
-import socket
 import threading
 import types
 
@@ -13,10 +12,19 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental import multihost_utils
-from teams import finished, free_port, start
 
 from experiments import train
-from experiments.harness import bystander, command_line, distributed, interruption, runner, runtime, sent_files, team
+from experiments.harness import (
+    bystander,
+    command_line,
+    distributed,
+    endings,
+    interruption,
+    runner,
+    runtime,
+    sent_files,
+    team,
+)
 from experiments.train import keeping, resume
 from experiments.train.thinning import Thinned
 from pgjax.saving import rotation
@@ -27,7 +35,7 @@ def test_the_option_is_read():
     read = distributed.parsed("node-1.cluster:1234,4,3")
     assert (read.address, read.count, read.index) == ("node-1.cluster:1234", 4, 3)
     assert distributed.parsed("[::1]:80,1,0").address == "[::1]:80"
-    assert "process 0 at node-1.cluster:1234" in read.others and "SLURM" in distributed.Cluster("auto").others
+    assert "process 0 at node-1.cluster:1234" in read.others
 
 
 @pytest.mark.parametrize(
@@ -105,10 +113,10 @@ def three(monkeypatch):
     def leave(code):
         raise Left(code)
 
-    monkeypatch.setattr(team, "exit_now", leave)
-    monkeypatch.setattr(team, "GRACE", 0.05)
-    monkeypatch.setattr(team, "ANSWER", 0.05)
-    monkeypatch.setattr(team, "TOGETHER", 0.05)
+    monkeypatch.setattr(endings, "exit_now", leave)
+    monkeypatch.setattr(endings, "GRACE", 0.05)
+    monkeypatch.setattr(endings, "ANSWER", 0.05)
+    monkeypatch.setattr(endings, "TOGETHER", 0.05)
     messages = Messages()
     return [team.Team(messages, index, 3) for index in range(3)]
 
@@ -160,20 +168,60 @@ def test_an_error_of_one_process_is_printed_and_named_by_the_others(three, capsy
     three[2]._leaving = True  # the main thread ends this process
     three[2]._listen()
     with (
-        pytest.raises(team.Lost, match="process 1 of 3 has ended with: internal error: 'x'") as lost,
+        pytest.raises(endings.Lost, match="process 1 of 3 has ended with: internal error: 'x'") as lost,
         three[2].watching(),
     ):
         raise jax.errors.JaxRuntimeError("Gloo all-reduce failed: Connection closed by peer")
     assert lost.value.code == 70 and isinstance(lost.value, interruption.Interrupted)
 
 
-def test_a_process_that_does_not_answer_is_named(three, capsys):
-    for index in (0, 1):
-        threading.Thread(target=three[index]._listen, daemon=True).start()
-        three[index]._leaving = True
-    with pytest.raises(team.Lost, match="the end of another process: process 2 of 3 was lost"), three[0].watching():
-        raise ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
-    assert "the connection to another process was lost" in capsys.readouterr().err
+FAILED = "UNKNOWN: Gloo AllGather failed: Connection closed by peer"
+
+
+def test_a_process_that_is_lost_without_a_word_is_named(three, capsys):
+    for member in three[:2]:
+        member._leaving = True  # the main thread ends this process
+    three[0].lose(2)
+    for member in three[:2]:
+        member._listen()
+        words = "the end of another process: process 2 of 3 was lost"
+        with pytest.raises(endings.Lost, match=words) as lost, member.watching():
+            raise ValueError(FAILED)
+        assert lost.value.code == 75
+    three[0].lose(1)  # which ends because of that
+    three[0]._let_others_leave()
+    assert not capsys.readouterr().err
+
+
+def test_a_process_that_has_said_its_end_is_not_lost(three):
+    with pytest.raises(Left, match="70"):
+        three[2].end(70, "internal error: 'x'")
+    three[0].lose(2)
+    three[0]._leaving = True
+    three[0]._listen()
+    assert three[0].sentence() == "process 2 of 3 has ended with: internal error: 'x'"
+
+
+def test_without_process_0_nothing_is_asked_of_its_server(three, monkeypatch, capsys):
+    monkeypatch.setattr(interruption.current, "last_words", "To resume it: COMMAND")
+    three[1]._leaving = True
+    three[1].lose(0)
+    monkeypatch.setattr(three[1]._client, "key_value_set", None)
+    with pytest.raises(endings.Lost, match="process 0 of 3 was lost") as lost, three[1].watching():
+        raise ValueError(FAILED)
+    assert lost.value.__notes__ == ["To resume it: COMMAND"]
+    with pytest.raises(Left, match="75"):
+        three[1].end(0, "")  # its work was complete, and process 0 has not written the results
+    assert capsys.readouterr().err == "error: process 0 of 3 was lost\n"
+
+
+def test_two_processes_that_cannot_reach_each_other_end_all(three):
+    three[1]._leaving = three[2]._leaving = True
+    threading.Thread(target=three[1]._listen, daemon=True).start()
+    with pytest.raises(endings.Lost, match="the connection to another process was lost"), three[1].watching():
+        raise ValueError(FAILED)
+    three[2]._listen()
+    assert three[2]._end == (None, 75, "")
 
 
 def test_errors_of_a_process_itself_stay_as_they_are(three):
@@ -184,7 +232,7 @@ def test_errors_of_a_process_itself_stay_as_they_are(three):
 
 
 def test_a_process_that_waits_for_a_value_ends_with_the_run(three, capsys):
-    three[0]._set("end", json.dumps(team.End(0, 0, "has ended")))
+    three[0]._set("end", json.dumps(endings.End(0, 0, "has ended")))
     three[1]._leaving = True
     three[1]._listen()
     with pytest.raises(Left, match="0"):
@@ -194,7 +242,7 @@ def test_a_process_that_waits_for_a_value_ends_with_the_run(three, capsys):
 
 def test_the_watchdog_ends_a_process_whose_chunk_takes_too_long(three, monkeypatch, capsys):
     left = threading.Event()
-    monkeypatch.setattr(team, "exit_now", lambda code: left.set())
+    monkeypatch.setattr(endings, "exit_now", lambda code: left.set())
     three[1].heard()
     assert three[1]._watchdog is None, "there is none by default"
     three[1].patience = 0.2
@@ -237,7 +285,7 @@ def test_a_bystander_keeps_nothing_and_says_nothing(tmp_path, monkeypatch, capfd
             progress.advance(3)
         assert recorder.write("options.json", "{}").is_relative_to(second.folder())
     assert not any(tmp_path.iterdir()) and capfd.readouterr() == ("", "")
-    monkeypatch.setattr(team, "exit_now", lambda code: None)
+    monkeypatch.setattr(endings, "exit_now", lambda code: None)
     folder = second.folder()
     second._exit(0)
     assert not folder.exists()
@@ -287,17 +335,3 @@ def test_what_one_process_must_do_alone_is_refused(three, monkeypatch, tmp_path,
     monkeypatch.setattr(team, "current", three[0])
     with pytest.raises(runner.UsageError, match=r"--render policy: must be used without --distributed"):
         train.run(train.Config(render=pathlib.Path("policy")), None)
-
-
-def test_no_cluster_and_a_port_in_use_are_one_line_each(tmp_path):
-    port = free_port()
-    with socket.socket(socket.AF_INET6) as one:
-        one.bind(("::", port))
-        one.listen()
-        taken = start(2, ["--tiny", "--output-dir", tmp_path], port=port, only=[0])
-        lost = start(1, ["--tiny", "--output-dir", tmp_path, "--distributed", "auto"])
-        ends = finished([*taken, *lost], 60)
-    assert [code for *_, code in ends] == [2, 2], ends
-    assert f"process 0 cannot listen on port {port}" in ends[0][1].splitlines()[-1]
-    assert "JAX finds no cluster here, neither of SLURM" in ends[1][1].splitlines()[-1]
-    assert not list(tmp_path.iterdir())

@@ -27,7 +27,7 @@ def free_port():
 
 
 def start(count, arguments, *, patch="", folders=(), own=None, port=None, only=None):
-    """Start `experiments.train` in `count` processes; one process is started without --distributed.
+    """Start `experiments.train` in `count` processes, which know their `port`; one is started without --distributed.
 
     Args:
         patch: code that runs before the command.
@@ -54,6 +54,7 @@ def start(count, arguments, *, patch="", folders=(), own=None, port=None, only=N
                 start_new_session=True,
             )
         )
+        made[-1].port = port
     return made
 
 
