@@ -22,9 +22,10 @@ from experiments.harness.directories import UsageError
 
 HELP = (
     "Share the episodes of this run among several processes, perhaps on several machines. Start the same command in "
-    "each of them. auto lets JAX find the others by SLURM, Kubernetes or MPI. HOST:PORT,N,I names the machine of "
+    "each of them. auto lets JAX find the others by SLURM, Kubernetes or Open MPI. HOST:PORT,N,I names the machine of "
     "process 0 and a free port there, the number N of processes, and the number I of this one, from 0 to N−1. Process "
-    "0 writes the results. The number of devices (--devices) is that of each process."
+    "0 writes the results. The number of devices (--devices) is that of each process. Every run needs a port of its "
+    "own: a process that reaches the port of another run ends with exit code 2, and the other run goes on."
 )
 TIMEOUT_HELP = "The seconds for which a process waits at its start for the other processes of --distributed."
 WATCHDOG_HELP = (
@@ -202,7 +203,7 @@ def _found(cluster: Cluster, seconds: float) -> tuple[Cluster, list[int] | None]
     if found.index == 0:
         first, *others = found.by
         unused = f" ({' and '.join(others)} could be used too)" if others else ""
-        print(f"{first}{unused}: {found.count} processes, process 0 at {found.address}", file=sys.stderr, flush=True)
+        print(f"{first}{unused}: process 0 of {found.count}, at {found.address}", file=sys.stderr, flush=True)
     return Cluster(cluster.text, found.address, found.count, found.index), found.devices
 
 

@@ -1,15 +1,23 @@
 """What the processes of a run ask of JAX. Names that JAX keeps to itself are used in this module only."""
 
 import os
+import warnings
 from typing import Any, NamedTuple
 
 from experiments.harness.directories import UsageError
 
 METHODS = ("blocking_key_value_get", "key_value_set", "key_value_dir_get")
 NO_CLUSTER = (
-    "JAX finds no cluster here, neither of SLURM (srun) nor of Kubernetes nor of Open MPI (mpirun); give HOST:PORT,N,I "
-    "instead"
+    "JAX finds no cluster here, neither of SLURM (srun) nor of Kubernetes nor of Open MPI up to version 4 (mpirun); "
 )
+# What this process has of a cluster that JAX does not detect → what to do.
+HINTS = {
+    "SLURM_JOB_ID": "within this job of SLURM, start the processes with srun",
+    "OMPI_COMM_WORLD_RANK": (
+        "with Open MPI 5, give HOST:PORT,$OMPI_COMM_WORLD_SIZE,$OMPI_COMM_WORLD_RANK in a shell that mpirun starts"
+    ),
+    "KUBERNETES_SERVICE_HOST": "within Kubernetes, install the package kubernetes, or give HOST:PORT,N,I",
+}
 NAMES = {"SlurmCluster": "SLURM", "OmpiCluster": "Open MPI", "K8sCluster": "Kubernetes"}
 
 
@@ -46,9 +54,11 @@ def detected(seconds: float) -> Found:
     except (ImportError, AttributeError) as error:
         raise _moved("clusters.ClusterEnv", "give HOST:PORT,N,I instead of auto") from error
     try:
-        present = _present([one for one in types if not one.opt_in_only_method])
-        place = os.environ.get("JAX_COORDINATOR_ADDRESS")
-        address, count, index, devices = detect(place, None, None, None, None, round(seconds))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a missing package, which our own sentence names
+            present = _present([one for one in types if not one.opt_in_only_method])
+            place = os.environ.get("JAX_COORDINATOR_ADDRESS")
+            address, count, index, devices = detect(place, None, None, None, None, round(seconds))
     except (OSError, RuntimeError, ValueError, LookupError) as error:
         raise _incomplete(error) from error
     except Exception as error:
@@ -56,7 +66,8 @@ def detected(seconds: float) -> Found:
             raise
         raise _incomplete(error) from error
     if not present:
-        raise UsageError(NO_CLUSTER)
+        hints = [hint for name, hint in HINTS.items() if name in os.environ]
+        raise UsageError(NO_CLUSTER + ("; ".join(hints) or "give HOST:PORT,N,I instead"))
     if not (isinstance(address, str) and isinstance(count, int) and isinstance(index, int) and 0 <= index < count):
         raise UsageError(f"JAX finds process {index} of {count} at {address}, which is no number from 0 to {count}-1")
     by = tuple(NAMES.get(one.__name__, one.__name__) for one in present)

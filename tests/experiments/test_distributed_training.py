@@ -4,6 +4,7 @@ Run it with `-m slow`; every training starts two to four processes of this machi
 """
 
 import os
+import re
 import signal
 import time
 
@@ -11,6 +12,7 @@ import pytest
 from teams import end, finished, start, wait_until
 from trainings import newest_arrays, same_checkpoint, summary, without_times
 
+from experiments.harness.progress import PLAIN_INTERVAL
 from pgjax.saving import rotation
 
 pytestmark = pytest.mark.slow
@@ -59,6 +61,26 @@ def hear_and_stick(self, metrics, states):
     if team.current.index == 1 and self.thinned.done > 1:
         time.sleep(1000)
 keeping.Keeper.hear = hear_and_stick
+"""
+# The process of this number ends without a word when process 1 has entered, and process 2 has not.
+GONE = """
+import os, threading, time
+from experiments.harness import door
+if sys.argv[sys.argv.index("--distributed") + 1].endswith(",{index}"):
+    enter, Door = door.enter, door.Door
+    def leave(entered=lambda: True):
+        while not entered():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os._exit(9)
+    def enter_and_leave(*given):
+        enter(*given)
+        leave()
+    def open_and_leave(*given):
+        made = Door(*given)
+        threading.Thread(target=leave, args=(lambda: 1 in made.entered,)).start()
+        return made
+    door.enter, door.Door = enter_and_leave, open_and_leave
 """
 
 
@@ -170,9 +192,12 @@ def test_a_second_run_on_the_same_port_ends_and_leaves_the_first_alone(endless, 
     assert [code for *_, code in ends] == [2, 2] and time.monotonic() - began < 40, ends
     assert "process 0 cannot listen on port" in ends[0][1] and "choose another port" in ends[0][1]
     assert "process 1 was turned away" in ends[1][1] and "this one belongs to another run" in ends[1][1]
-    wait_until(lambda: max(rotation.numbered(partial)) > done, processes=processes)
+    later = lambda: max(rotation.numbered(partial)) > done and time.monotonic() - began > PLAIN_INTERVAL + 2
+    wait_until(later, processes=processes)
     os.kill(processes[0].pid, signal.SIGTERM)
-    assert [code for *_, code in finished(processes, seconds=30)] == [75, 75]
+    first, other = finished(processes, seconds=30)
+    assert first[2] == other[2] == 75
+    assert re.search(r"^training 2 runs: [\d,]+ of 1,000,000 updates", first[1], re.MULTILINE), "progress, in a pipe"
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -196,6 +221,15 @@ def test_the_watchdog_ends_all_when_one_sticks(tmp_path):
     assert [code for *_, code in ends] == [75, 75], ends
     assert any("no chunk of updates has ended for 20 s" in err and "--resume" in err for _, err, _ in ends), ends
     assert newest_arrays(tmp_path / "train" / ".run.partial")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_that_is_lost_before_all_have_met_ends_the_others(tmp_path, index):
+    processes = start(3, [*SMALL, "--output-dir", tmp_path], patch=GONE.format(index=index), only=[0, 1])
+    ends = finished(processes, seconds=60)
+    assert [code for *_, code in ends] == ([9, 75] if index == 0 else [75, 9]), ends
+    assert f"process {index} of 3 was lost before the run began" in ends[1 - index][1], ends
+    assert "Check failure stack trace" not in ends[1 - index][1]
 
 
 def test_a_process_that_never_comes_is_named_and_other_options_are_refused(tmp_path):

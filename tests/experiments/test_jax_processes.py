@@ -1,6 +1,7 @@
 """What the processes of a run ask of JAX: the client of its service, and the cluster that it detects."""
 
 import os
+import re
 import socket
 import sys
 import types
@@ -128,16 +129,39 @@ def test_what_is_detected_in_part_is_refused_in_one_line(kubernetes, within, mon
         jax_processes.detected(1.0)
 
 
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({}, "give HOST:PORT,N,I instead"),
+        ({"SLURM_JOB_ID": "17", "SLURM_PROCID": "0"}, "within this job of SLURM, start the processes with srun"),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}, "give HOST:PORT,$OMPI_COMM_WORLD_SIZE,"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "install the package kubernetes, or give HOST:PORT,N,I"),
+    ],
+)
+def test_where_jax_detects_nothing_the_error_says_what_to_do(within, monkeypatch, recwarn, values, hint):
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    within(values)
+    with pytest.raises(runner.UsageError, match=r"JAX finds no cluster here, .*" + re.escape(hint)):
+        jax_processes.detected(1.0)
+    assert not recwarn.list
+
+
+@pytest.mark.slow
+def test_a_process_that_slurm_starts_alone_trains(tmp_path, within):
+    within(SLURM | {"SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"})
+    words = ["--tiny", "--env", "CartPole-v1", "--no-gif", "--output-dir", tmp_path, "--distributed", "auto"]
+    ((out, err, code),) = finished(start(1, words))
+    assert code == 0 and f"SLURM: process 0 of 1, at 127.0.0.1:{PORT + 17}" in err, (out, err)
+
+
 def test_process_0_says_what_was_detected(within, capsys):
     within(SLURM | {"SLURM_PROCID": "0"})
     cluster, devices = distributed._found(distributed.Cluster("auto"), 1.0)
     assert cluster == ("auto", f"node007:{PORT + 17}", 4, 0) and devices == [1]
-    assert capsys.readouterr().err == f"SLURM: 4 processes, process 0 at node007:{PORT + 17}\n"
+    assert capsys.readouterr().err == f"SLURM: process 0 of 4, at node007:{PORT + 17}\n"
     within(MPI | {"OMPI_COMM_WORLD_RANK": "0"})
     distributed._found(distributed.Cluster("auto"), 1.0)
-    assert capsys.readouterr().err.startswith(
-        "Open MPI (SLURM could be used too): 3 processes, process 0 at 10.96.0.1:"
-    )
+    assert capsys.readouterr().err.startswith("Open MPI (SLURM could be used too): process 0 of 3, at 10.96.0.1:")
 
 
 def test_no_cluster_and_a_port_in_use_are_one_line_each(tmp_path):
