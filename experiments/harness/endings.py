@@ -180,6 +180,8 @@ class Member:
             self._watchdog.start()
 
     def _bite(self) -> None:
+        if self._ended.is_set() or self._leaving:  # it ends already, and may be writing its files
+            return
         reason = f"--distributed-watchdog: no chunk of updates has ended for {self.patience:g} s"
         self._print(f"error: {reason}\n{interruption.current.last_words}")
         self._say_end(interruption.EX_TEMPFAIL, f"has ended with: {reason}")

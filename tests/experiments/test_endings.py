@@ -165,3 +165,9 @@ def test_the_watchdog_ends_a_process_whose_chunk_takes_too_long(three, monkeypat
     three[1].heard()
     assert left.wait(5) and "no chunk of updates has ended for 0.2 s" in capsys.readouterr().err
     assert json.loads(three[0]._client.held["pgjax/end"])[:2] == [1, 75]
+    left.clear()
+    three[2]._leaving = True  # the main thread ends this process
+    three[2]._listen()
+    three[2].patience = 0.0
+    three[2]._bite()
+    assert not left.is_set(), "another process has bitten, and this one ends in its own order"
