@@ -29,6 +29,7 @@ TOGETHER = 5.0  # seconds in which all processes meet the same error
 EX_USAGE = 2
 LISTENING = 3_600_000  # milliseconds of one call
 LOST = "was lost"
+LONGEST = 400  # characters of an error of JAX that are told
 
 
 class End(NamedTuple):
@@ -138,7 +139,7 @@ class Member:
     def sentence(self) -> str:
         """What is known about the end of another process, in one sentence."""
         if self._end is None or self._end.process is None:
-            return "the connection to another process was lost"
+            return f"the connection to another process was lost: {self._end.reason if self._end else 'no reason'}"
         return f"process {self._end.process} of {self.count} {self._end.reason}"
 
     @contextlib.contextmanager
@@ -164,7 +165,8 @@ class Member:
         if not _is_of_runtime(error) or not any(word in str(error).lower() for word in OF_EXCHANGE):
             return False
         if not self._ended.wait(ANSWER):
-            self._set("end", json.dumps(End(None, interruption.EX_TEMPFAIL, "")))
+            reason = f"process {self.index} of {self.count}: {' '.join(str(error).split())[:LONGEST]}"
+            self._set("end", json.dumps(End(None, interruption.EX_TEMPFAIL, reason)))
         return self._ended.wait(ANSWER)
 
     # How this process ends.

@@ -129,10 +129,11 @@ def test_without_process_0_nothing_is_asked_of_its_server(three, monkeypatch, ca
 def test_two_processes_that_cannot_reach_each_other_end_all(three):
     three[1]._leaving = three[2]._leaving = True
     threading.Thread(target=three[1]._listen, daemon=True).start()
-    with pytest.raises(endings.Lost, match="the connection to another process was lost"), three[1].watching():
+    words = f"the connection to another process was lost: process 1 of 3: {FAILED}"
+    with pytest.raises(endings.Lost, match=words), three[1].watching():
         raise ValueError(FAILED)
     three[2]._listen()
-    assert three[2]._end == (None, 75, "")
+    assert three[2]._end[:2] == (None, 75) and three[2].sentence() == words
 
 
 def test_errors_of_a_process_itself_stay_as_they_are(three):
