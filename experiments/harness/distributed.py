@@ -1,30 +1,31 @@
 """The option --distributed: one run in several processes, on one machine or on many, by `jax.distributed`.
 
-`parsed` reads the option, and `join` starts JAX's runtime and waits for the other processes. What the processes then
-tell each other, and how they end together, is in `team.py`.
+`parsed` reads the option, and `join` starts JAX's runtime and waits for the other processes. They meet by `door.py`,
+what they then tell each other is in `team.py`, and how they end together in `endings.py`.
 """
 
+import contextlib
 import dataclasses
-import errno
+import functools
 import hashlib
 import os
 import pathlib
 import re
-import socket
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import pgjax
-from experiments.harness import interruption, reports, runtime, sent_files, team
+from experiments.harness import door, endings, interruption, jax_processes, reports, runtime, sent_files, team
 from experiments.harness.directories import UsageError
 
 HELP = (
     "Share the episodes of this run among several processes, perhaps on several machines. Start the same command in "
-    "each of them. auto lets JAX find the others by SLURM, Kubernetes or MPI. HOST:PORT,N,I names the machine of "
+    "each of them. auto lets JAX find the others by SLURM, Kubernetes or Open MPI. HOST:PORT,N,I names the machine of "
     "process 0 and a free port there, the number N of processes, and the number I of this one, from 0 to N−1. Process "
-    "0 writes the results. The number of devices (--devices) is that of each process."
+    "0 writes the results. The number of devices (--devices) is that of each process. Every run needs a port of its "
+    "own: a process that reaches the port of another run ends with exit code 2, and the other run goes on."
 )
 TIMEOUT_HELP = "The seconds for which a process waits at its start for the other processes of --distributed."
 WATCHDOG_HELP = (
@@ -35,7 +36,9 @@ FORM = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]]+):(?P<port>\d{1,9}),
 MOST_PROCESSES = 65_536
 MOST_SECONDS = 86_400
 TIMEOUT = 300.0
-HEARTBEAT = 10  # seconds without a sign of life after which JAX ends the other processes
+# Seconds without a sign of life after which JAX ends the other processes with its own report. A process that is killed
+# is noticed at once, and a machine that is lost after `connections.SILENT` seconds, so this only ends those that hang.
+HEARTBEAT = 60
 # JAX would end the process with a long report. Ours, which is one line, comes this many seconds before.
 EARLIER = 15
 
@@ -43,7 +46,7 @@ Config = TypeVar("Config")
 
 
 class Cluster(NamedTuple):
-    """What --distributed says; None in every field but `text` lets JAX find it.
+    """What --distributed says; None in every field but `text` lets JAX find it, see `jax_processes.detected`.
 
     Attributes:
         text: the value of the option.
@@ -60,8 +63,6 @@ class Cluster(NamedTuple):
     @property
     def others(self) -> str:
         """The processes that are waited for, in words."""
-        if self.count is None:
-            return "the processes that SLURM, Kubernetes or MPI has started"
         if self.index:
             return f"process 0 at {self.address}, and for all of the {self.count} processes"
         others = "process 1" if self.count == 2 else f"the {self.count - 1} other processes"
@@ -155,20 +156,84 @@ def _digest_of_code() -> str:
 
 
 def join(cluster: Cluster, seconds: float) -> None:
-    """Start JAX's runtime of several processes and wait for all of them. Then `team.current` is their team.
+    """Meet the other processes at the door, start JAX's runtime, and wait for all. Then `team.current` is their team.
 
     Call this before JAX starts. A process that waits longer than `seconds` ends with exit code 75.
 
     Raises:
-        UsageError: JAX finds no cluster, or process 0 cannot listen on its port.
+        UsageError: JAX finds no cluster, process 0 cannot listen on its port, or the port belongs to another run.
     """
     import jax
-    from jax._src import distributed  # its client sends messages, which JAX has no public name for
 
     # A signal asks our own handlers to stop, see `interruption`.
     jax.config.update("jax_enable_preemption_service", False)
-    if cluster.index == 0:
-        _require_free(cluster)
+    try:
+        found, devices = _found(cluster, seconds)
+        with _waiting(found, seconds):
+            way = _way(found)
+            way.on_loss = functools.partial(_lost_at_start, found)
+            jax.distributed.initialize(
+                way.inner,
+                found.count,
+                found.index,
+                local_device_ids=devices,
+                cluster_detection_method="deactivate",
+                initialization_timeout=round(seconds) + EARLIER,
+                coordinator_bind_address=way.inner,
+                heartbeat_timeout_seconds=HEARTBEAT,
+            )
+        client = jax_processes.client()
+    except UsageError as error:
+        raise UsageError(f"--distributed {cluster.text}: {error}") from error
+    except (RuntimeError, ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+        raise UsageError(f"--distributed {cluster.text}: JAX cannot join the processes: {text}") from error
+    team.current = team.Team(client, found.index, found.count)
+    way.on_loss = team.current.lose
+    team.current.watch()
+    if not team.current.writes:
+        _silence_output()
+
+
+def _found(cluster: Cluster, seconds: float) -> tuple[Cluster, list[int] | None]:
+    """The cluster with the address and the numbers that JAX detects for auto, and the devices of this process."""
+    if cluster.address is not None:
+        return cluster, None
+    found = jax_processes.detected(seconds)
+    if found.index == 0:
+        first, *others = found.by
+        unused = f" ({' and '.join(others)} could be used too)" if others else ""
+        print(f"{first}{unused}: process 0 of {found.count}, at {found.address}", file=sys.stderr, flush=True)
+    return Cluster(cluster.text, found.address, found.count, found.index), found.devices
+
+
+def _way(cluster: Cluster) -> door.Door | door.Entrance:
+    """The door that process 0 opens, or the way of another process through it."""
+    assert cluster.address is not None and cluster.count is not None and cluster.index is not None
+    if cluster.index:
+        try:
+            return door.enter(cluster.address, cluster.count, cluster.index)
+        except door.Refused as error:
+            raise UsageError(f"process {cluster.index} was turned away at {cluster.address}: {error}") from error
+    port = int(cluster.address.rpartition(":")[2])
+    try:
+        return door.Door(port, cluster.count)
+    except OSError as error:
+        raise UsageError(
+            f"process 0 cannot listen on port {port} ({os.strerror(error.errno or 0)}); choose another port"
+        ) from error
+
+
+def _lost_at_start(cluster: Cluster, index: int) -> NoReturn:
+    """End this process because another one has ended before all have met."""
+    text = f"process {index} of {cluster.count} was lost before the run began"
+    print(f"error: --distributed {cluster.text}: {text}", file=sys.stderr)
+    endings.exit_now(interruption.EX_TEMPFAIL)
+
+
+@contextlib.contextmanager
+def _waiting(cluster: Cluster, seconds: float) -> Iterator[None]:
+    """Within this block, say after a while who is waited for, and end the process after so many seconds."""
     # A process other than 0 says it late, because it is to print errors only.
     timers = [threading.Timer(0.5 if not cluster.index else 10.0, _say_what_is_missing, (cluster, seconds))]
     timers.append(threading.Timer(seconds, _give_up, (cluster, seconds)))
@@ -176,41 +241,10 @@ def join(cluster: Cluster, seconds: float) -> None:
         timer.daemon = True
         timer.start()
     try:
-        jax.distributed.initialize(
-            cluster.address,
-            cluster.count,
-            cluster.index,
-            cluster_detection_method=None if cluster.address is None else "deactivate",
-            initialization_timeout=round(seconds) + EARLIER,
-            heartbeat_timeout_seconds=HEARTBEAT,
-        )
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UsageError(f"--distributed {cluster.text}: {_reason(cluster, error)}") from error
+        yield
     finally:
         for timer in timers:
             timer.cancel()
-    state = distributed.global_state
-    team.current = team.Team(state.client, state.process_id, state.num_processes)
-    team.current.watch()
-    if not team.current.writes:
-        _silence_output()
-
-
-def _require_free(cluster: Cluster) -> None:
-    """Check that process 0 can listen on its port; JAX may end with a segmentation fault if it cannot."""
-    port = int((cluster.address or "").rpartition(":")[2])
-    families = [socket.AF_INET6, socket.AF_INET] if socket.has_ipv6 else [socket.AF_INET]
-    for family in families:
-        try:
-            with socket.socket(family) as one:
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                one.bind(("", port))
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                raise UsageError(
-                    f"--distributed {cluster.text}: process 0 cannot listen on port {port} ({error.strerror}); choose "
-                    "another port"
-                ) from error
 
 
 def _silence_output() -> None:
@@ -222,25 +256,15 @@ def _silence_output() -> None:
 
 
 def _say_what_is_missing(cluster: Cluster, seconds: float) -> None:
-    number = "" if cluster.index is None else f"process {cluster.index} of {cluster.count}: "
-    print(f"{number}waiting up to {seconds:g} s for {cluster.others}", file=sys.stderr, flush=True)
+    number = f"process {cluster.index} of {cluster.count}"
+    print(f"{number}: waiting up to {seconds:g} s for {cluster.others}", file=sys.stderr, flush=True)
 
 
 def _give_up(cluster: Cluster, seconds: float) -> None:
-    number = "this process" if cluster.index is None else f"process {cluster.index} of {cluster.count}"
+    number = f"process {cluster.index} of {cluster.count}"
     print(
         f"error: --distributed {cluster.text}: {number} has waited {seconds:g} s (--distributed-timeout) for "
         f"{cluster.others}, and not all of them have come",
         file=sys.stderr,
     )
-    team.exit_now(interruption.EX_TEMPFAIL)
-
-
-def _reason(cluster: Cluster, error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if cluster.address is None and "must be defined" in text.replace("should", "must"):
-        return (
-            "JAX finds no cluster here, neither of SLURM (srun) nor of Kubernetes nor of MPI (mpirun); give "
-            "HOST:PORT,N,I instead"
-        )
-    return f"JAX cannot join the processes: {text}"
+    endings.exit_now(interruption.EX_TEMPFAIL)

@@ -1,22 +1,27 @@
 """--distributed: what it reads and refuses, who writes, and what the processes tell each other."""
 
 import dataclasses
-import json
 import pathlib
-import re
 import shutil
-import socket
-import threading
 import types
 
-import jax
 import numpy as np
 import pytest
 from jax.experimental import multihost_utils
-from teams import finished, free_port, start
+from teams import Messages
 
 from experiments import train
-from experiments.harness import bystander, command_line, distributed, interruption, runner, runtime, sent_files, team
+from experiments.harness import (
+    bystander,
+    command_line,
+    distributed,
+    endings,
+    interruption,
+    runner,
+    runtime,
+    sent_files,
+    team,
+)
 from experiments.train import keeping, resume
 from experiments.train.thinning import Thinned
 from pgjax.saving import rotation
@@ -27,7 +32,7 @@ def test_the_option_is_read():
     read = distributed.parsed("node-1.cluster:1234,4,3")
     assert (read.address, read.count, read.index) == ("node-1.cluster:1234", 4, 3)
     assert distributed.parsed("[::1]:80,1,0").address == "[::1]:80"
-    assert "process 0 at node-1.cluster:1234" in read.others and "SLURM" in distributed.Cluster("auto").others
+    assert "process 0 at node-1.cluster:1234" in read.others
 
 
 @pytest.mark.parametrize(
@@ -71,143 +76,6 @@ def test_processes_together_have_no_more_cpu_devices_than_can_share(monkeypatch)
     assert [runtime._cpu_devices(count) for count in (1, 2, 4, 8, 100)] == [6, 4, 2, 1, 1]
 
 
-class Messages:
-    """The messages of several processes in one: what one sets, all others may get."""
-
-    def __init__(self):
-        self.held, self.changed = {}, threading.Condition()
-
-    def key_value_set(self, key, value):
-        with self.changed:
-            if key in self.held:
-                raise RuntimeError("ALREADY_EXISTS")
-            self.held[key] = value
-            self.changed.notify_all()
-
-    def blocking_key_value_get(self, key, milliseconds):
-        with self.changed:
-            if not self.changed.wait_for(lambda: key in self.held, min(milliseconds, 10_000) / 1000):
-                raise RuntimeError("DEADLINE_EXCEEDED")
-            return self.held[key]
-
-    def key_value_dir_get(self, prefix):
-        return [(key, value) for key, value in self.held.items() if key.startswith(prefix)]
-
-
-class Left(BaseException):
-    """The end of the process, with its code."""
-
-
-@pytest.fixture
-def three(monkeypatch):
-    """Three processes that exchange messages. What one would do at its end becomes `Left`."""
-
-    def leave(code):
-        raise Left(code)
-
-    monkeypatch.setattr(team, "exit_now", leave)
-    monkeypatch.setattr(team, "GRACE", 0.05)
-    monkeypatch.setattr(team, "ANSWER", 0.05)
-    monkeypatch.setattr(team, "TOGETHER", 0.05)
-    messages = Messages()
-    return [team.Team(messages, index, 3) for index in range(3)]
-
-
-def test_the_processes_must_have_the_same_options(three):
-    refused = []
-
-    def first():
-        try:
-            three[0].require_same("options", {"--seed": 0, "--lr": (0.1, 0.2)})
-        except runner.UsageError as error:
-            refused.append(str(error))
-
-    waiting = threading.Thread(target=first)
-    waiting.start()
-    three[1].require_same("options", {"--seed": 0, "--lr": [0.1, 0.2]})
-    words = "the same options, and process 2 has --seed 1 (process 0: 0)"
-    with pytest.raises(runner.UsageError, match=re.escape(words)) as error:
-        three[2].require_same("options", {"--seed": 1, "--lr": (0.1, 0.2)})
-    with pytest.raises(Left, match="2"):
-        three[2].end(2, str(error.value))
-    assert waiting.is_alive() and not refused
-    three[0]._leaving = True
-    three[0]._listen()
-    waiting.join(5)
-    assert refused and words in refused[0] and "process 2 of 3 has ended with" in refused[0]
-
-
-def test_an_end_is_told_and_process_0_speaks_for_all(three, capsys):
-    for index in (1, 2):
-        three[index]._leaving = True  # the main thread ends this process
-        threading.Thread(target=three[index]._listen, daemon=True).start()
-    with pytest.raises(Left, match="2"):
-        three[0].end(2, "error: all runs failed")
-    assert capsys.readouterr().err == "error: all runs failed\n"
-    three[1]._ended.wait(5)
-    with pytest.raises(Left, match="2"):
-        three[1].end(2, "error: all runs failed")
-    assert not capsys.readouterr().err, "process 0 has said it"
-    three[2]._ended.wait(5)
-    with pytest.raises(Left, match="2"):  # it was complete, and is no more
-        three[2].end(0, "")
-
-
-def test_an_error_of_one_process_is_printed_and_named_by_the_others(three, capsys):
-    with pytest.raises(Left, match="70"):
-        three[1].end(70, "internal error: 'x'\nmore lines")
-    assert "internal error: 'x'" in capsys.readouterr().err
-    three[2]._leaving = True  # the main thread ends this process
-    three[2]._listen()
-    with (
-        pytest.raises(team.Lost, match="process 1 of 3 has ended with: internal error: 'x'") as lost,
-        three[2].watching(),
-    ):
-        raise jax.errors.JaxRuntimeError("Gloo all-reduce failed: Connection closed by peer")
-    assert lost.value.code == 70 and isinstance(lost.value, interruption.Interrupted)
-
-
-def test_a_process_that_does_not_answer_is_named(three, capsys):
-    for index in (0, 1):
-        threading.Thread(target=three[index]._listen, daemon=True).start()
-        three[index]._leaving = True
-    with pytest.raises(team.Lost, match="the end of another process: process 2 of 3 was lost"), three[0].watching():
-        raise ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
-    assert "the connection to another process was lost" in capsys.readouterr().err
-
-
-def test_errors_of_a_process_itself_stay_as_they_are(three):
-    with pytest.raises(ValueError, match="--lr"), three[0].watching():
-        raise ValueError("--lr")
-    with pytest.raises(ValueError, match="Gloo"), team.Team().watching():
-        raise ValueError("Gloo")
-
-
-def test_a_process_that_waits_for_a_value_ends_with_the_run(three, capsys):
-    three[0]._set("end", json.dumps(team.End(0, 0, "has ended")))
-    three[1]._leaving = True
-    three[1]._listen()
-    with pytest.raises(Left, match="0"):
-        three[1].read("inputs")
-    assert not capsys.readouterr().err
-
-
-def test_the_watchdog_ends_a_process_whose_chunk_takes_too_long(three, monkeypatch, capsys):
-    left = threading.Event()
-    monkeypatch.setattr(team, "exit_now", lambda code: left.set())
-    three[1].heard()
-    assert three[1]._watchdog is None, "there is none by default"
-    three[1].patience = 0.2
-    for _ in range(4):
-        three[1].heard()
-        assert not left.wait(0.1)
-    three[1].heard(last=True)
-    assert not left.wait(0.3)
-    three[1].heard()
-    assert left.wait(5) and "no chunk of updates has ended for 0.2 s" in capsys.readouterr().err
-    assert json.loads(three[0]._client.held["pgjax/end"])[:2] == [1, 75]
-
-
 def test_alone_nothing_is_asked_and_nothing_ends():
     alone = team.Team()
     assert alone.agreed("SIGTERM") == "SIGTERM" and alone.agreed(None) is None
@@ -237,7 +105,7 @@ def test_a_bystander_keeps_nothing_and_says_nothing(tmp_path, monkeypatch, capfd
             progress.advance(3)
         assert recorder.write("options.json", "{}").is_relative_to(second.folder())
     assert not any(tmp_path.iterdir()) and capfd.readouterr() == ("", "")
-    monkeypatch.setattr(team, "exit_now", lambda code: None)
+    monkeypatch.setattr(endings, "exit_now", lambda code: None)
     folder = second.folder()
     second._exit(0)
     assert not folder.exists()
@@ -283,21 +151,7 @@ def test_a_run_that_is_resumed_is_carried_with_its_newest_whole_checkpoint(tmp_p
     assert train.TINY.inputs() == {}
 
 
-def test_what_one_process_must_do_alone_is_refused(three, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(team, "current", three[0])
+def test_what_one_process_must_do_alone_is_refused(monkeypatch):
+    monkeypatch.setattr(team, "current", team.Team(Messages(), 0, 3))
     with pytest.raises(runner.UsageError, match=r"--render policy: must be used without --distributed"):
         train.run(train.Config(render=pathlib.Path("policy")), None)
-
-
-def test_no_cluster_and_a_port_in_use_are_one_line_each(tmp_path):
-    port = free_port()
-    with socket.socket(socket.AF_INET6) as one:
-        one.bind(("::", port))
-        one.listen()
-        taken = start(2, ["--tiny", "--output-dir", tmp_path], port=port, only=[0])
-        lost = start(1, ["--tiny", "--output-dir", tmp_path, "--distributed", "auto"])
-        ends = finished([*taken, *lost], 60)
-    assert [code for *_, code in ends] == [2, 2], ends
-    assert f"process 0 cannot listen on port {port}" in ends[0][1].splitlines()[-1]
-    assert "JAX finds no cluster here, neither of SLURM" in ends[1][1].splitlines()[-1]
-    assert not list(tmp_path.iterdir())

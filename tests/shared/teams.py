@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -27,7 +28,7 @@ def free_port():
 
 
 def start(count, arguments, *, patch="", folders=(), own=None, port=None, only=None):
-    """Start `experiments.train` in `count` processes; one process is started without --distributed.
+    """Start `experiments.train` in `count` processes, which know their `port`; one is started without --distributed.
 
     Args:
         patch: code that runs before the command.
@@ -54,6 +55,7 @@ def start(count, arguments, *, patch="", folders=(), own=None, port=None, only=N
                 start_new_session=True,
             )
         )
+        made[-1].port = port
     return made
 
 
@@ -79,3 +81,26 @@ def wait_until(true, seconds=120, processes=()):
             end(processes)
             raise AssertionError(dead or "too late")
         time.sleep(0.05)
+
+
+class Messages:
+    """The messages of several processes in one: what one sets, all others may get."""
+
+    def __init__(self):
+        self.held, self.changed = {}, threading.Condition()
+
+    def key_value_set(self, key, value):
+        with self.changed:
+            if key in self.held:
+                raise RuntimeError("ALREADY_EXISTS")
+            self.held[key] = value
+            self.changed.notify_all()
+
+    def blocking_key_value_get(self, key, milliseconds):
+        with self.changed:
+            if not self.changed.wait_for(lambda: key in self.held, min(milliseconds, 10_000) / 1000):
+                raise RuntimeError("DEADLINE_EXCEEDED")
+            return self.held[key]
+
+    def key_value_dir_get(self, prefix):
+        return [(key, value) for key, value in self.held.items() if key.startswith(prefix)]

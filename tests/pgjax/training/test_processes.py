@@ -77,4 +77,4 @@ def test_processes_that_share_episodes_train_as_one_does(alone, count):
 def test_episodes_that_the_processes_cannot_share_are_refused():
     for _, err, code in finished(start(2, episodes=5)):
         assert code != 0
-        assert "num_episodes must be a number that the 2 devices of 2 processes can share" in err
+        assert "num_episodes must be a multiple of 4, so that the 2 devices of 2 processes can share it" in err
