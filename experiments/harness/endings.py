@@ -24,7 +24,7 @@ from experiments.harness import interruption
 GRACE = 3.0  # seconds in which the main thread may end the process after another process has ended
 ANSWER = 1.5  # seconds from a failed exchange until it is known which process is lost
 # What errors of JAX say when an exchange between processes has failed.
-OF_EXCHANGE = ("gloo", "nccl", "connection", "socket closed", "unavailable", "coordination service")
+OF_EXCHANGE = ("gloo", "nccl", "connection", "socket closed", "unavailable", "coordination service", "barrier")
 TOGETHER = 5.0  # seconds in which all processes meet the same error
 EX_USAGE = 2
 LISTENING = 3_600_000  # milliseconds of one call
@@ -77,6 +77,7 @@ class Member:
         self._leaving = self._agreed_to_stop = self._alone_in_error = False
         self._folder: pathlib.Path | None = None
         self._gone: set[int] = set()
+        self._meetings = 0
         self.patience: float | None = None
         self._watchdog: threading.Timer | None = None
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from experiments.harness.directories import UsageError
 
-METHODS = ("blocking_key_value_get", "key_value_set", "key_value_dir_get")
+METHODS = ("blocking_key_value_get", "key_value_set", "key_value_dir_get", "wait_at_barrier")
 NO_CLUSTER = (
     "JAX finds no cluster here, neither of SLURM (srun) nor of Kubernetes nor of Open MPI up to version 4 (mpirun); "
 )

@@ -30,6 +30,12 @@ class Team(endings.Member):
         self._agreed_to_stop = asked is not None
         return asked
 
+    def meet(self) -> None:
+        """Wait until all processes have come here. All of them must call this equally often."""
+        if self.count > 1:
+            self._meetings += 1
+            self._client.wait_at_barrier(f"pgjax/{self._meetings}", endings.LISTENING)
+
     def publish(self, name: str, value: Any) -> None:
         """Let the other processes read a JSON value by its name, once."""
         if self.joined:

@@ -167,7 +167,7 @@ def learn(
             progress.advance(returns.shape[1], note)
             keeper.hear(meter.only_measured(metrics, keeper.thinned.done, options["meter"]), states)
 
-        hear = {"on_start": keeper.start, "on_chunk": heard, "keep_metrics": False}
+        hear = {"on_start": keeper.start, "on_compiled": team.current.meet, "on_chunk": heard, "keep_metrics": False}
         try:
             trained = train(build, keys, rates, num_updates=left, states=past.states, **hear)
         except training.NonFiniteError as error:

@@ -29,6 +29,7 @@ class How(NamedTuple):
     mapping: RunMapping
     layout: Shares | SharedEpisodes
     on_start: Callable[[dict[str, TrainState]], None] | None
+    on_compiled: Callable[[], None] | None
     on_chunk: Hear | None
     keep_metrics: bool
 
@@ -138,6 +139,8 @@ def run(
         how.on_start(shares.gather(current))
     compiled = _compile(builds, current, hyperparams, how)
     compile_seconds = time.perf_counter() - start
+    if how.on_compiled is not None:
+        how.on_compiled()
 
     parts: dict[str, list[Metrics]] = {name: [] for name in builds}
     failed: dict[str, Failures] = {name: {} for name in builds}

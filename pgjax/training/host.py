@@ -29,6 +29,7 @@ def train_on_host(
     num_updates: int,
     chunk: int = 1,
     on_start: Callable[[TrainState], None] | None = None,
+    on_compiled: Callable[[], None] | None = None,
     on_chunk: Callable[[int, Metrics, TrainState], None] | None = None,
     keep_metrics: bool = True,
     states: TrainState | None = None,
@@ -49,7 +50,8 @@ def train_on_host(
         hyperparams: a pytree with leaves `[S]`.
         num_updates: U.
         chunk: the number of updates of each run between two calls of `on_chunk`.
-        on_start, on_chunk, keep_metrics: as in `train`.
+        on_start, on_compiled, on_chunk, keep_metrics: as in `train`; `on_compiled` is called before the first update,
+            which compiles.
         states: the states from which the runs continue; None starts new runs.
 
     Raises:
@@ -69,6 +71,8 @@ def train_on_host(
     first = np.array([int(state.update) for state in current])
     if on_start is not None:
         on_start(_stacked(current))
+    if on_compiled is not None:
+        on_compiled()
     compile_seconds, start = time.perf_counter() - start, time.perf_counter()
 
     parts, failed, last = [], {}, {}

@@ -48,6 +48,7 @@ def train(
     devices: Sequence[Device] | int | None = None,
     deterministic: bool = True,
     on_start: Callable[[TrainState], None] | None = None,
+    on_compiled: Callable[[], None] | None = None,
     on_chunk: Callable[[int, Metrics, TrainState], None] | None = None,
     keep_metrics: bool = True,
     states: TrainState | None = None,
@@ -80,6 +81,8 @@ def train(
             the same on one and two devices only. With False any number of devices that divides the groups can share
             the episodes; they exchange one sum of gradients, and the last bits depend on their number.
         on_start: called with the states before the first update of this call, before the updates are compiled.
+        on_compiled: called when the updates are compiled, before the first of them. Several processes can wait here for
+            the slowest compiler, because their first exchange has a limit of time.
         on_chunk: called with the number of updates done, the chunk's metrics `[S, n]`, and the states. The states are
             donated to the next chunk, so copy what you keep.
         keep_metrics: whether the result holds the metrics. Without them a long run needs no more memory than a short
@@ -104,6 +107,7 @@ def train(
         mapping=mapping,
         layout=layout,
         on_start=None if on_start is None else lambda states: on_start(states[_ONLY]),
+        on_compiled=on_compiled,
         on_chunk=None if on_chunk is None else lambda done, heard, states: on_chunk(done, heard[_ONLY], states[_ONLY]),
         keep_metrics=keep_metrics,
     )
@@ -139,6 +143,7 @@ def train_together(
     devices: Sequence[Device] | int | None = None,
     deterministic: bool = True,
     on_start: Callable[[dict[str, TrainState]], None] | None = None,
+    on_compiled: Callable[[], None] | None = None,
     on_chunk: Callable[[int, dict[str, Metrics], dict[str, TrainState]], None] | None = None,
     keep_metrics: bool = True,
     states: Mapping[str, TrainState] | None = None,
@@ -155,6 +160,7 @@ def train_together(
         num_updates, chunk, chunk_seconds, mapping, devices, deterministic, keep_metrics: as in `train`. A chunk makes
             as many updates of every build.
         on_start: called with name → states, as in `train`.
+        on_compiled: as in `train`.
         on_chunk: called with the number of updates done, name → metrics `[S, n]`, and name → states.
         states: name → the states from which the runs of this build continue.
 
@@ -197,6 +203,7 @@ def train_together(
         mapping=mapping,
         layout=layout,
         on_start=on_start,
+        on_compiled=on_compiled,
         on_chunk=on_chunk,
         keep_metrics=keep_metrics,
     )

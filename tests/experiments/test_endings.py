@@ -26,7 +26,7 @@ def three(monkeypatch):
     monkeypatch.setattr(endings, "GRACE", 0.05)
     monkeypatch.setattr(endings, "ANSWER", 0.05)
     monkeypatch.setattr(endings, "TOGETHER", 0.05)
-    messages = Messages()
+    messages = Messages(count=3)
     return [team.Team(messages, index, 3) for index in range(3)]
 
 
@@ -172,3 +172,17 @@ def test_the_watchdog_ends_a_process_whose_chunk_takes_too_long(three, monkeypat
     three[2].patience = 0.0
     three[2]._bite()
     assert not left.is_set(), "another process has bitten, and this one ends in its own order"
+
+
+def test_processes_that_meet_wait_for_the_slowest(three):
+    passed = []
+    threads = [threading.Thread(target=lambda us=us: (us.meet(), passed.append(us.index))) for us in three[:2]]
+    for thread in threads:
+        thread.start()
+    threads[0].join(0.1)
+    assert not passed
+    three[2].meet()
+    for thread in threads:
+        thread.join(5)
+    assert sorted(passed) == [0, 1]
+    assert team.Team().meet() is None

@@ -73,7 +73,9 @@ def test_the_program_of_a_sweep_stays_on_the_device(monkeypatch):
 
     builds = {name: functools.partial(build, estimator) for name, estimator in of.items()}
     layout, rates = Shares.of(jax.devices()[:1], 3), jnp.asarray([0.1, 0.2, 0.3])
-    how = _program.How(Pace(4, 3, 2, None), "vmap", layout, on_start=None, on_chunk=None, keep_metrics=False)
+    how = _program.How(
+        Pace(4, 3, 2, None), "vmap", layout, on_start=None, on_compiled=None, on_chunk=None, keep_metrics=False
+    )
     init = lambda key, rate: {name: build(rate).init(key) for name, build in builds.items()}
     states = jax.eval_shape(jax.vmap(init), jax.random.split(jax.random.key(0), 3), rates)
     _program._compile(builds, states, rates, how)

@@ -86,8 +86,8 @@ def wait_until(true, seconds=120, processes=()):
 class Messages:
     """The messages of several processes in one: what one sets, all others may get."""
 
-    def __init__(self):
-        self.held, self.changed = {}, threading.Condition()
+    def __init__(self, count=2):
+        self.held, self.changed, self.count = {}, threading.Condition(), count
 
     def key_value_set(self, key, value):
         with self.changed:
@@ -101,6 +101,13 @@ class Messages:
             if not self.changed.wait_for(lambda: key in self.held, min(milliseconds, 10_000) / 1000):
                 raise RuntimeError("DEADLINE_EXCEEDED")
             return self.held[key]
+
+    def wait_at_barrier(self, key, milliseconds):
+        with self.changed:
+            self.held[key] = self.held.get(key, 0) + 1
+            self.changed.notify_all()
+            if not self.changed.wait_for(lambda: self.held[key] == self.count, min(milliseconds, 10_000) / 1000):
+                raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out")
 
     def key_value_dir_get(self, prefix):
         return [(key, value) for key, value in self.held.items() if key.startswith(prefix)]

@@ -143,10 +143,11 @@ def test_chunks_by_the_clock_change_no_number_and_compile_once(corridor):
         num_updates=40,
         chunk_seconds=30.0,
         on_start=lambda states: begun.append(np.asarray(states.update)),
+        on_compiled=lambda: heard.append("compiled"),
         on_chunk=hear,
         keep_metrics=False,
     )
-    assert heard == [1, 9, 40] and begun[0].tolist() == [0, 0] and timed.metrics == {}
+    assert heard == ["compiled", 1, 9, 40] and begun[0].tolist() == [0, 0] and timed.metrics == {}
     np.testing.assert_array_equal(np.concatenate(returns, axis=1), whole.metrics["mean_return"])
     same(whole.states, timed.states, rtol=0)
     heard.clear()
