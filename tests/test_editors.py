@@ -32,9 +32,16 @@ def test_editors_see_the_names_that_are_loaded_lazily():
     assert imported_for_editors((ROOT / "__init__.py").read_text()) == modules | records
 
 
-def test_only_pgjax_itself_is_lazy():
+def test_all_names_of_exact_load_at_their_first_use():
+    names = pgjax.exact.__all__
+    assert "TabularMDP" in names and all(hasattr(pgjax.exact, name) for name in names)
+    assert set(names) <= set(dir(pgjax.exact))
+
+
+def test_no_other_package_is_lazy():
     """Another module with `__getattr__` would need such a block of imports, and such a test."""
-    assert [path for path in ROOT.rglob("*.py") if "def __getattr__" in path.read_text()] == [ROOT / "__init__.py"]
+    lazy = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if "__getattr__" in path.read_text()}
+    assert lazy == {"__init__.py", "_lazy.py", "exact/__init__.py"}
 
 
 def test_the_package_says_that_it_is_typed_and_which_version_it_is():

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import pgjax
-from pgjax import exact, rollouts, training
+from pgjax import exact
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -215,9 +215,6 @@ RARE = {
     "jax.experimental.pallas",
     "pgjax.exact._names",
     "pgjax.exact.text",
-    "pgjax.exported",
-    "pgjax.rollouts.fusing",
-    "pgjax.training.exporting",
     "scipy",
     "tokenizers",
 }
@@ -248,12 +245,9 @@ def test_imports_are_light(imports, heavy):
 
 
 def test_names_that_load_at_their_first_use_are_there_and_others_are_not():
-    for package in (exact, rollouts, training):
-        for name in package.__all__:
-            assert getattr(package, name) is not None
-        with pytest.raises(AttributeError, match=f"^module '{package.__name__}' has no attribute 'fusd'$"):
-            _ = package.fusd
-    assert callable(training.export) and callable(rollouts.fused) and exact.TabularMDP.__module__ in sys.modules
+    assert callable(exact.random_mdp) and exact.TabularMDP.__module__ in sys.modules
+    with pytest.raises(AttributeError, match=r"^module 'pgjax.exact' has no attribute 'random_mpd'$"):
+        _ = exact.random_mpd
 
 
 @pytest.mark.parametrize("collects", [True, False])

@@ -59,11 +59,19 @@ def form(hint: Any) -> Form:
 def sentence(words: Sequence[str], forms: Mapping[str, Form], hints: Mapping[str, str]) -> str | None:
     """What is wrong with the first mistyped word of a command line, and what was meant; None if it is not known.
 
+    It is one line: control characters are written as in Python.
+
     Args:
         words: the words after the command.
         forms: option, without its dashes → its form; an empty name if words may stand without an option.
         hints: a word that users mistake for an option, or an option → a sentence to add.
     """
+    found = _sentence(words, forms, hints)
+    return None if found is None else "".join(x if x.isprintable() else ascii(x)[1:-1] for x in found)
+
+
+def _sentence(words: Sequence[str], forms: Mapping[str, Form], hints: Mapping[str, str]) -> str | None:
+    """The sentence, with the words as they were typed."""
     given: list[tuple[str, list[str]]] = []
     for word in words:
         if not _is_option(word):

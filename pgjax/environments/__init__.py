@@ -13,6 +13,7 @@ import inspect
 from typing import Any
 
 from pgjax._doors import readable
+from pgjax._shown import described
 from pgjax.contracts import ConformanceError
 from pgjax.environments.adapters import from_gymnax, refuse_unknown, to_gymnax
 from pgjax.environments.checking import CheckReport, check
@@ -155,14 +156,16 @@ def _imported(name: str, options: dict[str, Any]) -> Environment:
     wanted = "must be 'package.module:name' of an Environment or of a function that returns one"
     if not module or not attribute:
         raise ValueError(f"environment {name!r} {wanted}")
+    imported = None
     try:
-        made = getattr(importlib.import_module(module), attribute)
+        imported = importlib.import_module(module)
+        made = getattr(imported, attribute)
         if isinstance(made, Environment):
             refuse_unknown(name, options, [])
         else:
             made = made(**options)
-    except (ImportError, AttributeError, SyntaxError, TypeError) as error:
-        raise ValueError(f"environment {name!r} {wanted}: {error}") from error
+    except Exception as error:  # the user's module and function may raise anything
+        raise ValueError(f"environment {name!r} {wanted}: {described(error, imported)}") from error
     if not isinstance(made, Environment):
         raise ValueError(f"environment {name!r} must return a pgjax.types.Environment, got {type(made).__name__}")
     return made

@@ -3,8 +3,6 @@
 import difflib
 import importlib
 import inspect
-import pathlib
-import traceback
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, cast
@@ -14,6 +12,7 @@ import jax.numpy as jnp
 
 from pgjax import estimators
 from pgjax._doors import readable
+from pgjax._shown import described
 from pgjax.registry.entry import NEEDS, NOT_STATED, Entry, Parts, ServedParts
 from pgjax.registry.of_episodes import ENTRIES as OF_EPISODES
 from pgjax.registry.of_steps import ENTRIES as OF_STEPS
@@ -131,7 +130,7 @@ def load(path: str) -> Entry:
         module = importlib.import_module(module_name)
         function = getattr(module, attribute)
     except Exception as error:  # the user's module may raise anything
-        raise ValueError(f"{wanted} that can be imported, but {_described(error)}") from error
+        raise ValueError(f"{wanted} that can be imported, but {described(error)}") from error
     if not callable(function):
         raise ValueError(f"the estimator {path} must be a function, got {type(function).__name__}")
 
@@ -157,19 +156,8 @@ def _called(path: str, module: ModuleType, function: Callable, parts: ServedPart
     except Exception as error:  # the user's function may raise anything
         raise ValueError(
             f"the estimator {path} must be a function of the policy that returns an Estimator, or of nothing that "
-            f"returns a Baseline; it failed: {_described(error, module)}"
+            f"returns a Baseline; it failed: {described(error, module)}"
         ) from error
-
-
-def _described(error: Exception, module: ModuleType | None = None) -> str:
-    """An exception in one line, with the file and line where it occurred, in `module` if its traceback passes there."""
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if module and frame.filename == getattr(module, "__file__", None)]
-    if isinstance(error, SyntaxError | ImportError) or not frames:
-        return text
-    last = (own or frames)[-1]
-    return f"{text} ({pathlib.Path(last.filename).name}, line {last.lineno})"
 
 
 def _checked(path: str, baseline: Baseline) -> Baseline:

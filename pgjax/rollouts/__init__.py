@@ -7,18 +7,10 @@ recomputes the log-probabilities. Keys are per episode, so the trajectories do n
 Axes: T time, B lanes.
 """
 
-from typing import TYPE_CHECKING
-
-from pgjax._lazy import at_first_use
 from pgjax.rollouts.complete import chunk_length, episodes
+from pgjax.rollouts.fusing import fused, fused_bytes
 from pgjax.rollouts.host import HostReturns, host_episodes, host_returns
 from pgjax.rollouts.windows import FinishedEpisodes, Lanes, start_lanes, window
-
-# The kernel and its language, Pallas, take longer to import than all other rollouts, and few programs need them.
-if TYPE_CHECKING:
-    from pgjax.rollouts.fusing import fused, fused_bytes
-else:
-    __getattr__ = at_first_use(__name__, "pgjax.rollouts.fusing", ("fused", "fused_bytes"))
 
 __all__ = [
     "FinishedEpisodes",

@@ -7,9 +7,7 @@ the same program, which the devices share: the runs are vmapped on an accelerato
 where this measured 2–4 times faster than vmap.
 """
 
-from typing import TYPE_CHECKING
-
-from pgjax._lazy import at_first_use
+from pgjax.training.exporting import export
 from pgjax.training.fit import Fit, fit
 from pgjax.training.host import train_on_host
 from pgjax.training.loop import train, train_together
@@ -17,12 +15,6 @@ from pgjax.training.memory import MemoryEstimate, estimate_memory
 from pgjax.training.runs import FailedBuildsError, NonFiniteError, TrainingRun
 from pgjax.training.textbook import reinforce
 from pgjax.training.trainer import Metrics, Trainer, make_trainer
-
-# Few trainings are saved as programs, and none of the others needs the files.
-if TYPE_CHECKING:
-    from pgjax.training.exporting import export
-else:
-    __getattr__ = at_first_use(__name__, "pgjax.training.exporting", ("export",))
 
 __all__ = [
     "FailedBuildsError",
