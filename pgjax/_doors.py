@@ -38,6 +38,10 @@ _KEPT += (jax.errors.JaxRuntimeError, jax.errors.UnexpectedTracerError, jax.erro
 _LONGEST = 120
 
 
+# The modules whose functions compute in float32 on every device.
+_EXACT = ("pgjax.exact.", "pgjax._linear")
+
+
 class ArgumentError(ValueError, AssertionError):
     """A check of chex has failed: a ValueError that names the arguments, and still an AssertionError as chex has it."""
 
@@ -46,7 +50,7 @@ def readable(function: Function) -> Function:
     """Let a function raise a ValueError that names its arguments where they make an operation inside fail."""
     translate, refusal = _translated, _refusal_of_records
 
-    run = functools.partial(_exactly, function) if function.__module__.startswith("pgjax.exact") else function
+    run = functools.partial(_exactly, function) if function.__module__.startswith(_EXACT) else function
 
     def call(*args: Any, **kwargs: Any) -> Any:
         try:

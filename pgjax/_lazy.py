@@ -18,8 +18,8 @@ def at_first_use(package: str, module: str) -> Callable[[str], Any]:
             found = importlib.import_module(module)
             names = {one: getattr(found, one) for one in (*found.__all__, "__all__")}
             vars(sys.modules[package]).update(names)
-            if name in names:
-                return names[name]
+            if name in vars(sys.modules[package]):  # a name of the module, or a submodule that it has imported
+                return vars(sys.modules[package])[name]
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return __getattr__

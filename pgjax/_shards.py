@@ -11,7 +11,6 @@ import contextvars
 from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from pgjax._records import PyTree
@@ -109,9 +108,9 @@ def over_episode_shards(
     return sharded(*arguments)
 
 
-def sum_over_devices(parts: PyTree) -> PyTree:
-    """The sum over the first axis and over all devices, inside `over_episode_shards`, in an order that XLA chooses."""
-    return jax.tree.map(lambda x: jax.lax.psum(jnp.sum(x, axis=0), EPISODES_AXIS), parts)
+def sum_over_devices(sums: PyTree) -> PyTree:
+    """The sum over all devices, inside `over_episode_shards`, in an order that XLA chooses."""
+    return jax.lax.psum(sums, EPISODES_AXIS)
 
 
 def everywhere(tree: PyTree) -> PyTree:

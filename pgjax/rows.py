@@ -150,6 +150,8 @@ def over_rows(
         The sums, and the values `[T, B, ...]`, 0 where not `alive`.
     """
     num_episodes, shards = alive.shape[1], _shards.num_shards()
+    # Devices that cannot share a part of a batch all compute the whole of it.
+    shards = 1 if num_episodes % shards else shards
     # jit traces the function once for its several uses. As it is inlined, the program does not change.
     traced = jax.jit(function, inline=True)
 
@@ -186,21 +188,21 @@ def over_rows(
         total, values = jax.lax.scan(one, _zeros(sums), jnp.arange(num_episodes // size))
         return total, jax.tree.map(joined, values)
 
+    everything = (_shards.numbers_everywhere(rows), alive, shared)
+    if not _shards.is_deterministic():
+
+        def added(rows: PyTree, alive: jax.Array, shared: tuple) -> tuple[PyTree, PyTree]:
+            sums, values = block(rows, alive, shared, _first())
+            return _shards.sum_over_devices(sums), values
+
+        return _shards.over_episode_shards(added, everything, in_axes=(1, 1, None), out_axes=(None, 1))
+
     def of_shard(rows: PyTree, alive: jax.Array, shared: tuple) -> tuple[PyTree, PyTree]:
         one = lambda k: block(rows, alive, shared, k)
         parts, values = jax.lax.map(one, jnp.arange(alive.shape[1] // size))
-        if not _shards.is_deterministic():
-            parts = _shards.sum_over_devices(parts)
         return parts, jax.tree.map(joined, values)
 
-    found = _shards.over_episode_shards(
-        of_shard,
-        (_shards.numbers_everywhere(rows), alive, shared),
-        in_axes=(1, 1, None),
-        out_axes=(0 if _shards.is_deterministic() else None, 1),
-    )
-    if not _shards.is_deterministic():
-        return found
+    found = _shards.over_episode_shards(of_shard, everything, in_axes=(1, 1, None), out_axes=(0, 1))
     parts, values = _shards.everywhere(found)
     add = lambda total, part: (_add(total, part), None)
     zeros = jax.tree.map(lambda x: jnp.zeros_like(x[0]), parts)

@@ -256,3 +256,10 @@ def test_the_garbage_collector_is_as_before_after_an_import(collects):
     code += f"assert gc.isenabled() is {collects}; import pgjax\ntry: pgjax.nothing\nexcept AttributeError: pass\n"
     code += f"assert gc.isenabled() is {collects}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_no_garbage_is_collected_during_an_import():
+    code = "import gc, importlib; seen, real = [], importlib.import_module\n"
+    code += "importlib.import_module = lambda name: (seen.append(gc.isenabled()), real(name))[1]\n"
+    code += "from pgjax import returns\nassert seen and not any(seen), seen"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

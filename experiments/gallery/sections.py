@@ -167,6 +167,11 @@ TRAINING = Group(
                     {**_TWO, "batches": (1024,), "lanes": (1024,), "peers": "peers/bin/python"},
                 ),
                 Record(
+                    "throughput_tokens",
+                    "throughput",
+                    {"workloads": ("tokens",), "problems": (), "answers": (256,), "seeds": 0},
+                ),
+                Record(
                     "throughput_large",
                     "throughput",
                     {**_TWO, "batches": (1024, 65_536), "lanes": (1024, 31_250), "seeds": 0},

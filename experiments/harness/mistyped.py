@@ -82,7 +82,10 @@ def _sentence(words: Sequence[str], forms: Mapping[str, Form], hints: Mapping[st
             continue
         name, equals = word.lstrip("-").replace("_", "-").partition("=")[:2]
         negated = name.startswith("no-") and forms.get(name[3:], Form(str)).kind is bool
-        if name in ("h", "help") or (word.startswith("--") and negated):
+        if name in ("h", "help"):
+            continue
+        if word.startswith("--") and negated:
+            given.append((name[3:], []))
             continue
         if name not in forms or not word.startswith("--"):
             return _unknown(word.partition("=")[0], name, forms, hints)

@@ -15,12 +15,13 @@ Shows    (a) The seconds of an update of CartPole with the default network, on t
          exchanges · latency · log₂ N, plus bytes · (N − 1)/N / bandwidth. The seconds of computing and the exchanges
          are measured; the latency and the bandwidth are assumed, and are options. In a fixed order of sums every
          machine sends a block of the gradient to all others; in any order they add the gradients up along a ring.
-Expect   θ is the same in every layout. In two runs on two quiet CPU cores two to eight devices of one process needed
-         0.51 to 0.59 of the time of one device, and 0.86 to 1.09 of its CPU time. Two, four and eight processes needed
-         1.0 to 1.1, 1.3 to 1.5 and 2.1 to 2.5 times its CPU time: what exceeds the two cores measures the overhead of
-         sharing. An update exchanges 4.6 MB of statistics and 0.15 MB of gradients. In the model 1 024 machines with a
-         batch each reach 0.12 to 0.13 of their speed, and 0.99 if they exchange one sum of gradients alone. Two and a
-         half minutes of CPU time.
+Expect   θ is the same in every layout with sums in a fixed order. In a run on two quiet CPU cores two to eight devices
+         of one process needed 0.52 to 0.61 of the time of one device, and 0.88 to 1.01 of its CPU time. Two, four and
+         eight processes needed 1.05, 1.35 and 2.19 times its CPU time with sums in a fixed order, and 1.01, 1.28 and
+         2.00 times with sums in any order: what exceeds the two cores measures the overhead of sharing. With sums in a
+         fixed order an update exchanges 4.6 MB of statistics and 0.15 MB of gradients, in any order 0.018 MB. In the
+         model 1 024 machines with a batch each reach 0.13 of their speed, and 0.998 with sums in any order. Three
+         minutes.
 Departs  (c) was not run on machines with a network. In a fixed order of sums at most 8 devices share an update,
          because a sum over episodes has 8 blocks; the model gives each of more machines a block of its own.
 """

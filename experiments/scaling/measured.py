@@ -118,6 +118,7 @@ def _measured(asked: Mapping[str, Any]) -> Measured:
     import numpy as np
     import optax
 
+    from experiments.harness import jax_processes
     from experiments.scaling.exchanges import exchanges
     from pgjax import environments, networks, registry, training
     from pgjax.training import sharding
@@ -129,6 +130,8 @@ def _measured(asked: Mapping[str, Any]) -> Measured:
         environment, policy, estimator, optax.adam(rate), num_episodes=asked["episodes"]
     )
     key, rate = jax.random.key(asked["seed"]), np.float32(0.01)
+    # The first exchange has a limit of time, and eight processes compile on the same cores.
+    meet = lambda: jax_processes.client().wait_at_barrier("compiled", round(1000 * LIMIT))
     counted, times, cpu = [], [], []
     for deterministic in (True, False) if asked["counted"] else ():
         layout = sharding.SharedEpisodes.of(jax.devices(), deterministic)
@@ -143,6 +146,7 @@ def _measured(asked: Mapping[str, Any]) -> Measured:
         on_chunk=lambda done, metrics, states: (times.append(time.perf_counter()), cpu.append(time.process_time())),
         keep_metrics=False,
         deterministic=not asked["any_order"],
+        on_compiled=meet if asked["processes"] > 1 else None,
     )
     leaves = [np.asarray(x).tobytes() for x in jax.tree.leaves(trained.states.params)]
     return Measured(

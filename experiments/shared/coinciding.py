@@ -1,4 +1,4 @@
-"""Estimators that are the same under the options of a run: they gave the same numbers, and a note says so."""
+"""Estimators that gave the same numbers under the options of a run, and a note that says so."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,13 +22,18 @@ def fingerprint(params: PyTree) -> np.ndarray:
 
 
 def groups(numbers: Mapping[str, np.ndarray]) -> list[list[str]]:
-    """The names whose arrays hold the same numbers, up to rounding: groups of two or more. NaN equals NaN."""
+    """The names whose arrays hold the same numbers, up to rounding: groups of two or more.
+
+    Arrays of zeros, and arrays with NaN or infinity, as failed runs have them, say nothing and are left out.
+    """
     found: list[list[str]] = []
     for name, array in numbers.items():
+        if not (np.all(np.isfinite(array)) and np.any(array)):
+            continue
         for group in found:
             other = numbers[group[0]]
-            scale = np.nanmax(np.abs(other), initial=0.0)
-            if array.shape == other.shape and np.allclose(array, other, CLOSE, CLOSE * scale * 1e-2, equal_nan=True):
+            scale = np.max(np.abs(other))
+            if array.shape == other.shape and np.allclose(array, other, CLOSE, CLOSE * scale * 1e-2):
                 group.append(name)
                 break
         else:
@@ -47,7 +52,7 @@ def sentence(group: Sequence[str], entries: Mapping[str, Entry], options: Mappin
     """
     ratios = [name for name in group if entries[name].behaviour]
     others = [name for name in group if not entries[name].behaviour]
-    said = f"{', '.join(group[:-1])} and {group[-1]} gave the same {what}: with these options they are one estimator."
+    said = f"{', '.join(group[:-1])} and {group[-1]} gave the same {what}, so this run cannot tell them apart."
     if ratios and others and options.get("epochs", 1) == 1:
         said += (
             f" Each batch is used for one gradient step (--epochs 1), by the policy that acted, so the ratio of "

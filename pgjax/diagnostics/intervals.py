@@ -87,11 +87,12 @@ def within(estimate: Estimate, bounds: tuple[float, float]) -> Estimate:
     """The estimate with the part of its interval [l, h] that lies in [a, b] = `bounds`.
 
     The estimated number lies in [a, b], so [l, h] covers it exactly as often as [l, h] ∩ [a, b] does: the shorter
-    interval has the same coverage. If [l, h] lies outside [a, b], the interval is the nearer bound. `value` and
+    interval has the same coverage. If [l, h] lies outside [a, b], the interval is the nearer bound, which covers the
+    number at least as often. `value` and
     `stderr` stay as they are, so an unbiased estimate may lie outside the bounds, and outside the interval.
 
     Args:
-        bounds: (a, b) with a < b, such as (0, 1) for a probability, (0, ∞) for a variance, or the least and the
+        bounds: (a, b) with a ≤ b, such as (0, 1) for a probability, (0, ∞) for a variance, or the least and the
             greatest return of an episode.
 
     Raises:
@@ -107,8 +108,8 @@ def within(estimate: Estimate, bounds: tuple[float, float]) -> Estimate:
         (0.31, 1.0)
     """
     least, most = bounds
-    if not least < most:
-        raise ValueError(f"bounds: the first must be below the second, got {bounds}")
+    if not least <= most:
+        raise ValueError(f"bounds: the first must not be above the second, got {bounds}")
     if tuple(bounds) == UNBOUNDED:
         return estimate
     xp = jnp if isinstance(estimate.low, jax.Array) else np

@@ -104,9 +104,9 @@ def episodes(
     """
     require_keys(keys)
     require_rows_axis("env_params_axis", env_params_axis)
+    require_environment(environment, env_params, params_axis=env_params_axis)
     if env_params_axis is not None:
         _require_rows(environment.params if env_params is None else env_params, keys.shape[0])
-    require_environment(environment, env_params, params_axis=env_params_axis)
     require_integer("group_size", group_size, 1, None)
     if keys.shape[0] % group_size:
         raise ValueError(f"group_size must divide the number of episodes, {keys.shape[0]}, got {group_size}")

@@ -82,7 +82,8 @@ def train(
             the episodes; they exchange one sum of gradients, and the last bits depend on their number.
         on_start: called with the states before the first update of this call, before the updates are compiled.
         on_compiled: called when the updates are compiled, before the first of them. Several processes can wait here for
-            the slowest compiler, because their first exchange has a limit of time.
+            the slowest compiler, because their first exchange has a limit of time. With `jax_debug_nans` the first
+            update compiles, and this is called before it.
         on_chunk: called with the number of updates done, the chunk's metrics `[S, n]`, and the states. The states are
             donated to the next chunk, so copy what you keep.
         keep_metrics: whether the result holds the metrics. Without them a long run needs no more memory than a short

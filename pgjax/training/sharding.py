@@ -8,6 +8,7 @@ same calls and holds the same results.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -195,10 +196,10 @@ class SharedEpisodes(NamedTuple):
 
     def compiled(self, function: Callable, *arguments: PyTree, **options: Any) -> Callable:
         options = {"out_shardings": self.whole, **options}
-        if searches_nans():
-            return _traced_in(self, jax.jit(function, out_shardings=options["out_shardings"]))
         # JAX finds an earlier trace of the same function for the same devices, which may have another order of sums.
         anew = lambda *arguments: function(*arguments)
+        if searches_nans():
+            return _traced_in(self, jax.jit(anew, out_shardings=options["out_shardings"]))
         with self.tracing():
             return jax.jit(anew, **options).lower(*arguments).compile()
 
@@ -241,7 +242,7 @@ def _unshared(devices: Sequence[Device], num_episodes: int, group_size: int, det
             f"devices that share episodes with sums in a fixed order (deterministic=True) must be 2, 4 or 8, got "
             f"{these}; with deterministic=False any number can share them"
         )
-    multiple = count * group_size * (2 if deterministic else 1)
+    multiple = count * (math.lcm(2, group_size) if deterministic else group_size)
     return (
         f"num_episodes must be a multiple of {multiple}, so that {these} can share it in whole groups of {group_size}, "
         f"got {num_episodes}"

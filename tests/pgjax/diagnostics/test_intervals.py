@@ -65,7 +65,7 @@ def test_bounds_shorten_an_interval_and_keep_its_coverage():
     np.testing.assert_array_equal(plain.value, cut.value)
     outside = diagnostics.within(diagnostics.Estimate(-3.0, 0.1, -3.2, -2.8), (0.0, np.inf))
     assert outside == (-3.0, 0.1, 0.0, 0.0)
-    with pytest.raises(ValueError, match="first must be below the second"):
+    with pytest.raises(ValueError, match="first must not be above the second"):
         diagnostics.mean_interval(runs, bounds=(1.0, 0.0))
 
 

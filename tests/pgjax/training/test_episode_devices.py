@@ -26,11 +26,12 @@ value = lambda environment: baselines.value_function(*networks.make_value(enviro
 windowed = {"returns": estimators.lambda_return(0.9, 0.99), "over_time": "mean"}
 
 
-def trained(environment, policy, options, num_episodes, devices, num_runs=1, num_updates=20, num_steps=None, **more):
+def trained(
+    environment, policy, options, num_episodes, devices, num_runs=1, num_updates=20, num_steps=None, meter=None, **more
+):
     estimator = estimators.make_estimator(policy, **options)
-    build = lambda _: training.make_trainer(
-        environment, policy, estimator, optax.adam(1e-2), num_episodes=num_episodes, num_steps=num_steps
-    )
+    sizes = {"num_episodes": num_episodes, "num_steps": num_steps, "meter": meter}
+    build = lambda _: training.make_trainer(environment, policy, estimator, optax.adam(1e-2), **sizes)
     keys = jax.random.split(jax.random.key(0), num_runs)
     return training.train(build, keys, num_updates=num_updates, devices=devices, **more)
 
@@ -70,6 +71,17 @@ hold("any order", close and not same(a, b))
 # Twelve episodes: at most two devices share them in a fixed order, and six in any order.
 twelve = lambda **how: leaves(trained(*cases["value"][:3], 12, 8, num_updates=2, **how))
 hold("six devices in any order", all(map(near, twelve(), twelve(deterministic=False))))
+
+# With sums in any order no array [T, B] is exchanged; a trace of the other order is never used again.
+trainer = training.make_trainer(cartpole, mlp, estimators.make_estimator(mlp), optax.adam(1e-2), num_episodes=32)
+gathers = []
+for flag in (True, False, True):
+    shares = SharedEpisodes.of(jax.devices()[:4], flag)
+    text = shares.compiled(trainer.update, shares.scatter(trainer.init(jax.random.key(0)))).as_text()
+    gathers.append("[40,32]" in "".join(line for line in text.splitlines() if " all-gather" in line))
+hold("exchanges", gathers == [True, False, True])
+meter = lambda **how: leaves(trained(*cases["value"][:3], 6, num_updates=2, meter=1, **how))
+hold("a part that devices cannot share", all(map(near, meter(devices=1), meter(devices=6, deterministic=False))))
 
 lanes = (cartpole, mlp, windowed | {"baseline": value(cartpole)}, 16)
 alone["windows"] = leaves(trained(*lanes, 1, num_steps=20))
@@ -127,7 +139,7 @@ def found():
     "name",
     [
         *("groups", "value", "memory", "twelve", "six", "any order", "six devices in any order", "windows"),
-        *("three runs", "layouts", "trajectories", "tiles"),
+        *("three runs", "layouts", "trajectories", "tiles", "exchanges", "a part that devices cannot share"),
     ],
 )
 def test_devices_that_share_episodes_give_the_numbers_of_one(found, name):
