@@ -200,7 +200,9 @@ def test_an_axis_of_parameters_that_is_not_0_or_none_is_refused(policy, params, 
 @pytest.mark.parametrize("wrong", [jnp.ones(2), jnp.ones((1, 3)), 1.0], ids=["two rows", "one row", "a number"])
 def test_parameters_without_a_row_for_each_episode_are_refused_by_name(policy, params, wrong):
     environment, keys = countdown(horizon=4), jax.random.split(jax.random.key(0), 3)
-    message = rf"^env_params\['odd'\] must have 3 rows, .*, got the shape {re.escape(str(list(jnp.shape(wrong))))}$"
+    shape = re.escape(str(list(jnp.shape(wrong))))
+    message = rf"env_params\['odd'\] must have 3 rows, .*, got the shape {shape}$"
+    message = message if jnp.ndim(wrong) else r"params\['odd'\]: saw a single number, wanted a first axis \[B\]"
     with pytest.raises(ValueError, match=message):
         parameters = {"good": jnp.ones(3), "odd": wrong}
         rollouts.episodes(environment, policy, params, keys, env_params=parameters, env_params_axis=0)
