@@ -57,13 +57,12 @@ from experiments.shared import memory, token_speed
 from experiments.throughput import bare, figure, from_file, peer_tables, rates, saturation, saved, workloads
 from experiments.throughput.limits import measure_limits
 from experiments.throughput.solve import EXPORTED, make_trainer, time_to_solve
-from experiments.throughput.token_programs import RLOO, SMALL, TOKENS, shapes_of, token_workload
+from experiments.throughput.token_programs import PROGRAMS, SMALL, TOKENS, shapes_of, token_workload
 from experiments.throughput.workloads import BREAKOUT, CARTPOLE, MAZE, Workload, cartpole, window_workload
 from pgjax import baselines, environments, networks, training
 
 TOKEN_AIM = 1.2  # of the ratio pgjax / hand-written JAX
 WORKLOADS = (CARTPOLE, BREAKOUT, MAZE, TOKENS)
-PROGRAMS = (*workloads.PROGRAMS, RLOO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +88,11 @@ class Config:
     measure_seconds: float = 0.5
     """The least time in seconds of a repetition. A program is called at least once in it."""
     programs: tuple[str, ...] = ()
-    """The programs of part (b) that are measured, by their names in the table of rates; none measures all of them. With
-    a choice, the hand-written program of tokens is left out."""
+    """The programs of part (b), by their names in the table of rates; none measures all of them. Every chosen workload
+    must have one. With a choice, the hand-written program of tokens is left out."""
     limits: pathlib.Path | None = None
-    """A file that --json of an earlier run on this machine wrote, whose limits of part (c) are used. Left out: they are
-    measured."""
+    """A file that --json of an earlier run with these devices wrote, whose limits of part (c) are used. Left out: they
+    are measured."""
     practice: int = 40
     """CartPole-v1: the number of updates of 64 episodes before the rates are measured. They train a policy whose
     episodes are long."""
@@ -132,8 +131,7 @@ class Config:
     def validate(self) -> None:
         for name in self.workloads:
             runner.require(name in WORKLOADS, "--workloads", name, f"among {', '.join(WORKLOADS)}")
-        for name in self.programs:
-            runner.require(name in PROGRAMS, "--programs", name, f"among {'; '.join(PROGRAMS)}")
+        workloads.require_programs(self.programs, {name: PROGRAMS[name] for name in self.workloads})
         for name in ("batches", "lanes", "answers"):
             runner.require(len(getattr(self, name)) > 0, f"--{name}", getattr(self, name), "at least one number")
         counts = ("batches", "lanes", "answers", "window", "hidden", "minatar_hidden", "repetitions", "episodes")
@@ -184,18 +182,20 @@ def batches_of(name: str, config: Config) -> tuple[int, ...]:
 
 def measure_rates(config: Config, recorder: runner.Recorder) -> tuple[list[rates.Rate], Any, dict[str, Workload]]:
     """The rates of all workloads, the limits of the machine, and the workloads."""
-    limits = measure_limits(tiny=recorder.tiny) if config.limits is None else saved.read_limits(config.limits)
+    tiny, path = recorder.tiny, config.limits
+    limits = measure_limits(tiny=tiny) if path is None else saved.limits_of_this_machine(path, tiny)
     rates.record_limits(limits, recorder)
     found, made = [], {}
 
     def hear(rate: rates.Rate) -> None:
         found.append(rate)
         if config.json is not None:
-            saved.write(config.json, {"complete": False, "limits": limits, **saved.of_rates(config, found)})
+            content = {"complete": False, "tiny": tiny, "limits": limits, **saved.of_rates(config, found)}
+            saved.write(config.json, content)
 
     how = rates.How(limits, config.measure_seconds, config.repetitions, config.programs, heard=hear, errors=[])
     for name in config.workloads:
-        made[name] = make_workload(name, config, recorder.tiny)
+        made[name] = make_workload(name, config, tiny)
         rates.measure_workload(made[name], batches_of(name, config), how, recorder)
         recorder.note(made[name].note)
     rates.record(found, limits, recorder)
@@ -290,7 +290,7 @@ def conclude(config: Config, results: dict[str, Any], before: list[float] | None
         said = "; ".join(f"{when} {', '.join(f'{x:.1f}' for x in found)}" for when, found in load.items())
         recorder.note(f"Load of the {os.cpu_count()} cores over 1, 5 and 15 minutes, {said}.")
     if config.json is not None:
-        content = {"complete": True, "load": load, **saved.of_rates(config, results["rates"])}
+        content = {"complete": True, "tiny": recorder.tiny, "load": load, **saved.of_rates(config, results["rates"])}
         content |= {name: results[name] for name in ("limits", "solved", "bare")}
         content["tokens"] = {name: one.ratios for name, one in results["tokens"].items()}
         content["peers"] = [peer._asdict() | {"pairs": one} for peer, one in results["peers"]]

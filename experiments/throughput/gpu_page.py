@@ -3,6 +3,8 @@
     python -m experiments.throughput.gpu_page FOLDER
 
 It reads every file FOLDER/NAME.json that --json of this experiment wrote, and writes FOLDER/gpu.md and FOLDER/gpu.json.
+It names the other JSON files and leaves them out. The files must come from the same machine, commit, precision of
+matrix products and kind of run (tiny or not), because the page says these once.
 """
 
 import json
@@ -33,26 +35,31 @@ HEADERS = (
 )
 
 
-def page(contents: Sequence[Mapping[str, Any]], exactness: str, kernel: str) -> str:
-    """The Markdown of files of --json, of the last line of the exactness tests, and of what `one_kernel` printed."""
+def page(contents: Sequence[Mapping[str, Any]], exactness: str, kernel: str, foreign: Sequence[str] = ()) -> str:
+    """The Markdown of files of --json, of the last line of the exactness tests, and of what `one_kernel` printed.
+
+    Args:
+        foreign: the names of the JSON files that --json did not write.
+    """
     environment, limits = contents[0]["environment"], contents[0]["limits"]
     programs = [one for content in contents for one in content["programs"]]
     lines = [_cells(one) for one in programs]
+    tiny = " This is a tiny run, whose numbers mean nothing." if contents[0].get("tiny") else ""
     giga = lambda numbers, unit: ", ".join(f"{name} {rate / 1e9:,.0f} {unit}" for name, rate in numbers.items())
-    return "\n\n".join(
-        [
-            f"Measured on {reports.format_machine(environment)}, commit {str(environment['commit'])[:7]}, "
-            f"{environment['date'][:10]}.",
-            _precision(environment) + _complete(contents),
-            reports.markdown_table(HEADERS, lines),
-            *_saturation(programs),
-            f"Limits of this machine: products of matrices {giga(limits['products'], 'GFLOP/s')}; memory "
-            f"{giga(limits['bandwidths'], 'GB/s')}.",
-            _aim(programs),
-            f"One kernel for {CARTPOLE}: {kernel or 'not run'}",
-            f"Exactness tests on this device: {exactness or 'not run'}.\n",
-        ]
-    )
+    paragraphs = [
+        f"Measured on {reports.format_machine(environment)}, commit {str(environment['commit'])[:7]}, "
+        f"{environment['date'][:10]}.{tiny}",
+        _precision(environment) + _complete(contents),
+        reports.markdown_table(HEADERS, lines),
+        *_saturation(programs),
+        f"Limits of this machine: products of matrices {giga(limits['products'], 'GFLOP/s')}; memory "
+        f"{giga(limits['bandwidths'], 'GB/s')}.",
+        _aim(programs),
+        f"One kernel for {CARTPOLE}: {kernel or 'not run'}",
+        f"Exactness tests on this device: {exactness or 'not run'}.",
+        *([f"Left out, because --json did not write them: {', '.join(foreign)}."] if foreign else []),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _precision(environment: Mapping[str, Any]) -> str:
@@ -70,8 +77,7 @@ def _complete(contents: Sequence[Mapping[str, Any]]) -> str:
 def _saturation(programs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table of the smallest batches near the best rate, and what they mean for `experiments.train`."""
     points = [
-        saturation.Point(one["workload"], one["program"], one["batch"], statistics.median(one["measured"]["rates"]))
-        for one in programs
+        saturation.Point(one["workload"], one["program"], one["batch"], one["measured"]["rates"]) for one in programs
     ]
     found = saturation.saturations(points)
     if not found:
@@ -119,14 +125,43 @@ def _last_line(path: pathlib.Path) -> str:
     return lines[-1] if lines else ""
 
 
+def _origin(content: Mapping[str, Any]) -> dict[str, str]:
+    """What must be equal in all files of a page."""
+    environment = content["environment"]
+    return {
+        "machine": reports.format_machine(environment),
+        "commit": str(environment.get("commit"))[:7],
+        "matmul precision": str(environment.get("matmul_precision")),
+        "tiny": str(content.get("tiny", saved.UNSAID)),
+    }
+
+
+def _require_one_origin(found: Mapping[pathlib.Path, Mapping[str, Any]]) -> None:
+    first = next(iter(found), None)
+    for path, content in found.items():
+        ours, other = _origin(found[first or path]), _origin(content)
+        for name, value in ours.items():
+            if other[name] != value:
+                raise saved.UsageError(
+                    f"{path.parent}: {first and first.name} and {path.name} must have the same {name}, which is "
+                    f"{value} in the first and {other[name]} in the second; remove the file that does not belong here"
+                )
+
+
 def write(folder: pathlib.Path) -> pathlib.Path:
     """Write both files and return the path of the table.
 
     Raises:
-        UsageError: the folder holds no file that --json wrote.
+        UsageError: the folder holds no file that --json wrote, or files that differ in `_origin`.
     """
-    names = sorted(path for path in folder.glob("*.json") if path.name != DATA)
-    contents = [saved.read(path) for path in names]
+    found, foreign = {}, []
+    for path in sorted(path for path in folder.glob("*.json") if path.name != DATA):
+        try:
+            found[path] = saved.read_run(path)
+        except saved.UsageError:
+            foreign.append(path.name)
+    names, contents = list(found), list(found.values())
+    _require_one_origin(found)
     if not contents:
         raise saved.UsageError(f"{folder}: holds no file that --json of experiments.throughput wrote")
     exactness, kernel = _last_line(folder / "exactness.txt").strip("= "), _kernel(folder / "kernel.txt")
@@ -136,9 +171,12 @@ def write(folder: pathlib.Path) -> pathlib.Path:
         "runs": {path.stem: content for path, content in zip(names, contents)},
     }
     writing.replace_file(folder / DATA, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    writing.replace_file(folder / PAGE, page(contents, exactness, kernel))
+    writing.replace_file(folder / PAGE, page(contents, exactness, kernel, foreign))
     return folder / PAGE
 
 
 if __name__ == "__main__":
-    print(write(pathlib.Path(sys.argv[1])).read_text(encoding="utf-8"))
+    try:
+        print(write(pathlib.Path(sys.argv[1])).read_text(encoding="utf-8"))
+    except saved.UsageError as error:
+        sys.exit(str(error))

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +45,11 @@ class Measured(NamedTuple):
     mebibytes: float
     peak_mebibytes: float | None
     cpu_seconds: float
+
+
+def span(values: Sequence[float]) -> str:
+    """`0.98 to 1.02`, the lowest and the highest number."""
+    return f"{min(values):.3g} to {max(values):.3g}"
 
 
 def compiled_for_all(program: Program, batch: int) -> tuple[Callable, Any]:

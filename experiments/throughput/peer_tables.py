@@ -12,9 +12,8 @@ from experiments.harness import runner, verdicts
 from experiments.harness.directories import UsageError
 from experiments.throughput import beside
 from experiments.throughput.beside import Pairs
-from experiments.throughput.measuring import Running
+from experiments.throughput.measuring import Running, span
 from experiments.throughput.peer_list import BEST_AIM, IN_JAX, Peer, measured, solving
-from experiments.throughput.rates import span
 from experiments.throughput.solve import AIMS, EMPTY, LIMIT, QUICK, SOLVED, without_evaluation
 from experiments.throughput.workloads import ACTOR_CRITIC, BREAKOUT, CARTPOLE, CRITIC, Workload
 from pgjax import diagnostics

@@ -10,7 +10,7 @@ from experiments.harness import memory, reports, runner, verdicts
 from experiments.throughput import saturation
 from experiments.throughput.counting import Count
 from experiments.throughput.limits import NARROW, Limits
-from experiments.throughput.measuring import Measured, measure
+from experiments.throughput.measuring import Measured, measure, span
 from experiments.throughput.workloads import CARTPOLE, CRITIC, PLAIN, ROLLOUT, Workload
 
 AIMS = {PLAIN: 3.2e6, CRITIC: 2.0e6}  # live steps per second on CartPole-v1
@@ -112,11 +112,6 @@ def _record_failure(where: str, unit: str, error: Exception, how: How, recorder:
     recorder.say(f"{where}: {verdict}")
 
 
-def span(values: Sequence[float]) -> str:
-    """`0.98 to 1.02`, the lowest and the highest number."""
-    return f"{min(values):.3g} to {max(values):.3g}"
-
-
 def cells(rate: Rate) -> list[str]:
     one, count = rate.measured, rate.count
     shown = lambda x, pattern: "" if x is None else pattern.format(x)
@@ -209,7 +204,7 @@ def record_all_aims(recorder: runner.Recorder) -> None:
 
 def point(rate: Rate) -> saturation.Point:
     """What the saturation is found from."""
-    return saturation.Point(rate.workload, rate.program, rate.batch, rate.median)
+    return saturation.Point(rate.workload, rate.program, rate.batch, rate.measured.rates)
 
 
 def by_key(found: Sequence[Rate]) -> Mapping[str, Rate]:

@@ -15,6 +15,9 @@ from experiments.throughput.limits import NARROW, Limits
 from pgjax import writing
 
 FORMAT = 1
+UNSAID = "not said"
+# What the limits of a machine depend on.
+OF_LIMITS = ("device_kind", "device_count", "matmul_precision", "tiny")
 LOSS, GAIN, SAME = "LOSS", "gain", "within the noise"
 
 
@@ -64,6 +67,19 @@ def read(path: pathlib.Path, option: str = "--compare") -> dict[str, Any]:
     return content
 
 
+def read_run(path: pathlib.Path) -> dict[str, Any]:
+    """As `read`, for a whole run: with its environment, its limits and its programs.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    content = read(path, "--json")
+    kinds = {"environment": dict, "limits": dict, "programs": list, "config": dict}
+    if not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
+        raise UsageError(f"--json {path}: must hold {', '.join(kinds)}, as --json of this experiment writes them")
+    return content
+
+
 def read_limits(path: pathlib.Path) -> Limits:
     """The limits of the machine in a file that `write` wrote.
 
@@ -75,6 +91,32 @@ def read_limits(path: pathlib.Path) -> Limits:
     if not known or NARROW not in found["products"]:
         raise UsageError(f"--limits {path}: must hold the limits that --json of this experiment writes")
     return Limits(**found)
+
+
+def differences(content: Mapping[str, Any], tiny: bool) -> list[str]:
+    """In what an earlier run differs from today's among `OF_LIMITS`: `device_count was 2, and is 1 today`.
+
+    Args:
+        content: what `read` returned.
+        tiny: whether today's run is tiny.
+    """
+    environment = content.get("environment")
+    there = (environment if isinstance(environment, dict) else {}) | {"tiny": content.get("tiny", UNSAID)}
+    here = reports.environment() | {"tiny": tiny}
+    before = {name: there.get(name, UNSAID) for name in OF_LIMITS}
+    return [f"{name} was {old}, and is {here[name]} today" for name, old in before.items() if old != here[name]]
+
+
+def limits_of_this_machine(path: pathlib.Path, tiny: bool) -> Limits:
+    """`read_limits` of a file that was measured with the devices and the precision of today. Starts JAX.
+
+    Raises:
+        UsageError: there is no such file, or it differs from today's run in one of `OF_LIMITS`.
+    """
+    found = differences(read(path, "--limits"), tiny)
+    if found:
+        raise UsageError(f"--limits {path}: must be of a run like today's: {'; '.join(found)}")
+    return read_limits(path)
 
 
 def _is_rates(numbers: Any) -> bool:
@@ -115,6 +157,9 @@ def compare(today: Mapping[str, Sequence[float]], earlier: Mapping[str, Any], re
     there, here = reports.format_machine(made), reports.format_machine(reports.environment())
     if there != here:
         recorder.note(f"--compare: the earlier run was on another machine or JAX: {there}; today {here}.")
+    others = [one for one in differences(earlier, recorder.tiny) if not one.startswith("device") and UNSAID not in one]
+    if others:
+        recorder.note(f"--compare: the earlier run was measured otherwise: {'; '.join(others)}.")
     verdict = f"{len(lost)} of {len(lines)} rates are lower than before, beyond the noise of both runs"
     recorder.note(f"--compare: {verdict}{': ' * bool(lost)}{'; '.join(lost)}.")
     return lost

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.shared import token_speed
-from experiments.throughput import counting
+from experiments.throughput import counting, workloads
 from experiments.throughput.counting import Count
 from experiments.throughput.measuring import Program
 from experiments.throughput.workloads import BARE, ROLLOUT, STILL, Workload, episodes_of, update_of
@@ -20,6 +20,13 @@ from pgjax.networks.language_models import LlamaConfig
 from pgjax.types import PyTree
 
 TOKENS, RLOO = "tokens", "RLOO"
+# Workload → the names of its programs.
+PROGRAMS = {
+    workloads.CARTPOLE: workloads.CARTPOLE_PROGRAMS,
+    workloads.BREAKOUT: workloads.WINDOW_PROGRAMS,
+    workloads.MAZE: workloads.WINDOW_PROGRAMS,
+    TOKENS: (BARE, ROLLOUT, RLOO),
+}
 SMALL = LlamaConfig(vocabulary=256, width=8, layers=1, heads=2, kv_heads=1, inner=16, context=16)
 GROUP, PROMPT, NEW = 8, 24, 32
 

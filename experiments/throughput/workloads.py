@@ -7,13 +7,14 @@ PPO. Tokens are in `token_programs`.
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.harness import runner
 from experiments.throughput import counting
 from experiments.throughput.counting import Count
 from experiments.throughput.measuring import Program
@@ -27,7 +28,8 @@ UNEVEN, UNEVEN_WIDE = "rollout, uneven episodes", "rollout, uneven episodes, all
 UNEVEN_PLAIN = "REINFORCE, uneven episodes"
 PLAIN, CRITIC = "REINFORCE", "REINFORCE with a value network"
 ACTOR_CRITIC = "actor-critic (GAE)"
-PROGRAMS = (BARE, ROLLOUT, UNEVEN, UNEVEN_WIDE, UNEVEN_PLAIN, PLAIN, CRITIC, ACTOR_CRITIC)
+CARTPOLE_PROGRAMS = (BARE, ROLLOUT, UNEVEN, UNEVEN_WIDE, UNEVEN_PLAIN, PLAIN, CRITIC)
+WINDOW_PROGRAMS = (BARE, ROLLOUT, ACTOR_CRITIC)
 # An update must do all its work, but must not change the policy, whose episodes would become longer.
 STILL = optax.adam(1e-12)
 
@@ -50,6 +52,25 @@ class Workload(NamedTuple):
     counts: Mapping[str, Count]
     updates: tuple[str, ...]
     note: str
+
+
+def require_programs(chosen: Sequence[str], programs: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a choice of --programs with which nothing would be measured for a name or for a workload.
+
+    Args:
+        chosen: the names; none means all programs.
+        programs: the names of the programs of each chosen workload.
+
+    Raises:
+        UsageError: no chosen workload has a program of a name, or a workload has none of the chosen programs.
+    """
+    known = dict.fromkeys(name for names in programs.values() for name in names)
+    for name in chosen:
+        allowed = f"among the programs of {', '.join(programs)}: {'; '.join(known)}"
+        runner.require(name in known, "--programs", name, allowed)
+    for workload, names in programs.items():
+        allowed = f"at least one of the programs of {workload}, {'; '.join(names)}, or --workloads without {workload}"
+        runner.require(not chosen or bool({*chosen} & {*names}), "--programs", "; ".join(chosen), allowed)
 
 
 def make_value(environment: Environment, hidden: tuple[int, ...]) -> tuple[Callable, Callable]:

@@ -113,9 +113,13 @@ def test_the_page_of_a_gpu_shows_every_program(finished, tmp_path):
 def test_the_script_for_a_gpu_has_no_error_of_syntax_and_keeps_to_eight_minutes():
     script = pathlib.Path(__file__).parents[1] / "gpu_check.sh"
     subprocess.run(["bash", "-n", str(script)], check=True)
-    whole = script.read_text().partition("else\n    short=")[2]
+    whole = script.read_text().partition("\nelse\n")[2]
     limits = [int(number) for number in re.findall(r"^    (?:measure|part) \w+ (\d+) ", whole, re.MULTILINE)]
-    assert len(limits) == 5 and sum(limits) <= 8 * 60 - 20
+    page = [int(number) for number in re.findall(r"^timeout -k 5 (\d+) .*gpu_page", script.read_text(), re.MULTILINE)]
+    assert len(limits) == 5 and len(page) == 1
+    # `timeout -k 5` gives a part that does not stop 5 s more.
+    assert "timeout -s INT -k 5 " in script.read_text()
+    assert sum(seconds + 5 for seconds in limits + page) <= 8 * 60
 
 
 @pytest.mark.slow
@@ -174,7 +178,9 @@ def test_padding_is_not_counted():
     """Random play lasts 22 steps on average: the wrong twin counts all 500 rows of every episode."""
     policy = networks.make_policy(environments.make("CartPole-v1"), hidden=())
     params = policy.init(jax.random.key(0), jnp.zeros(4))
-    program = workloads.cartpole_programs((), params, 0, 8)[workloads.BARE]
+    programs = workloads.cartpole_programs((), params, 0, 8)
+    assert tuple(programs) == token_programs.PROGRAMS["CartPole-v1"]
+    program = programs[workloads.BARE]
     _, num_steps, trajectory = jax.jit(program.run)(program.carry)
     assert num_steps == trajectory.alive.sum() and num_steps < trajectory.alive.size / 5
 
