@@ -21,14 +21,17 @@ class Connections:
 
     Attributes:
         opened: the connections that are open, also those that must stay open though nobody reads them.
-        on_loss: called in a thread of its own with the number of a process whose connection has ended.
+        on_loss: called in a thread of its own with the number of a process whose connection has ended. Losses that
+            come before it is given are told when it is.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task] = set()
         self.opened: set[asyncio.StreamWriter] = set()
-        self.on_loss: Callable[[int], None] = lambda index: None
+        self._on_loss: Callable[[int], None] | None = None
+        self._untold: list[int] = []
+        self._telling = threading.Lock()
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="pgjax door", daemon=True)
         self._thread.start()
@@ -47,9 +50,26 @@ class Connections:
 
         self._server = self.do(asyncio.start_server(accept, sock=listener, limit=LONGEST))
 
+    @property
+    def on_loss(self) -> Callable[[int], None] | None:
+        return self._on_loss
+
+    @on_loss.setter
+    def on_loss(self, called: Callable[[int], None]) -> None:
+        with self._telling:
+            self._on_loss = called
+            untold, self._untold = self._untold, []
+        for index in untold:
+            self.tell_loss(index)
+
     def tell_loss(self, index: int) -> None:
-        """Call `on_loss`."""
-        threading.Thread(target=lambda: self.on_loss(index), daemon=True).start()
+        """Call `on_loss`, or wait until it is given."""
+        with self._telling:
+            called = self._on_loss
+            if called is None:
+                self._untold.append(index)
+                return
+        threading.Thread(target=called, args=(index,), daemon=True).start()
 
     def later(self, work: Coroutine[Any, Any, Any]) -> None:
         """Let the thread do some work besides what it does."""
@@ -115,7 +135,7 @@ def read(text: bytes) -> dict[str, Any]:
         ConnectionError: there is no line.
     """
     if not text:
-        raise ConnectionError("closed")
+        raise ConnectionError("the connection was closed without an answer")
     said = json.loads(text)  # whose errors are ValueErrors
     if not isinstance(said, dict) or said.get(WORD) != 1:
         raise ValueError("another program")

@@ -69,6 +69,47 @@ class Cluster(NamedTuple):
         return f"{others} to reach {self.address}"
 
 
+@dataclasses.dataclass
+class Waiting:
+    """What a process says while it waits for the others.
+
+    Attributes:
+        cluster: the processes.
+        seconds: how long it waits.
+        reason: why the last try to reach process 0 failed; empty if none has failed.
+    """
+
+    cluster: Cluster
+    seconds: float
+    reason: str = ""
+
+    def tell(self, reason: str) -> None:
+        """Keep the reason."""
+        self.reason = reason
+
+    def say_what_is_missing(self) -> None:
+        """Say who is waited for."""
+        waits = f"waiting up to {self.seconds:g} s for {self.cluster.others}{self._last_try}"
+        print(f"{self._number}: {waits}", file=sys.stderr, flush=True)
+
+    def give_up(self) -> None:
+        """End the process."""
+        print(
+            f"error: --distributed {self.cluster.text}: {self._number} has waited {self.seconds:g} s "
+            f"(--distributed-timeout) for {self.cluster.others}, and not all of them have come{self._last_try}",
+            file=sys.stderr,
+        )
+        endings.exit_now(interruption.EX_TEMPFAIL)
+
+    @property
+    def _number(self) -> str:
+        return f"process {self.cluster.index} of {self.cluster.count}"
+
+    @property
+    def _last_try(self) -> str:
+        return f"; the last try to reach process 0: {self.reason}" if self.reason else ""
+
+
 def parsed(text: str) -> Cluster:
     """Read the value of --distributed.
 
@@ -169,8 +210,8 @@ def join(cluster: Cluster, seconds: float) -> None:
     jax.config.update("jax_enable_preemption_service", False)
     try:
         found, devices = _found(cluster, seconds)
-        with _waiting(found, seconds):
-            way = _way(found)
+        with _waiting(found, seconds) as waiting:
+            way = _way(found, waiting)
             way.on_loss = functools.partial(_lost_at_start, found)
             jax.distributed.initialize(
                 way.inner,
@@ -207,12 +248,12 @@ def _found(cluster: Cluster, seconds: float) -> tuple[Cluster, list[int] | None]
     return Cluster(cluster.text, found.address, found.count, found.index), found.devices
 
 
-def _way(cluster: Cluster) -> door.Door | door.Entrance:
+def _way(cluster: Cluster, waiting: Waiting) -> door.Door | door.Entrance:
     """The door that process 0 opens, or the way of another process through it."""
     assert cluster.address is not None and cluster.count is not None and cluster.index is not None
     if cluster.index:
         try:
-            return door.enter(cluster.address, cluster.count, cluster.index)
+            return door.enter(cluster.address, cluster.count, cluster.index, waiting.tell)
         except door.Refused as error:
             raise UsageError(f"process {cluster.index} was turned away at {cluster.address}: {error}") from error
     port = int(cluster.address.rpartition(":")[2])
@@ -232,16 +273,17 @@ def _lost_at_start(cluster: Cluster, index: int) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _waiting(cluster: Cluster, seconds: float) -> Iterator[None]:
+def _waiting(cluster: Cluster, seconds: float) -> Iterator[Waiting]:
     """Within this block, say after a while who is waited for, and end the process after so many seconds."""
+    waiting = Waiting(cluster, seconds)
     # A process other than 0 says it late, because it is to print errors only.
-    timers = [threading.Timer(0.5 if not cluster.index else 10.0, _say_what_is_missing, (cluster, seconds))]
-    timers.append(threading.Timer(seconds, _give_up, (cluster, seconds)))
+    timers = [threading.Timer(0.5 if not cluster.index else 10.0, waiting.say_what_is_missing)]
+    timers.append(threading.Timer(seconds, waiting.give_up))
     for timer in timers:
         timer.daemon = True
         timer.start()
     try:
-        yield
+        yield waiting
     finally:
         for timer in timers:
             timer.cancel()
@@ -253,18 +295,3 @@ def _silence_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
-
-
-def _say_what_is_missing(cluster: Cluster, seconds: float) -> None:
-    number = f"process {cluster.index} of {cluster.count}"
-    print(f"{number}: waiting up to {seconds:g} s for {cluster.others}", file=sys.stderr, flush=True)
-
-
-def _give_up(cluster: Cluster, seconds: float) -> None:
-    number = f"process {cluster.index} of {cluster.count}"
-    print(
-        f"error: --distributed {cluster.text}: {number} has waited {seconds:g} s (--distributed-timeout) for "
-        f"{cluster.others}, and not all of them have come",
-        file=sys.stderr,
-    )
-    endings.exit_now(interruption.EX_TEMPFAIL)

@@ -18,7 +18,8 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from experiments.harness import connections
 
@@ -139,19 +140,36 @@ class Entrance(connections.Connections):
         self.tell_loss(0)
 
     async def _carry_out(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry bytes between JAX and the door. When the door is gone, JAX is left waiting."""
+        """Carry bytes between JAX and the door. When the door is gone, JAX is left waiting for as long as it likes."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            await self._carry_to_door(reader, writer)
+        with contextlib.suppress(OSError):
+            while await reader.read(connections.BYTES):
+                pass  # nobody is there to get what JAX says
+        self.shut(writer)
+
+    async def _carry_to_door(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry bytes until JAX closes its connection, or the door is gone."""
         out_reader, out_writer = await asyncio.open_connection(*self._place, limit=connections.LONGEST)
         self.opened.add(out_writer)
-        connections.keep_alive(out_writer)
-        await connections.say(out_writer, {"pass": self._pass})
-        if connections.read(await out_reader.readline())["known"]:
-            self.later(self.carry(out_reader, writer, shut=False))
-            await self.carry(reader, out_writer)
-            self.shut(writer)
+        try:
+            connections.keep_alive(out_writer)
+            await connections.say(out_writer, {"pass": self._pass})
+            if connections.read(await out_reader.readline())["known"]:
+                self.later(self.carry(out_reader, writer, shut=False))
+                await self.carry(reader, out_writer, shut=False)
+        finally:
+            self.shut(out_writer)
 
 
-def enter(address: str, count: int, index: int) -> Entrance:
+def enter(address: str, count: int, index: int, tell: Callable[[str], None] = lambda reason: None) -> Entrance:
     """Enter a run at the door of its process 0, and wait for as long as nobody answers there.
+
+    Args:
+        address: the host and the port of process 0.
+        count: the number of processes.
+        index: the number of this one.
+        tell: called with the reason for which it waits after every try, and with an empty one when it has entered.
 
     Raises:
         Refused: process 0 does not let this process in, or what listens there is another program.
@@ -159,18 +177,37 @@ def enter(address: str, count: int, index: int) -> Entrance:
     host, _, port = address.rpartition(":")
     place = (host.strip("[]"), int(port))
     while True:
-        with contextlib.suppress(OSError):
-            one = socket.create_connection(place, timeout=connections.ANSWERS)
-            try:
-                one.sendall(connections.line({"index": index, "count": count}))
-                answer = connections.read(connections.line_of(one))
-            except ValueError as error:
-                one.close()
-                raise Refused(f"another program listens on port {port} of {host}; choose another port") from error
+        try:
+            one, answer = _ask(place, {"index": index, "count": count})
+        except OSError as error:
+            tell(error.strerror or str(error))
+        else:
             if "pass" in answer:
+                tell("")
                 one.setblocking(False)
                 return Entrance(place, one, answer["pass"])
             one.close()
             if "refused" in answer:
                 raise Refused(answer["refused"])
+            tell("the run there has lost a process and is ending")
         time.sleep(AGAIN)
+
+
+def _ask(place: tuple[str, int], said: Mapping[str, Any]) -> tuple[socket.socket, dict[str, Any]]:
+    """A new connection to the door, and what the door answers there. The connection is closed if no answer comes.
+
+    Raises:
+        OSError: nobody listens there, or no answer came.
+        Refused: what listens there is another program.
+    """
+    one = socket.create_connection(place, timeout=connections.ANSWERS)
+    try:
+        one.sendall(connections.line(said))
+        return one, connections.read(connections.line_of(one))
+    except ValueError as error:
+        one.close()
+        host, port = place
+        raise Refused(f"another program listens on port {port} of {host}; choose another port") from error
+    except OSError:
+        one.close()
+        raise

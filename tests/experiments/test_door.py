@@ -8,7 +8,7 @@ import time
 import pytest
 from teams import free_port
 
-from experiments.harness import connections, door
+from experiments.harness import connections, distributed, door
 
 
 class Losses:
@@ -153,8 +153,106 @@ def test_the_loss_of_process_0_is_told_and_jax_does_not_see_it(opened, service):
     through = connected(entrance)
     made.close()
     assert entrance.on_loss.wait() == [0]
-    through.settimeout(0.3)
+    through.settimeout(0.2)
     with pytest.raises(TimeoutError):  # and no end of the connection
         through.recv(99)
+    for _ in range(3):
+        through.sendall(b"ping")
+        with pytest.raises(TimeoutError):
+            through.recv(99)
     through.close()
     entrance.close()
+
+
+def test_what_jax_closes_is_closed_also_after_a_loss(opened, service):
+    made, address = opened
+    entrance = door.enter(address, 3, 1)
+    through = connected(entrance)
+    made.close()
+    before = len(entrance.opened)
+    through.sendall(b"ping")
+    through.close()
+    late = time.monotonic() + 5
+    while len(entrance.opened) > before - 2 and time.monotonic() < late:  # that of JAX, and its way outwards
+        time.sleep(0.02)
+    assert len(entrance.opened) == before - 2
+    entrance.close()
+
+
+def test_a_loss_before_anybody_asks_for_it_is_told_once(opened):
+    made, address = opened
+    entrance = door.enter(address, 3, 1)
+    made.close()
+    time.sleep(0.3)
+    first, second = Losses(), Losses()
+    entrance.on_loss = first
+    assert first.wait() == [0]
+    entrance.on_loss = second
+    time.sleep(0.1)
+    assert first.indices == [0] and second.indices == []
+    entrance.close()
+
+
+def test_why_a_process_waits_is_told(monkeypatch):
+    told, reasons = [], []
+
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    def tell(reason):
+        told.append(reason)
+        if len(told) == 3:
+            raise Enough
+
+    class Enough(Exception):
+        pass
+
+    for host, change in (("no-such-host", unknown), ("127.0.0.1", None)):
+        with monkeypatch.context() as patch:
+            if change is not None:
+                patch.setattr(socket, "getaddrinfo", change)
+            told.clear()
+            with pytest.raises(Enough):
+                door.enter(f"{host}:{free_port()}", 2, 1, tell)
+            reasons.append(set(told))
+    assert reasons == [{"Name or service not known"}, {"Connection refused"}]
+
+
+@pytest.mark.parametrize(("answers", "reason"), [(True, "closed"), (False, "timed out")])
+def test_a_try_without_an_answer_is_closed(monkeypatch, answers, reason):
+    monkeypatch.setattr(connections, "ANSWERS", 0.2)
+    made, connect = [], socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: made.append(connect(*a, **k)) or made[-1])
+
+    class Enough(Exception):
+        pass
+
+    def tell(said):
+        assert reason in said
+        raise Enough
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            with listener.accept()[0] as one:
+                one.recv(999)
+                if not answers:
+                    time.sleep(0.5)
+
+        threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(Enough):
+            door.enter(f"127.0.0.1:{listener.getsockname()[1]}", 2, 1, tell)
+    assert [one.fileno() for one in made] == [-1]
+
+
+def test_the_sentences_of_a_process_that_waits_give_the_reason(monkeypatch, capsys):
+    monkeypatch.setattr(distributed.endings, "exit_now", lambda code: None)
+    waiting = distributed.Waiting(distributed.parsed("nohost:1234,2,1"), 3)
+    waiting.say_what_is_missing()
+    waiting.reason = "Name or service not known"
+    waiting.say_what_is_missing()
+    waiting.give_up()
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first.endswith("for all of the 2 processes")
+    assert second.endswith("for all of the 2 processes; the last try to reach process 0: Name or service not known")
+    assert third.endswith("not all of them have come; the last try to reach process 0: Name or service not known")
