@@ -46,7 +46,7 @@ from experiments.shared.training import presets
 from experiments.train import dead, keeping, meter, report, resume
 from experiments.train.options import TINY, Config, resolve
 from experiments.train.report import plot
-from pgjax import evaluation, registry, training
+from pgjax import environments, evaluation, registry, training
 from pgjax.saving import identity, policies
 from pgjax.types import PyTree
 
@@ -84,6 +84,10 @@ def run(config: Config, recorder: runner.Recorder) -> dict:
     recorder.resumable()
     keeping.copies(recorder, options, past.done + 1)
     train = build_options.training_of(environment, policy, options["deterministic"])
+    in_jax = not isinstance(environment, environments.HostEnvironment)
+    few = in_jax and build_options.unused_devices(build(rates[0]), len(rates), options["deterministic"])
+    if few:
+        recorder.say(few)
     trained, failures = learn(options, train, build, keys, rates, past, keeper, recorder)
     if not recorder.writes:  # process 0 evaluates and draws
         return {}

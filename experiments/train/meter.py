@@ -215,6 +215,11 @@ def sentence(noise: Noise, size: int, where: str, unit: str) -> str:
     if math.isfinite(scale.high):
         between = f"{scale.low:.3g} to {scale.high:.3g}"
     of = f"the noise scale of {scale.value:.3g} {unit}" + (f" (95 % interval: {between})" if between else "")
+    if not (scale.low > size or scale.high < size):
+        return (
+            f"{batch} is {'smaller' if ratio >= 1 else 'larger'} than {of}, but the interval holds {size}: whether a "
+            "gradient is more signal or more noise is not resolved. More measurements (a smaller --meter) narrow it."
+        )
     # A step of the best length gains 1 / (1 + noise scale / B) of what the exact gradient gains (their equation 2.7).
     if ratio >= 1:
         return (

@@ -1,6 +1,7 @@
 """The cost of sharing an update: exchanges are counted from the program, the model has its limits, layouts agree."""
 
 import math
+import types
 
 import pytest
 
@@ -8,6 +9,7 @@ from experiments import scaling
 from experiments.harness import runner
 from experiments.scaling import measured, model
 from experiments.scaling.exchanges import Groups, exchanges, grouped
+from experiments.shared.training import build
 
 # Lines as XLA prints them, shortened.
 TEXT = """
@@ -102,3 +104,19 @@ def test_all_layouts_end_with_the_same_parameters(tmp_path):
     # Another seed ends elsewhere.
     other = measured.measure(measured.Layout(1, 1), {"episodes": 16, "updates": 4, "chunk": 2, "seed": 1})
     assert other.digest not in {found.digest for found in results.found.values()}
+
+
+def test_devices_that_cannot_share_an_update_are_named(monkeypatch):
+    """The wrong twins, a batch that all can share and as many runs as devices, say nothing."""
+    devices = [types.SimpleNamespace(process_index=0, platform="cpu", id=i) for i in range(3)]
+    monkeypatch.setattr(build.sharding, "choose_devices", lambda given: devices)
+    monkeypatch.setattr(build.sharding, "choose_layout", lambda given, runs, episodes, group, deterministic: layouts(
+        runs if runs > 1 else max(n for n in (1, 2, 3) if episodes % n == 0 and not (deterministic and n == 3))
+    ))  # fmt: skip
+    layouts = lambda size: types.SimpleNamespace(mesh=types.SimpleNamespace(size=size))
+    trainer = types.SimpleNamespace(num_episodes=7, group_size=1)
+    found = build.unused_devices(trainer, 1, deterministic=True)
+    assert found.startswith("1 of 3 devices is used: 1 run cannot occupy all of them") and "7 episodes" in found
+    trainer.num_episodes = 9
+    assert build.unused_devices(trainer, 1, deterministic=False) is None
+    assert build.unused_devices(trainer, 3, deterministic=True) is None

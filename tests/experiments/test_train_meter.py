@@ -136,6 +136,10 @@ def test_sentences_compare_the_batch_with_the_noise_scale():
     said = meter.sentence(meter.noise_of(known(ratio=4.0), 64), 64, meter.WHOLE, "windows")
     assert "Over all measured updates, a batch of 64 windows is" in said
     assert "times larger than the noise scale of" in said
+    noise = meter.noise_of(known(ratio=0.25), 64)
+    wide = noise._replace(noise_scale=noise.noise_scale._replace(value=96.9, low=9.02, high=np.inf))
+    said = meter.sentence(wide, 32, meter.WHOLE, "episodes")
+    assert "the interval holds 32" in said and "not resolved" in said and "than signal" not in said
     assert "is above" in meter.sentence(meter.noise_of(known(ratio=-0.3, count=12), 64), 64, meter.WHOLE, "windows")
 
 

@@ -33,7 +33,7 @@ def small(monkeypatch):
     monkeypatch.setattr(_pieces, "_PACKED_ROWS", 1)
 
 
-@pytest.mark.parametrize("kind", [CRITIC, GRU, BREAKOUT])
+@pytest.mark.parametrize("kind", [CRITIC, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (GRU, BREAKOUT))])
 def test_an_update_is_that_of_a_cpu(kind, small, monkeypatch):
     found = {}
     for device in ("cpu", "gpu"):

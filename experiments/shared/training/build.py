@@ -18,6 +18,7 @@ from pgjax import baselines, environments, networks, registry, training
 from pgjax.environments import foreign
 from pgjax.exact.mdp.tabular import TabularMDP
 from pgjax.spaces import Discrete
+from pgjax.training import sharding
 from pgjax.types import Baseline, Critic, Environment, Estimator, Policy
 
 CHUNK_SECONDS = 1.0  # how long a chunk of updates may take: a signal is answered after it
@@ -114,6 +115,24 @@ def training_of(
     if isinstance(environment, environments.HostEnvironment):
         return functools.partial(training.train_on_host, environment, policy)
     return functools.partial(training.train, chunk_seconds=CHUNK_SECONDS, deterministic=deterministic)
+
+
+def unused_devices(trainer: training.Trainer, num_runs: int, deterministic: bool) -> str | None:
+    """Why fewer devices work than this process has; None if all of them work."""
+    devices = sharding.choose_devices(None)
+    if sharding.spans_processes(devices):  # then all must work
+        return None
+    layout = sharding.choose_layout(devices, num_runs, trainer.num_episodes, trainer.group_size, deterministic)
+    used = layout.mesh.size
+    if used == len(devices):
+        return None
+    runs, are = f"{num_runs} run{'s' * (num_runs > 1)}", "is" if used == 1 else "are"
+    allowed = "2, 4 or 8 devices, each an even number of episodes; --no-deterministic allows more"
+    allowed = f"--deterministic allows {allowed}" if deterministic else "their number must divide that of the groups"
+    return (
+        f"{used} of {len(devices)} devices {are} used: {runs} cannot occupy all of them, and they cannot share the "
+        f"{trainer.num_episodes} episodes of an update ({allowed})"
+    )
 
 
 def own_code(options: dict) -> dict[str, str]:
