@@ -21,7 +21,7 @@ SHARES_AXIS = "shares"
 # The allowed numbers of blocks in a sum. A block must have an even number of episodes: products of one row are rounded
 # differently, and with three or five episodes the last bits were found to depend on the number of devices.
 ORDERED_BLOCKS = (8, 4, 2)
-# A sum of more numbers than this leaves the cache. Each block then costs a pass over the memory; `rows` has the
+# With a sum of more numbers than this the pass over the memory that each block costs is worth saving; `rows` has the
 # measured difference.
 _LARGE_SUM, _BLOCKS_OF_LARGE = 1 << 22, (2,)
 _deterministic = contextvars.ContextVar("deterministic", default=True)
@@ -52,7 +52,7 @@ def _most_blocks(num_episodes: int, allowed: tuple[int, ...] = ORDERED_BLOCKS) -
 
 
 def is_large(sum_size: int) -> bool:
-    """Whether a sum of so many numbers is large, so that it has few blocks and large pieces."""
+    """Whether a sum of so many numbers is large, so that it has few blocks."""
     return sum_size > _LARGE_SUM
 
 

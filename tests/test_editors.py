@@ -41,7 +41,7 @@ def test_all_names_of_exact_load_at_their_first_use():
 def test_no_other_package_is_lazy():
     """Another module with `__getattr__` would need such a block of imports, and such a test."""
     lazy = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if "__getattr__" in path.read_text()}
-    assert lazy == {"__init__.py", "_lazy.py", "exact/__init__.py"}
+    assert lazy == {"__init__.py", "exact/__init__.py"}
 
 
 def test_the_package_says_that_it_is_typed_and_which_version_it_is():

@@ -20,7 +20,6 @@ ORDER = (
     "_checks",
     "_records",
     "_doors",
-    "_lazy",
     "writing",
     "_layout",
     "spaces",

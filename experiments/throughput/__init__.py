@@ -32,11 +32,10 @@ Expect   The aims on two CPU cores are 3.2 million live steps per second without
          PPO in JAX at 1 024 environments, 3 times its best, 100 times A2C of Stable-Baselines3, 3 times PPO in JAX on
          Breakout, and 1.2 times the hand-written program of tokens. All seeds of CartPole-v1 are solved with 0.3 s of
          learning, 4.5 s after the process began, or 1.5 s with a warm cache, and faster than by every peer; a process
-         that loads the exported training solves it 1.0 s after it would have imported JAX. REINFORCE reaches only 35 to
-         38 % of the rate of products: of the 400 ns of CPU time of a step, the products at their measured rate take 39
-         per cent, tanh in the rollout and in the gradient 22, and copies 20, by which XLA transposes activations before
-         the products that give the gradient of the weights. Eight to ten minutes on two quiet CPU cores, and ten
-         minutes more with the peers.
+         that loads the exported training solves it 1.0 s after it would have imported JAX. REINFORCE reaches 36 %
+         of the rate of products: tanh takes time too, and so do copies, by which XLA transposes activations before the
+         products that give the gradient of the weights. Eight to ten minutes on two quiet CPU cores, and ten minutes
+         more with the peers.
 Defines  A live step is a step of an episode that still runs; padding is not counted. A rate is the median of its
          repetitions, shown beside the lowest and the highest. Learning means the calls of the update (rollout,
          gradient, Adam), without imports, compilation and evaluation. Other work on the machine lowers all rates.

@@ -8,12 +8,20 @@ of imitation is exact, too: regret, errors on and off the expert's states, and l
 Language models have problems of their own (`text`): all answers to a prompt, and best policies near a reference.
 """
 
-from typing import TYPE_CHECKING
-
-from pgjax._lazy import at_first_use
+import importlib
+from typing import TYPE_CHECKING, Any
 
 # The registry and most environments need one record of this package; everything takes longer to import than they do.
 if TYPE_CHECKING:
     from pgjax.exact._names import *  # noqa: F403
 else:
-    __getattr__ = at_first_use(__name__, "pgjax.exact._names")
+
+    def __getattr__(name: str) -> Any:
+        """All names load together when the first one is used (PEP 562)."""
+        # The import system asks for other names with two underscores, and they are no reason to load everything.
+        if not name.startswith("__") or name == "__all__":
+            found = importlib.import_module(f"{__name__}._names")
+            globals().update({one: getattr(found, one) for one in (*found.__all__, "__all__")})
+            if name in globals():  # one of the names, or a submodule that they have imported
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
